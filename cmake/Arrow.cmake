@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+# Arrow C++ (file systems, Parquet) from the pyarrow wheel.
+
+file(GLOB arrow_root ${TEMPER_VENV}/lib/python3*/site-packages/pyarrow)
+if(NOT arrow_root)
+  message(FATAL_ERROR "no pyarrow in ${TEMPER_VENV}: run `make setup` first")
+endif()
+list(GET arrow_root 0 arrow_root)
+file(GLOB arrow_library ${arrow_root}/libarrow.so.*)
+
+add_library(temper_arrow INTERFACE)
+add_library(temper::arrow ALIAS temper_arrow)
+target_include_directories(temper_arrow SYSTEM INTERFACE ${arrow_root}/include)
+target_link_libraries(temper_arrow INTERFACE ${arrow_library})
+target_link_options(temper_arrow INTERFACE -Wl,-rpath,${arrow_root})

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace temper {
+
+// Documents packed one after another into one row of T tokens. Attention never crosses a document's border.
+//
+// There is no padding: T is the number of tokens, at most `capacity`.
+struct MicroBatch {
+  std::vector<int64_t> tokens_T;
+  // The token that follows in the same document; 0 at a document's last token, which is never scored.
+  std::vector<int64_t> targets_T;
+  // Position inside the document, from 0.
+  std::vector<int64_t> positions_T;
+  // 1 where the loss looks at targets_T.
+  std::vector<uint8_t> loss_mask_T;
+  // Where each document begins, and T at the end: documents + 1 entries (`cu_seqlens` elsewhere).
+  std::vector<int64_t> document_starts;
+  // Tokens that the row had room for.
+  int64_t capacity = 0;
+
+  int64_t num_tokens() const { return static_cast<int64_t>(tokens_T.size()); }
+};
+
+}  // namespace temper

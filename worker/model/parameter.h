@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace temper {
+
+// One matrix or vector of weights, as the model computes with it.
+//
+// The master value of a trainable weight is fp32 in either precision:
+// - fp32 compute: `weight` is the master, `low` is undefined.
+// - bf16 compute: master = bits(weight) << 16 + low, as 32-bit integers; `weight` is the master rounded to nearest even
+//   and `low` (int16) what the rounding took away. A frozen weight has no `low`: the rounded value is all there is.
+struct Parameter {
+  std::string name;
+  at::Tensor weight;
+  at::Tensor low;
+  // fp32, the weight's shape; undefined while no gradient was accumulated.
+  at::Tensor gradient;
+  bool trainable = true;
+  // Norms and biases are not decayed.
+  bool decayed = true;
+};
+
+// A named part of a parameter: rows [row, row + rows) of it. Matrices that are used together (q, k, v; gate, up) are
+// adjacent rows of one parameter, and padding rows have no name. These names are the same for every family:
+//   embed.weight  final_norm.weight  lm_head.weight (only when the head is not tied)
+//   layers.N.attn_norm.weight  layers.N.attn.{q,k,v,o}.{weight,bias}
+//   layers.N.mlp_norm.weight   layers.N.mlp.{gate,up,down}.{weight,bias}
+struct WeightView {
+  std::string name;
+  Parameter* parameter = nullptr;  // owned by the model
+  int64_t row = 0;
+  int64_t rows = 0;
+
+  std::vector<int64_t> shape() const;
+};
+
+// Sets the master value of a part. `value` has the view's shape and any floating dtype; it is kept exactly (fp32
+// compute, or trainable) or rounded to nearest even (frozen bf16).
+void StoreMaster(const WeightView& view, const at::Tensor& value);
+
+// The master value of a part as a new fp32 tensor.
+at::Tensor LoadMaster(const WeightView& view);
+
+}  // namespace temper
