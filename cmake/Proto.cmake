@@ -4,8 +4,14 @@
 find_package(Protobuf REQUIRED)
 find_program(PROTOC protoc REQUIRED)
 find_program(GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
-find_package(PkgConfig REQUIRED)
-pkg_check_modules(GRPCPP REQUIRED IMPORTED_TARGET grpc++)
+
+# Plainly, not by pkg-config: that takes 15 s to walk the hundreds of .pc files of Abseil.
+find_library(GRPCPP_LIBRARY grpc++ REQUIRED)
+find_library(GRPC_LIBRARY grpc REQUIRED)
+find_library(GPR_LIBRARY gpr REQUIRED)
+add_library(temper_grpcpp INTERFACE)
+add_library(temper::grpcpp ALIAS temper_grpcpp)
+target_link_libraries(temper_grpcpp INTERFACE ${GRPCPP_LIBRARY} ${GRPC_LIBRARY} ${GPR_LIBRARY} protobuf::libprotobuf)
 
 # temper_proto_library(MESSAGES SERVICES ROOT dir PROTOS files…): protos are relative to ROOT. MESSAGES is a library
 # that needs protobuf alone; SERVICES adds the gRPC stubs.
@@ -29,6 +35,6 @@ function(temper_proto_library messages services)
   target_include_directories(${messages} SYSTEM PUBLIC ${out})
   target_link_libraries(${messages} PUBLIC protobuf::libprotobuf)
   add_library(${services} STATIC ${service_units})
-  target_link_libraries(${services} PUBLIC ${messages} PkgConfig::GRPCPP)
+  target_link_libraries(${services} PUBLIC ${messages} temper::grpcpp)
   add_dependencies(${services} ${messages})
 endfunction()

@@ -9,7 +9,7 @@ function(temper_rust_library name dir)
   set(archive ${target_dir}/release/lib${name}.a)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/src/*.rs)
   add_custom_command(OUTPUT ${archive}
-    COMMAND ${CARGO} build --release --locked --manifest-path ${dir}/Cargo.toml --target-dir ${target_dir}
+    COMMAND ${CMAKE_COMMAND} -E env RUSTONIG_SYSTEM_LIBONIG=0 ${CARGO} build --release --locked --manifest-path ${dir}/Cargo.toml --target-dir ${target_dir}
     DEPENDS ${sources} ${dir}/Cargo.toml ${dir}/Cargo.lock
     USES_TERMINAL VERBATIM)
   add_custom_target(${name}_cargo DEPENDS ${archive})

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -30,5 +31,8 @@ FailureCause CauseOf(const absl::Status& status);
 
 // "USER_INPUT", "NUMERICS", …
 std::string_view FailureCauseName(FailureCause cause);
+
+// The other way. Nothing for a name that is none of these.
+std::optional<FailureCause> FailureCauseFromName(std::string_view name);
 
 }  // namespace temper

@@ -2,36 +2,16 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+
+#include "worker/ops/activation.h"
+#include "worker/ops/rope_config.h"
 
 namespace temper {
 
 // What a decoder is made of. Families fill it in from config.json; the model is built from it alone. Every mechanism is
 // a field here, and no code may ask which family it came from.
 
-// How rotary position embeddings (Su et al. 2021) turn positions into angles.
-struct RopeConfig {
-  enum class Kind {
-    kDefault,  // theta^(-2i/d)
-    kLinear,   // positions divided by `factor`
-    kLlama3,   // long wavelengths divided by `factor`, short ones kept, a ramp between (Llama 3.1)
-    kDynamic,  // theta grows with a document that is longer than original_max_positions (NTK)
-    kYarn,     // Peng et al. 2023
-  };
-  Kind kind = Kind::kDefault;
-  double theta = 10000.0;
-  double factor = 1.0;
-  // Positions that the model saw before its context was extended.
-  int64_t original_max_positions = 0;
-  // kLlama3: wavelengths over original/low are scaled, below original/high kept.
-  double low_freq_factor = 1.0;
-  double high_freq_factor = 4.0;
-  // kYarn.
-  double beta_fast = 32.0;
-  double beta_slow = 1.0;
-  double attention_factor = 1.0;  // cos and sin are multiplied by it
-  bool truncate = true;           // round the ramp's ends to whole dimensions
-};
+using ops::RopeConfig;
 
 struct AttentionConfig {
   int64_t num_heads = 0;
@@ -42,14 +22,18 @@ struct AttentionConfig {
   bool qkv_bias = false;
   bool output_bias = false;
   RopeConfig rope;
+
+  bool operator==(const AttentionConfig&) const = default;
 };
 
 // Gated feed-forward layer: down(activation(gate(x)) * up(x)).
 struct FeedForwardConfig {
-  enum class Activation { kSilu, kGeluTanh, kGelu };
+  using Activation = ops::Activation;
   int64_t intermediate_size = 0;
   Activation activation = Activation::kSilu;
   bool bias = false;
+
+  bool operator==(const FeedForwardConfig&) const = default;
 };
 
 struct ModelConfig {
@@ -63,6 +47,8 @@ struct ModelConfig {
   bool tied_head = false;
   AttentionConfig attention;
   FeedForwardConfig feed_forward;
+
+  bool operator==(const ModelConfig&) const = default;
 };
 
 }  // namespace temper

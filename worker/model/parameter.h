@@ -40,8 +40,9 @@ struct WeightView {
   std::vector<int64_t> shape() const;
 };
 
-// Sets the master value of a part. `value` has the view's shape and any floating dtype; it is kept exactly (fp32
-// compute, or trainable) or rounded to nearest even (frozen bf16).
+// Sets the master value of a part. `value` has the view's shape and any floating dtype; it is kept (exactly in fp32
+// compute; when trainable in bf16 as master_split.h says: one tie in 131,072 values moves by a unit in the last place)
+// or rounded to nearest even (frozen bf16).
 void StoreMaster(const WeightView& view, const at::Tensor& value);
 
 // The master value of a part as a new fp32 tensor.

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` says what there is. Everything that is made goes to build/ and to ${XDG_CACHE_HOME:-~/.cache}/temper.
+
+PRESET ?= release
+PYTHON := build/venv/bin/python
+
+.PHONY: help setup build demo test test-full format lint clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is needed (Debian packages, Rust, Python environment, a model); does nothing twice
+	@python3 tools/set_up.py
+	@$(PYTHON) tools/models/smollm2.py build/models/SmolLM2-135M-Instruct
+
+build: setup ## build the binaries into build/release/bin
+	@cmake --preset $(PRESET) $(if $(VERBOSE),,--log-level=NOTICE)
+	@cmake --build --preset $(PRESET)
+
+demo: build ## train a small model on a real task, take it home, measure it (KEEP=1: leave the server up)
+	@$(PYTHON) tools/demo/run.py $(if $(KEEP),--keep)
+
+test: build ## every test and lint; ends with one summary line
+	@$(PYTHON) tools/run_tests.py --preset $(PRESET)
+
+test-full: ## the slow rest: every test again under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory test PRESET=asan
+
+format: setup ## format C++, Python and Rust in place
+	@$(PYTHON) tools/lint.py --fix
+
+lint: setup ## check format, style, proto and layering
+	@$(PYTHON) tools/lint.py
+
+clean: ## remove what was built (caches outside the repository stay)
+	rm -rf build/release build/asan build/demo build/reports

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/command/event_view.h"
+
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "client/command/format.h"
+
+namespace temper::command {
+namespace {
+
+std::string RankText(int rank) {
+  if (rank == -1) return "node";
+  if (rank == -2) return "server";
+  return absl::StrCat("rank ", rank);
+}
+
+Color StateColor(v1::JobState state) {
+  switch (state) {
+    case v1::JOB_STATE_SUCCEEDED: return Color::kGreen;
+    case v1::JOB_STATE_FAILED: return Color::kRed;
+    case v1::JOB_STATE_CANCELLED: return Color::kYellow;
+    default: return Color::kDim;
+  }
+}
+
+}  // namespace
+
+std::string LogText(const v1::JobEvent& event, const Terminal& terminal) {
+  const v1::LogLine& log = event.log();
+  const std::string time = absl::FormatTime("%H:%M:%S", ToTime(event.time()), absl::LocalTimeZone());
+  const char* letter = "I";
+  if (log.severity() == v1::LOG_SEVERITY_WARNING) letter = "W";
+  if (log.severity() == v1::LOG_SEVERITY_ERROR) letter = "E";
+  const std::string text = absl::StrCat(time, " ", letter, " ", RankText(log.rank()), ": ", Printable(log.text()));
+  if (log.severity() == v1::LOG_SEVERITY_ERROR) return terminal.Paint(Color::kRed, text);
+  if (log.severity() == v1::LOG_SEVERITY_WARNING) return terminal.Paint(Color::kYellow, text);
+  return text;
+}
+
+void EventView::Show(const v1::JobEvent& event) {
+  switch (event.event_case()) {
+    case v1::JobEvent::kState: return ShowState(event.state());
+    case v1::JobEvent::kPhase: return ShowPhase(event.phase());
+    case v1::JobEvent::kStep: return ShowStep(event.step());
+    case v1::JobEvent::kExport: return ShowExport(event.export_());
+    case v1::JobEvent::kLog:
+      // Routine lines are for `temper logs`.
+      if (event.log().severity() >= v1::LOG_SEVERITY_WARNING) status_.Print(LogText(event, terminal_));
+      return;
+    case v1::JobEvent::EVENT_NOT_SET: return;  // of a newer server
+  }
+}
+
+void EventView::ShowState(const v1::StateChange& change) {
+  std::string text = terminal_.Paint(StateColor(change.state()), StateName(change.state()));
+  if (change.cause() != v1::FAILURE_CAUSE_UNSPECIFIED) absl::StrAppend(&text, " (", CauseName(change.cause()), ")");
+  if (!change.reason().empty()) absl::StrAppend(&text, ": ", Printable(change.reason()));
+  if (change.state() != v1::JOB_STATE_RUNNING) status_.Clear();
+  status_.Print(text);
+}
+
+void EventView::ShowPhase(const v1::PhaseChange& change) {
+  if (change.total_steps() > 0) progress_.SetTotalSteps(change.total_steps());
+  const std::string text = PhaseText(change.phase());
+  if (text.empty()) return;
+  if (!terminal_.interactive) return status_.Print(text);
+  // The last picture of the training stays.
+  if (change.phase() == v1::PHASE_EXPORTING && progress_.step() > 0) {
+    status_.Clear();
+    status_.Print(progress_.Line());
+  }
+  status_.Draw(absl::StrCat(text, " …"));
+}
+
+void EventView::ShowStep(const v1::StepMetrics& step) {
+  progress_.Add(step);
+  if (terminal_.interactive) {
+    status_.Draw(progress_.Line());
+  } else {
+    status_.Print(StepText(step));
+  }
+}
+
+void EventView::ShowExport(const v1::ExportCommitted& committed) {
+  status_.Clear();
+  status_.Print(absl::StrCat("exported ", committed.files(), " files, ", HumanBytes(committed.bytes()), ": ",
+                             Printable(committed.uri())));
+}
+
+void EventView::Note(const std::string& text) {
+  status_.Clear();
+  std::fflush(stdout);
+  std::fprintf(stderr, "temper: %s\n", text.c_str());
+}
+
+}  // namespace temper::command

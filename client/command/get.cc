@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/command/command_line.h"
+#include "client/command/format.h"
+#include "client/command/training_progress.h"
+
+namespace temper::command {
+namespace {
+
+// One attribute a line; those without a value are left out.
+std::string Description(const v1::Job& job) {
+  std::string out;
+  const auto add = [&](const std::string& label, const std::string& value) {
+    if (value.empty()) return;
+    absl::StrAppend(&out, label, std::string(12 - label.size(), ' '), Printable(value), "\n");
+  };
+  const auto time = [](const google::protobuf::Timestamp& stamp) { return HumanTime(stamp, absl::LocalTimeZone()); };
+  add("Job", job.name());
+  add("Name", job.spec().display_name());
+  add("State", StateName(job.state()));
+  add("Cause", CauseName(job.cause()));
+  add("Reason", job.reason());
+  if (job.state() == v1::JOB_STATE_RUNNING) add("Phase", PhaseText(job.phase()));
+  if (job.has_latest_step()) add("Progress", StepText(job.latest_step()));
+  if (job.has_latest_step()) add("Memory", absl::StrCat("at most ", HumanBytes(job.latest_step().peak_memory_bytes())));
+  add("Created", time(job.create_time()));
+  if (job.has_start_time()) add("Started", time(job.start_time()));
+  if (job.has_end_time()) add("Ended", time(job.end_time()));
+  if (job.epoch() > 0) add("Launches", absl::StrCat(job.epoch(), ", restarts ", job.restarts()));
+  add("Model", job.spec().model().uri());
+  add("Data", job.spec().data().uri());
+  add("Export", job.export_uri());
+  return out;
+}
+
+ExitCode Get(const Context& context, const std::string& name) {
+  const auto job = context.client.GetJob(name);
+  if (!job.ok()) return Fail(context, job.status());
+  if (context.json) {
+    PrintJson(*job);
+  } else {
+    std::fputs(Description(*job).c_str(), stdout);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddGet(CLI::App& app, CommandLine& line) {
+  auto job = std::make_shared<std::string>();
+  CLI::App* command = app.add_subcommand("get", "Show one job");
+  command->fallthrough();
+  command->add_option("job", *job, "The job: ID or jobs/ID")->required();
+  command->footer(
+      "Examples:\n"
+      "  temper get smollm2-k3f9x2\n"
+      "  temper get smollm2-k3f9x2 --output json | jq -r .export_uri");
+  command->callback([job, &line] { line.action = [job](const Context& context) { return Get(context, *job); }; });
+}
+
+}  // namespace temper::command

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// temper, the command line.
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "client/channel.h"
+#include "client/command/command_line.h"
+#include "client/command/exit_code.h"
+#include "client/command/interrupt.h"
+#include "client/command/terminal.h"
+#include "client/training_client.h"
+
+namespace {
+
+std::string Environment(const char* name, const char* fallback) {
+  const char* value = std::getenv(name);
+  return value != nullptr && *value != '\0' ? value : fallback;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace temper;
+  using namespace temper::command;
+
+  // A reader that goes away (`temper list | head`) is no crash: writes fail instead.
+  ::signal(SIGPIPE, SIG_IGN);
+
+  CLI::App app{"temper: submit training jobs, follow them, take the results home", "temper"};
+  app.set_version_flag("--version", std::string("temper ") + TEMPER_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  CommandLine line;
+  line.server = Environment("TEMPER_SERVER", kDefaultServer);
+  app.add_option("--server", line.server, "Address of the server, HOST:PORT (environment: TEMPER_SERVER)")
+      ->capture_default_str();
+  app.add_option("--output", line.output, "'table' for people; 'json' for programs: one object, or one a line for watch and logs")
+      ->check(CLI::IsMember({"table", "json"}))
+      ->capture_default_str();
+  AddSubmit(app, line);
+  AddList(app, line);
+  AddGet(app, line);
+  AddWatch(app, line);
+  AddLogs(app, line);
+  AddCancel(app, line);
+  AddDownload(app, line);
+  app.footer(absl::StrCat(
+      "Environment:\n"
+      "  TEMPER_SERVER  as --server\n"
+      "  TEMPER_TOKEN   sent to the server with every call, when set\n"
+      "  NO_COLOR       no colours, when set\n\n",
+      kExitCodeHelp,
+      "\nExamples:\n"
+      "  temper submit client/examples/sft.yaml --watch\n"
+      "  temper list --state running\n"
+      "  temper download JOB --to ./my-model\n\n"
+      "`temper COMMAND --help` says more about each."));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? kExitOk : kExitUsage;
+  }
+
+  Interrupt interrupt;
+  const Terminal terminal = Terminal::OfStandardOutput();
+  const TrainingClient client(MakeChannel(line.server),
+                              {.token = Environment("TEMPER_TOKEN", ""), .stop = interrupt.token()});
+  return line.action({.client = client, .terminal = terminal, .server = line.server, .json = line.output == "json"});
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/command/command_line.h"
+#include "client/command/watch.h"
+#include "client/job_file.h"
+#include "common/rpc/status.h"
+
+namespace temper::command {
+namespace {
+
+struct SubmitOptions {
+  std::string file;
+  std::vector<std::string> overrides;
+  std::string job_id;
+  std::string request_id;
+  bool watch = false;
+  bool validate_only = false;
+};
+
+// Replaces a violation's path by the place in the file where the user can mend it.
+absl::Status WithFileLines(const absl::Status& status, const JobFile& file) {
+  const std::vector<FieldViolation> violations = FieldViolationsOf(status);
+  if (violations.empty()) return status;
+  std::string message = absl::StrCat("the server refused the job:");
+  for (const FieldViolation& violation : violations) {
+    constexpr std::string_view kSpec = "spec.";
+    std::string_view field = violation.field;
+    if (field.starts_with("job.")) field.remove_prefix(4);
+    const bool in_file = field.starts_with(kSpec);
+    if (in_file) field.remove_prefix(kSpec.size());
+    absl::StrAppend(&message, "\n", in_file ? file.Where(field) : std::string(field), ": ", violation.description);
+  }
+  return absl::Status(status.code(), message);
+}
+
+ExitCode Submit(const Context& context, const SubmitOptions& options) {
+  const auto file = ReadJobFile(options.file, options.overrides);
+  if (!file.ok()) {
+    Fail(context, absl::InvalidArgumentError(file.status().message()));
+    return kExitRefused;
+  }
+  v1::CreateJobRequest request;
+  *request.mutable_job()->mutable_spec() = file->spec;
+  request.set_job_id(options.job_id);
+  request.set_request_id(options.request_id);
+  request.set_validate_only(options.validate_only);
+  const auto job = context.client.CreateJob(std::move(request));
+  if (!job.ok()) return Fail(context, WithFileLines(job.status(), *file));
+
+  if (context.json) {
+    PrintJson(*job);
+  } else if (options.validate_only) {
+    std::printf("The job would be accepted.\n");
+  } else {
+    std::printf("Created %s\n", job->name().c_str());
+  }
+  if (options.validate_only) return kExitOk;
+  std::fflush(stdout);
+  if (options.watch) return Watch(context, job->name());
+  if (!context.json) std::printf("Follow it: temper watch %s\n", ToJobId(job->name()).c_str());
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddSubmit(CLI::App& app, CommandLine& line) {
+  auto options = std::make_shared<SubmitOptions>();
+  CLI::App* command = app.add_subcommand("submit", "Send a job to the server");
+  command->fallthrough();
+  command->add_option("file", options->file, "The job as YAML or JSON; '-' reads standard input")->required();
+  command->add_option("--set", options->overrides, "Set FIELD=VALUE, for example training.steps=20 (repeatable)")
+      ->allow_extra_args(false)
+      ->take_all();
+  command->add_option("--job-id", options->job_id, "Id of the job (a-z, 0-9, hyphen); default: the server chooses");
+  command->add_option("--request-id", options->request_id,
+                      "A UUID that makes the command safe to repeat: the same id and job create one job");
+  command->add_flag("--watch", options->watch, "Follow the job until it ends");
+  command->add_flag("--validate-only", options->validate_only, "Check the job, but create nothing");
+  command->footer(
+      "The fields of a job file are those of proto/temper/v1/job.proto; client/examples/sft.yaml explains the usual ones.\n"
+      "A relative model.uri, data.uri or output.uri is meant relative to the job file, in --set and on standard input\n"
+      "relative to the working directory.\n\n"
+      "Examples:\n"
+      "  temper submit sft.yaml --watch\n"
+      "  temper submit sft.yaml --set training.epochs=3 --set lora='{rank: 8}' --job-id my-first-job\n"
+      "  generate-job | temper submit - --output json");
+  command->callback(
+      [options, &line] { line.action = [options](const Context& context) { return Submit(context, *options); }; });
+}
+
+}  // namespace temper::command

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/command/training_progress.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/command/format.h"
+#include "client/command/terminal.h"
+
+namespace temper::command {
+namespace {
+
+constexpr double kFade = 0.9;
+constexpr int kBarWidth = 24;
+
+std::string StepOfTotal(int64_t step, int64_t total) {
+  return total > 0 ? absl::StrCat(step, "/", total) : absl::StrCat(step);
+}
+
+}  // namespace
+
+void TrainingProgress::Add(const v1::StepMetrics& step) {
+  // A gang that was restarted begins with an earlier step: the old pace says nothing.
+  if (step.step() <= last_.step()) tokens_ = seconds_ = steps_ = 0;
+  last_ = step;
+  if (step.total_steps() > 0) total_steps_ = step.total_steps();
+  tokens_ = kFade * tokens_ + static_cast<double>(step.tokens());
+  seconds_ = kFade * seconds_ + step.seconds();
+  steps_ = kFade * steps_ + 1;
+}
+
+absl::Duration TrainingProgress::remaining() const {
+  if (total_steps_ == 0 || steps_ == 0) return absl::InfiniteDuration();
+  return absl::Seconds(seconds_ / steps_) * static_cast<double>(std::max<int64_t>(0, total_steps_ - last_.step()));
+}
+
+std::string TrainingProgress::Line() const {
+  const double ratio = total_steps_ > 0 ? static_cast<double>(last_.step()) / static_cast<double>(total_steps_) : 0;
+  return absl::StrCat(Bar(ratio, kBarWidth), "  ", StepOfTotal(last_.step(), total_steps_), "  loss ",
+                      HumanLoss(last_.loss()), "  ", HumanRate(tokens_per_second()), " tokens/s  MFU ",
+                      HumanPercent(last_.mfu()), "  ETA ", HumanDuration(remaining()));
+}
+
+std::string StepText(const v1::StepMetrics& step) {
+  const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
+  return absl::StrCat("step ", StepOfTotal(step.step(), step.total_steps()), "  loss ", HumanLoss(step.loss()),
+                      absl::StrFormat("  grad_norm %.3g  lr %.2e  ", step.grad_norm(), step.learning_rate()),
+                      HumanRate(rate), " tokens/s  MFU ", HumanPercent(step.mfu()));
+}
+
+}  // namespace temper::command

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/training_client.h"
+
+namespace temper {
+
+struct DownloadProgress {
+  int64_t done_bytes = 0;  // of all files, those that were there before included
+  int64_t total_bytes = 0;
+  std::string_view path;  // the file that is being read
+};
+
+struct DownloadResult {
+  int files = 0;
+  int64_t bytes = 0;           // of all files
+  int64_t received_bytes = 0;  // that came over the network this time
+};
+
+// Takes a job's export home: every artifact, under its own path, into `directory`, which is created when missing.
+//
+// A file that is there with the right size and SHA-256 is kept; a partial one (NAME.part, from an interrupted download)
+// goes on where it ended. A file appears under its name, by an atomic rename, only when it is whole, verified and on
+// disk. Streams that break are resumed.
+//
+// Errors: the server's; FAILED_PRECONDITION when the job has no export (yet); DATA_LOSS when the bytes do not match the
+// digest, twice; PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full) or INTERNAL, with the file's path, when it can't be
+// written. What was received is kept for the next try.
+absl::StatusOr<DownloadResult> DownloadExport(const TrainingClient& client, std::string_view job,
+                                              const std::string& directory,
+                                              absl::FunctionRef<void(const DownloadProgress&)> progress);
+
+}  // namespace temper

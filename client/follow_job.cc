@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/follow_job.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace temper {
+namespace {
+
+constexpr absl::Duration kFirstPause = absl::Milliseconds(200);
+constexpr absl::Duration kLongestPause = absl::Seconds(5);
+
+// Waits, unless told to stop before.
+void Pause(std::stop_token stop, absl::Duration duration) {
+  std::mutex mutex;
+  std::condition_variable_any stopped;
+  std::unique_lock lock(mutex);
+  stopped.wait_for(lock, stop, absl::ToChronoMilliseconds(duration), [] { return false; });
+}
+
+bool WorthReconnecting(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
+}
+
+}  // namespace
+
+bool IsEnd(v1::JobState state) {
+  return state == v1::JOB_STATE_SUCCEEDED || state == v1::JOB_STATE_FAILED || state == v1::JOB_STATE_CANCELLED;
+}
+
+absl::Status FollowJob(const TrainingClient& client, std::string_view job, const FollowOptions& options,
+                       absl::FunctionRef<bool(const v1::JobEvent&)> sink,
+                       absl::FunctionRef<void(const absl::Status&)> reconnecting) {
+  int64_t last = options.after_sequence;
+  bool enough = false;     // the sink wants no more
+  bool connected = false;  // an event came over the present stream
+  bool ever_connected = false;
+  absl::Status broken;
+  const auto on_event = [&](const v1::JobEvent& event) {
+    if (event.sequence() != last + 1) {
+      broken = absl::DataLossError(absl::StrCat("the server sent event ", event.sequence(), " of ", ToJobName(job),
+                                                " after event ", last, "; events must come without gaps"));
+      return false;
+    }
+    last = event.sequence();
+    connected = ever_connected = true;
+    enough = !sink(event);
+    return !enough;
+  };
+
+  absl::Time lost = absl::InfinitePast();
+  absl::Duration pause = kFirstPause;
+  for (;;) {
+    connected = false;
+    const absl::Status status = client.WatchJob(job, last, on_event);
+    if (!broken.ok()) return broken;
+    if (enough || status.ok()) return absl::OkStatus();
+    if (client.options().stop.stop_requested()) return absl::CancelledError("stopped");
+    if (!WorthReconnecting(status) || !ever_connected) return status;
+
+    if (connected || lost == absl::InfinitePast()) {
+      lost = absl::Now();
+      pause = kFirstPause;
+      reconnecting(status);
+    }
+    if (absl::Now() - lost > options.patience) return status;
+    Pause(client.options().stop, pause);
+    pause = std::min(2 * pause, kLongestPause);
+  }
+}
+
+}  // namespace temper

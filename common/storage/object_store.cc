@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/storage/object_store.h"
+
+#include <arrow/buffer.h>
+#include <arrow/filesystem/localfs.h>
+#include <arrow/io/interfaces.h>
+#include <arrow/result.h>
+#include <arrow/status.h>
+#include <arrow/util/io_util.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/failure.h"
+
+namespace temper {
+namespace {
+
+// A file that is not whole yet carries this suffix beside its final name; List() does not show it.
+constexpr char kPartialSuffix[] = ".temper-partial";
+
+absl::Status FromErrno(int error, const char* action, const std::string& where, const std::string& detail = "") {
+  std::string message = absl::StrCat(action, " ", where, ": ", error != 0 ? std::strerror(error) : detail);
+  switch (error) {
+    case ENOENT:
+      return absl::NotFoundError(message);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      absl::StrAppend(&message, ". Give this user access to it or choose another place");
+      return WithCause(absl::PermissionDeniedError(message), FailureCause::kUserInput);
+    case ENOTDIR:
+    case EISDIR:
+    case EEXIST:
+      return WithCause(absl::FailedPreconditionError(message), FailureCause::kUserInput);
+    case ENAMETOOLONG:
+      return WithCause(absl::InvalidArgumentError(message), FailureCause::kUserInput);
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+      absl::StrAppend(&message, ". Free some space or choose another place");
+      return WithCause(absl::ResourceExhaustedError(message), FailureCause::kStorage);
+    default:
+      return WithCause(absl::UnavailableError(message), FailureCause::kStorage);
+  }
+}
+
+absl::Status FromArrow(const arrow::Status& status, const char* action, const std::string& where) {
+  if (status.ok()) return absl::OkStatus();
+  return FromErrno(arrow::internal::ErrnoFromStatus(status), action, where, status.message());
+}
+
+// Makes a file's contents, or a directory's entries, survive a power cut.
+absl::Status SyncPath(const std::string& path, int flags, const std::string& display) {
+  const int fd = ::open(path.c_str(), flags | O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return FromErrno(errno, "cannot write", display);
+  const int error = ::fsync(fd) == 0 ? 0 : errno;
+  ::close(fd);
+  // Some file systems cannot sync a directory; there is nothing to be done about it.
+  if (error != 0 && error != EINVAL) return FromErrno(error, "cannot write", display);
+  return absl::OkStatus();
+}
+
+std::string Join(const std::string& directory, std::string_view path) {
+  std::string joined = directory;
+  if (joined.back() != '/') joined += '/';
+  joined += path;
+  return joined;
+}
+
+std::string ParentOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+// Creates a local directory with its parents, and makes each new entry durable.
+absl::Status CreateDirectories(arrow::fs::FileSystem& file_system, const std::string& directory,
+                               const std::string& display) {
+  std::vector<std::string> missing;
+  for (std::string path = directory; path != "/" && ::access(path.c_str(), F_OK) != 0; path = ParentOf(path)) {
+    missing.push_back(path);
+  }
+  if (missing.empty()) return absl::OkStatus();
+  absl::Status status = FromArrow(file_system.CreateDir(directory, /*recursive=*/true), "cannot create", display);
+  for (const std::string& path : missing) {
+    if (status.ok()) status = SyncPath(ParentOf(path), O_DIRECTORY, display);
+  }
+  return status;
+}
+
+}  // namespace
+
+ObjectWriter::ObjectWriter(std::shared_ptr<arrow::io::OutputStream> stream, std::string path, std::string display)
+    : stream_(std::move(stream)),
+      path_(std::move(path)),
+      partial_path_(path_.empty() ? "" : absl::StrCat(path_, kPartialSuffix)),
+      display_(std::move(display)) {}
+
+ObjectWriter::~ObjectWriter() {
+  if (stream_ == nullptr) return;
+  // An aborted upload never becomes an object; a local file has to be removed.
+  (void)stream_->Abort();
+  if (!partial_path_.empty()) std::remove(partial_path_.c_str());
+}
+
+absl::Status ObjectWriter::Write(std::string_view bytes) {
+  if (stream_ == nullptr) return absl::FailedPreconditionError(absl::StrCat(display_, " is closed already"));
+  return FromArrow(stream_->Write(bytes.data(), static_cast<int64_t>(bytes.size())), "cannot write", display_);
+}
+
+absl::Status ObjectWriter::Close() {
+  if (stream_ == nullptr) return absl::FailedPreconditionError(absl::StrCat(display_, " is closed already"));
+  absl::Status status = FromArrow(stream_->Close(), "cannot write", display_);
+  if (!partial_path_.empty()) {
+    if (status.ok()) status = SyncPath(partial_path_, 0, display_);
+    if (status.ok() && std::rename(partial_path_.c_str(), path_.c_str()) != 0) {
+      status = FromErrno(errno, "cannot write", display_, "");
+    }
+    if (!status.ok()) std::remove(partial_path_.c_str());
+    if (status.ok()) status = SyncPath(ParentOf(path_), O_DIRECTORY, display_);
+  }
+  stream_ = nullptr;
+  return status;
+}
+
+ObjectReader::ObjectReader(std::shared_ptr<arrow::io::RandomAccessFile> file, int64_t size, std::string display)
+    : file_(std::move(file)), size_(size), display_(std::move(display)) {}
+
+ObjectReader::~ObjectReader() = default;
+
+absl::StatusOr<std::string> ObjectReader::ReadAt(int64_t offset, int64_t length) const {
+  if (offset < 0 || length < 0 || offset > size_ || length > size_ - offset) {
+    return absl::OutOfRangeError(
+        absl::StrCat("cannot read ", length, " bytes at ", offset, " of ", display_, ", which has ", size_));
+  }
+  std::string bytes(static_cast<size_t>(length), '\0');
+  arrow::Result<int64_t> read = file_->ReadAt(offset, length, bytes.data());
+  if (!read.ok()) return FromArrow(read.status(), "cannot read", display_);
+  if (*read != length) {
+    return WithCause(absl::DataLossError(absl::StrCat(display_, " became shorter while it was read")),
+                     FailureCause::kStorage);
+  }
+  return bytes;
+}
+
+ObjectStore::ObjectStore(std::shared_ptr<arrow::fs::FileSystem> file_system, std::string root, std::string uri,
+                         bool local)
+    : file_system_(std::move(file_system)), root_(std::move(root)), uri_(std::move(uri)), local_(local) {}
+
+ObjectStore::~ObjectStore() = default;
+
+absl::StatusOr<std::unique_ptr<ObjectStore>> ObjectStore::Open(std::string_view uri) {
+  std::string opened(uri);
+  std::string path;
+  if (uri.starts_with("file:")) {
+    if (!uri.starts_with("file:///")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", opened, "\" is not a place on this machine: write file:///path, with three slashes"));
+    }
+    arrow::Result<std::string> parsed = arrow::fs::LocalFileSystem().PathFromUri(opened);
+    if (!parsed.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", opened, "\" is not a URI: ", parsed.status().message()));
+    }
+    path = *parsed;
+  } else if (uri.starts_with('/')) {
+    path = opened;
+  } else if (uri.find("://") != uri.npos) {
+    return absl::UnimplementedError(absl::StrCat("\"", opened, "\": this build stores on file:///path only"));
+  } else {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", opened, "\" is neither file:///path nor an absolute path, so where it is depends on who asks"));
+  }
+  if (path.find('\0') != path.npos) return absl::InvalidArgumentError("a path must not contain a zero byte");
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  while (opened.size() > 1 && opened.back() == '/' && opened != "file:///") opened.pop_back();
+  return std::unique_ptr<ObjectStore>(
+      new ObjectStore(std::make_shared<arrow::fs::LocalFileSystem>(), path, opened, /*local=*/true));
+}
+
+std::string ObjectStore::UriOf(std::string_view path) const {
+  return path.empty() ? uri_ : Join(uri_, path);
+}
+
+absl::StatusOr<std::string> ObjectStore::FullPath(std::string_view path) const {
+  for (size_t begin = 0; begin <= path.size();) {
+    const size_t end = std::min(path.find('/', begin), path.size());
+    const std::string_view component = path.substr(begin, end - begin);
+    if (component.empty() || component == "." || component == ".." || component.find('\0') != component.npos) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", std::string(path), "\" is not a path below ", uri_));
+    }
+    begin = end + 1;
+  }
+  return Join(root_, path);
+}
+
+absl::StatusOr<std::unique_ptr<ObjectWriter>> ObjectStore::Create(std::string_view path) {
+  absl::StatusOr<std::string> full = FullPath(path);
+  if (!full.ok()) return full.status();
+  const std::string display = UriOf(path);
+  if (local_) {
+    absl::Status status = CreateDirectories(*file_system_, ParentOf(*full), display);
+    if (!status.ok()) return status;
+  }
+  const std::string target = local_ ? absl::StrCat(*full, kPartialSuffix) : *full;
+  arrow::Result<std::shared_ptr<arrow::io::OutputStream>> stream = file_system_->OpenOutputStream(target, nullptr);
+  if (!stream.ok()) return FromArrow(stream.status(), "cannot create", display);
+  return std::unique_ptr<ObjectWriter>(new ObjectWriter(*stream, local_ ? *full : "", display));
+}
+
+absl::Status ObjectStore::Write(std::string_view path, std::string_view bytes) {
+  absl::StatusOr<std::unique_ptr<ObjectWriter>> writer = Create(path);
+  if (!writer.ok()) return writer.status();
+  if (absl::Status status = (*writer)->Write(bytes); !status.ok()) return status;
+  return (*writer)->Close();
+}
+
+absl::StatusOr<std::unique_ptr<ObjectReader>> ObjectStore::OpenForRead(std::string_view path) const {
+  absl::StatusOr<std::string> full = FullPath(path);
+  if (!full.ok()) return full.status();
+  const std::string display = UriOf(path);
+  arrow::Result<arrow::fs::FileInfo> info = file_system_->GetFileInfo(*full);
+  if (!info.ok()) return FromArrow(info.status(), "cannot read", display);
+  if (info->type() == arrow::fs::FileType::NotFound) return FromErrno(ENOENT, "cannot read", display);
+  if (info->type() == arrow::fs::FileType::Directory) return FromErrno(EISDIR, "cannot read", display);
+  arrow::Result<std::shared_ptr<arrow::io::RandomAccessFile>> file = file_system_->OpenInputFile(*full);
+  if (!file.ok()) return FromArrow(file.status(), "cannot read", display);
+  arrow::Result<int64_t> size = (*file)->GetSize();
+  if (!size.ok()) return FromArrow(size.status(), "cannot read", display);
+  return std::unique_ptr<ObjectReader>(new ObjectReader(*file, *size, display));
+}
+
+absl::StatusOr<std::string> ObjectStore::Read(std::string_view path, int64_t max_size) const {
+  absl::StatusOr<std::unique_ptr<ObjectReader>> reader = OpenForRead(path);
+  if (!reader.ok()) return reader.status();
+  if ((*reader)->size() > max_size) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(UriOf(path), " has ", (*reader)->size(), " bytes; at most ", max_size, " are expected"));
+  }
+  return (*reader)->ReadAt(0, (*reader)->size());
+}
+
+absl::StatusOr<std::vector<ObjectInfo>> ObjectStore::List(std::string_view directory) const {
+  arrow::fs::FileSelector selector;
+  if (directory.empty()) {
+    selector.base_dir = root_;
+  } else {
+    absl::StatusOr<std::string> full = FullPath(directory);
+    if (!full.ok()) return full.status();
+    selector.base_dir = *full;
+  }
+  selector.recursive = true;
+  selector.allow_not_found = true;
+  arrow::Result<arrow::fs::FileInfoVector> infos = file_system_->GetFileInfo(selector);
+  if (!infos.ok()) return FromArrow(infos.status(), "cannot list", UriOf(directory));
+  const size_t prefix = root_ == "/" ? 1 : root_.size() + 1;
+  std::vector<ObjectInfo> objects;
+  for (const arrow::fs::FileInfo& info : *infos) {
+    if (info.type() != arrow::fs::FileType::File || info.path().ends_with(kPartialSuffix)) continue;
+    objects.push_back({info.path().substr(prefix), info.size()});
+  }
+  std::sort(objects.begin(), objects.end(), [](const auto& a, const auto& b) { return a.path < b.path; });
+  return objects;
+}
+
+absl::StatusOr<bool> ObjectStore::Exists(std::string_view path) const {
+  absl::StatusOr<std::string> full = FullPath(path);
+  if (!full.ok()) return full.status();
+  arrow::Result<arrow::fs::FileInfo> info = file_system_->GetFileInfo(*full);
+  if (!info.ok()) return FromArrow(info.status(), "cannot read", UriOf(path));
+  return info->type() == arrow::fs::FileType::File;
+}
+
+absl::Status ObjectStore::Delete(std::string_view path) {
+  absl::StatusOr<bool> exists = Exists(path);
+  if (!exists.ok()) return exists.status();
+  if (!*exists) return absl::OkStatus();
+  return FromArrow(file_system_->DeleteFile(*FullPath(path)), "cannot delete", UriOf(path));
+}
+
+absl::Status ObjectStore::DeleteDirectory(std::string_view directory) {
+  absl::StatusOr<std::string> full = FullPath(directory);
+  if (!full.ok()) return full.status();
+  arrow::Result<arrow::fs::FileInfo> info = file_system_->GetFileInfo(*full);
+  if (!info.ok()) return FromArrow(info.status(), "cannot delete", UriOf(directory));
+  if (info->type() == arrow::fs::FileType::NotFound) return absl::OkStatus();
+  return FromArrow(file_system_->DeleteDir(*full), "cannot delete", UriOf(directory));
+}
+
+absl::Status ObjectStore::CheckWritable(std::string_view directory) {
+  const std::string name = absl::StrCat(".temper-write-check-", ::getpid());
+  const std::string path = directory.empty() ? name : Join(std::string(directory), name);
+  if (absl::Status status = Write(path, "x"); !status.ok()) return status;
+  return Delete(path);
+}
+
+std::optional<std::string> ObjectStore::LocalPath(std::string_view path) const {
+  if (!local_) return std::nullopt;
+  if (path.empty()) return root_;
+  absl::StatusOr<std::string> full = FullPath(path);
+  if (!full.ok()) return std::nullopt;
+  return *full;
+}
+
+}  // namespace temper

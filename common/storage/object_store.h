@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace arrow::fs {
+class FileSystem;
+}
+namespace arrow::io {
+class OutputStream;
+class RandomAccessFile;
+}  // namespace arrow::io
+
+namespace temper {
+
+struct ObjectInfo {
+  std::string path;  // relative to the store's root
+  int64_t size = 0;
+};
+
+// A sequential stream into one new object. The object appears, whole and durable, when Close() returns OK, and not at
+// all otherwise: a writer that is destroyed before that leaves nothing behind. One thread at a time.
+class ObjectWriter {
+ public:
+  ~ObjectWriter();
+  ObjectWriter(const ObjectWriter&) = delete;
+  ObjectWriter& operator=(const ObjectWriter&) = delete;
+
+  absl::Status Write(std::string_view bytes);
+  absl::Status Close();
+
+ private:
+  friend class ObjectStore;
+  ObjectWriter(std::shared_ptr<arrow::io::OutputStream> stream, std::string path, std::string display);
+
+  std::shared_ptr<arrow::io::OutputStream> stream_;  // null once closed
+  std::string path_;                                 // on the file system; empty when not a local file
+  std::string partial_path_;                         // where a local file grows until it is whole
+  std::string display_;                              // for messages
+};
+
+// Ranged reads of one object. Any thread.
+class ObjectReader {
+ public:
+  ~ObjectReader();
+  ObjectReader(const ObjectReader&) = delete;
+  ObjectReader& operator=(const ObjectReader&) = delete;
+
+  int64_t size() const { return size_; }
+  // Exactly the bytes [offset, offset + length). OUT_OF_RANGE when the object ends before that.
+  absl::StatusOr<std::string> ReadAt(int64_t offset, int64_t length) const;
+
+ private:
+  friend class ObjectStore;
+  ObjectReader(std::shared_ptr<arrow::io::RandomAccessFile> file, int64_t size, std::string display);
+
+  std::shared_ptr<arrow::io::RandomAccessFile> file_;
+  int64_t size_;
+  std::string display_;
+};
+
+// A directory of objects, on a local disk or in a bucket. Paths are relative to the root, with '/' between components;
+// a path that is absolute, empty or has a component "." or ".." is INVALID_ARGUMENT, so a path from a client is safe to
+// pass on. Any thread.
+//
+// Errors name the object and carry a FailureCause (common/failure.h):
+//   NOT_FOUND            no such object
+//   PERMISSION_DENIED    not readable or writable by this process           (user input)
+//   FAILED_PRECONDITION  a file where a directory must be, or the reverse   (user input)
+//   RESOURCE_EXHAUSTED   disk or quota full, with the system's own text     (storage)
+//   UNAVAILABLE          any other failure to read or write                 (storage)
+class ObjectStore {
+ public:
+  // `uri` is file:///path or an absolute path, which need not exist yet. INVALID_ARGUMENT for a malformed URI,
+  // UNIMPLEMENTED for another scheme.
+  static absl::StatusOr<std::unique_ptr<ObjectStore>> Open(std::string_view uri);
+  ~ObjectStore();
+
+  // As it was opened, as a URI without a trailing slash.
+  const std::string& uri() const { return uri_; }
+  // The URI of an object or directory.
+  std::string UriOf(std::string_view path) const;
+
+  // Directories on the way are created. An object that exists is replaced when the writer is closed.
+  absl::StatusOr<std::unique_ptr<ObjectWriter>> Create(std::string_view path);
+  absl::Status Write(std::string_view path, std::string_view bytes);
+
+  absl::StatusOr<std::unique_ptr<ObjectReader>> OpenForRead(std::string_view path) const;
+  // The whole object. FAILED_PRECONDITION when it is larger than `max_size`.
+  absl::StatusOr<std::string> Read(std::string_view path, int64_t max_size = 64 << 20) const;
+
+  // Objects below a directory ("" is the root), at any depth, sorted by path. Empty when there is no such directory.
+  absl::StatusOr<std::vector<ObjectInfo>> List(std::string_view directory) const;
+  absl::StatusOr<bool> Exists(std::string_view path) const;
+  // OK when there is none.
+  absl::Status Delete(std::string_view path);
+  // Removes a directory and everything below it. OK when there is none.
+  absl::Status DeleteDirectory(std::string_view directory);
+
+  // Finds out now what a later write to the directory would run into, by writing and removing a small object.
+  absl::Status CheckWritable(std::string_view directory);
+
+  // Where an object or directory is on this machine, for what must be mapped into memory; absent for remote stores.
+  std::optional<std::string> LocalPath(std::string_view path) const;
+
+ private:
+  ObjectStore(std::shared_ptr<arrow::fs::FileSystem> file_system, std::string root, std::string uri, bool local);
+  absl::StatusOr<std::string> FullPath(std::string_view path) const;
+
+  std::shared_ptr<arrow::fs::FileSystem> file_system_;
+  std::string root_;  // in the file system's own notation, no trailing slash
+  std::string uri_;
+  bool local_;
+};
+
+}  // namespace temper

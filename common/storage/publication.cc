@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/storage/publication.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/failure.h"
+
+namespace temper {
+namespace {
+
+constexpr int kFormatVersion = 1;
+
+std::string Below(std::string_view directory, std::string_view path) {
+  std::string joined(directory);
+  if (!joined.empty()) joined += '/';
+  joined += path;
+  return joined;
+}
+
+std::string ToJson(const Manifest& manifest) {
+  nlohmann::ordered_json json;
+  json["format_version"] = kFormatVersion;
+  json["job"] = manifest.job;
+  json["epoch"] = manifest.epoch;
+  json["files"] = nlohmann::ordered_json::array();
+  for (const ManifestFile& file : manifest.files) {
+    json["files"].push_back({{"path", file.path}, {"size", file.size}, {"sha256", file.sha256}});
+  }
+  return json.dump(2) + "\n";
+}
+
+absl::StatusOr<Manifest> FromJson(std::string_view text, const std::string& display) {
+  auto damaged = [&](const std::string& what) {
+    return WithCause(absl::DataLossError(absl::StrCat(display, ": ", what)), FailureCause::kStorage);
+  };
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return damaged("not a JSON object");
+  // Only type errors can be thrown below: every field is looked up with at().
+  try {
+    const int version = json.at("format_version").get<int>();
+    if (version != kFormatVersion) {
+      return damaged(absl::StrCat("format version ", version, "; this build reads version ", kFormatVersion));
+    }
+    Manifest manifest;
+    manifest.job = json.at("job").get<std::string>();
+    manifest.epoch = json.at("epoch").get<int32_t>();
+    for (const nlohmann::json& file : json.at("files")) {
+      manifest.files.push_back({file.at("path").get<std::string>(), file.at("size").get<int64_t>(),
+                                file.at("sha256").get<std::string>()});
+    }
+    return manifest;
+  } catch (const nlohmann::json::exception& error) {
+    return damaged(error.what());
+  }
+}
+
+}  // namespace
+
+int64_t Manifest::total_size() const {
+  int64_t total = 0;
+  for (const ManifestFile& file : files) total += file.size;
+  return total;
+}
+
+absl::StatusOr<Manifest> ReadManifest(const ObjectStore& store, std::string_view directory) {
+  const std::string path = Below(directory, kManifestName);
+  absl::StatusOr<std::string> text = store.Read(path);
+  if (!text.ok()) return text.status();
+  return FromJson(*text, store.UriOf(path));
+}
+
+absl::StatusOr<Manifest> ReadManifest(std::string_view uri) {
+  absl::StatusOr<std::unique_ptr<ObjectStore>> store = ObjectStore::Open(uri);
+  if (!store.ok()) return store.status();
+  return ReadManifest(**store, "");
+}
+
+PublishedFile::PublishedFile(Publication* publication, std::string path, std::unique_ptr<ObjectWriter> writer)
+    : publication_(publication), path_(std::move(path)), writer_(std::move(writer)) {}
+
+absl::Status PublishedFile::Write(std::string_view bytes) {
+  absl::Status status = writer_->Write(bytes);
+  if (status.ok()) {
+    digest_.Update(bytes);
+    size_ += static_cast<int64_t>(bytes.size());
+  }
+  return status;
+}
+
+absl::Status PublishedFile::Close() {
+  if (absl::Status status = writer_->Close(); !status.ok()) return status;
+  std::vector<std::string>& open = publication_->open_;
+  open.erase(std::find(open.begin(), open.end(), path_));
+  std::vector<ManifestFile>& files = publication_->manifest_.files;
+  ManifestFile file{path_, size_, digest_.Hex()};
+  auto by_path = [](const ManifestFile& a, const ManifestFile& b) { return a.path < b.path; };
+  files.insert(std::upper_bound(files.begin(), files.end(), file, by_path), file);
+  return absl::OkStatus();
+}
+
+Publication::Publication(ObjectStore& store, std::string directory, std::string job, int32_t epoch)
+    : store_(store), directory_(std::move(directory)) {
+  manifest_.job = std::move(job);
+  manifest_.epoch = epoch;
+}
+
+absl::StatusOr<std::unique_ptr<Publication>> Publication::Begin(ObjectStore& store, std::string directory,
+                                                                std::string job, int32_t epoch) {
+  absl::StatusOr<std::vector<ObjectInfo>> present = store.List(directory);
+  if (!present.ok()) return present.status();
+  if (!present->empty()) {
+    return WithCause(absl::AlreadyExistsError(absl::StrCat(store.UriOf(directory), " exists already, with ",
+                                                           present->size(), " files. Choose another output place")),
+                     FailureCause::kUserInput);
+  }
+  return std::unique_ptr<Publication>(new Publication(store, std::move(directory), std::move(job), epoch));
+}
+
+Publication::~Publication() { (void)Abort(); }
+
+absl::StatusOr<std::unique_ptr<PublishedFile>> Publication::Create(std::string_view path) {
+  if (ended_) return absl::FailedPreconditionError(absl::StrCat(uri(), " was committed or given up already"));
+  const bool closed = std::any_of(manifest_.files.begin(), manifest_.files.end(),
+                                  [&](const ManifestFile& file) { return file.path == path; });
+  if (closed || path == kManifestName || std::find(open_.begin(), open_.end(), path) != open_.end()) {
+    return absl::AlreadyExistsError(absl::StrCat(store_.UriOf(Below(directory_, path)), " would be written twice"));
+  }
+  absl::StatusOr<std::unique_ptr<ObjectWriter>> writer = store_.Create(Below(directory_, path));
+  if (!writer.ok()) return writer.status();
+  open_.emplace_back(path);
+  return std::unique_ptr<PublishedFile>(new PublishedFile(this, std::string(path), *std::move(writer)));
+}
+
+absl::Status Publication::Write(std::string_view path, std::string_view bytes) {
+  absl::StatusOr<std::unique_ptr<PublishedFile>> file = Create(path);
+  if (!file.ok()) return file.status();
+  if (absl::Status status = (*file)->Write(bytes); !status.ok()) return status;
+  return (*file)->Close();
+}
+
+absl::Status Publication::Commit() {
+  if (ended_) return absl::FailedPreconditionError(absl::StrCat(uri(), " was committed or given up already"));
+  if (!open_.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(uri(), " cannot be committed: not written whole: ", absl::StrJoin(open_, ", ")));
+  }
+  absl::Status status = store_.Write(Below(directory_, kManifestName), ToJson(manifest_));
+  if (status.ok()) ended_ = true;
+  return status;
+}
+
+absl::Status Publication::Abort() {
+  if (ended_) return absl::OkStatus();
+  ended_ = true;
+  return store_.DeleteDirectory(directory_);
+}
+
+}  // namespace temper

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include "server/api/rpc_observer.h"
+#include "server/jobs/job_controller.h"
+#include "temper/v1/training_service.pb.h"
+
+namespace temper {
+
+// ListArtifacts and ReadArtifact: what the manifest of a job's committed export lists, and nothing else. A path that is
+// not in the manifest does not exist, wherever it would lead.
+class ArtifactsApi {
+ public:
+  ArtifactsApi(const JobController& controller, RpcObserver observer)
+      : controller_(controller), observer_(std::move(observer)) {}
+
+  grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context, const v1::ListArtifactsRequest& request,
+                                 v1::ListArtifactsResponse* response);
+  grpc::ServerWriteReactor<v1::ReadArtifactResponse>* Read(grpc::CallbackServerContext* context,
+                                                           const v1::ReadArtifactRequest& request);
+
+ private:
+  const JobController& controller_;
+  RpcObserver observer_;
+};
+
+}  // namespace temper

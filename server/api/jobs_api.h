@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include "server/api/rpc_observer.h"
+#include "server/jobs/job_controller.h"
+#include "temper/v1/training_service.pb.h"
+
+namespace temper {
+
+// CreateJob, GetJob, ListJobs, CancelJob: the controller's calls, as they are. A call answers before it returns.
+class JobsApi {
+ public:
+  JobsApi(JobController& controller, RpcObserver observer) : controller_(controller), observer_(std::move(observer)) {}
+
+  grpc::ServerUnaryReactor* Create(grpc::CallbackServerContext* context, const v1::CreateJobRequest& request,
+                                   v1::Job* response);
+  grpc::ServerUnaryReactor* Get(grpc::CallbackServerContext* context, const v1::GetJobRequest& request,
+                                v1::Job* response);
+  grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context, const v1::ListJobsRequest& request,
+                                 v1::ListJobsResponse* response);
+  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const v1::CancelJobRequest& request,
+                                   v1::Job* response);
+
+ private:
+  JobController& controller_;
+  RpcObserver observer_;
+};
+
+}  // namespace temper

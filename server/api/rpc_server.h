@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <grpcpp/server.h>
+
+#include <chrono>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "server/api/listen_address.h"
+#include "server/api/rpc_observer.h"
+#include "server/api/training_api.h"
+#include "server/api/watch_hub.h"
+#include "server/api/worker_api.h"
+#include "server/jobs/job_controller.h"
+
+namespace temper {
+
+// The gRPC server: TrainingService, WorkerService, grpc.health.v1 and reflection, on one plain-text port.
+class RpcServer {
+ public:
+  // Serves as soon as it returns. `controller` and `hub` must outlive it.
+  //
+  // ALREADY_EXISTS: somebody listens there. UNAVAILABLE, INVALID_ARGUMENT: the address is not one of this host.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const ListenAddress& address, JobController& controller,
+                                                          WatchHub& hub, RpcObserver observer);
+  ~RpcServer();
+  RpcServer(const RpcServer&) = delete;
+  RpcServer& operator=(const RpcServer&) = delete;
+
+  // With the real port.
+  const ListenAddress& address() const { return address_; }
+
+  // Tells health checks that the server goes away. It still answers: gangs that stop have to report.
+  void AnnounceStop();
+  // Takes no more calls, and ends those that are not done within `grace`.
+  void Shutdown(std::chrono::milliseconds grace);
+
+ private:
+  RpcServer(JobController& controller, WatchHub& hub, RpcObserver observer);
+
+  TrainingApi training_;
+  WorkerApi worker_;
+  ListenAddress address_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace temper

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "server/api/artifacts_api.h"
+#include "server/api/jobs_api.h"
+#include "server/api/watch_api.h"
+#include "temper/v1/training_service.grpc.pb.h"
+
+namespace temper {
+
+// TrainingService: hands each call to the file that answers it.
+class TrainingApi final : public v1::TrainingService::CallbackService {
+ public:
+  TrainingApi(JobController& controller, WatchHub& hub, const RpcObserver& observer)
+      : jobs_(controller, observer), watch_(controller, hub, observer), artifacts_(controller, observer) {}
+
+  grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext* context, const v1::CreateJobRequest* request,
+                                      v1::Job* response) override {
+    return jobs_.Create(context, *request, response);
+  }
+  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext* context, const v1::GetJobRequest* request,
+                                   v1::Job* response) override {
+    return jobs_.Get(context, *request, response);
+  }
+  grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext* context, const v1::ListJobsRequest* request,
+                                     v1::ListJobsResponse* response) override {
+    return jobs_.List(context, *request, response);
+  }
+  grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext* context, const v1::CancelJobRequest* request,
+                                      v1::Job* response) override {
+    return jobs_.Cancel(context, *request, response);
+  }
+  grpc::ServerWriteReactor<v1::JobEvent>* WatchJob(grpc::CallbackServerContext* context,
+                                                   const v1::WatchJobRequest* request) override {
+    return watch_.Watch(context, *request);
+  }
+  grpc::ServerUnaryReactor* ListArtifacts(grpc::CallbackServerContext* context,
+                                          const v1::ListArtifactsRequest* request,
+                                          v1::ListArtifactsResponse* response) override {
+    return artifacts_.List(context, *request, response);
+  }
+  grpc::ServerWriteReactor<v1::ReadArtifactResponse>* ReadArtifact(grpc::CallbackServerContext* context,
+                                                                   const v1::ReadArtifactRequest* request) override {
+    return artifacts_.Read(context, *request);
+  }
+
+ private:
+  JobsApi jobs_;
+  WatchApi watch_;
+  ArtifactsApi artifacts_;
+};
+
+}  // namespace temper

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "server/api/rpc_observer.h"
+#include "server/jobs/job_controller.h"
+#include "temper/v1/worker_service.grpc.pb.h"
+
+namespace temper {
+
+// WorkerService: a node's one stream. Reports are collected while a commit is under way and kept together by the next
+// one, so that a node that reports faster than the disk flushes is slowed down (its stream is not read on) instead of
+// filling memory. Commits of all streams happen on one thread, for the store has one writer.
+class WorkerApi final : public v1::WorkerService::CallbackService {
+ public:
+  // `controller` must outlive every stream.
+  WorkerApi(JobController& controller, RpcObserver observer);
+  // When no stream is left.
+  ~WorkerApi() override;
+
+  grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* Attach(grpc::CallbackServerContext* context) override;
+
+ private:
+  class Stream;
+
+  // The stream has reports to be kept.
+  void Schedule(Stream* stream);
+  void Run();
+
+  JobController& controller_;
+  const RpcObserver observer_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  // Guarded by mutex_:
+  std::deque<Stream*> ready_;
+  bool closing_ = false;
+
+  std::thread committer_;  // last: it uses everything above
+};
+
+}  // namespace temper

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "server/jobs/job_draft.h"
+#include "server/jobs/job_machine.h"
+#include "server/jobs/job_store.h"
+#include "server/jobs/scheduler.h"
+#include "server/launch/launcher.h"
+#include "temper/v1/training_service.pb.h"
+#include "temper/v1/worker_service.pb.h"
+
+namespace temper {
+
+struct JobControllerOptions {
+  // Run directories are made below it: RUNS_DIR/{job}/e{epoch}.
+  std::filesystem::path runs_dir;
+  DeviceSlots slots{{"cpu", 1}};
+  RetryPolicy retry;
+  // A gang that was launched has so long to attach.
+  std::chrono::seconds attach_limit{120};
+  // An attached node may be silent for so long (it sends a heartbeat every 5 s).
+  std::chrono::seconds silence_limit{120};
+  // A gang that has reported its end has so long to exit by itself.
+  std::chrono::seconds exit_limit{15};
+  // Log events that are kept per job; 5 % more for warnings and errors.
+  int64_t max_log_events = 20'000;
+};
+
+// Some events of a job, in order.
+struct EventPage {
+  std::vector<v1::JobEvent> events;
+  // The job has ended, and nothing comes after `events`.
+  bool complete = false;
+};
+
+// A node's stream, as the controller sees it.
+struct NodeAttachment {
+  // Names the stream in later calls.
+  int64_t id = 0;
+  // The first answer.
+  v1::Assignment assignment;
+};
+
+// Owns every job: the only writer of job state. What clients and nodes say comes in here; what shall be is worked out
+// by job_machine and scheduler, kept by the store, and made true by Reconcile(). Any thread.
+//
+// An event is on the disk before anyone is told: watchers, listeners, acknowledgements.
+//
+// Errors carry google.rpc details (common/rpc/status.h). Any call may fail with UNAVAILABLE when the store does.
+class JobController {
+ public:
+  // Called for every event once it is kept, with the job as it is then, in order per job, on the thread that caused it
+  // and under the controller's lock: be quick, and don't call the controller.
+  using Listener = std::function<void(const v1::Job&, const v1::JobEvent&)>;
+  // Passes a command on to a node. The same rules.
+  using SendStop = std::function<void(const v1::Stop&)>;
+
+  // All must outlive the controller. Takes the launcher's OnExit.
+  JobController(JobStore& store, Launcher& launcher, const Clock& clock, JobControllerOptions options);
+  // Shutdown, without waiting for gangs.
+  ~JobController();
+  JobController(const JobController&) = delete;
+  JobController& operator=(const JobController&) = delete;
+
+  // Before Recover() and Start().
+  void AddListener(Listener listener);
+
+  // Takes up what the store knows: gangs of an earlier server are stopped, and their jobs queued again once they are
+  // gone. Once, before anything else.
+  absl::Status Recover();
+
+  // From now on jobs are launched; their workers call `server_address` (HOST:PORT). Runs Reconcile() on a thread of its
+  // own whenever something happens.
+  void Start(std::string server_address);
+
+  // Ends clients' waits, launches nothing any more, stops all gangs (their jobs are queued again, free of charge) and
+  // waits for them to be gone, at most `limit`. What is left then is dealt with by the next Recover().
+  void Shutdown(std::chrono::milliseconds limit);
+
+  // One round of making true what shall be: launches, stops, limits. For tests that have no thread; the server uses
+  // Start().
+  void Reconcile(const std::string& server_address);
+
+  // --- for clients ---
+
+  // Checks the request, fills in defaults and queues the job. The contract is TrainingService.CreateJob's.
+  // With validate_only, returns what would be created (without a name if none was asked for) and creates nothing.
+  absl::StatusOr<v1::Job> Create(const v1::CreateJobRequest& request);
+
+  // NOT_FOUND, INVALID_ARGUMENT (not a name).
+  absl::StatusOr<v1::Job> Get(const std::string& name) const;
+
+  // INVALID_ARGUMENT: page size, token, state.
+  absl::StatusOr<v1::ListJobsResponse> List(const v1::ListJobsRequest& request) const;
+
+  // FAILED_PRECONDITION: has succeeded or failed.
+  absl::StatusOr<v1::Job> Cancel(const std::string& name);
+
+  // Events after `after_sequence`, at most `limit`. INVALID_ARGUMENT: after_sequence below 0. OUT_OF_RANGE: over the
+  // job's last one.
+  absl::StatusOr<EventPage> Events(const std::string& name, int64_t after_sequence, int limit) const;
+
+  // Blocks until the job has an event after `after_sequence`, or has ended (true), or `timeout` is over (false).
+  // UNAVAILABLE: the server shuts down.
+  absl::StatusOr<bool> WaitForEvents(const std::string& name, int64_t after_sequence,
+                                     std::chrono::milliseconds timeout) const;
+
+  // --- for nodes ---
+
+  // A node says Hello. `send_stop` is used until DetachNode, or until the same incarnation attaches anew (its former
+  // stream is dead, even if nobody has noticed); it may be called before AttachNode returns.
+  //
+  // UNAUTHENTICATED: no such job and epoch, or wrong token. FAILED_PRECONDITION: the epoch is over, or another
+  // incarnation was attached. INVALID_ARGUMENT: no such node in the gang.
+  absl::StatusOr<NodeAttachment> AttachNode(const v1::Hello& hello, SendStop send_stop);
+
+  // The node lives.
+  void Heartbeat(int64_t attachment);
+
+  // Keeps reports and returns what may be acknowledged, one Ack per rank. What was kept before is acknowledged again.
+  //
+  // FAILED_PRECONDITION: the attachment was replaced, or the epoch is over. INVALID_ARGUMENT: a report is missing
+  // before one of these, or one is malformed.
+  absl::StatusOr<std::vector<v1::Ack>> HandleReports(int64_t attachment, const std::vector<v1::RankReport>& reports);
+
+  // The stream is over. Any number of times.
+  void DetachNode(int64_t attachment);
+
+ private:
+  // A job that has not ended.
+  struct LiveJob {
+    JobRecord record;
+    // Why it is not started, as the scheduler sees it now. QUEUED only.
+    std::string waiting_reason;
+    // The present gang; meaningless without one.
+    EpochRecord epoch;
+    bool launching = false;                // Launch() is being called, or is about to be
+    bool launched = false;                 // the launcher has it in its charge
+    bool recovered = false;                // from an earlier server
+    bool said_end = false;                 // its ending is its own word
+    bool stop_asked = false;               // of the launcher
+    MonotonicTime since;                   // when it entered its state
+    std::map<int32_t, int64_t> positions;  // newest report that is kept, by rank
+    // The node's stream; 0 when there is none.
+    int64_t attachment = 0;
+    SendStop send_stop;
+    bool stop_sent = false;
+    MonotonicTime last_heard;
+  };
+
+  // All with mutex_ held:
+  LiveJob* FindLive(const std::string& id);
+  const LiveJob* FindLive(const std::string& id) const;
+  LiveJob* FindAttached(int64_t attachment);
+  // The job as it is now, with the reason why it waits.
+  v1::Job View(v1::Job job) const;
+  JobDraft Draft(const LiveJob& live) const;
+  // Keeps the draft and tells everybody. A job that has ended is no longer live after it.
+  absl::Status Commit(LiveJob& live, JobDraft draft);
+  absl::Status Happen(LiveJob& live, const JobMachineEvent& event);
+  void Tell(const v1::Job& job, const std::vector<v1::JobEvent>& events);
+  void SendStopOnce(LiveJob& live);
+  void SetWaitingReason(LiveJob& live, std::string reason);
+
+  // The parts of Reconcile(), with mutex_ held.
+  void TakeExits();
+  void EnforceLimits();
+  void StopGangs(std::vector<std::function<void()>>& launcher_calls);
+  std::vector<GangSpec> StartJobs(const std::string& server_address);
+  void Launch(const GangSpec& spec);  // without mutex_
+
+  // The parts of Create(), with mutex_ held. FindRepeated: the job that an earlier call with this request_id created.
+  absl::StatusOr<std::optional<v1::Job>> FindRepeated(const v1::CreateJobRequest& request,
+                                                      const v1::JobSpec& spec) const;
+  absl::StatusOr<v1::Job> CreateNew(const v1::CreateJobRequest& request, v1::JobSpec spec);
+  void Loop();
+  void Wake();
+  bool AnyGang() const;
+
+  JobStore& store_;
+  Launcher& launcher_;
+  const Clock& clock_;
+  const JobControllerOptions options_;
+  std::vector<Listener> listeners_;
+
+  // One round at a time, and the only place that calls the launcher.
+  std::mutex reconcile_mutex_;
+
+  mutable std::mutex mutex_;
+  mutable std::condition_variable events_changed_;
+  // Guarded by mutex_:
+  std::map<std::string, LiveJob> live_;  // by id
+  int64_t last_attachment_ = 0;
+  bool shutting_down_ = false;
+
+  // What wakes the loop. Never held together with a call to the launcher, whose thread takes it.
+  std::mutex wake_mutex_;
+  std::condition_variable wake_;
+  // Guarded by wake_mutex_:
+  bool awake_ = false;
+  bool stop_loop_ = false;
+  std::deque<GangExit> exits_;
+
+  std::string server_address_;
+  std::thread loop_;
+};
+
+}  // namespace temper

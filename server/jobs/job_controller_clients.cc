@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <optional>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "common/digest.h"
+#include "common/rpc/status.h"
+#include "server/jobs/job_controller.h"
+#include "server/jobs/job_name.h"
+#include "server/jobs/job_spec.h"
+
+namespace temper {
+namespace {
+
+constexpr int kDefaultPageSize = 50;
+constexpr int kMaxPageSize = 1000;
+
+absl::Status NoSuchJob(const std::string& id) {
+  return WithReason(absl::NotFoundError(absl::StrCat("there is no jobs/", id)), "JOB_NOT_FOUND",
+                    {{"job", JobName(id)}});
+}
+
+absl::Status TellIfMissing(absl::Status status, const std::string& id) {
+  return absl::IsNotFound(status) ? NoSuchJob(id) : status;
+}
+
+bool IsUuid(std::string_view text) {
+  if (text.size() != 36) return false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool hyphen = i == 8 || i == 13 || i == 18 || i == 23;
+    if (hyphen ? text[i] != '-' : !absl::ascii_isxdigit(text[i])) return false;
+  }
+  return true;
+}
+
+// Of what a request_id stands for.
+std::string BodyDigest(const v1::JobSpec& spec, const std::string& job_id) {
+  Sha256 digest;
+  digest.Update(job_id);
+  digest.Update("\n");
+  digest.Update(spec.SerializeAsString());
+  return digest.Hex();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Job> JobController::Create(const v1::CreateJobRequest& request) {
+  if (!request.job().has_spec()) return InvalidFields({{"job.spec", "is required"}});
+  if (!request.job_id().empty()) {
+    if (absl::Status status = CheckJobId(request.job_id(), "job_id"); !status.ok()) return status;
+  }
+  if (!request.request_id().empty() && !IsUuid(request.request_id())) {
+    return InvalidFields({{"request_id", "must be a UUID, for example 123e4567-e89b-42d3-a456-426614174000"}});
+  }
+  auto spec = CompleteJobSpec(request.job().spec());
+  if (!spec.ok()) return spec.status();
+  std::lock_guard lock(mutex_);
+  if (shutting_down_) return absl::UnavailableError("the server shuts down: try again later");
+  if (!request.request_id().empty()) {
+    auto earlier = FindRepeated(request, *spec);
+    if (!earlier.ok()) return earlier.status();
+    if (*earlier) return **std::move(earlier);
+  }
+  return CreateNew(request, *std::move(spec));
+}
+
+absl::StatusOr<std::optional<v1::Job>> JobController::FindRepeated(const v1::CreateJobRequest& request,
+                                                                   const v1::JobSpec& spec) const {
+  auto earlier = store_.FindByRequestId(request.request_id());
+  if (absl::IsNotFound(earlier.status())) return std::nullopt;
+  if (!earlier.ok()) return earlier.status();
+  if (earlier->request_digest == BodyDigest(spec, request.job_id())) return View(earlier->job);
+  const std::string name = earlier->job.name();
+  return WithReason(absl::AlreadyExistsError(absl::StrCat("request_id ", request.request_id(), " was used before, for ",
+                                                          name, ", with another body: use a new request_id")),
+                    "REQUEST_ID_REUSED", {{"job", name}});
+}
+
+absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& request, v1::JobSpec spec) {
+  JobRecord record;
+  record.request_id = request.request_id();
+  if (!record.request_id.empty()) record.request_digest = BodyDigest(spec, request.job_id());
+  record.id = request.job_id();
+  auto is_taken = [this](const std::string& id) { return !absl::IsNotFound(store_.Get(id).status()); };
+  if (record.id.empty() && !request.validate_only()) {
+    do record.id = ChooseJobId(spec.display_name());
+    while (is_taken(record.id));
+  } else if (!record.id.empty() && is_taken(record.id)) {
+    return WithReason(absl::AlreadyExistsError(absl::StrCat("there is a ", JobName(record.id),
+                                                            " already: choose another id, or leave it to the server")),
+                      "JOB_EXISTS", {{"job", JobName(record.id)}});
+  }
+  if (!record.id.empty()) record.job.set_name(JobName(record.id));
+  *record.job.mutable_spec() = std::move(spec);
+  JobDraft draft(std::move(record), clock_.Wall(), options_.max_log_events);
+  draft.Begin();
+  JobUpdate& update = draft.update();
+  if (request.validate_only()) {
+    update.record.job.clear_create_time();
+    update.record.job.clear_last_sequence();
+    return update.record.job;
+  }
+  if (absl::Status status = store_.Create(update); !status.ok()) return status;
+  LiveJob& live = live_[update.record.id];
+  live.record = std::move(update.record);
+  live.since = clock_.Monotonic();
+  Tell(live.record.job, update.events);
+  Wake();
+  return live.record.job;
+}
+
+v1::Job JobController::View(v1::Job job) const {
+  const auto id = ParseJobName(job.name(), "name");
+  const LiveJob* live = id.ok() ? FindLive(*id) : nullptr;
+  if (live == nullptr) return job;
+  job = live->record.job;
+  if (live->waiting_reason.empty()) return job;
+  job.set_reason(job.reason().empty() ? live->waiting_reason : absl::StrCat(job.reason(), "; ", live->waiting_reason));
+  return job;
+}
+
+absl::StatusOr<v1::Job> JobController::Get(const std::string& name) const {
+  const auto id = ParseJobName(name, "name");
+  if (!id.ok()) return id.status();
+  std::lock_guard lock(mutex_);
+  auto record = store_.Get(*id);
+  if (!record.ok()) return TellIfMissing(record.status(), *id);
+  return View(std::move(record->job));
+}
+
+absl::StatusOr<v1::ListJobsResponse> JobController::List(const v1::ListJobsRequest& request) const {
+  std::vector<FieldViolation> violations;
+  if (request.page_size() < 0 || request.page_size() > kMaxPageSize) {
+    violations.push_back({"page_size", absl::StrCat("must be 0 to ", kMaxPageSize, ", not ", request.page_size())});
+  }
+  std::vector<v1::JobState> states;
+  for (int i = 0; i < request.states_size(); ++i) {
+    if (!v1::JobState_IsValid(request.states(i)) || request.states(i) == v1::JOB_STATE_UNSPECIFIED) {
+      violations.push_back({absl::StrCat("states[", i, "]"), "is no state of a job"});
+    }
+    states.push_back(request.states(i));
+  }
+  if (!violations.empty()) return InvalidFields(violations);
+  std::lock_guard lock(mutex_);
+  auto page =
+      store_.List(states, request.page_size() == 0 ? kDefaultPageSize : request.page_size(), request.page_token());
+  if (absl::IsInvalidArgument(page.status())) {
+    return InvalidFields({{"page_token", std::string(page.status().message())}});
+  }
+  if (!page.ok()) return page.status();
+  v1::ListJobsResponse response;
+  for (v1::Job& job : page->jobs) *response.add_jobs() = View(std::move(job));
+  response.set_next_page_token(page->next_page_token);
+  return response;
+}
+
+absl::StatusOr<v1::Job> JobController::Cancel(const std::string& name) {
+  const auto id = ParseJobName(name, "name");
+  if (!id.ok()) return id.status();
+  std::lock_guard lock(mutex_);
+  if (LiveJob* live = FindLive(*id); live != nullptr) {
+    if (absl::Status status = Happen(*live, job_event::CancelRequested{}); !status.ok()) return status;
+    Wake();
+  }
+  auto record = store_.Get(*id);
+  if (!record.ok()) return TellIfMissing(record.status(), *id);
+  const v1::JobState state = record->job.state();
+  if (state == v1::JOB_STATE_SUCCEEDED || state == v1::JOB_STATE_FAILED) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(name, " has ended already (", StateName(state),
+                                                                 "): there is nothing to cancel")),
+                      "JOB_ENDED", {{"job", name}, {"state", StateName(state)}});
+  }
+  return View(std::move(record->job));
+}
+
+absl::StatusOr<EventPage> JobController::Events(const std::string& name, int64_t after_sequence, int limit) const {
+  const auto id = ParseJobName(name, "name");
+  if (!id.ok()) return id.status();
+  if (after_sequence < 0) return InvalidFields({{"after_sequence", "must be at least 0"}});
+  // The store alone: a reader waits for nobody's lock. The job first, so that what it counts is there to be read.
+  auto record = store_.Get(*id);
+  if (!record.ok()) return TellIfMissing(record.status(), *id);
+  const int64_t last = record->job.last_sequence();
+  if (after_sequence > last) {
+    return absl::OutOfRangeError(
+        absl::StrCat("after_sequence ", after_sequence, " is past the last event of ", name, ", which is ", last));
+  }
+  auto events = store_.Events(*id, after_sequence, limit);
+  if (!events.ok()) return events.status();
+  EventPage page;
+  page.complete = IsFinal(record->job.state()) && after_sequence + static_cast<int64_t>(events->size()) >= last;
+  page.events = *std::move(events);
+  return page;
+}
+
+absl::StatusOr<bool> JobController::WaitForEvents(const std::string& name, int64_t after_sequence,
+                                                  std::chrono::milliseconds timeout) const {
+  const auto id = ParseJobName(name, "name");
+  if (!id.ok()) return id.status();
+  std::unique_lock lock(mutex_);
+  auto has_news = [&] {
+    const LiveJob* live = FindLive(*id);
+    return shutting_down_ || live == nullptr || live->record.job.last_sequence() > after_sequence;
+  };
+  const bool news = events_changed_.wait_for(lock, timeout, has_news);
+  if (shutting_down_) return absl::UnavailableError("the server shuts down: reconnect with the last sequence seen");
+  if (FindLive(*id) != nullptr) return news;
+  auto record = store_.Get(*id);
+  if (!record.ok()) return TellIfMissing(record.status(), *id);
+  return true;
+}
+
+}  // namespace temper

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/digest.h"
+#include "common/rpc/status.h"
+#include "server/jobs/job_controller.h"
+#include "server/jobs/job_name.h"
+
+namespace temper {
+namespace {
+
+// A gang has one node with one rank, for now.
+constexpr int32_t kNodes = 1;
+constexpr int32_t kRanks = 1;
+
+absl::Status EpochOver(const std::string& job, int32_t epoch) {
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat("epoch ", epoch, " of ", job, " is over: stop everything and exit")),
+      "EPOCH_OVER", {{"job", job}, {"epoch", absl::StrCat(epoch)}});
+}
+
+// How the gang ended, if `report` ends it. A gang has ended when one of its ranks has.
+std::optional<GangEnding> EndingOf(const v1::RankReport& report) {
+  if (!report.has_end()) return std::nullopt;
+  const v1::RankEnd& end = report.end();
+  // Nobody here told it to stop, or the job would be STOPPING and not listen.
+  if (end.stopped()) {
+    const std::string message = end.message().empty() ? "the gang was told to stop" : end.message();
+    return GangEnding{v1::FAILURE_CAUSE_PREEMPTED, message};
+  }
+  // The node itself ends well when its ranks have.
+  if (report.rank() < 0 && end.cause() == v1::FAILURE_CAUSE_UNSPECIFIED) return std::nullopt;
+  const bool known = v1::FailureCause_IsValid(end.cause());
+  return GangEnding{known ? end.cause() : v1::FAILURE_CAUSE_INTERNAL, end.message()};
+}
+
+}  // namespace
+
+JobController::LiveJob* JobController::FindAttached(int64_t attachment) {
+  for (auto& [id, live] : live_) {
+    if (attachment != 0 && live.attachment == attachment) return &live;
+  }
+  return nullptr;
+}
+
+absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello, SendStop send_stop) {
+  const absl::Status wrong_token =
+      absl::UnauthenticatedError("the token is not good for this job and epoch, or there is no such job and epoch");
+  const auto id = ParseJobName(hello.job(), "job");
+  if (!id.ok()) return id.status();
+  std::lock_guard lock(mutex_);
+  auto epoch = store_.GetEpoch(*id, hello.epoch());
+  if (absl::IsNotFound(epoch.status())) return wrong_token;
+  if (!epoch.ok()) return epoch.status();
+  if (Sha256Hex(hello.token()) != epoch->token_hash) return wrong_token;
+
+  LiveJob* live = FindLive(*id);
+  if (live == nullptr || live->record.life.epoch != hello.epoch() || !HasGang(live->record.life.state) ||
+      live->recovered || shutting_down_) {
+    return EpochOver(hello.job(), hello.epoch());
+  }
+  if (hello.node() < 0 || hello.node() >= kNodes) {
+    return InvalidFields({{"node", absl::StrCat("is ", hello.node(), ", but the gang has ", kNodes, " node")}});
+  }
+  if (hello.incarnation().empty()) return InvalidFields({{"incarnation", "is required"}});
+  if (!live->epoch.incarnation.empty() && live->epoch.incarnation != hello.incarnation()) {
+    return WithReason(
+        absl::FailedPreconditionError("another incarnation of this node is attached: stop everything and exit"),
+        "INCARNATION_REFUSED");
+  }
+
+  JobDraft draft = Draft(*live);
+  draft.Advance(job_event::NodeAttached{}, options_.retry);
+  EpochRecord row = live->epoch;
+  row.incarnation = hello.incarnation();
+  draft.update().epoch = row;
+  if (absl::Status status = Commit(*live, std::move(draft)); !status.ok()) return status;
+  live->epoch.incarnation = hello.incarnation();
+  live->attachment = ++last_attachment_;
+  live->send_stop = std::move(send_stop);
+  live->stop_sent = false;
+  live->last_heard = clock_.Monotonic();
+  if (live->stop_asked) SendStopOnce(*live);
+
+  NodeAttachment attachment;
+  attachment.id = live->attachment;
+  attachment.assignment.set_job(hello.job());
+  *attachment.assignment.mutable_spec() = live->record.job.spec();
+  attachment.assignment.set_epoch(hello.epoch());
+  attachment.assignment.set_world_size(kRanks);
+  attachment.assignment.set_ranks_per_node(kRanks);
+  return attachment;
+}
+
+void JobController::Heartbeat(int64_t attachment) {
+  std::lock_guard lock(mutex_);
+  if (LiveJob* live = FindAttached(attachment); live != nullptr) live->last_heard = clock_.Monotonic();
+}
+
+void JobController::DetachNode(int64_t attachment) {
+  std::lock_guard lock(mutex_);
+  LiveJob* live = FindAttached(attachment);
+  if (live == nullptr) return;
+  live->attachment = 0;
+  live->send_stop = nullptr;
+}
+
+absl::StatusOr<std::vector<v1::Ack>> JobController::HandleReports(int64_t attachment,
+                                                                  const std::vector<v1::RankReport>& reports) {
+  std::lock_guard lock(mutex_);
+  LiveJob* live = FindAttached(attachment);
+  if (live == nullptr) {
+    return absl::FailedPreconditionError("the stream was replaced by another, or its epoch is over");
+  }
+  live->last_heard = clock_.Monotonic();
+
+  JobDraft draft = Draft(*live);
+  std::map<int32_t, int64_t> positions = live->positions;
+  std::map<int32_t, int64_t> reported;
+  bool said_end = live->said_end;
+  for (const v1::RankReport& report : reports) {
+    const int32_t rank = report.rank();
+    if (rank < -1 || rank >= kRanks) {
+      return InvalidFields({{"report.rank", absl::StrCat("is ", rank, ", but the gang has ", kRanks, " rank")}});
+    }
+    int64_t& position = positions[rank];
+    if (report.sequence() > position + 1 || report.sequence() < 1) {
+      return InvalidFields({{"report.sequence", absl::StrCat("is ", report.sequence(), " after ", position,
+                                                             " for rank ", rank, ": reports are missing")}});
+    }
+    reported[rank] = position;
+    if (report.sequence() <= position) continue;  // sent again
+    position = report.sequence();
+    reported[rank] = position;
+    draft.Take(report);
+    if (auto ending = EndingOf(report)) {
+      draft.Advance(job_event::GangEnded{*std::move(ending)}, options_.retry);
+      said_end = true;
+    }
+  }
+  const int32_t epoch = live->record.life.epoch;
+  for (const auto& [rank, position] : reported) {
+    if (position > live->positions[rank]) draft.update().positions.push_back({epoch, rank, position});
+  }
+  if (absl::Status status = Commit(*live, std::move(draft)); !status.ok()) return status;
+  live->said_end = said_end;
+
+  std::vector<v1::Ack> acks;
+  for (const auto& [rank, position] : reported) {
+    v1::Ack& ack = acks.emplace_back();
+    ack.set_rank(rank);
+    ack.set_sequence(position);
+  }
+  return acks;
+}
+
+}  // namespace temper

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/jobs/job_draft.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/jobs/timestamp.h"
+
+namespace temper {
+namespace {
+
+// A line that is longer is no line.
+constexpr size_t kMaxLineBytes = 16384;
+
+void CutLine(std::string& text) {
+  if (text.size() <= kMaxLineBytes) return;
+  size_t end = kMaxLineBytes;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  const size_t cut = text.size() - end;
+  text.resize(end);
+  absl::StrAppend(&text, "... (", cut, " bytes cut)");
+}
+
+}  // namespace
+
+JobDraft::JobDraft(JobRecord record, WallTime now, int64_t max_log_events)
+    : now_(now), max_log_events_(max_log_events) {
+  update_.record = std::move(record);
+}
+
+v1::JobEvent& JobDraft::AddEvent() {
+  v1::Job& job = update_.record.job;
+  v1::JobEvent& event = update_.events.emplace_back();
+  job.set_last_sequence(job.last_sequence() + 1);
+  event.set_sequence(job.last_sequence());
+  *event.mutable_time() = ToTimestamp(now_);
+  return event;
+}
+
+void JobDraft::AddState() {
+  v1::StateChange& change = *AddEvent().mutable_state();
+  change.set_state(life().state);
+  change.set_reason(life().reason);
+  change.set_cause(life().cause);
+  change.set_epoch(life().epoch);
+}
+
+void JobDraft::Begin() {
+  *update_.record.job.mutable_create_time() = ToTimestamp(now_);
+  Sync();
+  AddState();
+}
+
+void JobDraft::Advance(const JobMachineEvent& event, const RetryPolicy& policy) {
+  JobRecord& record = update_.record;
+  const JobLife before = record.life;
+  record.life = temper::Advance(before, event, policy, now_);
+  if (record.life == before) return;
+  v1::Job& job = record.job;
+  if (life().epoch != before.epoch) {
+    if (!job.has_start_time()) *job.mutable_start_time() = ToTimestamp(now_);
+    // The new gang begins from the start.
+    job.clear_export_uri();
+    job.clear_latest_step();
+    job.clear_total_steps();
+  }
+  if (!HasGang(state())) job.clear_phase();
+  if (IsFinal(state())) {
+    *job.mutable_end_time() = ToTimestamp(now_);
+    if (record.dropped_log_events > 0) {
+      v1::LogLine& line = *AddEvent().mutable_log();
+      line.set_severity(v1::LOG_SEVERITY_WARNING);
+      line.set_rank(-2);
+      line.set_text(absl::StrCat(record.dropped_log_events, " log lines were dropped"));
+    }
+  }
+  Sync();
+  if (life().state != before.state || life().reason != before.reason) AddState();
+}
+
+void JobDraft::Remark(v1::LogSeverity severity, std::string text) {
+  v1::LogLine line;
+  line.set_severity(severity);
+  line.set_rank(-2);
+  line.set_text(std::move(text));
+  AddLog(std::move(line), now_);
+}
+
+void JobDraft::AddLog(v1::LogLine line, WallTime time) {
+  JobRecord& record = update_.record;
+  const bool matters = line.severity() >= v1::LOG_SEVERITY_WARNING;
+  const int64_t limit = matters ? max_log_events_ + max_log_events_ / 20 : max_log_events_;
+  if (record.log_events >= limit) {
+    if (record.dropped_log_events++ > 0) return;
+    line.set_severity(v1::LOG_SEVERITY_WARNING);
+    line.set_rank(-2);
+    line.set_text(absl::StrCat("the log is full (", record.log_events, " lines): further lines are dropped"));
+  } else {
+    ++record.log_events;
+  }
+  CutLine(*line.mutable_text());
+  v1::JobEvent& event = AddEvent();
+  *event.mutable_time() = ToTimestamp(time);
+  *event.mutable_log() = std::move(line);
+}
+
+void JobDraft::Take(const v1::RankReport& report) {
+  v1::Job& job = update_.record.job;
+  const WallTime time = report.has_time() ? FromTimestamp(report.time()) : now_;
+  switch (report.report_case()) {
+    case v1::RankReport::kPhase:
+      job.set_phase(report.phase().phase());
+      if (report.phase().total_steps() > 0) job.set_total_steps(report.phase().total_steps());
+      *AddEvent().mutable_phase() = report.phase();
+      break;
+    case v1::RankReport::kStep:
+      *job.mutable_latest_step() = report.step();
+      if (report.step().total_steps() > 0) job.set_total_steps(report.step().total_steps());
+      *AddEvent().mutable_step() = report.step();
+      break;
+    case v1::RankReport::kExport:
+      job.set_export_uri(report.export_().uri());
+      update_.record.life.export_committed = true;
+      *AddEvent().mutable_export_() = report.export_();
+      break;
+    case v1::RankReport::kLog: {
+      v1::LogLine line = report.log();
+      line.set_rank(report.rank());
+      AddLog(std::move(line), time);
+      return;
+    }
+    case v1::RankReport::kEnd:
+    case v1::RankReport::REPORT_NOT_SET:
+      return;
+  }
+  *update_.events.back().mutable_time() = ToTimestamp(time);
+}
+
+void JobDraft::Sync() {
+  v1::Job& job = update_.record.job;
+  job.set_state(life().state);
+  job.set_target(life().target);
+  job.set_reason(life().reason);
+  job.set_cause(life().cause);
+  job.set_epoch(life().epoch);
+  job.set_restarts(life().restarts);
+}
+
+}  // namespace temper

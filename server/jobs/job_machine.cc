@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/jobs/job_machine.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace temper {
+namespace {
+
+using namespace job_event;
+
+JobLife Enter(JobLife life, v1::JobState state, std::string reason) {
+  life.state = state;
+  life.reason = std::move(reason);
+  life.cause = v1::FAILURE_CAUSE_UNSPECIFIED;
+  life.retry_at.reset();
+  life.ending.reset();
+  return life;
+}
+
+JobLife Stopping(const JobLife& life, std::string reason, std::optional<GangEnding> ending) {
+  JobLife next = Enter(life, v1::JOB_STATE_STOPPING, std::move(reason));
+  next.ending = std::move(ending);
+  return next;
+}
+
+JobLife Failed(const JobLife& life, const GangEnding& ending, std::string reason) {
+  JobLife next = Enter(life, v1::JOB_STATE_FAILED, std::move(reason));
+  next.cause = ending.cause;
+  return next;
+}
+
+bool IsWellEnded(const GangEnding& ending) { return ending.cause == v1::FAILURE_CAUSE_UNSPECIFIED; }
+
+// What becomes of a job whose gang is gone, having ended as `ending` says.
+JobLife AfterGang(const JobLife& life, const GangEnding& ending, const RetryPolicy& policy, WallTime now) {
+  if (life.target == v1::JOB_TARGET_CANCEL) return Enter(life, v1::JOB_STATE_CANCELLED, "cancelled on request");
+  if (IsWellEnded(ending)) {
+    if (life.export_committed) return Enter(life, v1::JOB_STATE_SUCCEEDED, "");
+    const GangEnding bug{v1::FAILURE_CAUSE_INTERNAL, "the rank reported its end without having committed an export"};
+    return AfterGang(life, bug, policy, now);
+  }
+  if (ending.cause == v1::FAILURE_CAUSE_PREEMPTED) {
+    return Enter(life, v1::JOB_STATE_QUEUED, absl::StrCat("preempted: ", ending.message));
+  }
+  if (!IsRetried(ending.cause)) return Failed(life, ending, ending.message);
+  if (life.restarts >= policy.max_restarts) {
+    return Failed(life, ending, absl::StrCat(ending.message, " (given up after ", life.restarts, " restarts)"));
+  }
+  JobLife next = Enter(life, v1::JOB_STATE_QUEUED, "");
+  ++next.restarts;
+  next.retry_at = now + Backoff(policy, next.restarts);
+  next.reason = absl::StrCat("restart ", next.restarts, " of ", policy.max_restarts, " after ", CauseName(ending.cause),
+                             ": ", ending.message);
+  return next;
+}
+
+// One overload an event.
+struct Transition {
+  const JobLife& life;
+  const RetryPolicy& policy;
+  WallTime now;
+
+  JobLife operator()(const SlotAssigned&) const {
+    if (life.state != v1::JOB_STATE_QUEUED || life.target != v1::JOB_TARGET_RUN) return life;
+    JobLife next = Enter(life, v1::JOB_STATE_STARTING, "");
+    ++next.epoch;
+    next.export_committed = false;
+    return next;
+  }
+
+  JobLife operator()(const LaunchFailed& event) const {
+    // STOPPING: cancelled while it was being launched.
+    if (life.state != v1::JOB_STATE_STARTING && life.state != v1::JOB_STATE_STOPPING) return life;
+    return AfterGang(life, {v1::FAILURE_CAUSE_LAUNCH, event.message}, policy, now);
+  }
+
+  JobLife operator()(const NodeAttached&) const {
+    if (life.state != v1::JOB_STATE_STARTING) return life;
+    return Enter(life, v1::JOB_STATE_RUNNING, "");
+  }
+
+  JobLife operator()(const GangEnded& event) const {
+    // A rank that ends while it is being stopped ends because it is being stopped.
+    if (life.state != v1::JOB_STATE_STARTING && life.state != v1::JOB_STATE_RUNNING) return life;
+    std::string reason = IsWellEnded(event.ending) ? "finished"
+                                                   : absl::StrCat("stopping after ", CauseName(event.ending.cause),
+                                                                  ": ", event.ending.message);
+    return Stopping(life, std::move(reason), event.ending);
+  }
+
+  JobLife operator()(const ProcessesGone& event) const {
+    if (!HasGang(life.state)) return life;
+    GangEnding ending = life.ending.value_or(event.ending);
+    // Workers that die before they have said a word were never there.
+    if (life.state == v1::JOB_STATE_STARTING && ending.cause == v1::FAILURE_CAUSE_RANK_LOST) {
+      ending.cause = v1::FAILURE_CAUSE_LAUNCH;
+    }
+    return AfterGang(life, ending, policy, now);
+  }
+
+  JobLife operator()(const CancelRequested&) const {
+    if (IsFinal(life.state) || life.target == v1::JOB_TARGET_CANCEL) return life;
+    // All is done and committed but for the exit of the processes: too late.
+    if (life.ending && IsWellEnded(*life.ending) && life.export_committed) return life;
+    JobLife next = HasGang(life.state) ? Stopping(life, "cancelled on request", life.ending)
+                                       : Enter(life, v1::JOB_STATE_CANCELLED, "cancelled on request");
+    next.target = v1::JOB_TARGET_CANCEL;
+    return next;
+  }
+
+  JobLife operator()(const ServerRestarted&) const {
+    if (life.state != v1::JOB_STATE_STARTING && life.state != v1::JOB_STATE_RUNNING) return life;
+    return Stopping(life, "the server restarts", GangEnding{v1::FAILURE_CAUSE_PREEMPTED, "the server was restarted"});
+  }
+};
+
+// "FAILURE_CAUSE_RANK_LOST" → "RANK_LOST".
+std::string WithoutPrefix(const std::string& name, size_t prefix) {
+  return name.size() > prefix ? name.substr(prefix) : "UNKNOWN";
+}
+
+}  // namespace
+
+JobLife Advance(const JobLife& life, const JobMachineEvent& event, const RetryPolicy& policy, WallTime now) {
+  return std::visit(Transition{life, policy, now}, event);
+}
+
+bool IsFinal(v1::JobState state) {
+  return state == v1::JOB_STATE_SUCCEEDED || state == v1::JOB_STATE_FAILED || state == v1::JOB_STATE_CANCELLED;
+}
+
+bool HasGang(v1::JobState state) {
+  return state == v1::JOB_STATE_STARTING || state == v1::JOB_STATE_RUNNING || state == v1::JOB_STATE_STOPPING;
+}
+
+bool IsRetried(v1::FailureCause cause) {
+  switch (cause) {
+    case v1::FAILURE_CAUSE_RANK_LOST:
+    case v1::FAILURE_CAUSE_PREEMPTED:
+    case v1::FAILURE_CAUSE_LAUNCH:
+    case v1::FAILURE_CAUSE_STORAGE:
+    case v1::FAILURE_CAUSE_HANG:
+    case v1::FAILURE_CAUSE_INTERNAL:
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::chrono::seconds Backoff(const RetryPolicy& policy, int32_t restart) {
+  std::chrono::seconds wait = policy.first_backoff;
+  for (int32_t i = 1; i < restart && wait < policy.longest_backoff; ++i) wait *= 2;
+  return std::min(wait, policy.longest_backoff);
+}
+
+std::string StateName(v1::JobState state) {
+  return WithoutPrefix(v1::JobState_Name(state), std::string_view("JOB_STATE_").size());
+}
+
+std::string CauseName(v1::FailureCause cause) {
+  return WithoutPrefix(v1::FailureCause_Name(cause), std::string_view("FAILURE_CAUSE_").size());
+}
+
+}  // namespace temper

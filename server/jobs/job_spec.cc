@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/jobs/job_spec.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/rpc/status.h"
+#include "google/protobuf/message.h"
+#include "server/jobs/unknown_values.h"
+
+namespace temper {
+namespace {
+
+constexpr int64_t kMiB = 1 << 20;
+
+// In UTF-8.
+bool BeginsCharacter(char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }
+
+// Of a path or URI, at most 100 bytes of whole characters.
+std::string LastComponent(std::string_view path) {
+  while (path.ends_with('/')) path.remove_suffix(1);
+  path = path.substr(path.rfind('/') + 1);
+  size_t size = std::min<size_t>(path.size(), 100);
+  while (size < path.size() && size > 0 && !BeginsCharacter(path[size])) --size;
+  return path.empty() ? "job" : std::string(path.substr(0, size));
+}
+
+// Collects what is wrong. The limits and defaults are those of proto/temper/v1/job.proto, in its order.
+class SpecCheck {
+ public:
+  std::vector<FieldViolation> violations;
+
+  void Wrong(std::string_view field, std::string description) {
+    violations.push_back({absl::StrCat("spec.", std::string(field)), std::move(description)});
+  }
+
+  // `limits` reads on from "must be".
+  template <typename Number>
+  void Require(bool ok, std::string_view field, std::string_view limits, Number value) {
+    if (!ok) Wrong(field, absl::StrCat("must be ", std::string(limits), ", not ", value));
+  }
+
+  void Uri(std::string_view field, const std::string& uri, std::string_view what) {
+    constexpr size_t kMaxBytes = 4096;  // PATH_MAX
+    if (uri.empty()) {
+      Wrong(field, absl::StrCat("is required: ", std::string(what), ", as file:///path or an absolute path"));
+    } else if (uri.size() > kMaxBytes) {
+      Wrong(field, absl::StrCat("must have at most ", kMaxBytes, " bytes, not ", uri.size()));
+    } else if (uri.find('\0') != std::string::npos) {
+      Wrong(field, "must not contain a NUL character");
+    } else if (uri.starts_with('/') || uri.starts_with("file:///")) {
+      return;
+    } else if (uri.starts_with("file:")) {
+      Wrong(field, absl::StrCat("'", uri, "' names no path on this machine: write file:///path, with three slashes"));
+    } else if (const size_t colon = uri.find("://"); colon != std::string::npos) {
+      Wrong(field, absl::StrCat("'", uri, "' has the scheme ", uri.substr(0, colon),
+                                ", which this version does not read: use file:///path or an absolute path"));
+    } else {
+      Wrong(field, absl::StrCat("'", uri,
+                                "' is a relative path, and the server does not know what it is relative to: "
+                                "use file:///path or an absolute path"));
+    }
+  }
+
+  void DisplayName(v1::JobSpec& spec) {
+    if (spec.display_name().empty()) {
+      spec.set_display_name(LastComponent(spec.model().uri()));
+      return;
+    }
+    // In characters: protobuf has made sure that it is UTF-8.
+    const auto characters = std::count_if(spec.display_name().begin(), spec.display_name().end(), BeginsCharacter);
+    if (characters > 100) Wrong("display_name", absl::StrCat("must have at most 100 characters, not ", characters));
+    const bool has_control = std::any_of(spec.display_name().begin(), spec.display_name().end(),
+                                         [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+    if (has_control) Wrong("display_name", "must not contain control characters");
+  }
+
+  void Data(v1::DataSource& data) {
+    Uri("data.uri", data.uri(), "a JSONL file of conversations");
+    Require(data.max_sample_tokens() == 0 || data.max_sample_tokens() >= 8, "data.max_sample_tokens", "at least 8",
+            data.max_sample_tokens());
+    if (data.overlong() == v1::DataSource::OVERLONG_UNSPECIFIED) data.set_overlong(v1::DataSource::OVERLONG_TRUNCATE);
+  }
+
+  void Lora(v1::Lora& lora) {
+    if (lora.rank() == 0) lora.set_rank(16);
+    Require(lora.rank() >= 1 && lora.rank() <= 1024, "lora.rank", "1 to 1024", lora.rank());
+    if (lora.alpha() == 0) lora.set_alpha(2.0 * std::max(1, lora.rank()));
+    Require(lora.alpha() > 0 && std::isfinite(lora.alpha()), "lora.alpha", "over 0", lora.alpha());
+    if (lora.targets().empty()) lora.add_targets("all-linear");
+    std::set<std::string> seen;
+    for (int i = 0; i < lora.targets_size(); ++i) {
+      const std::string field = absl::StrCat("lora.targets[", i, "]");
+      if (lora.targets(i).empty())
+        Wrong(field, "must not be empty: a module's name, for example q_proj, or all-linear");
+      if (!seen.insert(lora.targets(i)).second) Wrong(field, absl::StrCat("'", lora.targets(i), "' is given twice"));
+    }
+    if (seen.contains("all-linear") && seen.size() > 1) {
+      Wrong("lora.targets", "all-linear stands for every linear layer: give it alone, or name the modules");
+    }
+  }
+
+  void Length(const v1::Training& training) {
+    switch (training.length_case()) {
+      case v1::Training::kSteps:
+        Require(training.steps() >= 1 && training.steps() <= 10'000'000, "training.steps", "1 to 10,000,000",
+                training.steps());
+        break;
+      case v1::Training::kEpochs:
+        Require(training.epochs() > 0 && training.epochs() <= 1000, "training.epochs", "over 0 and at most 1000",
+                training.epochs());
+        break;
+      case v1::Training::LENGTH_NOT_SET:
+        Wrong("training", "needs steps (optimizer steps) or epochs (passes over the data)");
+    }
+  }
+
+  void Batches(v1::Training& training) {
+    if (training.tokens_per_step() == 0) training.set_tokens_per_step(4096);
+    Require(training.tokens_per_step() >= 8 && training.tokens_per_step() <= (int64_t{1} << 40),
+            "training.tokens_per_step", "at least 8 and at most 2^40", training.tokens_per_step());
+    if (training.micro_batch_tokens() == 0) {
+      training.set_micro_batch_tokens(std::min<int64_t>(2048, training.tokens_per_step()));
+    }
+    const bool micro_batch_ok = training.micro_batch_tokens() >= 8 && training.micro_batch_tokens() <= kMiB;
+    Require(micro_batch_ok || training.tokens_per_step() < 8, "training.micro_batch_tokens", "8 to 1,048,576",
+            training.micro_batch_tokens());
+    if (!violations.empty()) return;
+    // Whole micro-batches, so that what a user reads is what happens.
+    const int64_t micro_batches =
+        (training.tokens_per_step() + training.micro_batch_tokens() - 1) / training.micro_batch_tokens();
+    training.set_tokens_per_step(micro_batches * training.micro_batch_tokens());
+  }
+
+  void LearningRate(v1::Training& training, bool lora) {
+    if (training.learning_rate() == 0) training.set_learning_rate(lora ? 2e-4 : 2e-5);
+    Require(training.learning_rate() > 0 && training.learning_rate() <= 1, "training.learning_rate",
+            "over 0 and at most 1", training.learning_rate());
+    if (training.schedule() == v1::Training::SCHEDULE_UNSPECIFIED) training.set_schedule(v1::Training::SCHEDULE_COSINE);
+    if (!training.has_warmup_steps() && training.length_case() == v1::Training::kSteps) {
+      training.set_warmup_steps(training.steps() * 3 / 100);
+    }
+    Require(training.warmup_steps() >= 0, "training.warmup_steps", "at least 0", training.warmup_steps());
+    Require(training.final_learning_rate_ratio() >= 0 && training.final_learning_rate_ratio() <= 1,
+            "training.final_learning_rate_ratio", "0 to 1", training.final_learning_rate_ratio());
+  }
+
+  void AdamW(v1::AdamW& adamw) {
+    if (!adamw.has_beta1()) adamw.set_beta1(0.9);
+    if (!adamw.has_beta2()) adamw.set_beta2(0.999);
+    if (!adamw.has_epsilon()) adamw.set_epsilon(1e-8);
+    Require(adamw.beta1() >= 0 && adamw.beta1() < 1, "training.adamw.beta1", "0 to below 1", adamw.beta1());
+    Require(adamw.beta2() >= 0 && adamw.beta2() < 1, "training.adamw.beta2", "0 to below 1", adamw.beta2());
+    Require(adamw.epsilon() > 0 && std::isfinite(adamw.epsilon()), "training.adamw.epsilon", "over 0", adamw.epsilon());
+    Require(adamw.weight_decay() >= 0 && std::isfinite(adamw.weight_decay()), "training.adamw.weight_decay",
+            "at least 0", adamw.weight_decay());
+  }
+
+  void Training(v1::JobSpec& spec) {
+    v1::Training& training = *spec.mutable_training();
+    Length(training);
+    Batches(training);
+    LearningRate(training, spec.has_lora());
+    AdamW(*training.mutable_adamw());
+    if (!training.has_max_grad_norm()) training.set_max_grad_norm(1);
+    Require(training.max_grad_norm() >= 0 && std::isfinite(training.max_grad_norm()), "training.max_grad_norm",
+            "at least 0", training.max_grad_norm());
+    Require(training.seed() >= 0, "training.seed", "at least 0", training.seed());
+    if (training.precision() == v1::Training::PRECISION_UNSPECIFIED) {
+      training.set_precision(v1::Training::PRECISION_AUTO);
+    }
+  }
+
+  void Resources(v1::Resources& resources) {
+    if (resources.device() == v1::Resources::DEVICE_UNSPECIFIED) resources.set_device(v1::Resources::DEVICE_CPU);
+    Require(resources.threads_per_rank() >= 0 && resources.threads_per_rank() <= 1024, "resources.threads_per_rank",
+            "0 to 1024", resources.threads_per_rank());
+  }
+
+  void Output(v1::Output& output) {
+    Uri("output.uri", output.uri(), "a directory for results");
+    if (output.max_shard_size() == 0) output.set_max_shard_size(5'000'000'000);
+    Require(output.max_shard_size() >= kMiB, "output.max_shard_size", "at least 1048576 (1 MiB)",
+            output.max_shard_size());
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec) {
+  SpecCheck check;
+  check.violations = UnknownValues(spec, "spec");
+  check.Uri("model.uri", spec.model().uri(), "a directory in Hugging Face layout");
+  check.DisplayName(spec);
+  check.Data(*spec.mutable_data());
+  if (spec.method().method_case() == v1::Method::METHOD_NOT_SET) spec.mutable_method()->mutable_sft();
+  if (spec.has_lora()) check.Lora(*spec.mutable_lora());
+  check.Training(spec);
+  check.Resources(*spec.mutable_resources());
+  check.Output(*spec.mutable_output());
+  check.Require(spec.priority() >= -1000 && spec.priority() <= 1000, "priority", "-1000 to 1000", spec.priority());
+  if (!check.violations.empty()) return InvalidFields(check.violations);
+  return spec;
+}
+
+}  // namespace temper

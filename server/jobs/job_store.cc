@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/jobs/job_store.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "common/failure.h"
+#include "server/jobs/schema.h"
+#include "server/jobs/timestamp.h"
+
+namespace temper {
+namespace {
+
+constexpr std::string_view kRecordColumns =
+    "id, job, export_committed, retry_at_us, ending_cause, ending_message, request_id, request_digest, log_events, "
+    "dropped_log_events";
+
+absl::Status Damaged(const std::string& what) {
+  return WithCause(absl::DataLossError(absl::StrCat("the database is damaged: ", what, " can't be read")),
+                   FailureCause::kStorage);
+}
+
+// Reads kRecordColumns.
+absl::StatusOr<JobRecord> ReadRecord(SqliteStatement& row) {
+  JobRecord record;
+  record.id = row.Text();
+  if (!record.job.ParseFromString(row.Text())) return Damaged("job " + record.id);
+  JobLife& life = record.life;
+  life.state = record.job.state();
+  life.target = record.job.target();
+  life.epoch = record.job.epoch();
+  life.restarts = record.job.restarts();
+  life.reason = record.job.reason();
+  life.cause = record.job.cause();
+  life.export_committed = row.Integer() != 0;
+  if (row.IsNull()) {
+    row.Integer();
+  } else {
+    life.retry_at = FromMicroseconds(row.Integer());
+  }
+  const bool has_ending = !row.IsNull();
+  const auto ending_cause = static_cast<v1::FailureCause>(row.Integer());
+  std::string ending_message = row.Text();
+  if (has_ending) life.ending = GangEnding{ending_cause, std::move(ending_message)};
+  record.request_id = row.Text();
+  record.request_digest = row.Text();
+  record.log_events = row.Integer();
+  record.dropped_log_events = row.Integer();
+  return record;
+}
+
+// Binds kRecordColumns.
+void BindRecord(SqliteStatement& statement, const JobRecord& record) {
+  const JobLife& life = record.life;
+  statement.Bind(record.id).BindBlob(record.job.SerializeAsString()).Bind(life.export_committed ? 1 : 0);
+  if (life.retry_at) {
+    statement.Bind(ToMicroseconds(*life.retry_at));
+  } else {
+    statement.BindNull();
+  }
+  if (life.ending) {
+    statement.Bind(static_cast<int64_t>(life.ending->cause)).Bind(life.ending->message);
+  } else {
+    statement.BindNull().BindNull();
+  }
+  if (record.request_id.empty()) {
+    statement.BindNull().BindNull();
+  } else {
+    statement.Bind(record.request_id).Bind(record.request_digest);
+  }
+  statement.Bind(record.log_events).Bind(record.dropped_log_events);
+}
+
+absl::Status WriteJob(Sqlite& database, const JobRecord& record, bool create) {
+  if (create) {
+    SqliteStatement insert(database, absl::StrCat("INSERT INTO jobs (", std::string(kRecordColumns),
+                                                  ", state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+    BindRecord(insert, record);
+    return insert.Bind(static_cast<int64_t>(record.life.state)).Run();
+  }
+  SqliteStatement update(database, absl::StrCat("UPDATE jobs SET (", std::string(kRecordColumns),
+                                                ", state) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE id = ? "
+                                                "RETURNING 1"));
+  BindRecord(update, record);
+  const auto updated = update.Bind(static_cast<int64_t>(record.life.state)).Bind(record.id).Step();
+  if (!updated.ok()) return updated.status();
+  return *updated ? absl::OkStatus() : absl::NotFoundError(absl::StrCat("there is no jobs/", record.id));
+}
+
+absl::Status WriteEpoch(Sqlite& database, const EpochRecord& epoch) {
+  SqliteStatement upsert(database,
+                         "INSERT OR REPLACE INTO epochs (job_id, epoch, launch_us, run_dir, token_hash, "
+                         "launcher_handle, incarnation) VALUES (?, ?, ?, ?, ?, ?, ?)");
+  return upsert.Bind(epoch.job_id)
+      .Bind(epoch.epoch)
+      .Bind(ToMicroseconds(epoch.launch_time))
+      .Bind(epoch.run_dir)
+      .Bind(epoch.token_hash)
+      .Bind(epoch.launcher_handle)
+      .Bind(epoch.incarnation)
+      .Run();
+}
+
+absl::Status WriteEvent(Sqlite& database, const std::string& id, const v1::JobEvent& event) {
+  SqliteStatement insert(database, "INSERT INTO events (job_id, sequence, event) VALUES (?, ?, ?)");
+  return insert.Bind(id).Bind(event.sequence()).BindBlob(event.SerializeAsString()).Run();
+}
+
+absl::Status WritePosition(Sqlite& database, const std::string& id, const ReportPosition& position) {
+  SqliteStatement upsert(database,
+                         "INSERT OR REPLACE INTO report_positions (job_id, epoch, rank, sequence) VALUES (?, ?, ?, ?)");
+  return upsert.Bind(id).Bind(position.epoch).Bind(position.rank).Bind(position.sequence).Run();
+}
+
+// A page token names the job that its page begins after, and the filter that it belongs to.
+std::string StateList(std::vector<v1::JobState> states) {
+  std::sort(states.begin(), states.end());
+  states.erase(std::unique(states.begin(), states.end()), states.end());
+  return absl::StrJoin(states, ",",
+                       [](std::string* out, v1::JobState state) { absl::StrAppend(out, static_cast<int>(state)); });
+}
+
+std::string EncodePageToken(int64_t number, const std::string& states) {
+  return absl::WebSafeBase64Escape(absl::StrCat("1:", number, ":", states));
+}
+
+absl::StatusOr<int64_t> DecodePageToken(const std::string& token, const std::string& states) {
+  std::string text;
+  int64_t number = 0;
+  if (absl::WebSafeBase64Unescape(token, &text)) {
+    const std::vector<std::string> parts = absl::StrSplit(text, ':');
+    if (parts.size() == 3 && parts[0] == "1" && absl::SimpleAtoi(parts[1], &number) && parts[2] == states) {
+      return number;
+    }
+  }
+  return absl::InvalidArgumentError("page_token is not from an answer with the same filter: begin without one");
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(const std::filesystem::path& data_dir) {
+  auto directory = DataDirectory::Hold(data_dir);
+  if (!directory.ok()) return directory.status();
+  const std::string path = (data_dir / "temper.db").string();
+  auto writer = Sqlite::Open(path, Sqlite::Mode::kReadWrite);
+  if (!writer.ok()) return writer.status();
+  absl::Status status = (*writer)->Execute(
+      "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF");
+  if (status.ok()) status = MigrateSchema(**writer);
+  if (!status.ok()) return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+  auto reader = Sqlite::Open(path, Sqlite::Mode::kReadOnly);
+  if (!reader.ok()) return reader.status();
+  return std::unique_ptr<JobStore>(new JobStore(*std::move(directory), *std::move(writer), *std::move(reader)));
+}
+
+JobStore::JobStore(std::unique_ptr<DataDirectory> directory, std::unique_ptr<Sqlite> writer,
+                   std::unique_ptr<Sqlite> reader)
+    : directory_(std::move(directory)), writer_(std::move(writer)), reader_(std::move(reader)) {}
+
+JobStore::~JobStore() = default;
+
+absl::Status JobStore::Create(const JobUpdate& update) { return Write(update, /*create=*/true); }
+
+absl::Status JobStore::Update(const JobUpdate& update) { return Write(update, /*create=*/false); }
+
+absl::Status JobStore::Write(const JobUpdate& update, bool create) {
+  std::lock_guard lock(write_mutex_);
+  SqliteTransaction transaction(*writer_);
+  absl::Status status = transaction.Begin();
+  if (status.ok()) status = WriteJob(*writer_, update.record, create);
+  if (status.ok() && update.epoch) status = WriteEpoch(*writer_, *update.epoch);
+  for (const v1::JobEvent& event : update.events) {
+    if (status.ok()) status = WriteEvent(*writer_, update.record.id, event);
+  }
+  for (const ReportPosition& position : update.positions) {
+    if (status.ok()) status = WritePosition(*writer_, update.record.id, position);
+  }
+  if (status.ok()) status = transaction.Commit();
+  return status;
+}
+
+absl::StatusOr<JobRecord> JobStore::Get(const std::string& id) const {
+  std::lock_guard lock(read_mutex_);
+  SqliteStatement select(*reader_, absl::StrCat("SELECT ", std::string(kRecordColumns), " FROM jobs WHERE id = ?"));
+  const auto row = select.Bind(id).Step();
+  if (!row.ok()) return row.status();
+  if (!*row) return absl::NotFoundError(absl::StrCat("there is no jobs/", id));
+  return ReadRecord(select);
+}
+
+absl::StatusOr<JobRecord> JobStore::FindByRequestId(const std::string& request_id) const {
+  std::lock_guard lock(read_mutex_);
+  SqliteStatement select(*reader_,
+                         absl::StrCat("SELECT ", std::string(kRecordColumns), " FROM jobs WHERE request_id = ?"));
+  const auto row = select.Bind(request_id).Step();
+  if (!row.ok()) return row.status();
+  if (!*row) return absl::NotFoundError("no job was created under this request_id");
+  return ReadRecord(select);
+}
+
+absl::StatusOr<EpochRecord> JobStore::GetEpoch(const std::string& id, int32_t epoch) const {
+  std::lock_guard lock(read_mutex_);
+  SqliteStatement select(*reader_,
+                         "SELECT launch_us, run_dir, token_hash, launcher_handle, incarnation FROM epochs WHERE job_id "
+                         "= ? AND epoch = ?");
+  const auto row = select.Bind(id).Bind(epoch).Step();
+  if (!row.ok()) return row.status();
+  if (!*row) return absl::NotFoundError(absl::StrCat("jobs/", id, " has no epoch ", epoch));
+  EpochRecord record;
+  record.job_id = id;
+  record.epoch = epoch;
+  record.launch_time = FromMicroseconds(select.Integer());
+  record.run_dir = select.Text();
+  record.token_hash = select.Text();
+  record.launcher_handle = select.Text();
+  record.incarnation = select.Text();
+  return record;
+}
+
+absl::StatusOr<std::vector<JobRecord>> JobStore::Unfinished() const {
+  std::lock_guard lock(read_mutex_);
+  SqliteStatement select(*reader_, absl::StrCat("SELECT ", std::string(kRecordColumns),
+                                                " FROM jobs WHERE state NOT IN (?, ?, ?) ORDER BY number"));
+  select.Bind(static_cast<int64_t>(v1::JOB_STATE_SUCCEEDED))
+      .Bind(static_cast<int64_t>(v1::JOB_STATE_FAILED))
+      .Bind(static_cast<int64_t>(v1::JOB_STATE_CANCELLED));
+  std::vector<JobRecord> records;
+  while (true) {
+    const auto row = select.Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return records;
+    auto record = ReadRecord(select);
+    if (!record.ok()) return record.status();
+    records.push_back(*std::move(record));
+  }
+}
+
+absl::StatusOr<std::map<v1::JobState, int64_t>> JobStore::CountByState() const {
+  std::lock_guard lock(read_mutex_);
+  SqliteStatement select(*reader_, "SELECT state, count(*) FROM jobs GROUP BY state");
+  std::map<v1::JobState, int64_t> counts;
+  while (true) {
+    const auto row = select.Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return counts;
+    const auto state = static_cast<v1::JobState>(select.Integer());
+    counts[state] = select.Integer();
+  }
+}
+
+absl::StatusOr<JobPage> JobStore::List(const std::vector<v1::JobState>& states, int page_size,
+                                       const std::string& page_token) const {
+  const std::string state_list = StateList(states);
+  int64_t before = INT64_MAX;
+  if (!page_token.empty()) {
+    const auto number = DecodePageToken(page_token, state_list);
+    if (!number.ok()) return number.status();
+    before = *number;
+  }
+  // The list holds digits and commas only.
+  const std::string filter = state_list.empty() ? "" : absl::StrCat(" AND state IN (", state_list, ")");
+  std::lock_guard lock(read_mutex_);
+  // One more than the page, to know whether it is the last.
+  SqliteStatement select(
+      *reader_, absl::StrCat("SELECT number, job FROM jobs WHERE number < ?", filter, " ORDER BY number DESC LIMIT ?"));
+  select.Bind(before).Bind(int64_t{page_size} + 1);
+  JobPage page;
+  int64_t last = 0;
+  while (true) {
+    const auto row = select.Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return page;
+    if (static_cast<int>(page.jobs.size()) == page_size) {
+      page.next_page_token = EncodePageToken(last, state_list);
+      return page;
+    }
+    last = select.Integer();
+    v1::Job job;
+    if (!job.ParseFromString(select.Text())) return Damaged(absl::StrCat("job number ", last));
+    page.jobs.push_back(std::move(job));
+  }
+}
+
+absl::StatusOr<std::vector<v1::JobEvent>> JobStore::Events(const std::string& id, int64_t after_sequence,
+                                                           int limit) const {
+  std::lock_guard lock(read_mutex_);
+  SqliteStatement select(*reader_,
+                         "SELECT event FROM events WHERE job_id = ? AND sequence > ? ORDER BY sequence LIMIT ?");
+  select.Bind(id).Bind(after_sequence).Bind(limit);
+  std::vector<v1::JobEvent> events;
+  while (true) {
+    const auto row = select.Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return events;
+    v1::JobEvent& event = events.emplace_back();
+    if (!event.ParseFromString(select.Text())) return Damaged(absl::StrCat("an event of job ", id));
+  }
+}
+
+absl::StatusOr<int64_t> JobStore::LastReport(const std::string& id, int32_t epoch, int32_t rank) const {
+  std::lock_guard lock(read_mutex_);
+  SqliteStatement select(*reader_, "SELECT sequence FROM report_positions WHERE job_id = ? AND epoch = ? AND rank = ?");
+  const auto row = select.Bind(id).Bind(epoch).Bind(rank).Step();
+  if (!row.ok()) return row.status();
+  return *row ? select.Integer() : 0;
+}
+
+}  // namespace temper

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/jobs/schema.h"
+
+#include <array>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+namespace temper {
+namespace {
+
+// Step N takes a database from version N to N + 1. A step that was released is never changed.
+constexpr std::array kSteps = {
+    R"sql(
+      CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of creation
+        id TEXT NOT NULL UNIQUE,
+        state INTEGER NOT NULL,                    -- temper.v1.JobState, copied from job
+        job BLOB NOT NULL,                         -- temper.v1.Job
+        export_committed INTEGER NOT NULL,
+        retry_at_us INTEGER,
+        ending_cause INTEGER,                      -- temper.v1.FailureCause
+        ending_message TEXT,
+        request_id TEXT UNIQUE,
+        request_digest TEXT,
+        log_events INTEGER NOT NULL,
+        dropped_log_events INTEGER NOT NULL
+      ) STRICT;
+      CREATE INDEX jobs_by_state ON jobs (state, number);
+
+      CREATE TABLE epochs (
+        job_id TEXT NOT NULL REFERENCES jobs (id),
+        epoch INTEGER NOT NULL,
+        launch_us INTEGER NOT NULL,
+        run_dir TEXT NOT NULL,
+        token_hash TEXT NOT NULL,
+        launcher_handle TEXT NOT NULL,
+        incarnation TEXT NOT NULL,
+        PRIMARY KEY (job_id, epoch)
+      ) STRICT, WITHOUT ROWID;
+
+      CREATE TABLE events (
+        job_id TEXT NOT NULL REFERENCES jobs (id),
+        sequence INTEGER NOT NULL,
+        event BLOB NOT NULL,                       -- temper.v1.JobEvent
+        PRIMARY KEY (job_id, sequence)
+      ) STRICT, WITHOUT ROWID;
+
+      CREATE TABLE report_positions (
+        job_id TEXT NOT NULL REFERENCES jobs (id),
+        epoch INTEGER NOT NULL,
+        rank INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,                 -- of the newest report that is kept
+        PRIMARY KEY (job_id, epoch, rank)
+      ) STRICT, WITHOUT ROWID;
+    )sql",
+};
+
+absl::StatusOr<int64_t> Version(Sqlite& database) {
+  SqliteStatement statement(database, "PRAGMA user_version");
+  const auto row = statement.Step();
+  if (!row.ok()) return row.status();
+  return statement.Integer();
+}
+
+}  // namespace
+
+absl::Status MigrateSchema(Sqlite& database) {
+  auto version = Version(database);
+  if (!version.ok()) return version.status();
+  const auto newest = static_cast<int64_t>(kSteps.size());
+  if (*version > newest) {
+    return absl::FailedPreconditionError(absl::StrCat("the database has schema version ", *version,
+                                                      ", this temper-server knows ", newest,
+                                                      ": it was written by a newer version; use that one"));
+  }
+  for (int64_t step = *version; step < newest; ++step) {
+    SqliteTransaction transaction(database);
+    if (absl::Status status = transaction.Begin(); !status.ok()) return status;
+    if (absl::Status status = database.Execute(kSteps[static_cast<size_t>(step)]); !status.ok()) return status;
+    const std::string set_version = absl::StrCat("PRAGMA user_version = ", step + 1);
+    if (absl::Status status = database.Execute(set_version); !status.ok()) return status;
+    if (absl::Status status = transaction.Commit(); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace temper

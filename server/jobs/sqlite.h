@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+struct sqlite3;
+struct sqlite3_stmt;
+
+namespace temper {
+
+// A connection to a SQLite database. One thread at a time.
+class Sqlite {
+ public:
+  enum class Mode { kReadWrite, kReadOnly };
+  static absl::StatusOr<std::unique_ptr<Sqlite>> Open(const std::string& path, Mode mode);
+  ~Sqlite();
+  Sqlite(const Sqlite&) = delete;
+  Sqlite& operator=(const Sqlite&) = delete;
+
+  // Any number of statements without parameters.
+  absl::Status Execute(const std::string& sql);
+
+  // What the last failed call means: DATA_LOSS for a file that is no (sound) database, ALREADY_EXISTS for a violated
+  // constraint, UNAVAILABLE for anything else (disk full, I/O); the cause is STORAGE.
+  absl::Status Error() const;
+
+ private:
+  friend class SqliteStatement;
+  explicit Sqlite(sqlite3* database, std::string path) : database_(database), path_(std::move(path)) {}
+
+  sqlite3* const database_;
+  const std::string path_;
+};
+
+// One statement: bind its parameters in order, step through its rows, read their columns in order. A failure to prepare
+// or bind is told by the first Step.
+class SqliteStatement {
+ public:
+  SqliteStatement(Sqlite& connection, std::string_view sql);
+  ~SqliteStatement();
+  SqliteStatement(const SqliteStatement&) = delete;
+  SqliteStatement& operator=(const SqliteStatement&) = delete;
+
+  SqliteStatement& Bind(int64_t value);
+  SqliteStatement& Bind(std::string_view text);
+  SqliteStatement& BindBlob(std::string_view bytes);
+  SqliteStatement& BindNull();
+
+  // True: there is a row. False: there are no more.
+  absl::StatusOr<bool> Step();
+  // For statements without rows.
+  absl::Status Run();
+
+  int64_t Integer();
+  std::string Text();   // and blobs; empty for NULL
+  bool IsNull() const;  // of the next column
+
+ private:
+  Sqlite& connection_;
+  sqlite3_stmt* statement_ = nullptr;
+  int next_parameter_ = 1;
+  int next_column_ = 0;
+  bool failed_ = false;
+};
+
+// BEGIN IMMEDIATE … COMMIT. Rolls back unless Commit() returned OK.
+class SqliteTransaction {
+ public:
+  explicit SqliteTransaction(Sqlite& connection) : connection_(connection) {}
+  ~SqliteTransaction();
+  SqliteTransaction(const SqliteTransaction&) = delete;
+  SqliteTransaction& operator=(const SqliteTransaction&) = delete;
+
+  absl::Status Begin();
+  absl::Status Commit();
+
+ private:
+  Sqlite& connection_;
+  bool open_ = false;
+};
+
+}  // namespace temper

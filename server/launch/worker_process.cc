@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/launch/worker_process.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <system_error>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace temper {
+namespace {
+
+absl::Status Failed(const std::string& what, int error) {
+  const std::string message = absl::StrCat(what, ": ", std::strerror(error));
+  switch (error) {
+    case EEXIST:
+      return absl::AlreadyExistsError(message);
+    case ENOENT:
+      return absl::NotFoundError(message);
+    case EACCES:
+      return absl::PermissionDeniedError(message);
+    default:
+      return absl::UnavailableError(message);
+  }
+}
+
+// This process's environment without what is not the gang's business, and with what is.
+std::vector<std::string> WorkerEnvironment(const GangSpec& spec) {
+  std::vector<std::string> environment;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    const bool ours = text.starts_with("TEMPER_WORKER_TOKEN=") || text.starts_with("TEMPER_TOKEN=") ||
+                      text.starts_with("TEMPER_RUN_DIR=");
+    if (!ours) environment.emplace_back(text);
+  }
+  environment.push_back("TEMPER_WORKER_TOKEN=" + spec.token);
+  environment.push_back(GangMark(spec.run_dir));
+  return environment;
+}
+
+std::vector<char*> Pointers(std::vector<std::string>& texts) {
+  std::vector<char*> pointers;
+  for (std::string& text : texts) pointers.push_back(text.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+// posix_spawn's two objects, set up for a worker: own session, no signal blocked or ignored, standard streams as given,
+// nothing else open.
+class SpawnSetup {
+ public:
+  SpawnSetup(int input, int output) {
+    posix_spawnattr_init(&attributes);
+    sigset_t signals;
+    sigemptyset(&signals);
+    posix_spawnattr_setsigmask(&attributes, &signals);
+    sigfillset(&signals);
+    posix_spawnattr_setsigdefault(&attributes, &signals);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, output, STDERR_FILENO);
+    posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
+  }
+  ~SpawnSetup() {
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+  }
+  SpawnSetup(const SpawnSetup&) = delete;
+  SpawnSetup& operator=(const SpawnSetup&) = delete;
+
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_t actions;
+};
+
+}  // namespace
+
+std::string GangMark(const std::filesystem::path& run_dir) { return "TEMPER_RUN_DIR=" + run_dir.string(); }
+
+absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const GangSpec& spec) {
+  std::error_code error;
+  std::filesystem::create_directories(spec.run_dir, error);
+  if (error) return Failed("can't create the run directory " + spec.run_dir.string(), error.value());
+  const std::string log_path = (spec.run_dir / "worker.log").string();
+  const int log = open(log_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0640);
+  if (log < 0) return Failed("can't create " + log_path, errno);
+  const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+  std::vector<std::string> arguments = {binary.string(),
+                                        "--server",
+                                        spec.server_address,
+                                        "--job",
+                                        "jobs/" + spec.key.job_id,
+                                        "--epoch",
+                                        absl::StrCat(spec.key.epoch),
+                                        "--node",
+                                        "0",
+                                        "--run-dir",
+                                        spec.run_dir.string()};
+  std::vector<std::string> environment = WorkerEnvironment(spec);
+  const SpawnSetup setup(null, log);
+  pid_t pid = 0;
+  const int result = posix_spawn(&pid, binary.c_str(), &setup.actions, &setup.attributes, Pointers(arguments).data(),
+                                 Pointers(environment).data());
+  close(null);
+  close(log);
+  if (result != 0) return Failed("can't start " + binary.string(), result);
+  return pid;
+}
+
+}  // namespace temper

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// temper-server: everything is made and wired here.
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "server/api/rpc_server.h"
+#include "server/api/watch_hub.h"
+#include "server/jobs/job_controller.h"
+#include "server/jobs/job_store.h"
+#include "server/launch/local_launcher.h"
+#include "server/observe/http_server.h"
+#include "server/observe/job_metrics.h"
+#include "server/observe/server_metrics.h"
+#include "server/server_options.h"
+
+namespace temper {
+namespace {
+
+// For the gangs to stop: a worker's own grace (server/launch/local_launcher.h) and the kill after it.
+constexpr std::chrono::seconds kStopLimit{30};
+
+int Fail(int exit_code, const std::string& what) {
+  spdlog::error("{}", what);
+  return exit_code;
+}
+
+sigset_t StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+// Waits for the first signal; a second one, later, ends the process as it would by default.
+void WaitForStop() {
+  const sigset_t signals = StopSignals();
+  int signal = 0;
+  while (sigwait(&signals, &signal) != 0) {
+  }
+  spdlog::info("{}: stopping; once more to end at once", ::strsignal(signal));
+  std::thread([signals] {
+    int again = 0;
+    sigwait(&signals, &again);
+    ::_exit(128 + again);
+  }).detach();
+}
+
+// For scripts that start a server on any free port. Replaced at once, so that nobody reads half of it.
+absl::Status WriteAddressFile(const std::filesystem::path& path, const ListenAddress& grpc, const ListenAddress& http) {
+  const nlohmann::json json = {{"grpc", grpc.Text()}, {"http", http.Text()}, {"pid", ::getpid()}};
+  const std::filesystem::path partial = path.string() + ".part";
+  std::ofstream(partial) << json.dump() << "\n";
+  std::error_code error;
+  std::filesystem::rename(partial, path, error);
+  if (error) return absl::UnavailableError(absl::StrCat(path.string(), ": can't be written: ", error.message()));
+  return absl::OkStatus();
+}
+
+// Jobs of an earlier process get their series back.
+absl::Status AddExistingJobs(const JobController& controller, JobMetrics& metrics) {
+  v1::ListJobsRequest request;
+  request.set_page_size(1000);
+  for (const auto state :
+       {v1::JOB_STATE_QUEUED, v1::JOB_STATE_STARTING, v1::JOB_STATE_RUNNING, v1::JOB_STATE_STOPPING}) {
+    request.add_states(state);
+  }
+  const auto list = controller.List(request);
+  if (!list.ok()) return list.status();
+  for (const v1::Job& job : list->jobs()) metrics.AddExisting(job);
+  return absl::OkStatus();
+}
+
+int Serve(const ServerOptions& options) {
+  if (::access(options.worker_binary.c_str(), X_OK) != 0) {
+    return Fail(kServerWorker, absl::StrCat(options.worker_binary.string(),
+                                            " can't be executed; name the temper-worker with --worker-binary"));
+  }
+  auto store = JobStore::Open(options.data_dir);
+  if (!store.ok()) return Fail(kServerDataDir, std::string(store.status().message()));
+
+  const RealClock clock;
+  LocalLauncher launcher({.worker_binary = options.worker_binary});
+  JobControllerOptions controller_options;
+  controller_options.runs_dir = options.data_dir / "runs";
+  controller_options.slots = options.slots;
+  JobController controller(**store, launcher, clock, controller_options);
+
+  prometheus::Registry registry;
+  JobMetrics job_metrics(registry, clock);
+  ServerMetrics server_metrics(registry, TEMPER_VERSION, clock.Wall());
+  WatchHub hub({});
+  controller.AddListener([&](const v1::Job& job, const v1::JobEvent& event) {
+    job_metrics.OnEvent(job, event);
+    hub.OnEvent(job.name(), event.sequence());
+  });
+  if (auto status = controller.Recover(); !status.ok()) return Fail(kServerOther, std::string(status.message()));
+  if (auto status = AddExistingJobs(controller, job_metrics); !status.ok()) {
+    return Fail(kServerOther, std::string(status.message()));
+  }
+
+  if (auto status = CheckFree(options.http); !status.ok()) {
+    return Fail(kServerAddress, absl::StrCat(status.message(), "; choose another with --http HOST:PORT"));
+  }
+  auto rpc = RpcServer::Start(options.listen, controller, hub, [&](std::string_view method, const absl::Status& status) {
+    server_metrics.CountRpc(method, status);
+  });
+  if (!rpc.ok()) {
+    return Fail(kServerAddress, absl::StrCat(rpc.status().message(), "; choose another with --listen HOST:PORT"));
+  }
+  HttpPages pages;
+  pages.metrics = [&] {
+    job_metrics.ForgetEnded();
+    if (const auto counts = (*store)->CountByState(); counts.ok()) server_metrics.SetJobs(*counts);
+    server_metrics.SetWatchers(hub.watchers());
+    return prometheus::TextSerializer().Serialize(registry.Collect());
+  };
+  pages.health = [&] { return (*store)->CountByState().status(); };
+  auto http = HttpServer::Start(options.http.host, options.http.port, std::move(pages));
+  if (!http.ok()) return Fail(kServerAddress, std::string(http.status().message()));
+
+  controller.Start((*rpc)->address().Reachable().Text());
+  const ListenAddress http_address{options.http.host, (*http)->port()};
+  const std::filesystem::path address_file = options.data_dir / "address.json";
+  if (auto status = WriteAddressFile(address_file, (*rpc)->address(), http_address); !status.ok()) {
+    return Fail(kServerDataDir, std::string(status.message()));
+  }
+  std::printf("temper-server %s: gRPC on %s, metrics on http://%s/metrics, data in %s\n", TEMPER_VERSION,
+              (*rpc)->address().Text().c_str(), http_address.Text().c_str(), options.data_dir.c_str());
+  std::fflush(stdout);
+
+  WaitForStop();
+  // Gangs report while they stop, so the services outlive them.
+  (*rpc)->AnnounceStop();
+  hub.Stop();
+  controller.Shutdown(kStopLimit);
+  (*rpc)->Shutdown(std::chrono::seconds(2));
+  std::error_code ignored;
+  std::filesystem::remove(address_file, ignored);
+  spdlog::info("stopped");
+  return kServerOk;
+}
+
+}  // namespace
+}  // namespace temper
+
+int main(int argc, char** argv) {
+  temper::ServerOptions options;
+  int exit_code = 0;
+  if (!temper::ParseServerOptions(argc, argv, TEMPER_VERSION, options, exit_code)) return exit_code;
+  if (auto status = temper::SetUpLog("temper-server", options.log_level); !status.ok()) return temper::kServerUsage;
+
+  ::signal(SIGPIPE, SIG_IGN);
+  // Before there are threads, which inherit it; workers are started with nothing blocked.
+  const sigset_t signals = temper::StopSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  // gRPC's own remarks repeat what we say better.
+  ::setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  return temper::Serve(options);
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/observe/job_metrics.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "server/jobs/job_machine.h"
+
+namespace temper {
+namespace {
+
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Histogram;
+
+constexpr size_t kMaxLabelLength = 200;
+
+Family<Gauge>& GaugeFamily(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
+}
+Family<Counter>& CounterFamily(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
+}
+Family<Histogram>& HistogramFamily(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
+}
+
+const Histogram::BucketBoundaries kStepBuckets = {0.01, 0.03, 0.1, 0.3, 1, 2, 5, 10, 20, 60, 120, 300};
+const Histogram::BucketBoundaries kQueueBuckets = {0.1, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400};
+
+std::string IdOf(const v1::Job& job) { return job.name().substr(job.name().find('/') + 1); }
+
+double Seconds(const google::protobuf::Timestamp& time) {
+  return static_cast<double>(time.seconds()) + 1e-9 * time.nanos();
+}
+
+// A label's value of bounded length, cut between characters.
+std::string Label(std::string value) {
+  if (value.size() <= kMaxLabelLength) return value;
+  size_t end = kMaxLabelLength;
+  while (end > 0 && (static_cast<unsigned char>(value[end]) & 0xC0) == 0x80) --end;
+  value.resize(end);
+  return value;
+}
+
+std::string MethodName(const v1::JobSpec& spec) { return spec.has_lora() ? "sft-lora" : "sft"; }
+
+}  // namespace
+
+struct JobMetrics::Families {
+  explicit Families(prometheus::Registry& registry)
+      : info(GaugeFamily(registry, "temper_job_info", "What a job is; always 1")),
+        state(GaugeFamily(registry, "temper_job_state", "1 for the state that a job is in, 0 for the others")),
+        step(GaugeFamily(registry, "temper_train_step", "Newest optimizer step of a job")),
+        loss(GaugeFamily(registry, "temper_train_loss", "Loss of the newest step, a mean over its scored tokens")),
+        grad_norm(GaugeFamily(registry, "temper_train_grad_norm", "Global gradient norm of the newest step before clipping")),
+        learning_rate(GaugeFamily(registry, "temper_train_learning_rate", "Learning rate of the newest step")),
+        padding(GaugeFamily(registry, "temper_train_padding_ratio", "Padding as a share of all positions of the newest step")),
+        mfu(GaugeFamily(registry, "temper_train_mfu_ratio", "Model FLOPs utilization of the newest step")),
+        hfu(GaugeFamily(registry, "temper_train_hfu_ratio", "Hardware FLOPs utilization of the newest step")),
+        tokens(CounterFamily(registry, "temper_train_tokens_total", "Tokens, not padding, that a job was trained on")),
+        scored(CounterFamily(registry, "temper_train_scored_tokens_total", "Tokens that the loss looked at")),
+        step_seconds(HistogramFamily(registry, "temper_train_step_seconds", "Wall-clock time of an optimizer step")),
+        queue_wait(HistogramFamily(registry, "temper_queue_wait_seconds",
+                                   "Time from when a job was queued, at first or again, until its gang was launched")
+                       .Add({}, kQueueBuckets)) {}
+
+  Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu;
+  Family<Counter>&tokens, &scored;
+  Family<Histogram>& step_seconds;
+  Histogram& queue_wait;
+};
+
+struct JobMetrics::JobSeries {
+  // From the first step on.
+  struct Training {
+    Training(Families& families, const prometheus::Labels& job)
+        : step(families.step, job),
+          loss(families.loss, job),
+          grad_norm(families.grad_norm, job),
+          learning_rate(families.learning_rate, job),
+          padding(families.padding, job),
+          mfu(families.mfu, job),
+          hfu(families.hfu, job),
+          tokens(families.tokens, job),
+          scored(families.scored, job),
+          step_seconds(families.step_seconds, job, kStepBuckets) {}
+    Series<Gauge> step, loss, grad_norm, learning_rate, padding, mfu, hfu;
+    Series<Counter> tokens, scored;
+    Series<Histogram> step_seconds;
+  };
+
+  Series<Gauge> info;
+  std::vector<std::pair<v1::JobState, Series<Gauge>>> states;
+  std::unique_ptr<Training> training;
+  double queued_since = 0;  // seconds of the epoch; 0 when not queued
+  std::optional<WallTime> ended;
+};
+
+JobMetrics::JobMetrics(prometheus::Registry& registry, const Clock& clock, JobMetricsOptions options)
+    : clock_(clock), options_(options), families_(std::make_unique<Families>(registry)) {}
+
+JobMetrics::~JobMetrics() = default;
+
+JobMetrics::JobSeries* JobMetrics::Find(const v1::Job& job) {
+  const std::string id = IdOf(job);
+  if (const auto found = jobs_.find(id); found != jobs_.end()) return &found->second;
+  if (static_cast<int>(jobs_.size()) >= options_.max_jobs) Evict();
+  if (static_cast<int>(jobs_.size()) >= options_.max_jobs) return nullptr;
+  JobSeries& series = jobs_[id];
+  series.info = {families_->info,
+                 {{"job", id},
+                  {"name", Label(job.spec().display_name())},
+                  {"model", Label(job.spec().model().uri())},
+                  {"method", MethodName(job.spec())}}};
+  series.info->Set(1);
+  for (int i = v1::JobState_MIN + 1; i <= v1::JobState_MAX; ++i) {
+    if (!v1::JobState_IsValid(i)) continue;
+    const auto state = static_cast<v1::JobState>(i);
+    series.states.emplace_back(state, Series<Gauge>(families_->state, {{"job", id}, {"state", StateName(state)}}));
+  }
+  return &series;
+}
+
+void JobMetrics::Evict() {
+  auto oldest = jobs_.end();
+  for (auto it = jobs_.begin(); it != jobs_.end(); ++it) {
+    if (it->second.ended && (oldest == jobs_.end() || *it->second.ended < *oldest->second.ended)) oldest = it;
+  }
+  if (oldest != jobs_.end()) jobs_.erase(oldest);
+}
+
+void JobMetrics::SetState(JobSeries& series, const v1::StateChange& change, double time) {
+  for (auto& [state, gauge] : series.states) gauge->Set(state == change.state() ? 1 : 0);
+  if (change.state() == v1::JOB_STATE_QUEUED) {
+    series.queued_since = time;
+  } else {
+    const double since = std::exchange(series.queued_since, 0);
+    if (change.state() == v1::JOB_STATE_STARTING && since > 0) families_->queue_wait.Observe(std::max(0.0, time - since));
+  }
+  if (IsFinal(change.state())) series.ended = clock_.Wall();
+}
+
+void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::StepMetrics& step, bool counts) {
+  if (series.training == nullptr) {
+    series.training = std::make_unique<JobSeries::Training>(*families_, prometheus::Labels{{"job", id}});
+  }
+  JobSeries::Training& training = *series.training;
+  training.step->Set(static_cast<double>(step.step()));
+  training.loss->Set(step.loss());
+  training.grad_norm->Set(step.grad_norm());
+  training.learning_rate->Set(step.learning_rate());
+  training.padding->Set(step.padding_ratio());
+  training.mfu->Set(step.mfu());
+  training.hfu->Set(step.hfu());
+  if (!counts) return;
+  training.tokens->Increment(static_cast<double>(std::max<int64_t>(0, step.tokens())));
+  training.scored->Increment(static_cast<double>(std::max<int64_t>(0, step.scored_tokens())));
+  training.step_seconds->Observe(step.seconds());
+}
+
+void JobMetrics::AddExisting(const v1::Job& job) {
+  std::lock_guard lock(mutex_);
+  JobSeries* series = Find(job);
+  if (series == nullptr) return;
+  v1::StateChange change;
+  change.set_state(job.state());
+  SetState(*series, change, Seconds(job.create_time()));
+  if (job.has_latest_step()) AddStep(IdOf(job), *series, job.latest_step(), /*counts=*/false);
+}
+
+void JobMetrics::OnEvent(const v1::Job& job, const v1::JobEvent& event) {
+  if (!event.has_state() && !event.has_step()) return;
+  std::lock_guard lock(mutex_);
+  JobSeries* series = Find(job);
+  if (series == nullptr) return;
+  if (event.has_state()) SetState(*series, event.state(), Seconds(event.time()));
+  if (event.has_step()) AddStep(IdOf(job), *series, event.step(), /*counts=*/true);
+}
+
+void JobMetrics::ForgetEnded() {
+  std::lock_guard lock(mutex_);
+  const WallTime now = clock_.Wall();
+  std::erase_if(jobs_, [&](const auto& entry) {
+    return entry.second.ended && now - *entry.second.ended >= options_.ended_retention;
+  });
+}
+
+}  // namespace temper

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/observe/server_metrics.h"
+
+#include "server/jobs/job_machine.h"
+
+namespace temper {
+
+ServerMetrics::ServerMetrics(prometheus::Registry& registry, const std::string& version, WallTime start)
+    : rpcs_(prometheus::BuildCounter()
+                .Name("temper_server_rpcs_total")
+                .Help("Calls that have ended, by method and status")
+                .Register(registry)),
+      jobs_(prometheus::BuildGauge()
+                .Name("temper_server_jobs")
+                .Help("Jobs that the server knows, by state")
+                .Register(registry)),
+      watchers_(prometheus::BuildGauge()
+                    .Name("temper_server_watchers")
+                    .Help("Streams of WatchJob that are open")
+                    .Register(registry)
+                    .Add({})) {
+  prometheus::BuildGauge()
+      .Name("temper_server_build_info")
+      .Help("What was built; always 1")
+      .Register(registry)
+      .Add({{"version", version}})
+      .Set(1);
+  prometheus::BuildGauge()
+      .Name("temper_server_start_time_seconds")
+      .Help("When the server started, in seconds since 1970")
+      .Register(registry)
+      .Add({})
+      .Set(std::chrono::duration<double>(start.time_since_epoch()).count());
+}
+
+void ServerMetrics::CountRpc(std::string_view method, const absl::Status& status) {
+  // Add() returns the series that is there already.
+  rpcs_.Add({{"method", std::string(method)}, {"code", absl::StatusCodeToString(status.code())}}).Increment();
+}
+
+void ServerMetrics::SetJobs(const std::map<v1::JobState, int64_t>& jobs_by_state) {
+  for (int i = v1::JobState_MIN + 1; i <= v1::JobState_MAX; ++i) {
+    if (!v1::JobState_IsValid(i)) continue;
+    const auto state = static_cast<v1::JobState>(i);
+    const auto count = jobs_by_state.find(state);
+    jobs_.Add({{"state", StateName(state)}}).Set(count == jobs_by_state.end() ? 0 : static_cast<double>(count->second));
+  }
+}
+
+void ServerMetrics::SetWatchers(int watchers) { watchers_.Set(watchers); }
+
+}  // namespace temper

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/server_options.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <iostream>
+
+#include "absl/status/statusor.h"
+
+namespace temper {
+namespace {
+
+constexpr char kFooter[] =
+    "Everything that must not be forgotten is in the data directory, which one server at a time can use. The real\n"
+    "addresses are printed and written to DATA_DIR/address.json. SIGTERM and SIGINT stop the server in order: running\n"
+    "jobs are stopped and queued again, and go on when it is started anew.\n\n"
+    "There is no authentication yet: whoever reaches the ports can train. Keep them on loopback or a trusted network.\n\n"
+    "Exit codes:\n"
+    "  0  stopped on request\n"
+    "  2  the command line is wrong\n"
+    "  3  the data directory is in use or can't be used\n"
+    "  4  an address is taken, or is none of this host\n"
+    "  5  there is no worker binary\n"
+    "  7  anything else\n\n"
+    "Examples:\n"
+    "  temper-server\n"
+    "  temper-server --data-dir ./data --slots cpu:2\n"
+    "  temper-server --listen 127.0.0.1:0 --http 127.0.0.1:0 --data-dir /tmp/temper-test";
+
+std::filesystem::path DefaultDataDir() {
+  if (const char* xdg = std::getenv("XDG_DATA_HOME"); xdg != nullptr && *xdg != '\0') {
+    return std::filesystem::path(xdg) / "temper";
+  }
+  const char* home = std::getenv("HOME");
+  return std::filesystem::path(home != nullptr && *home != '\0' ? home : ".") / ".local/share/temper";
+}
+
+std::filesystem::path DefaultWorkerBinary() {
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  return self.parent_path() / "temper-worker";
+}
+
+template <typename T>
+T Take(const char* option, absl::StatusOr<T> parsed) {
+  if (parsed.ok()) return *std::move(parsed);
+  throw CLI::ValidationError(option, std::string(parsed.status().message()));
+}
+
+}  // namespace
+
+bool ParseServerOptions(int argc, char** argv, const std::string& version, ServerOptions& options, int& exit_code) {
+  std::string data_dir = DefaultDataDir().string();
+  std::string worker_binary = DefaultWorkerBinary().string();
+  std::string listen = "127.0.0.1:8470";
+  std::string http = "127.0.0.1:8480";
+  std::string slots = "cpu:1";
+  std::string log_level = "info";
+
+  CLI::App app{"temper-server: accepts training jobs, runs them, and keeps what they report", "temper-server"};
+  app.set_version_flag("--version", "temper-server " + version);
+  app.get_formatter()->column_width(34);
+  app.add_option("--data-dir", data_dir, "Where jobs are kept, created when missing")->capture_default_str();
+  app.add_option("--listen", listen, "Address for gRPC; port 0 takes any free one")->capture_default_str();
+  app.add_option("--http", http, "Address for /metrics and /healthz")->capture_default_str();
+  app.add_option("--slots", slots, "How many ranks may run at a time, by kind of device")->capture_default_str();
+  app.add_option("--worker-binary", worker_binary, "The temper-worker to start")->capture_default_str();
+  app.add_option("--log-level", log_level, "Least severe lines that are logged")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
+      ->capture_default_str();
+  app.footer(kFooter);
+  try {
+    app.parse(argc, argv);
+    options.data_dir = std::filesystem::absolute(data_dir);
+    options.worker_binary = std::filesystem::absolute(worker_binary);
+    options.listen = Take("--listen", ListenAddress::Parse(listen));
+    options.http = Take("--http", ListenAddress::Parse(http));
+    options.slots = Take("--slots", ParseDeviceSlots(slots));
+    options.log_level = log_level;
+  } catch (const CLI::ParseError& e) {
+    exit_code = app.exit(e) == 0 ? kServerOk : kServerUsage;
+    return false;
+  }
+  return true;
+}
+
+}  // namespace temper

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "server/api/listen_address.h"
+#include "server/jobs/scheduler.h"
+
+namespace temper {
+
+// What temper-server tells the shell. Never renumbered.
+enum ServerExitCode {
+  kServerOk = 0,
+  kServerUsage = 2,       // the command line is wrong
+  kServerDataDir = 3,     // the data directory is in use, can't be used, or is of a newer temper
+  kServerAddress = 4,     // an address is taken, or is none of this host
+  kServerWorker = 5,      // there is no worker binary
+  kServerOther = 7,
+};
+
+struct ServerOptions {
+  std::filesystem::path data_dir;
+  ListenAddress listen;
+  ListenAddress http;
+  DeviceSlots slots;
+  std::filesystem::path worker_binary;
+  std::string log_level;
+};
+
+// Reads the command line. False: the process is to end with `exit_code` (help and version were shown, or what is wrong
+// was said on standard error).
+bool ParseServerOptions(int argc, char** argv, const std::string& version, ServerOptions& options, int& exit_code);
+
+}  // namespace temper

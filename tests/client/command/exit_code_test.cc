@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/command/exit_code.h"
+
+#include <gtest/gtest.h>
+
+namespace temper::command {
+namespace {
+
+TEST(ExitCode, Statuses_KeepTheirNumbers) {
+  EXPECT_EQ(ExitCodeOf(absl::OkStatus()), 0);
+  EXPECT_EQ(ExitCodeOf(absl::InvalidArgumentError("")), 3);
+  EXPECT_EQ(ExitCodeOf(absl::AlreadyExistsError("")), 3);
+  EXPECT_EQ(ExitCodeOf(absl::FailedPreconditionError("")), 3);
+  EXPECT_EQ(ExitCodeOf(absl::NotFoundError("")), 4);
+  EXPECT_EQ(ExitCodeOf(v1::JOB_STATE_SUCCEEDED), 0);
+  EXPECT_EQ(ExitCodeOf(v1::JOB_STATE_FAILED), 5);
+  EXPECT_EQ(ExitCodeOf(v1::JOB_STATE_CANCELLED), 5);
+  EXPECT_EQ(ExitCodeOf(absl::UnavailableError("")), 6);
+  EXPECT_EQ(ExitCodeOf(absl::DeadlineExceededError("")), 6);
+  EXPECT_EQ(ExitCodeOf(absl::CancelledError("")), 7);
+  EXPECT_EQ(ExitCodeOf(absl::DataLossError("")), 7);
+  EXPECT_EQ(ExitCodeOf(absl::InternalError("")), 7);
+}
+
+}  // namespace
+}  // namespace temper::command

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/storage/publication.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "common/failure.h"
+
+namespace temper {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kSha256OfAbc[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";  // FIPS 180-4
+
+class PublicationTest : public ::testing::Test {
+ protected:
+  PublicationTest() {
+    std::string name = ::testing::TempDir() + "publication_XXXXXX";
+    root_ = ::mkdtemp(name.data());
+    store_ = *ObjectStore::Open(root_.string());
+  }
+  ~PublicationTest() override { std::filesystem::remove_all(root_); }
+
+  std::unique_ptr<Publication> Begin() { return *Publication::Begin(*store_, "job/export-e0003", "job", 3); }
+
+  std::filesystem::path root_;
+  std::unique_ptr<ObjectStore> store_;
+};
+
+TEST_F(PublicationTest, Commit_FilesInPieces_ManifestListsSizesAndDigests) {
+  auto publication = Begin();
+  ASSERT_TRUE(publication->Write("z.txt", "").ok());
+  auto file = *publication->Create("sub/abc.txt");
+  ASSERT_TRUE(file->Write("a").ok());
+  ASSERT_TRUE(file->Write("bc").ok());
+  ASSERT_TRUE(file->Close().ok());
+  EXPECT_EQ(ReadManifest(*store_, "job/export-e0003").status().code(), absl::StatusCode::kNotFound);
+  ASSERT_TRUE(publication->Commit().ok());
+  publication.reset();
+
+  const Manifest manifest = *ReadManifest("file://" + root_.string() + "/job/export-e0003");
+  EXPECT_EQ(manifest.job, "job");
+  EXPECT_EQ(manifest.epoch, 3);
+  ASSERT_EQ(manifest.files.size(), 2);
+  EXPECT_EQ(manifest.files[0].path, "sub/abc.txt");
+  EXPECT_EQ(manifest.files[0].size, 3);
+  EXPECT_EQ(manifest.files[0].sha256, kSha256OfAbc);
+  EXPECT_EQ(manifest.files[1].path, "z.txt");
+  EXPECT_EQ(manifest.total_size(), 3);
+  EXPECT_EQ(*store_->Read("job/export-e0003/sub/abc.txt"), "abc");
+}
+
+TEST_F(PublicationTest, Destructor_WithoutCommit_RemovesEverything) {
+  auto publication = Begin();
+  ASSERT_TRUE(publication->Write("done", "x").ok());
+  auto file = *publication->Create("open");
+  ASSERT_TRUE(file->Write("x").ok());
+  file.reset();
+  publication.reset();
+  EXPECT_FALSE(std::filesystem::exists(root_ / "job/export-e0003"));
+}
+
+TEST_F(PublicationTest, Commit_WithAnOpenFile_IsRefused) {
+  auto publication = Begin();
+  { auto file = *publication->Create("half.bin"); }
+  const absl::Status status = publication->Commit();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("half.bin"));
+}
+
+TEST_F(PublicationTest, Commit_DiskFull_LeavesNothing) {
+  auto publication = Begin();
+  ASSERT_TRUE(publication->Write("done", "x").ok());
+  std::filesystem::create_symlink("/dev/full", root_ / "job/export-e0003/manifest.json.temper-partial");
+  const absl::Status status = publication->Commit();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_EQ(CauseOf(status), FailureCause::kStorage);
+  publication.reset();
+  EXPECT_FALSE(std::filesystem::exists(root_ / "job/export-e0003"));
+}
+
+TEST_F(PublicationTest, Begin_SomethingIsThere_IsRefusedAndLeftAlone) {
+  ASSERT_TRUE(store_->Write("job/export-e0003/precious", "x").ok());
+  const absl::Status status = Publication::Begin(*store_, "job/export-e0003", "job", 3).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(CauseOf(status), FailureCause::kUserInput);
+  EXPECT_EQ(*store_->Read("job/export-e0003/precious"), "x");
+}
+
+TEST_F(PublicationTest, Create_SameFileTwiceOrTheManifest_IsRefused) {
+  auto publication = Begin();
+  ASSERT_TRUE(publication->Write("a", "x").ok());
+  EXPECT_EQ(publication->Write("a", "y").code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(publication->Write(kManifestName, "y").code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(PublicationTest, ReadManifest_Malformed_IsDataLossWithThePath) {
+  const char* bad[] = {
+      "",
+      "[]",
+      R"({"format_version": 2, "job": "j", "epoch": 1, "files": []})",
+      R"({"format_version": 1, "epoch": 1, "files": []})",
+      R"({"format_version": 1, "job": "j", "epoch": 1, "files": [{"path": "a", "size": "1", "sha256": ""}]})",
+  };
+  for (const char* text : bad) {
+    ASSERT_TRUE(store_->Write("bad/manifest.json", text).ok());
+    const absl::Status status = ReadManifest(*store_, "bad").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << text;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("bad/manifest.json"));
+  }
+}
+
+}  // namespace
+}  // namespace temper

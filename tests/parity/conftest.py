@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("TEMPER_BIN", ROOT / "build/release/bin")).parent
+
+
+class Engine:
+    """Our engine, through tests/parity/parity_probe.cc."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def _run(self, command, model, tensors, *options):
+        source, target = self.folder / "in.safetensors", self.folder / "out.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, source)
+        target.unlink(missing_ok=True)
+        subprocess.run(
+            [BUILD / "tests/parity_probe", command, "--model", model, "--in", source, "--out", target, *options],
+            check=True,
+        )
+        return load_file(target)
+
+    def logits(self, model, batch, precision="fp32"):
+        return self._run("logits", model, batch.tensors(), "--precision", precision)["logits"]
+
+    def gradients(self, model, batches, *options):
+        """(loss, {HF name: gradient})."""
+        tensors = {k: v for i, batch in enumerate(batches) for k, v in batch.tensors(f"{i}.").items()}
+        out = self._run("gradients", model, tensors, *options)
+        return out.pop("loss").item(), out
+
+    def train(self, model, batches, **options):
+        """(losses, {HF name: weight}) after one AdamW step on each batch."""
+        tensors = {k: v for i, batch in enumerate(batches) for k, v in batch.tensors(f"{i}.").items()}
+        flags = [x for name, value in options.items() for x in (f"--{name.replace('_', '-')}", str(value))]
+        out = self._run("train", model, tensors, *flags)
+        return out.pop("losses"), out
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return Engine(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """SmolLM2-135M-Instruct as an HF directory; `make setup` writes it."""
+    directory = ROOT / "build/models/SmolLM2-135M-Instruct"
+    assert (directory / "config.json").exists(), "run `make setup` first"
+    return directory

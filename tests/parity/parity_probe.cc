@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs the engine on given tokens and writes what it computed, for tests that compare it with transformers.
+//
+//   parity_probe logits    --model DIR --in F --out F [--precision fp32|bf16]
+//     in:  ids [T], optional document_starts [N+1]         out: logits [T, V] fp32
+//   parity_probe gradients --model DIR --in F --out F [--two-pass]
+//     in:  B.ids, B.targets, B.mask [T], B.document_starts for each micro-batch B = 0, 1, …
+//     out: loss [1] fp64, and the gradient of every tensor under its HF name, fp32
+//   parity_probe train     --model DIR --in F --out F --learning-rate X [--weight-decay X] [--max-grad-norm X]
+//     in:  as above; micro-batch B is step B               out: losses [steps] fp64, and the weights under HF names
+// All integers are int64.
+#include <ATen/ATen.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <string>
+
+#include "worker/checkpoint/native_model.h"
+#include "worker/checkpoint/safetensors.h"
+#include "worker/families/tensor_rule.h"
+#include "worker/model/gradient.h"
+#include "worker/train/adamw.h"
+#include "worker/train/train_step.h"
+
+namespace temper {
+namespace {
+
+using TensorMap = std::map<std::string, at::Tensor>;
+
+void CheckOk(const absl::Status& status) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "parity_probe: %s\n", std::string(status.message()).c_str());
+  std::exit(1);
+}
+
+template <typename T>
+T Value(absl::StatusOr<T> value) {
+  CheckOk(value.status());
+  return *std::move(value);
+}
+
+TensorMap ReadTensors(const std::string& path) {
+  const auto file = Value(SafetensorsFile::Open(path));
+  TensorMap tensors;
+  for (const SafetensorsEntry& entry : file->header().entries) {
+    tensors[entry.name] = Value(file->Tensor(entry)).clone();
+  }
+  return tensors;
+}
+
+void WriteTensors(const std::string& path, const TensorMap& tensors) {
+  std::vector<SafetensorsEntry> entries;
+  for (const auto& [name, tensor] : tensors) {
+    entries.push_back({name, tensor.scalar_type() == at::kDouble ? "F64" : "F32", tensor.sizes().vec()});
+  }
+  std::ofstream out(path, std::ios::binary);
+  out << BuildSafetensorsHeader(entries, {});
+  for (const auto& [name, tensor] : tensors) {
+    const at::Tensor contiguous = tensor.contiguous();
+    out.write(static_cast<const char*>(contiguous.data_ptr()), contiguous.nbytes());
+  }
+}
+
+std::vector<int64_t> ToVector(const at::Tensor& tensor) {
+  return {tensor.data_ptr<int64_t>(), tensor.data_ptr<int64_t>() + tensor.numel()};
+}
+
+MicroBatch MakeBatch(const TensorMap& in, const std::string& prefix) {
+  MicroBatch batch;
+  batch.tokens_T = ToVector(in.at(prefix + "ids"));
+  const int64_t tokens = batch.num_tokens();
+  batch.capacity = tokens;
+  batch.document_starts = {0, tokens};
+  if (const auto starts = in.find(prefix + "document_starts"); starts != in.end()) {
+    batch.document_starts = ToVector(starts->second);
+  }
+  for (size_t i = 0; i + 1 < batch.document_starts.size(); ++i) {
+    for (int64_t position = 0; position < batch.document_starts[i + 1] - batch.document_starts[i]; ++position) {
+      batch.positions_T.push_back(position);
+    }
+  }
+  if (const auto targets = in.find(prefix + "targets"); targets != in.end()) {
+    batch.targets_T = ToVector(targets->second);
+    for (const int64_t scored : ToVector(in.at(prefix + "mask"))) batch.loss_mask_T.push_back(scored != 0);
+  }
+  return batch;
+}
+
+std::vector<MicroBatch> MakeBatches(const TensorMap& in) {
+  std::vector<MicroBatch> batches;
+  for (int i = 0; in.contains(std::to_string(i) + ".ids"); ++i) {
+    batches.push_back(MakeBatch(in, std::to_string(i) + "."));
+  }
+  return batches;
+}
+
+int64_t ScoredTokens(const std::vector<MicroBatch>& batches) {
+  int64_t scored = 0;
+  for (const MicroBatch& batch : batches) {
+    scored += std::count(batch.loss_mask_T.begin(), batch.loss_mask_T.end(), 1);
+  }
+  return scored;
+}
+
+// Rows of each view's `part` (its gradient or its master) under HF names.
+template <typename PartOf>
+TensorMap ByHfName(const NativeRepository& native, const Transformer& model, PartOf part_of) {
+  std::vector<WeightShape> shapes;
+  for (const WeightView& view : model.views()) shapes.push_back({view.name, view.shape()});
+  TensorMap out;
+  for (const TensorBinding& binding : Value(BindTensors(native.family->rules, native.config, shapes))) {
+    if (binding.optional_copy) continue;
+    std::vector<at::Tensor> parts;
+    for (const size_t part : binding.parts) parts.push_back(part_of(model.views()[part]));
+    out[binding.hf_name] = at::cat(parts);
+  }
+  return out;
+}
+
+// An objective that hides its coefficients, so that the head's two-pass form is taken.
+class TwoPassObjective : public SupervisedObjective {
+ public:
+  std::optional<at::Tensor> KnownCoefficients(int64_t, double) const override { return std::nullopt; }
+  Evaluation Evaluate(const at::Tensor& logprobs_S, double normalizer) const override {
+    Evaluation evaluation{-logprobs_S.sum(at::kDouble).item<double>() / normalizer, {}};
+    evaluation.coefficient_S = at::full_like(logprobs_S, -1.0 / normalizer);
+    return evaluation;
+  }
+};
+
+struct Arguments {
+  std::string model, in, out, precision = "fp32";
+  bool two_pass = false;
+  double learning_rate = 0, weight_decay = 0, max_grad_norm = 0;
+};
+
+at::Tensor Scalar64(std::vector<double> values) {
+  return at::tensor(at::ArrayRef<double>(values), at::TensorOptions(at::kDouble));
+}
+
+void Logits(const Arguments& arguments, Transformer& model) {
+  const MicroBatch batch = MakeBatch(ReadTensors(arguments.in), "");
+  const at::Tensor hidden_TD = ForwardHidden(model, batch);
+  WriteTensors(arguments.out, {{"logits", model.head().Logits(hidden_TD)}});
+}
+
+void Gradients(const Arguments& arguments, const NativeRepository& native, Transformer& model) {
+  const std::vector<MicroBatch> batches = MakeBatches(ReadTensors(arguments.in));
+  const double normalizer = static_cast<double>(ScoredTokens(batches));
+  const SupervisedObjective one_pass;
+  const TwoPassObjective two_pass;
+  double loss = 0;
+  for (const MicroBatch& batch : batches) {
+    loss += ForwardBackward(model, batch, arguments.two_pass ? static_cast<const Objective&>(two_pass) : one_pass,
+                            normalizer);
+  }
+  TensorMap out = ByHfName(native, model, [](const WeightView& view) {
+    return GradientBuffer(*view.parameter).narrow(0, view.row, view.rows);
+  });
+  out["loss"] = Scalar64({loss});
+  WriteTensors(arguments.out, out);
+}
+
+void Train(const Arguments& arguments, const NativeRepository& native, Transformer& model) {
+  AdamW optimizer(model.parameters(), {.weight_decay = arguments.weight_decay});
+  const SupervisedObjective objective;
+  std::vector<double> losses;
+  for (const MicroBatch& batch : MakeBatches(ReadTensors(arguments.in))) {
+    ZeroGradients(model.parameters());
+    losses.push_back(ForwardBackward(model, batch, objective, static_cast<double>(ScoredTokens({batch}))));
+    optimizer.Step(arguments.learning_rate, ClipScale(GlobalGradientNorm(model.parameters()), arguments.max_grad_norm));
+  }
+  TensorMap out = ByHfName(native, model, LoadMaster);
+  out["losses"] = Scalar64(losses);
+  WriteTensors(arguments.out, out);
+}
+
+int Main(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app("Runs the engine on given tokens and writes what it computed.");
+  app.require_subcommand(1);
+  for (const char* name : {"logits", "gradients", "train"}) {
+    CLI::App* command = app.add_subcommand(name);
+    command->add_option("--model", arguments.model)->required();
+    command->add_option("--in,--ids", arguments.in)->required();
+    command->add_option("--out", arguments.out)->required();
+    command->add_option("--precision", arguments.precision);
+    command->add_flag("--two-pass", arguments.two_pass);
+    command->add_option("--learning-rate", arguments.learning_rate);
+    command->add_option("--weight-decay", arguments.weight_decay);
+    command->add_option("--max-grad-norm", arguments.max_grad_norm);
+  }
+  CLI11_PARSE(app, argc, argv);
+  const NativeRepository native = Value(OpenNativeRepository(arguments.model));
+  const auto model =
+      Value(LoadTransformer(native, {.dtype = arguments.precision == "bf16" ? at::kBFloat16 : at::kFloat}));
+  if (app.got_subcommand("logits")) Logits(arguments, *model);
+  if (app.got_subcommand("gradients")) Gradients(arguments, native, *model);
+  if (app.got_subcommand("train")) Train(arguments, native, *model);
+  return 0;
+}
+
+}  // namespace
+}  // namespace temper
+
+int main(int argc, char** argv) { return temper::Main(argc, argv); }

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""transformers' side of the comparison, and the measures of how far two results are apart. All measures are float64."""
+
+import dataclasses
+
+import torch
+from transformers import AutoModelForCausalLM
+
+
+def load(directory, dtype=torch.float32):
+    # Eager attention is the reference: SDPA silently drops what some families need.
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager").eval()
+
+
+@dataclasses.dataclass
+class Batch:
+    """A packed micro-batch: documents one after another; row t is scored on targets[t] where mask[t] is 1."""
+
+    ids: torch.Tensor
+    targets: torch.Tensor
+    mask: torch.Tensor
+    starts: torch.Tensor
+
+    def tensors(self, prefix=""):
+        return {
+            f"{prefix}ids": self.ids,
+            f"{prefix}targets": self.targets,
+            f"{prefix}mask": self.mask,
+            f"{prefix}document_starts": self.starts,
+        }
+
+    def documents(self):
+        for begin, end in zip(self.starts[:-1].tolist(), self.starts[1:].tolist()):
+            yield slice(begin, end)
+
+
+def pack(documents, generator, scored=0.6):
+    """Packs lists of ids; a random share of the positions that have a successor is scored."""
+    ids = torch.cat(documents)
+    lengths = torch.tensor([0] + [len(d) for d in documents])
+    starts = lengths.cumsum(0)
+    targets = torch.zeros_like(ids)
+    mask = torch.zeros_like(ids)
+    for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist()):
+        targets[begin : end - 1] = ids[begin + 1 : end]
+        mask[begin : end - 1] = (torch.rand(end - begin - 1, generator=generator) < scored).long()
+    return Batch(ids, targets, mask, starts)
+
+
+def random_batch(vocab_size, lengths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return pack([torch.randint(0, vocab_size, (n,), generator=generator) for n in lengths], generator)
+
+
+def logits(model, batch_or_ids):
+    """[T, V] of every document on its own: what packing must not change."""
+    with torch.no_grad():
+        if isinstance(batch_or_ids, Batch):
+            return torch.cat([logits(model, batch_or_ids.ids[span]) for span in batch_or_ids.documents()])
+        return model(batch_or_ids[None], use_cache=False).logits[0].float()
+
+
+def loss(model, batches):
+    """−Σ log p(target) over the scored rows of all batches, divided by their number."""
+    total, count = 0.0, 0
+    for batch in batches:
+        for span in batch.documents():
+            rows = batch.mask[span].bool()
+            logprobs = model(batch.ids[span][None], use_cache=False).logits[0].float().log_softmax(-1)
+            total = total - logprobs[rows].gather(1, batch.targets[span][rows][:, None]).sum()
+            count += int(rows.sum())
+    return total / count
+
+
+def kl(reference, other):
+    """KL(reference ‖ other) of every position."""
+    p, q = reference.double().log_softmax(-1), other.double().log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def relative_error(reference, other):
+    """‖other − reference‖ / ‖reference‖ of every row."""
+    reference, other = reference.double(), other.double()
+    return (other - reference).norm(dim=-1) / reference.norm(dim=-1)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our logits against transformers' own."""
+
+import json
+
+import pytest
+import reference
+import tiny_llama
+import torch
+
+KL_BOUND = 1e-8
+LOGIT_BOUND = 2e-5
+
+
+def assert_equal_in_fp32(expected, actual):
+    assert reference.kl(expected, actual).max() <= KL_BOUND
+    assert reference.relative_error(expected, actual).max() <= LOGIT_BOUND
+    assert torch.equal(expected.argmax(-1), actual.argmax(-1))
+
+
+@pytest.mark.parametrize("variant", tiny_llama.VARIANTS)
+def test_tiny_llama_fp32_equals_transformers(variant, engine, tmp_path):
+    tiny_llama.make(tmp_path / "model", **tiny_llama.VARIANTS[variant])
+    # One document longer than the dynamic variant's positions, and one shorter.
+    batch = reference.random_batch(331, [200, 1, 37, 130])
+    # Fresh models: transformers' dynamic RoPE keeps state from one call to the next.
+    expected = torch.cat(
+        [reference.logits(reference.load(tmp_path / "model"), batch.ids[span]) for span in batch.documents()]
+    )
+    assert_equal_in_fp32(expected, engine.logits(tmp_path / "model", batch))
+
+
+def test_sharded_checkpoint_fp32_equals_transformers(engine, tmp_path):
+    tiny_llama.make(tmp_path / "model", max_shard_size="200KB")
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) > 2
+    batch = reference.random_batch(331, [64, 40])
+    assert_equal_in_fp32(reference.logits(reference.load(tmp_path / "model"), batch), engine.logits(tmp_path / "model", batch))
+
+
+def test_transformers_4_config_fp32_equals_transformers(engine, tmp_path):
+    tiny_llama.make(tmp_path / "model", **tiny_llama.VARIANTS["llama3"])
+    batch = reference.random_batch(331, [150])
+    expected = reference.logits(reference.load(tmp_path / "model"), batch)
+    path = tmp_path / "model/config.json"
+    config = json.loads(path.read_text())
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = rope
+    config["torch_dtype"] = config.pop("dtype")
+    path.write_text(json.dumps(config))
+    assert_equal_in_fp32(expected, engine.logits(tmp_path / "model", batch))
+
+
+def test_smollm2_fp32_equals_transformers(engine, smollm2):
+    batch = reference.random_batch(49152, [256, 90, 1, 128])
+    assert_equal_in_fp32(reference.logits(reference.load(smollm2), batch), engine.logits(smollm2, batch))
+
+
+def assert_as_good_as_transformers_bf16(directory, engine, batch):
+    """Our bf16 is as near to the fp32 truth as transformers' bf16 is."""
+    truth = reference.logits(reference.load(directory), batch)
+    theirs = reference.kl(truth, reference.logits(reference.load(directory, torch.bfloat16), batch))
+    ours = reference.kl(truth, engine.logits(directory, batch, precision="bf16"))
+    assert len(ours) >= 4096
+    assert ours.mean() <= 1.25 * theirs.mean()
+    assert ours.max() <= 3 * theirs.max()
+
+
+def test_tiny_llama_bf16_is_as_near_as_transformers_bf16(engine, tmp_path):
+    tiny_llama.make(tmp_path / "model", dtype=torch.bfloat16)
+    assert_as_good_as_transformers_bf16(tmp_path / "model", engine, reference.random_batch(331, [256] * 16))
+
+
+def test_smollm2_bf16_is_as_near_as_transformers_bf16(engine, smollm2):
+    assert_as_good_as_transformers_bf16(smollm2, engine, reference.random_batch(49152, [512] * 8))

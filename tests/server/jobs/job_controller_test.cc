@@ -1,0 +1,886 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/jobs/job_controller.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <future>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/digest.h"
+#include "common/rpc/status.h"
+#include "tests/common/scratch_directory.h"
+#include "tests/server/jobs/fake_launcher.h"
+#include "tests/server/jobs/valid_spec.h"
+
+namespace temper {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+constexpr char kUuid[] = "123e4567-e89b-42d3-a456-426614174000";
+
+class JobControllerTest : public testing::Test {
+ protected:
+  JobControllerTest() { Boot(); }
+
+  // A server process begins: what is in memory is lost, the disk and the gangs stay.
+  void Boot() {
+    controller.reset();
+    store.reset();
+    auto opened = JobStore::Open(scratch.path() / "data");
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    store = *std::move(opened);
+    JobControllerOptions options;
+    options.runs_dir = "/runs";
+    options.slots = slots;
+    options.max_log_events = max_log_events;
+    controller = std::make_unique<JobController>(*store, launcher, clock, options);
+    const absl::Status recovered = controller->Recover();
+    ASSERT_TRUE(recovered.ok()) << recovered;
+  }
+
+  // Rounds until nothing is left to do.
+  void Settle() {
+    for (int i = 0; i < 4; ++i) controller->Reconcile("127.0.0.1:8470");
+  }
+
+  v1::CreateJobRequest Request(const std::string& id) {
+    v1::CreateJobRequest request;
+    *request.mutable_job()->mutable_spec() = ValidSpec();
+    request.set_job_id(id);
+    return request;
+  }
+
+  void Create(const std::string& id, int priority = 0) {
+    v1::CreateJobRequest request = Request(id);
+    request.mutable_job()->mutable_spec()->set_priority(priority);
+    const auto job = controller->Create(request);
+    ASSERT_TRUE(job.ok()) << job.status();
+    clock.Advance(seconds(1));
+  }
+
+  v1::Job Get(const std::string& id) {
+    const auto job = controller->Get("jobs/" + id);
+    EXPECT_TRUE(job.ok()) << job.status();
+    return job.ok() ? *job : v1::Job();
+  }
+
+  std::string StateOf(const std::string& id) { return StateName(Get(id).state()); }
+
+  v1::Hello Hello(const std::string& id) {
+    v1::Hello hello;
+    hello.set_job("jobs/" + id);
+    hello.set_incarnation("1");
+    for (const GangSpec& launch : launcher.launches) {
+      if (launch.key.job_id != id) continue;
+      hello.set_epoch(launch.key.epoch);
+      hello.set_token(launch.token);
+    }
+    return hello;
+  }
+
+  int64_t Attach(const std::string& id) {
+    const auto attachment = controller->AttachNode(Hello(id), [this](const v1::Stop& stop) { stops.push_back(stop); });
+    EXPECT_TRUE(attachment.ok()) << attachment.status();
+    sequence = 0;
+    return attachment.ok() ? attachment->id : 0;
+  }
+
+  // Creates a job and brings it to RUNNING.
+  int64_t Run(const std::string& id) {
+    Create(id);
+    Settle();
+    return Attach(id);
+  }
+
+  // The rank's next report.
+  v1::RankReport Report() {
+    v1::RankReport report;
+    report.set_sequence(++sequence);
+    return report;
+  }
+  v1::RankReport Step(int64_t step) {
+    v1::RankReport report = Report();
+    report.mutable_step()->set_step(step);
+    report.mutable_step()->set_total_steps(10);
+    return report;
+  }
+  v1::RankReport Log(const std::string& text, v1::LogSeverity severity = v1::LOG_SEVERITY_INFO) {
+    v1::RankReport report = Report();
+    report.mutable_log()->set_text(text);
+    report.mutable_log()->set_severity(severity);
+    return report;
+  }
+  v1::RankReport Export() {
+    v1::RankReport report = Report();
+    report.mutable_export_()->set_uri("file:///out/a/export-e0001");
+    return report;
+  }
+  v1::RankReport End(v1::FailureCause cause = v1::FAILURE_CAUSE_UNSPECIFIED, const std::string& message = "") {
+    v1::RankReport report = Report();
+    report.mutable_end()->set_cause(cause);
+    report.mutable_end()->set_message(message);
+    return report;
+  }
+
+  void Send(int64_t attachment, const std::vector<v1::RankReport>& reports) {
+    const auto acks = controller->HandleReports(attachment, reports);
+    ASSERT_TRUE(acks.ok()) << acks.status();
+    ASSERT_THAT(*acks, SizeIs(1));
+    EXPECT_EQ(acks->front().sequence(), reports.back().sequence());
+  }
+
+  std::vector<v1::JobEvent> Events(const std::string& id) {
+    const auto page = controller->Events("jobs/" + id, 0, 100'000);
+    EXPECT_TRUE(page.ok()) << page.status();
+    return page.ok() ? page->events : std::vector<v1::JobEvent>();
+  }
+
+  // The states that the job went through, as its events tell.
+  std::vector<std::string> History(const std::string& id) {
+    std::vector<std::string> states;
+    for (const v1::JobEvent& event : Events(id)) {
+      if (event.has_state()) states.push_back(StateName(event.state().state()));
+    }
+    return states;
+  }
+
+  std::vector<std::string> LogOf(const std::string& id) {
+    std::vector<std::string> lines;
+    for (const v1::JobEvent& event : Events(id)) {
+      if (event.has_log()) lines.push_back(event.log().text());
+    }
+    return lines;
+  }
+
+  ScratchDirectory scratch;
+  FakeClock clock;
+  FakeLauncher launcher;
+  DeviceSlots slots{{"cpu", 2}};
+  int64_t max_log_events = 20'000;
+  std::unique_ptr<JobStore> store;
+  std::unique_ptr<JobController> controller;
+  int64_t sequence = 0;
+  std::vector<v1::Stop> stops;
+};
+
+// --- a job's life ---
+
+TEST_F(JobControllerTest, Job_FromCreateToExport_Succeeds) {
+  const int64_t node = Run("a");
+  ASSERT_THAT(launcher.launches, SizeIs(1));
+  EXPECT_EQ(launcher.launches[0].server_address, "127.0.0.1:8470");
+  EXPECT_EQ(launcher.launches[0].run_dir, "/runs/a/e1");
+  EXPECT_EQ(StateOf("a"), "RUNNING");
+
+  v1::RankReport phase = Report();
+  phase.mutable_phase()->set_phase(v1::PHASE_TRAINING);
+  phase.mutable_phase()->set_total_steps(10);
+  Send(node, {phase, Step(1), Log("hello"), Step(2)});
+  EXPECT_EQ(Get("a").phase(), v1::PHASE_TRAINING);
+  EXPECT_EQ(Get("a").latest_step().step(), 2);
+  EXPECT_EQ(Get("a").total_steps(), 10);
+
+  Send(node, {Export(), End()});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "STOPPING") << "its processes still exist";
+  EXPECT_THAT(launcher.stops, IsEmpty()) << "it goes by itself";
+  launcher.Exit({"a", 1});
+  Settle();
+  const v1::Job job = Get("a");
+  EXPECT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job.export_uri(), "file:///out/a/export-e0001");
+  EXPECT_TRUE(job.has_start_time() && job.has_end_time() && job.has_create_time());
+  EXPECT_EQ(job.phase(), v1::PHASE_UNSPECIFIED);
+  EXPECT_THAT(History("a"), ElementsAre("QUEUED", "STARTING", "RUNNING", "STOPPING", "SUCCEEDED"));
+
+  const std::vector<v1::JobEvent> events = Events("a");
+  for (size_t i = 0; i < events.size(); ++i) EXPECT_EQ(events[i].sequence(), static_cast<int64_t>(i) + 1);
+  EXPECT_EQ(job.last_sequence(), static_cast<int64_t>(events.size()));
+}
+
+TEST_F(JobControllerTest, UserError_IsFinal) {
+  const int64_t node = Run("a");
+  Send(node, {End(v1::FAILURE_CAUSE_USER_INPUT, "no config.json in /models/tiny")});
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "FAILED");
+  EXPECT_EQ(Get("a").cause(), v1::FAILURE_CAUSE_USER_INPUT);
+  EXPECT_EQ(Get("a").reason(), "no config.json in /models/tiny");
+  EXPECT_THAT(launcher.launches, SizeIs(1));
+}
+
+TEST_F(JobControllerTest, LostRank_IsRestartedAfterABackOffAndGivenUpInTheEnd) {
+  Create("a");
+  for (int epoch = 1; epoch <= 4; ++epoch) {
+    Settle();
+    ASSERT_THAT(launcher.launches, SizeIs(epoch));
+    Attach("a");
+    launcher.Exit({"a", epoch});
+    Settle();
+    if (epoch == 4) break;
+    EXPECT_EQ(StateOf("a"), "QUEUED");
+    EXPECT_EQ(Get("a").restarts(), epoch);
+    EXPECT_THAT(Get("a").reason(), HasSubstr("RANK_LOST: exit status 9; waiting until "));
+    clock.Advance(seconds(5 << (epoch - 1)) - milliseconds(1));
+    Settle();
+    EXPECT_THAT(launcher.launches, SizeIs(epoch)) << "too early";
+    clock.Advance(milliseconds(1));
+  }
+  EXPECT_EQ(StateOf("a"), "FAILED");
+  EXPECT_EQ(Get("a").cause(), v1::FAILURE_CAUSE_RANK_LOST);
+  EXPECT_EQ(Get("a").epoch(), 4);
+}
+
+TEST_F(JobControllerTest, RestartedGang_ReportsAfresh) {
+  int64_t node = Run("a");
+  Send(node, {Step(1), Step(2)});
+  launcher.Exit({"a", 1});
+  Settle();
+  clock.Advance(seconds(5));
+  Settle();
+  EXPECT_FALSE(Get("a").has_latest_step());
+  node = Attach("a");
+  Send(node, {Step(1)});
+  EXPECT_EQ(Get("a").latest_step().step(), 1);
+}
+
+TEST_F(JobControllerTest, LaunchError_IsRetriedAndItsTextIsTold) {
+  launcher.launch_error = absl::NotFoundError("can't start /bin/temper-worker: No such file or directory");
+  Create("a");
+  Settle();
+  EXPECT_EQ(StateOf("a"), "QUEUED");
+  EXPECT_THAT(Get("a").reason(), HasSubstr("restart 1 of 3 after LAUNCH: can't start /bin/temper-worker"));
+  launcher.launch_error = absl::OkStatus();
+  clock.Advance(seconds(5));
+  Settle();
+  Attach("a");
+  EXPECT_EQ(StateOf("a"), "RUNNING");
+}
+
+TEST_F(JobControllerTest, ExplanationOfTheLauncher_CountsWhenTheRankSaidNothing) {
+  Run("a");
+  launcher.Exit({"a", 1}, FailureCause::kUserInput, "data file is empty");
+  Settle();
+  EXPECT_EQ(StateOf("a"), "FAILED");
+  EXPECT_EQ(Get("a").reason(), "data file is empty");
+}
+
+TEST_F(JobControllerTest, SigtermFromOutside_IsFree) {
+  const int64_t node = Run("a");
+  v1::RankReport end = End();
+  end.mutable_end()->set_stopped(true);
+  Send(node, {end});
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_EQ(Get("a").restarts(), 0);
+  EXPECT_THAT(launcher.launches, SizeIs(2)) << "at once";
+}
+
+// --- limits ---
+
+TEST_F(JobControllerTest, GangThatNeverAttaches_IsStoppedAndRetried) {
+  Create("a");
+  Settle();
+  clock.Advance(seconds(121));
+  Settle();
+  EXPECT_EQ(StateOf("a"), "STOPPING");
+  EXPECT_THAT(launcher.stops, ElementsAre(GangKey{"a", 1}));
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_THAT(Get("a").reason(), HasSubstr("LAUNCH: the gang did not report within 120 s"));
+}
+
+TEST_F(JobControllerTest, SilentNode_IsAHang) {
+  const int64_t node = Run("a");
+  clock.Advance(seconds(119));
+  controller->Heartbeat(node);
+  clock.Advance(seconds(119));
+  Settle();
+  EXPECT_EQ(StateOf("a"), "RUNNING");
+  clock.Advance(seconds(2));
+  Settle();
+  EXPECT_EQ(StateOf("a"), "STOPPING");
+  EXPECT_THAT(stops, SizeIs(1));
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_THAT(Get("a").reason(), HasSubstr("HANG: no word from the gang for 120 s"));
+}
+
+TEST_F(JobControllerTest, EndedGangThatDoesNotExit_IsStopped) {
+  const int64_t node = Run("a");
+  Send(node, {Export(), End()});
+  clock.Advance(seconds(16));
+  Settle();
+  EXPECT_THAT(launcher.stops, ElementsAre(GangKey{"a", 1}));
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "SUCCEEDED");
+}
+
+TEST_F(JobControllerTest, WallClockSetBack_FiresNoLimit) {
+  Run("a");
+  clock.SetWall(clock.Wall() - std::chrono::hours(24));
+  Settle();
+  EXPECT_EQ(StateOf("a"), "RUNNING");
+}
+
+// --- the queue ---
+
+TEST_F(JobControllerTest, Slots_AreNeverOverbooked) {
+  for (const char* id : {"a", "b", "c"}) Create(id);
+  Settle();
+  EXPECT_THAT(launcher.running, ElementsAre(GangKey{"a", 1}, GangKey{"b", 1}));
+  EXPECT_EQ(Get("c").reason(), "waiting for 1 cpu slot: 2 of 2 in use by jobs/a, jobs/b");
+  EXPECT_THAT(LogOf("c"), ElementsAre("waiting for 1 cpu slot: 2 of 2 in use by jobs/a, jobs/b"));
+  ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+  Settle();
+  EXPECT_THAT(launcher.launches, SizeIs(2)) << "the slot is free only when the processes are gone";
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_THAT(launcher.running, ElementsAre(GangKey{"b", 1}, GangKey{"c", 1}));
+}
+
+TEST_F(JobControllerTest, HigherPriority_StartsFirst) {
+  slots = {{"cpu", 1}};
+  Boot();
+  Create("a");
+  Settle();
+  Create("low", -1);
+  Create("high", 5);
+  launcher.Exit({"a", 1}, FailureCause::kUserInput, "no");
+  Settle();
+  EXPECT_EQ(StateOf("high"), "STARTING");
+  EXPECT_EQ(StateOf("low"), "QUEUED");
+}
+
+// --- create ---
+
+TEST_F(JobControllerTest, Create_FillsInDefaultsAndQueues) {
+  const auto job = controller->Create(Request("my-job"));
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->name(), "jobs/my-job");
+  EXPECT_EQ(job->state(), v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(job->target(), v1::JOB_TARGET_RUN);
+  EXPECT_EQ(job->spec().training().tokens_per_step(), 4096);
+  EXPECT_EQ(job->last_sequence(), 1);
+}
+
+TEST_F(JobControllerTest, Create_WithoutId_ChoosesOneFromTheName) {
+  v1::CreateJobRequest request = Request("");
+  request.mutable_job()->mutable_spec()->set_display_name("SmolLM2 135M (très bon)");
+  const auto job = controller->Create(request);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_THAT(job->name(), testing::MatchesRegex("jobs/smollm2-135m-tr-s-bon-[2-9a-z]{6}"));
+  EXPECT_NE(controller->Create(request)->name(), job->name());
+}
+
+TEST_F(JobControllerTest, Create_ValidateOnly_CreatesNothing) {
+  v1::CreateJobRequest request = Request("a");
+  request.set_validate_only(true);
+  const auto job = controller->Create(request);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->spec().training().tokens_per_step(), 4096);
+  EXPECT_EQ(controller->Get("jobs/a").status().code(), absl::StatusCode::kNotFound);
+  request.mutable_job()->mutable_spec()->clear_output();
+  EXPECT_EQ(controller->Create(request).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(JobControllerTest, Create_BadRequests_NameTheField) {
+  const auto field_of = [this](const v1::CreateJobRequest& request) {
+    const auto job = controller->Create(request);
+    EXPECT_EQ(job.status().code(), absl::StatusCode::kInvalidArgument);
+    const auto violations = FieldViolationsOf(job.status());
+    return violations.empty() ? "" : violations.front().field;
+  };
+  EXPECT_EQ(field_of({}), "job.spec");
+  for (const std::string& id : {std::string("Upper"), std::string("-a"), std::string("a-"), std::string("a/b"),
+                                std::string("a.b"), std::string(64, 'a'), std::string("ä")}) {
+    EXPECT_EQ(field_of(Request(id)), "job_id") << id;
+  }
+  v1::CreateJobRequest request = Request("a");
+  request.set_request_id("not a uuid");
+  EXPECT_EQ(field_of(request), "request_id");
+}
+
+TEST_F(JobControllerTest, Create_IdTaken_AlreadyExists) {
+  Create("a");
+  const auto again = controller->Create(Request("a"));
+  EXPECT_EQ(again.status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(ReasonOf(again.status()), "JOB_EXISTS");
+}
+
+TEST_F(JobControllerTest, Create_SameRequestId_SameJobOnce) {
+  v1::CreateJobRequest request = Request("");
+  request.set_request_id(kUuid);
+  const auto first = controller->Create(request);
+  ASSERT_TRUE(first.ok()) << first.status();
+  Settle();
+  const auto second = controller->Create(request);
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->name(), first->name());
+  EXPECT_EQ(second->state(), v1::JOB_STATE_STARTING) << "as it is now";
+  Boot();
+  EXPECT_EQ(controller->Create(request)->name(), first->name()) << "remembered by the next server";
+  EXPECT_THAT(launcher.launches, SizeIs(1));
+}
+
+TEST_F(JobControllerTest, Create_SameRequestIdOtherBody_AlreadyExists) {
+  v1::CreateJobRequest request = Request("");
+  request.set_request_id(kUuid);
+  const auto first = controller->Create(request);
+  ASSERT_TRUE(first.ok()) << first.status();
+  request.mutable_job()->mutable_spec()->set_priority(1);
+  const auto other = controller->Create(request);
+  EXPECT_EQ(other.status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(ReasonOf(other.status()), "REQUEST_ID_REUSED");
+  EXPECT_EQ(ReasonMetadataOf(other.status())["job"], first->name());
+}
+
+// --- get, list, cancel ---
+
+TEST_F(JobControllerTest, Get_UnknownOrNoName_SaysSo) {
+  EXPECT_EQ(controller->Get("jobs/none").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ReasonOf(controller->Get("jobs/none").status()), "JOB_NOT_FOUND");
+  for (const char* name : {"", "jobs/", "none", "jobs/../x", "tasks/a", "jobs/A"}) {
+    EXPECT_EQ(controller->Get(name).status().code(), absl::StatusCode::kInvalidArgument) << name;
+  }
+}
+
+TEST_F(JobControllerTest, List_Pages_HoldEveryJobOnceNewestFirst) {
+  for (const char* id : {"a", "b", "c", "d", "e"}) Create(id);
+  std::vector<std::string> names;
+  v1::ListJobsRequest request;
+  request.set_page_size(2);
+  do {
+    const auto response = controller->List(request);
+    ASSERT_TRUE(response.ok()) << response.status();
+    for (const v1::Job& job : response->jobs()) names.push_back(job.name());
+    // A job that comes while one pages does not disturb.
+    if (names.size() == 2) Create("late");
+    request.set_page_token(response->next_page_token());
+  } while (!request.page_token().empty());
+  EXPECT_THAT(names, ElementsAre("jobs/e", "jobs/d", "jobs/c", "jobs/b", "jobs/a"));
+}
+
+TEST_F(JobControllerTest, List_States_AreAFilter) {
+  for (const char* id : {"a", "b", "c"}) Create(id);
+  Settle();
+  v1::ListJobsRequest request;
+  request.add_states(v1::JOB_STATE_QUEUED);
+  const auto response = controller->List(request);
+  ASSERT_TRUE(response.ok()) << response.status();
+  ASSERT_EQ(response->jobs_size(), 1);
+  EXPECT_EQ(response->jobs(0).name(), "jobs/c");
+  EXPECT_THAT(response->jobs(0).reason(), HasSubstr("waiting for 1 cpu slot"));
+}
+
+TEST_F(JobControllerTest, List_BadRequests_NameTheField) {
+  Create("a");
+  Create("b");
+  v1::ListJobsRequest request;
+  request.set_page_size(1001);
+  EXPECT_EQ(FieldViolationsOf(controller->List(request).status()).at(0).field, "page_size");
+  request.set_page_size(-1);
+  EXPECT_EQ(FieldViolationsOf(controller->List(request).status()).at(0).field, "page_size");
+  request.set_page_size(1);
+  request.set_page_token("nonsense");
+  EXPECT_EQ(FieldViolationsOf(controller->List(request).status()).at(0).field, "page_token");
+  request.clear_page_token();
+  request.set_page_token(controller->List(request)->next_page_token());
+  EXPECT_TRUE(controller->List(request).ok());
+  request.add_states(v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(FieldViolationsOf(controller->List(request).status()).at(0).field, "page_token") << "another filter";
+  request.clear_page_token();
+  request.add_states(static_cast<v1::JobState>(99));
+  EXPECT_EQ(FieldViolationsOf(controller->List(request).status()).at(0).field, "states[1]");
+}
+
+TEST_F(JobControllerTest, Cancel_QueuedJob_EndsAtOnce) {
+  Create("a");
+  const auto job = controller->Cancel("jobs/a");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->state(), v1::JOB_STATE_CANCELLED);
+  Settle();
+  EXPECT_THAT(launcher.launches, IsEmpty());
+  EXPECT_EQ(controller->Cancel("jobs/a")->state(), v1::JOB_STATE_CANCELLED) << "again";
+}
+
+TEST_F(JobControllerTest, Cancel_RunningJob_StopsTheGangAndEndsWhenItIsGone) {
+  const int64_t node = Run("a");
+  EXPECT_EQ(controller->Cancel("jobs/a")->state(), v1::JOB_STATE_STOPPING);
+  Settle();
+  EXPECT_THAT(launcher.stops, ElementsAre(GangKey{"a", 1}));
+  ASSERT_THAT(stops, SizeIs(1));
+  EXPECT_EQ(stops[0].reason(), "cancelled on request");
+  // What it still says is kept, but changes nothing.
+  Send(node, {Log("stopping"), End(v1::FAILURE_CAUSE_RANK_LOST, "killed")});
+  EXPECT_EQ(controller->Cancel("jobs/a")->state(), v1::JOB_STATE_STOPPING);
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "CANCELLED");
+  EXPECT_THAT(LogOf("a"), ElementsAre("stopping"));
+  EXPECT_THAT(launcher.stops, SizeIs(1));
+}
+
+TEST_F(JobControllerTest, Cancel_WhileBeingLaunched_StopsWhatWasLaunched) {
+  Create("a");
+  launcher.during_launch = [this] { EXPECT_EQ(controller->Cancel("jobs/a")->state(), v1::JOB_STATE_STOPPING); };
+  Settle();
+  EXPECT_THAT(launcher.stops, ElementsAre(GangKey{"a", 1}));
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "CANCELLED");
+}
+
+TEST_F(JobControllerTest, Cancel_EndedJob_IsRefused) {
+  Run("a");
+  launcher.Exit({"a", 1}, FailureCause::kUserInput, "no");
+  Settle();
+  const auto job = controller->Cancel("jobs/a");
+  EXPECT_EQ(job.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonMetadataOf(job.status())["state"], "FAILED");
+  EXPECT_EQ(controller->Cancel("jobs/none").status().code(), absl::StatusCode::kNotFound);
+}
+
+// --- events ---
+
+TEST_F(JobControllerTest, Events_InPages_MissAndRepeatNothing) {
+  const int64_t node = Run("a");
+  for (int i = 1; i <= 20; ++i) Send(node, {Step(i)});
+  Send(node, {End(v1::FAILURE_CAUSE_NUMERICS, "loss is nan")});
+  launcher.Exit({"a", 1});
+  Settle();
+  int64_t after = 0;
+  bool complete = false;
+  while (!complete) {
+    const auto page = controller->Events("jobs/a", after, 7);
+    ASSERT_TRUE(page.ok()) << page.status();
+    ASSERT_FALSE(page->events.empty());
+    for (const v1::JobEvent& event : page->events) EXPECT_EQ(event.sequence(), ++after);
+    complete = page->complete;
+  }
+  EXPECT_EQ(after, Get("a").last_sequence());
+  EXPECT_TRUE(controller->Events("jobs/a", after, 7)->complete) << "for one who has them all";
+  EXPECT_EQ(controller->Events("jobs/a", after + 1, 7).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(controller->Events("jobs/a", -1, 7).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(controller->Events("jobs/none", 0, 7).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(JobControllerTest, WaitForEvents_NewEvent_WakesTheWaiter) {
+  const int64_t node = Run("a");
+  const int64_t last = Get("a").last_sequence();
+  EXPECT_FALSE(*controller->WaitForEvents("jobs/a", last, milliseconds(1)));
+  EXPECT_TRUE(*controller->WaitForEvents("jobs/a", last - 1, milliseconds(0)));
+  auto waiter = std::async(std::launch::async,
+                           [&] { return *controller->WaitForEvents("jobs/a", last, std::chrono::minutes(5)); });
+  Send(node, {Step(1)});
+  EXPECT_TRUE(waiter.get());
+}
+
+TEST_F(JobControllerTest, WaitForEvents_EndedOrShutDown_ReturnsAtOnce) {
+  Create("a");
+  ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+  EXPECT_TRUE(*controller->WaitForEvents("jobs/a", 99, std::chrono::minutes(5)));
+  EXPECT_EQ(controller->WaitForEvents("jobs/x", 0, milliseconds(0)).status().code(), absl::StatusCode::kNotFound);
+  Create("b");
+  auto waiter = std::async(std::launch::async, [&] {
+    return controller->WaitForEvents("jobs/b", 99, std::chrono::minutes(5)).status().code();
+  });
+  controller->Shutdown(milliseconds(1));
+  EXPECT_EQ(waiter.get(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(JobControllerTest, Listeners_HearEveryEventOnceItIsKept) {
+  std::vector<int64_t> heard;
+  controller->AddListener([&](const v1::Job& job, const v1::JobEvent& event) {
+    heard.push_back(event.sequence());
+    EXPECT_GE(job.last_sequence(), event.sequence());
+    // Readable by others already.
+    EXPECT_EQ(store->Events("a", event.sequence() - 1, 1)->at(0).SerializeAsString(), event.SerializeAsString());
+  });
+  const int64_t node = Run("a");
+  Send(node, {Step(1), Step(2)});
+  EXPECT_THAT(heard, ElementsAre(1, 2, 3, 4, 5));
+}
+
+TEST_F(JobControllerTest, LogLines_AreBoundedAndWhatIsDroppedIsCounted) {
+  max_log_events = 20;
+  Boot();
+  const int64_t node = Run("a");
+  for (int i = 0; i < 50; ++i) Send(node, {Log("line " + std::to_string(i))});
+  Send(node, {Log("bad", v1::LOG_SEVERITY_ERROR), Log("worse", v1::LOG_SEVERITY_ERROR), Step(1)});
+  Send(node, {End(v1::FAILURE_CAUSE_NUMERICS, "nan")});
+  launcher.Exit({"a", 1});
+  Settle();
+  const std::vector<std::string> log = LogOf("a");
+  ASSERT_THAT(log, SizeIs(23));
+  EXPECT_EQ(log[19], "line 19");
+  EXPECT_EQ(log[20], "the log is full (20 lines): further lines are dropped");
+  EXPECT_EQ(log[21], "bad") << "room is kept for what matters";
+  EXPECT_EQ(log[22], "31 log lines were dropped");
+  EXPECT_EQ(Get("a").latest_step().step(), 1) << "steps are no log";
+  EXPECT_TRUE(Events("a").back().has_state()) << "the last event ends the job";
+}
+
+TEST_F(JobControllerTest, LogLine_TooLong_IsCutBetweenCharacters) {
+  const int64_t node = Run("a");
+  std::string text = "x";
+  for (int i = 0; i < 10'000; ++i) text += "ä";
+  Send(node, {Log(text)});
+  EXPECT_EQ(LogOf("a").at(0), text.substr(0, 16383) + "... (3618 bytes cut)");
+}
+
+// --- nodes ---
+
+TEST_F(JobControllerTest, Attach_GetsTheAssignment) {
+  Create("a");
+  Settle();
+  const auto attachment = controller->AttachNode(Hello("a"), nullptr);
+  ASSERT_TRUE(attachment.ok()) << attachment.status();
+  EXPECT_EQ(attachment->assignment.job(), "jobs/a");
+  EXPECT_EQ(attachment->assignment.epoch(), 1);
+  EXPECT_EQ(attachment->assignment.world_size(), 1);
+  EXPECT_EQ(attachment->assignment.spec().training().micro_batch_tokens(), 2048) << "complete";
+}
+
+TEST_F(JobControllerTest, Attach_WrongCredentials_IsRefused) {
+  Run("a");
+  Create("b");
+  Settle();
+  v1::Hello hello = Hello("a");
+  hello.set_token("guess");
+  EXPECT_EQ(controller->AttachNode(hello, nullptr).status().code(), absl::StatusCode::kUnauthenticated);
+  hello.set_token(Hello("b").token());
+  EXPECT_EQ(controller->AttachNode(hello, nullptr).status().code(), absl::StatusCode::kUnauthenticated);
+  hello = Hello("a");
+  hello.set_epoch(2);
+  EXPECT_EQ(controller->AttachNode(hello, nullptr).status().code(), absl::StatusCode::kUnauthenticated);
+  hello = Hello("a");
+  hello.set_job("jobs/none");
+  EXPECT_EQ(controller->AttachNode(hello, nullptr).status().code(), absl::StatusCode::kUnauthenticated);
+  hello = Hello("a");
+  hello.set_node(1);
+  EXPECT_EQ(controller->AttachNode(hello, nullptr).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(JobControllerTest, Attach_SecondIncarnation_IsRefused) {
+  Run("a");
+  v1::Hello hello = Hello("a");
+  hello.set_incarnation("2");
+  const auto attachment = controller->AttachNode(hello, nullptr);
+  EXPECT_EQ(attachment.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(attachment.status()), "INCARNATION_REFUSED");
+}
+
+TEST_F(JobControllerTest, Attach_OldEpoch_IsRefused) {
+  Run("a");
+  const v1::Hello old = Hello("a");
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_EQ(controller->AttachNode(old, nullptr).status().code(), absl::StatusCode::kFailedPrecondition);
+  clock.Advance(seconds(5));
+  Settle();
+  EXPECT_EQ(Get("a").epoch(), 2);
+  const auto attachment = controller->AttachNode(old, nullptr);
+  EXPECT_EQ(attachment.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(attachment.status()), "EPOCH_OVER");
+}
+
+TEST_F(JobControllerTest, Reattach_SameIncarnation_ReplacesTheStream) {
+  const int64_t first = Run("a");
+  const int64_t second = Attach("a");
+  EXPECT_EQ(controller->HandleReports(first, {Step(1)}).status().code(), absl::StatusCode::kFailedPrecondition);
+  sequence = 0;
+  Send(second, {Step(1)});
+  controller->DetachNode(first);
+  Send(second, {Step(2)});
+  EXPECT_THAT(History("a"), ElementsAre("QUEUED", "STARTING", "RUNNING"));
+}
+
+TEST_F(JobControllerTest, Reattach_OfAStoppedJob_IsToldToStop) {
+  const int64_t first = Run("a");
+  controller->DetachNode(first);
+  ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+  Settle();
+  EXPECT_THAT(stops, IsEmpty());
+  Attach("a");
+  EXPECT_THAT(stops, SizeIs(1));
+}
+
+TEST_F(JobControllerTest, Reports_SentAgain_AreKeptOnceAndAcknowledged) {
+  int64_t node = Run("a");
+  const v1::RankReport one = Step(1);
+  const v1::RankReport two = Step(2);
+  Send(node, {one, two});
+  node = Attach("a");
+  Send(node, {one, two});
+  sequence = 2;
+  Send(node, {two, Step(3)});
+  std::vector<int64_t> steps;
+  for (const v1::JobEvent& event : Events("a")) {
+    if (event.has_step()) steps.push_back(event.step().step());
+  }
+  EXPECT_THAT(steps, ElementsAre(1, 2, 3));
+}
+
+TEST_F(JobControllerTest, Reports_OfNodeAndRank_AreNumberedApart) {
+  const int64_t node = Run("a");
+  v1::RankReport of_node = Log("from the node");
+  of_node.set_rank(-1);
+  sequence = 0;
+  const auto acks = controller->HandleReports(node, {of_node, Step(1), Step(2)});
+  ASSERT_TRUE(acks.ok()) << acks.status();
+  ASSERT_THAT(*acks, SizeIs(2));
+  EXPECT_EQ((*acks)[0].rank(), -1);
+  EXPECT_EQ((*acks)[0].sequence(), 1);
+  EXPECT_EQ((*acks)[1].rank(), 0);
+  EXPECT_EQ((*acks)[1].sequence(), 2);
+}
+
+TEST_F(JobControllerTest, Reports_Malformed_AreRefusedAndNothingIsKept) {
+  const int64_t node = Run("a");
+  const int64_t before = Get("a").last_sequence();
+  const v1::RankReport first = Step(1);
+  ++sequence;
+  EXPECT_EQ(controller->HandleReports(node, {first, Step(3)}).status().code(), absl::StatusCode::kInvalidArgument);
+  v1::RankReport stranger = first;
+  stranger.set_rank(5);
+  EXPECT_EQ(controller->HandleReports(node, {first, stranger}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Get("a").last_sequence(), before);
+  Send(node, {first});
+}
+
+TEST_F(JobControllerTest, Token_IsNotInTheStore) {
+  Create("a");
+  Settle();
+  const std::string token = launcher.launches.at(0).token;
+  EXPECT_THAT(token, SizeIs(64));
+  EXPECT_EQ(store->GetEpoch("a", 1)->token_hash, Sha256Hex(token));
+}
+
+// --- restarts of the server ---
+
+TEST_F(JobControllerTest, ServerKilled_RunningGangIsKilledAndItsJobQueuedAgainForFree) {
+  const int64_t node = Run("a");
+  Send(node, {Step(1)});
+  const v1::Hello old = Hello("a");
+  Boot();
+  EXPECT_EQ(StateOf("a"), "STOPPING");
+  EXPECT_EQ(launcher.recovered.at({"a", 1}),
+            std::make_pair(std::filesystem::path("/runs/a/e1"), std::string("handle of a")));
+  Settle();
+  EXPECT_THAT(launcher.kills, ElementsAre(GangKey{"a", 1}));
+  EXPECT_THAT(launcher.launches, SizeIs(1)) << "the old gang still holds its slot";
+  EXPECT_EQ(controller->AttachNode(old, nullptr).status().code(), absl::StatusCode::kFailedPrecondition);
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_THAT(launcher.launches, SizeIs(2));
+  EXPECT_EQ(Get("a").restarts(), 0);
+  EXPECT_EQ(Get("a").epoch(), 2);
+  EXPECT_THAT(History("a"), ElementsAre("QUEUED", "STARTING", "RUNNING", "STOPPING", "QUEUED", "STARTING"));
+}
+
+TEST_F(JobControllerTest, ServerKilled_RecoveredGangs_CountBeforeAnythingIsScheduled) {
+  slots = {{"cpu", 1}};
+  Boot();
+  Run("a");
+  Create("urgent", 100);
+  Boot();
+  Settle();
+  EXPECT_THAT(launcher.launches, SizeIs(1));
+  EXPECT_EQ(Get("urgent").reason(), "waiting for 1 cpu slot: 1 of 1 in use by jobs/a");
+}
+
+TEST_F(JobControllerTest, ServerKilled_WhileLaunching_FindsTheGangWithoutAHandle) {
+  Create("a");
+  launcher.during_launch = [this] {
+    // The server dies here: the epoch is kept, the handle is not.
+    EXPECT_EQ(store->GetEpoch("a", 1)->launcher_handle, "");
+    EXPECT_EQ(store->GetEpoch("a", 1)->run_dir, "/runs/a/e1");
+    EXPECT_EQ(store->Get("a")->life.state, v1::JOB_STATE_STARTING);
+  };
+  Settle();
+  EXPECT_EQ(store->GetEpoch("a", 1)->launcher_handle, "handle of a");
+}
+
+TEST_F(JobControllerTest, ServerKilled_WhileCancelling_CancelsAllTheSame) {
+  Run("a");
+  ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+  Boot();
+  Settle();
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "CANCELLED");
+}
+
+TEST_F(JobControllerTest, ServerKilled_AfterTheEndWasReported_KeepsThatEnd) {
+  int64_t node = Run("good");
+  Send(node, {Export(), End()});
+  node = Run("bad");
+  Send(node, {End(v1::FAILURE_CAUSE_OUT_OF_MEMORY, "out of memory at step 3")});
+  Boot();
+  Settle();
+  launcher.Exit({"good", 1});
+  launcher.Exit({"bad", 1});
+  Settle();
+  EXPECT_EQ(StateOf("good"), "SUCCEEDED");
+  EXPECT_EQ(StateOf("bad"), "FAILED");
+  EXPECT_EQ(Get("bad").reason(), "out of memory at step 3");
+}
+
+TEST_F(JobControllerTest, ServerKilled_WaitingForARetry_StillWaits) {
+  Run("a");
+  launcher.Exit({"a", 1});
+  Settle();
+  Boot();
+  Settle();
+  EXPECT_THAT(launcher.launches, SizeIs(1));
+  clock.Advance(seconds(5));
+  Settle();
+  EXPECT_THAT(launcher.launches, SizeIs(2));
+  EXPECT_EQ(Get("a").restarts(), 1);
+}
+
+TEST_F(JobControllerTest, Shutdown_StopsGangsAndQueuesTheirJobs) {
+  Run("a");
+  std::promise<void> told;
+  launcher.on_stop = [&] { told.set_value(); };
+  auto gone = std::async(std::launch::async, [this] { controller->Shutdown(std::chrono::minutes(5)); });
+  told.get_future().get();
+  launcher.Exit({"a", 1});
+  gone.get();
+  EXPECT_EQ(store->Get("a")->life.state, v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(store->Get("a")->life.restarts, 0);
+  EXPECT_THAT(launcher.launches, SizeIs(1)) << "nothing is started any more";
+  EXPECT_EQ(controller->Create(Request("b")).status().code(), absl::StatusCode::kUnavailable);
+}
+
+// --- with the thread that the server uses ---
+
+TEST_F(JobControllerTest, Thread_ReconcilesWhenSomethingHappens) {
+  std::promise<void> launched;
+  launcher.during_launch = [&] { launched.set_value(); };
+  controller->Start("127.0.0.1:8470");
+  ASSERT_TRUE(controller->Create(Request("a")).ok());
+  ASSERT_EQ(launched.get_future().wait_for(std::chrono::minutes(1)), std::future_status::ready);
+  launcher.Exit({"a", 1}, FailureCause::kUserInput, "no");
+  int64_t seen = 0;
+  while (!controller->Events("jobs/a", seen, 100)->complete) {
+    seen = controller->Events("jobs/a", 0, 100)->events.back().sequence();
+    ASSERT_TRUE(*controller->WaitForEvents("jobs/a", seen, std::chrono::minutes(1)));
+  }
+  EXPECT_EQ(StateOf("a"), "FAILED");
+}
+
+}  // namespace
+}  // namespace temper

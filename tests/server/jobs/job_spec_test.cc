@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/jobs/job_spec.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/text_format.h>
+#include <google/protobuf/util/message_differencer.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "common/rpc/status.h"
+#include "tests/server/jobs/valid_spec.h"
+
+namespace temper {
+namespace {
+
+using google::protobuf::TextFormat;
+
+v1::JobSpec Parsed(const std::string& text) {
+  v1::JobSpec spec;
+  EXPECT_TRUE(TextFormat::ParseFromString(text, &spec)) << text;
+  return spec;
+}
+
+// The valid spec with `text` merged into it.
+v1::JobSpec With(const std::string& text) {
+  v1::JobSpec spec = ValidSpec();
+  spec.MergeFrom(Parsed(text));
+  return spec;
+}
+
+TEST(CompleteJobSpecTest, LeastSpec_GetsEveryDefault) {
+  const auto spec = CompleteJobSpec(ValidSpec());
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const v1::JobSpec expected = Parsed(R"pb(
+    display_name: "tiny"
+    model { uri: "/models/tiny" }
+    data { uri: "file:///data/train.jsonl" overlong: OVERLONG_TRUNCATE }
+    method { sft {} }
+    training {
+      steps: 100
+      tokens_per_step: 4096
+      micro_batch_tokens: 2048
+      learning_rate: 2e-5
+      schedule: SCHEDULE_COSINE
+      warmup_steps: 3
+      adamw { beta1: 0.9 beta2: 0.999 epsilon: 1e-8 }
+      max_grad_norm: 1
+      precision: PRECISION_AUTO
+    }
+    resources { device: DEVICE_CPU }
+    output { uri: "/out" max_shard_size: 5000000000 })pb");
+  std::string difference;
+  google::protobuf::util::MessageDifferencer differencer;
+  differencer.ReportDifferencesToString(&difference);
+  EXPECT_TRUE(differencer.Compare(expected, *spec)) << difference;
+}
+
+TEST(CompleteJobSpecTest, CompleteSpec_IsLeftAsItIs) {
+  const auto once = CompleteJobSpec(With("lora {} training { epochs: 2.5 }"));
+  ASSERT_TRUE(once.ok()) << once.status();
+  const auto twice = CompleteJobSpec(*once);
+  ASSERT_TRUE(twice.ok()) << twice.status();
+  EXPECT_EQ(once->SerializeAsString(), twice->SerializeAsString());
+}
+
+TEST(CompleteJobSpecTest, Lora_HasItsDefaultsAndAnotherLearningRate) {
+  const auto spec = CompleteJobSpec(With("lora { rank: 8 }"));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->lora().alpha(), 16);
+  EXPECT_THAT(spec->lora().targets(), testing::ElementsAre("all-linear"));
+  EXPECT_EQ(spec->training().learning_rate(), 2e-4);
+}
+
+TEST(CompleteJobSpecTest, TokensPerStep_AreWholeMicroBatches) {
+  const auto tokens = [](const std::string& text) {
+    const auto spec = CompleteJobSpec(With("training { " + text + " }"));
+    EXPECT_TRUE(spec.ok()) << spec.status();
+    return std::make_pair(spec->training().tokens_per_step(), spec->training().micro_batch_tokens());
+  };
+  EXPECT_EQ(tokens("tokens_per_step: 1000"), std::make_pair(int64_t{1000}, int64_t{1000}));
+  EXPECT_EQ(tokens("tokens_per_step: 5000"), std::make_pair(int64_t{6144}, int64_t{2048}));
+  EXPECT_EQ(tokens("micro_batch_tokens: 8192"), std::make_pair(int64_t{8192}, int64_t{8192}));
+}
+
+TEST(CompleteJobSpecTest, EpochsAsLength_LeaveWarmupToTheRank) {
+  const auto spec = CompleteJobSpec(With("training { epochs: 0.5 }"));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_FALSE(spec->training().has_warmup_steps());
+}
+
+TEST(CompleteJobSpecTest, DisplayName_ComesFromTheModelInWholeCharacters) {
+  EXPECT_EQ(CompleteJobSpec(With("model { uri: 'file:///m/SmolLM2//' }"))->display_name(), "SmolLM2");
+  EXPECT_EQ(CompleteJobSpec(With("model { uri: '/' }"))->display_name(), "job");
+  std::string name;
+  for (int i = 0; i < 60; ++i) name += "ä";
+  EXPECT_EQ(CompleteJobSpec(With("model { uri: '/m/x" + name + "' }"))->display_name(), "x" + name.substr(0, 98));
+}
+
+struct WrongCase {
+  std::string change;  // text format
+  std::string field;
+  std::string message;  // part of it
+};
+
+TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
+  const std::vector<WrongCase> cases = {
+      {"display_name: '" + std::string(101, 'x') + "'", "spec.display_name", "at most 100 characters, not 101"},
+      {"display_name: 'a\\nb'", "spec.display_name", "control characters"},
+      {"model { uri: 's3://bucket/model' }", "spec.model.uri", "has the scheme s3"},
+      {"model { uri: 'hf://org/model' }", "spec.model.uri", "use file:///path or an absolute path"},
+      {"model { uri: 'models/tiny' }", "spec.model.uri", "relative path"},
+      {"model { uri: 'file://models/tiny' }", "spec.model.uri", "three slashes"},
+      {"model { uri: '/" + std::string(4096, 'x') + "' }", "spec.model.uri", "at most 4096 bytes"},
+      {"model { uri: '/a\\000b' }", "spec.model.uri", "NUL"},
+      {"data { uri: 'train.jsonl' }", "spec.data.uri", "relative path"},
+      {"data { max_sample_tokens: 7 }", "spec.data.max_sample_tokens", "at least 8, not 7"},
+      {"data { max_sample_tokens: -1 }", "spec.data.max_sample_tokens", "at least 8, not -1"},
+      {"lora { rank: -1 }", "spec.lora.rank", "1 to 1024, not -1"},
+      {"lora { rank: 1025 }", "spec.lora.rank", "1 to 1024, not 1025"},
+      {"lora { alpha: -2 }", "spec.lora.alpha", "over 0, not -2"},
+      {"lora { alpha: nan }", "spec.lora.alpha", "over 0, not nan"},
+      {"lora { alpha: inf }", "spec.lora.alpha", "over 0, not inf"},
+      {"lora { targets: 'q_proj' targets: '' }", "spec.lora.targets[1]", "must not be empty"},
+      {"lora { targets: 'q_proj' targets: 'q_proj' }", "spec.lora.targets[1]", "given twice"},
+      {"lora { targets: 'q_proj' targets: 'all-linear' }", "spec.lora.targets", "give it alone"},
+      {"training { steps: 0 }", "spec.training.steps", "1 to 10,000,000, not 0"},
+      {"training { steps: 10000001 }", "spec.training.steps", "1 to 10,000,000"},
+      {"training { epochs: 0 }", "spec.training.epochs", "over 0 and at most 1000, not 0"},
+      {"training { epochs: 1001 }", "spec.training.epochs", "over 0 and at most 1000"},
+      {"training { epochs: nan }", "spec.training.epochs", "not nan"},
+      {"training { tokens_per_step: 7 }", "spec.training.tokens_per_step", "at least 8"},
+      {"training { tokens_per_step: 9223372036854775807 }", "spec.training.tokens_per_step", "at most 2^40"},
+      {"training { micro_batch_tokens: 4 }", "spec.training.micro_batch_tokens", "8 to 1,048,576, not 4"},
+      {"training { micro_batch_tokens: 1048577 }", "spec.training.micro_batch_tokens", "8 to 1,048,576"},
+      {"training { learning_rate: -0.1 }", "spec.training.learning_rate", "over 0 and at most 1, not -0.1"},
+      {"training { learning_rate: 3 }", "spec.training.learning_rate", "over 0 and at most 1, not 3"},
+      {"training { learning_rate: nan }", "spec.training.learning_rate", "not nan"},
+      {"training { schedule: 17 }", "spec.training.schedule", "the value 17, which this server does not know"},
+      {"training { warmup_steps: -1 }", "spec.training.warmup_steps", "at least 0"},
+      {"training { final_learning_rate_ratio: 1.5 }", "spec.training.final_learning_rate_ratio", "0 to 1, not 1.5"},
+      {"training { adamw { beta1: 1 } }", "spec.training.adamw.beta1", "0 to below 1, not 1"},
+      {"training { adamw { beta2: -0.5 } }", "spec.training.adamw.beta2", "0 to below 1"},
+      {"training { adamw { epsilon: 0 } }", "spec.training.adamw.epsilon", "over 0"},
+      {"training { adamw { weight_decay: -1 } }", "spec.training.adamw.weight_decay", "at least 0"},
+      {"training { max_grad_norm: -1 }", "spec.training.max_grad_norm", "at least 0"},
+      {"training { max_grad_norm: inf }", "spec.training.max_grad_norm", "not inf"},
+      {"training { seed: -1 }", "spec.training.seed", "at least 0"},
+      {"training { precision: 9 }", "spec.training.precision", "the value 9"},
+      {"resources { device: 5 }", "spec.resources.device", "the value 5"},
+      {"resources { threads_per_rank: 1025 }", "spec.resources.threads_per_rank", "0 to 1024"},
+      {"output { uri: 'gs://bucket' }", "spec.output.uri", "has the scheme gs"},
+      {"output { max_shard_size: 1000 }", "spec.output.max_shard_size", "at least 1048576"},
+      {"priority: 1001", "spec.priority", "-1000 to 1000, not 1001"},
+      {"priority: -1001", "spec.priority", "-1000 to 1000"},
+  };
+  for (const WrongCase& wrong : cases) {
+    const auto spec = CompleteJobSpec(With(wrong.change));
+    EXPECT_EQ(spec.status().code(), absl::StatusCode::kInvalidArgument) << wrong.change;
+    const auto violations = FieldViolationsOf(spec.status());
+    ASSERT_EQ(violations.size(), 1u) << wrong.change << ": " << spec.status();
+    EXPECT_EQ(violations[0].field, wrong.field) << wrong.change;
+    EXPECT_THAT(violations[0].description, testing::HasSubstr(wrong.message)) << wrong.change;
+  }
+}
+
+TEST(CompleteJobSpecTest, EmptySpec_NamesEveryRequiredField) {
+  const auto spec = CompleteJobSpec({});
+  std::vector<std::string> fields;
+  for (const FieldViolation& violation : FieldViolationsOf(spec.status())) fields.push_back(violation.field);
+  EXPECT_THAT(fields, testing::ElementsAre("spec.model.uri", "spec.data.uri", "spec.training", "spec.output.uri"));
+  EXPECT_THAT(std::string(spec.status().message()),
+              testing::HasSubstr("spec.training: needs steps (optimizer steps) or epochs (passes over the data)"));
+}
+
+TEST(CompleteJobSpecTest, FieldOfANewerClient_IsRefused) {
+  v1::JobSpec spec = ValidSpec();
+  auto& training = *spec.mutable_training();
+  training.GetReflection()->MutableUnknownFields(&training)->AddVarint(999, 1);
+  const auto violations = FieldViolationsOf(CompleteJobSpec(spec).status());
+  ASSERT_EQ(violations.size(), 1u);
+  EXPECT_EQ(violations[0].field, "spec.training");
+  EXPECT_THAT(violations[0].description, testing::HasSubstr("a field of number 999"));
+}
+
+TEST(CompleteJobSpecTest, Limits_AreInclusiveWhereTheySaySo) {
+  for (const char* change :
+       {"training { steps: 10000000 }", "training { epochs: 1000 }", "training { learning_rate: 1 }",
+        "lora { rank: 1024 }", "training { micro_batch_tokens: 1048576 }", "training { micro_batch_tokens: 8 }",
+        "training { tokens_per_step: 8 }", "data { max_sample_tokens: 8 }", "priority: 1000", "priority: -1000",
+        "output { max_shard_size: 1048576 }", "training { max_grad_norm: 0 }", "training { adamw { beta1: 0 } }",
+        "training { final_learning_rate_ratio: 1 }", "resources { threads_per_rank: 1024 }"}) {
+    const auto spec = CompleteJobSpec(With(change));
+    EXPECT_TRUE(spec.ok()) << change << ": " << spec.status();
+  }
+}
+
+}  // namespace
+}  // namespace temper

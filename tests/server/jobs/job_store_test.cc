@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/jobs/job_store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "server/jobs/sqlite.h"
+#include "tests/common/scratch_directory.h"
+
+namespace temper {
+namespace {
+
+using testing::HasSubstr;
+
+JobUpdate NewJob(const std::string& id) {
+  JobUpdate update;
+  update.record.id = id;
+  update.record.job.set_name("jobs/" + id);
+  update.record.job.set_state(v1::JOB_STATE_QUEUED);
+  update.record.job.set_target(v1::JOB_TARGET_RUN);
+  return update;
+}
+
+v1::JobEvent Event(int64_t sequence) {
+  v1::JobEvent event;
+  event.set_sequence(sequence);
+  event.mutable_step()->set_step(sequence);
+  return event;
+}
+
+class JobStoreTest : public testing::Test {
+ protected:
+  JobStoreTest() { Reopen(); }
+  void Reopen() {
+    store.reset();
+    auto opened = JobStore::Open(directory());
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    store = *std::move(opened);
+  }
+  std::filesystem::path directory() { return scratch.path() / "data" / "deep"; }
+  std::string database() { return (directory() / "temper.db").string(); }
+  std::string OpenError() {
+    const auto opened = JobStore::Open(directory());
+    EXPECT_FALSE(opened.ok());
+    return std::string(opened.status().message());
+  }
+
+  ScratchDirectory scratch;
+  std::unique_ptr<JobStore> store;
+};
+
+TEST_F(JobStoreTest, Record_IsReadBackAsItWasWritten) {
+  JobUpdate update = NewJob("a");
+  JobRecord& record = update.record;
+  record.life.state = v1::JOB_STATE_STOPPING;
+  record.life.target = v1::JOB_TARGET_CANCEL;
+  record.life.epoch = 4;
+  record.life.restarts = 2;
+  record.life.export_committed = true;
+  record.life.reason = "why";
+  record.life.retry_at = FakeClock().Wall();
+  record.life.ending = GangEnding{v1::FAILURE_CAUSE_STORAGE, "disk full"};
+  record.job.set_state(v1::JOB_STATE_STOPPING);
+  record.job.set_target(v1::JOB_TARGET_CANCEL);
+  record.job.set_epoch(4);
+  record.job.set_restarts(2);
+  record.job.set_reason("why");
+  record.request_id = "request";
+  record.request_digest = "digest";
+  record.log_events = 7;
+  record.dropped_log_events = 8;
+  update.events = {Event(1), Event(2)};
+  update.positions = {{4, 0, 12}, {4, -1, 3}};
+  EpochRecord epoch;
+  epoch.job_id = "a";
+  epoch.epoch = 4;
+  epoch.launch_time = FakeClock().Wall();
+  epoch.run_dir = "/runs/a/e4";
+  epoch.token_hash = "hash";
+  epoch.launcher_handle = "handle";
+  epoch.incarnation = "1";
+  update.epoch = epoch;
+  ASSERT_TRUE(store->Create(update).ok());
+  Reopen();
+
+  const auto read = store->Get("a");
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->life, record.life);
+  EXPECT_EQ(read->job.SerializeAsString(), record.job.SerializeAsString());
+  EXPECT_EQ(read->request_id, "request");
+  EXPECT_EQ(read->request_digest, "digest");
+  EXPECT_EQ(read->log_events, 7);
+  EXPECT_EQ(read->dropped_log_events, 8);
+  EXPECT_EQ(store->FindByRequestId("request")->id, "a");
+  EXPECT_EQ(*store->LastReport("a", 4, 0), 12);
+  EXPECT_EQ(*store->LastReport("a", 4, -1), 3);
+  EXPECT_EQ(*store->LastReport("a", 5, 0), 0);
+  const auto read_epoch = store->GetEpoch("a", 4);
+  ASSERT_TRUE(read_epoch.ok()) << read_epoch.status();
+  EXPECT_EQ(read_epoch->launch_time, epoch.launch_time);
+  EXPECT_EQ(read_epoch->run_dir, "/runs/a/e4");
+  EXPECT_EQ(read_epoch->token_hash, "hash");
+  EXPECT_EQ(read_epoch->launcher_handle, "handle");
+  EXPECT_EQ(read_epoch->incarnation, "1");
+  EXPECT_EQ(store->Events("a", 1, 10)->at(0).step().step(), 2);
+}
+
+TEST_F(JobStoreTest, Record_WithoutWhatIsOptional_IsReadBackWithoutIt) {
+  ASSERT_TRUE(store->Create(NewJob("a")).ok());
+  ASSERT_TRUE(store->Create(NewJob("b")).ok()) << "two without a request_id";
+  const auto read = store->Get("a");
+  EXPECT_EQ(read->life, JobLife());
+}
+
+TEST_F(JobStoreTest, Update_FailsInTheMiddle_ChangesNothing) {
+  JobUpdate update = NewJob("a");
+  update.events = {Event(1)};
+  ASSERT_TRUE(store->Create(update).ok());
+  update.record.log_events = 5;
+  update.events = {Event(2), Event(1)};  // 1 is there already
+  EXPECT_EQ(store->Update(update).code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(store->Get("a")->log_events, 0);
+  EXPECT_EQ(store->Events("a", 0, 10)->size(), 1u);
+}
+
+TEST_F(JobStoreTest, CreateAndUpdate_WrongJob_AreRefused) {
+  ASSERT_TRUE(store->Create(NewJob("a")).ok());
+  EXPECT_EQ(store->Create(NewJob("a")).code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(store->Update(NewJob("b")).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store->Get("b").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store->GetEpoch("a", 1).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(JobStoreTest, Unfinished_AreThoseThatHaveNotEndedOldestFirst) {
+  for (const char* id : {"c", "b", "a", "z"}) ASSERT_TRUE(store->Create(NewJob(id)).ok());
+  JobUpdate ended = NewJob("b");
+  ended.record.life.state = v1::JOB_STATE_FAILED;
+  ASSERT_TRUE(store->Update(ended).ok());
+  const auto records = store->Unfinished();
+  ASSERT_TRUE(records.ok()) << records.status();
+  std::vector<std::string> ids;
+  for (const JobRecord& record : *records) ids.push_back(record.id);
+  EXPECT_THAT(ids, testing::ElementsAre("c", "a", "z"));
+  EXPECT_THAT(*store->CountByState(),
+              testing::ElementsAre(testing::Pair(v1::JOB_STATE_QUEUED, 3), testing::Pair(v1::JOB_STATE_FAILED, 1)));
+}
+
+TEST_F(JobStoreTest, Open_DirectoryInUse_NamesTheHolder) {
+  EXPECT_THAT(OpenError(), HasSubstr("is in use by another temper-server (pid " + std::to_string(getpid()) + ")"));
+  EXPECT_EQ(JobStore::Open(directory()).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(JobStoreTest, Open_NewDirectory_IsForThisUserAlone) {
+  struct stat info;
+  ASSERT_EQ(stat(directory().c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0700u);
+}
+
+TEST_F(JobStoreTest, Open_DatabaseOfANewerVersion_IsRefusedAndLeftAlone) {
+  ASSERT_TRUE(store->Create(NewJob("a")).ok());
+  store.reset();
+  {
+    auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
+    ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 99").ok());
+  }
+  EXPECT_THAT(OpenError(), HasSubstr("schema version 99, this temper-server knows 1: it was written by a newer"));
+  EXPECT_EQ(JobStore::Open(directory()).status().code(), absl::StatusCode::kFailedPrecondition);
+  {
+    auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
+    ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 1").ok());
+  }
+  Reopen();
+  EXPECT_TRUE(store->Get("a").ok());
+}
+
+TEST_F(JobStoreTest, Open_FileThatIsNoDatabase_IsDataLoss) {
+  store.reset();
+  std::filesystem::remove(database());
+  std::filesystem::remove(database() + "-wal");
+  std::filesystem::remove(database() + "-shm");
+  std::ofstream(database()) << std::string(4096, 'x');
+  EXPECT_EQ(JobStore::Open(directory()).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(OpenError(), HasSubstr(database()));
+}
+
+TEST_F(JobStoreTest, Open_DirectoryCannotBeMade_NamesIt) {
+  std::ofstream(scratch.path() / "file") << "x";
+  const auto opened = JobStore::Open(scratch.path() / "file" / "data");
+  EXPECT_THAT(std::string(opened.status().message()), HasSubstr("can't use the data directory: "));
+}
+
+// A full disk, played by a limit of the database's size.
+TEST_F(JobStoreTest, Write_DiskFull_IsUnavailableAndNothingIsLost) {
+  ASSERT_TRUE(store->Create(NewJob("a")).ok());
+  store.reset();
+  // The limit holds for a connection, so one of our own stands for the store's.
+  auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
+  ASSERT_TRUE((*connection)->Execute("PRAGMA max_page_count = 1").ok());
+  const absl::Status status = (*connection)->Execute("CREATE TABLE big AS SELECT randomblob(1000000) AS x");
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("database or disk is full"));
+  connection->reset();
+  Reopen();
+  EXPECT_TRUE(store->Get("a").ok());
+}
+
+// What a process was told to be kept is there after kill -9.
+TEST_F(JobStoreTest, KillNine_LosesNothingThatWasConfirmed) {
+  store.reset();
+  int confirmations[2];
+  ASSERT_EQ(pipe(confirmations), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    auto opened = JobStore::Open(directory());
+    JobUpdate update = NewJob("a");
+    if (!opened.ok() || !(*opened)->Create(update).ok()) _exit(1);
+    for (int64_t i = 1;; ++i) {
+      update.events = {Event(i)};
+      update.record.job.set_last_sequence(i);
+      if (!(*opened)->Update(update).ok() || write(confirmations[1], &i, sizeof(i)) != sizeof(i)) _exit(1);
+    }
+  }
+  close(confirmations[1]);
+  int64_t confirmed = 0;
+  while (confirmed < 50) ASSERT_EQ(read(confirmations[0], &confirmed, sizeof(confirmed)), sizeof(confirmed));
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  while (read(confirmations[0], &confirmed, sizeof(confirmed)) == sizeof(confirmed)) {
+  }
+  close(confirmations[0]);
+  Reopen();
+  const auto events = store->Events("a", 0, 1'000'000);
+  ASSERT_TRUE(events.ok()) << events.status();
+  EXPECT_GE(static_cast<int64_t>(events->size()), confirmed);
+  EXPECT_EQ(store->Get("a")->job.last_sequence(), events->back().sequence());
+}
+
+}  // namespace
+}  // namespace temper

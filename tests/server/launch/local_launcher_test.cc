@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/launch/local_launcher.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <thread>
+
+#include "nlohmann/json.hpp"
+#include "tests/common/scratch_directory.h"
+#include "tests/server/launch/launcher_conformance.h"
+
+namespace temper {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string ReadFile(const fs::path& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+// Another process has to do something; all we can see is its result.
+void Await(const std::function<bool()>& condition) {
+  for (int i = 0; i < 6000 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  ASSERT_TRUE(condition());
+}
+
+// Workers are shell scripts. Each writes RUN_DIR/running when it does what it is for.
+class LocalHarness final : public LauncherHarness {
+ public:
+  ~LocalHarness() override {
+    // A failed test must not leave processes behind.
+    for (const ProcessInfo& process : AllProcesses()) {
+      if (BelongsHere(process.pid)) kill(process.pid, SIGKILL);
+    }
+  }
+
+  std::unique_ptr<Launcher> NewLauncher(WorkerBehaviour behaviour) override {
+    const std::map<WorkerBehaviour, std::string> scripts = {
+        {WorkerBehaviour::kRunUntilStopped, "trap 'exit 3' TERM\n" + kRunning + "sleep 1000 & wait\n"},
+        {WorkerBehaviour::kIgnoreStop, "trap '' TERM\n" + kRunning + "sleep 1000\n"},
+        {WorkerBehaviour::kExitAtOnce, "echo 'cannot open the device' >&2\nexit 7\n"},
+        {WorkerBehaviour::kLeaveRecord,
+         "echo '{\"exit_status\": 1, \"cause\": \"STORAGE\", \"message\": \"disk full\"}' > $TEMPER_RUN_DIR/exit.json\n"
+         "exit 1\n"},
+        {WorkerBehaviour::kLeaveDescendant,
+         "(trap '' TERM; sleep 1000) &\n(trap '' TERM; exec setsid sleep 1000) &\n" + kRunning + "exit 0\n"},
+    };
+    return WithScript(scripts.at(behaviour));
+  }
+
+  std::unique_ptr<LocalLauncher> WithScript(const std::string& script) {
+    const fs::path binary = scratch_.path() / ("worker" + std::to_string(++scripts_));
+    std::ofstream(binary) << "#!/bin/bash\n" << script;
+    chmod(binary.c_str(), 0755);
+    return WithBinary(binary);
+  }
+
+  std::unique_ptr<LocalLauncher> WithBinary(const fs::path& binary) {
+    LocalLauncherOptions options;
+    options.worker_binary = binary;
+    options.stop_grace = std::chrono::milliseconds(200);
+    return std::make_unique<LocalLauncher>(options);
+  }
+
+  std::unique_ptr<Launcher> NewBrokenLauncher() override { return WithBinary(scratch_.path() / "no-such-worker"); }
+
+  fs::path RunDir(const GangKey& key) override {
+    return scratch_.path() / "runs" / key.job_id / ("e" + std::to_string(key.epoch));
+  }
+
+  bool IsRunning(const GangKey& key) override {
+    const std::string mark = "TEMPER_RUN_DIR=" + RunDir(key).string();
+    for (const ProcessInfo& process : AllProcesses()) {
+      if (!process.zombie && HasEnvironmentEntry(process.pid, mark)) return true;
+    }
+    return false;
+  }
+
+  void AwaitRunning(const GangKey& key) override {
+    Await([&] { return fs::exists(RunDir(key) / "running"); });
+  }
+
+ private:
+  bool BelongsHere(pid_t pid) {
+    return ReadFile("/proc/" + std::to_string(pid) + "/environ").find("TEMPER_RUN_DIR=" + scratch_.path().string()) !=
+           std::string::npos;
+  }
+
+  const std::string kRunning = "touch $TEMPER_RUN_DIR/running\n";
+  ScratchDirectory scratch_;
+  int scripts_ = 0;
+};
+
+INSTANTIATE_TEST_SUITE_P(Local, LauncherConformance,
+                         testing::Values(LauncherHarnessFactory([] { return std::make_unique<LocalHarness>(); })));
+
+class LocalLauncherTest : public testing::Test {
+ protected:
+  // Runs a worker to its end.
+  GangExit RunScript(const std::string& script) {
+    const auto launcher = harness.WithScript(script);
+    launcher->OnExit(exits.Callback());
+    const auto handle = launcher->Launch(Spec());
+    EXPECT_TRUE(handle.ok()) << handle.status();
+    return exits.Next();
+  }
+  GangSpec Spec() {
+    GangSpec spec;
+    spec.key = {"my-job", 3};
+    spec.server_address = "127.0.0.1:8470";
+    spec.token = "secret";
+    spec.run_dir = harness.RunDir(spec.key);
+    return spec;
+  }
+  fs::path run_dir() { return Spec().run_dir; }
+
+  LocalHarness harness;
+  ExitLog exits;
+};
+
+TEST_F(LocalLauncherTest, Worker_Started_HasItsArgumentsAndTheTokenInTheEnvironmentOnly) {
+  setenv("TEMPER_TOKEN", "of-a-client", 1);
+  RunScript("echo \"$@\"\necho token=$TEMPER_WORKER_TOKEN client=$TEMPER_TOKEN\n");
+  unsetenv("TEMPER_TOKEN");
+  EXPECT_EQ(ReadFile(run_dir() / "worker.log"),
+            "--server 127.0.0.1:8470 --job jobs/my-job --epoch 3 --node 0 --run-dir " + run_dir().string() +
+                "\ntoken=secret client=\n");
+}
+
+TEST_F(LocalLauncherTest, Worker_Started_InheritsNoDescriptorSignalOrSession) {
+  // As another library in the server might leave them.
+  const int leaked = open("/dev/null", O_RDONLY);
+  ASSERT_GE(leaked, 3);
+  signal(SIGUSR1, SIG_IGN);
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTERM);
+  sigset_t before;
+  pthread_sigmask(SIG_BLOCK, &blocked, &before);
+  RunScript(
+      "ls /proc/self/fd\ngrep SigBlk /proc/self/status\n"
+      // Without 32 and 33, which belong to the C library.
+      "echo ignored $((0x$(grep SigIgn /proc/self/status | cut -f2) & ~0x180000000))\n"
+      "[ $(cut -d' ' -f6 /proc/$$/stat) = $$ ] && echo leader\n");
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  signal(SIGUSR1, SIG_DFL);
+  close(leaked);
+  // 3 is the directory that ls reads.
+  EXPECT_EQ(ReadFile(run_dir() / "worker.log"), "0\n1\n2\n3\nSigBlk:\t0000000000000000\nignored 0\nleader\n");
+}
+
+TEST_F(LocalLauncherTest, Exit_WithoutRecord_TellsStatusAndLastWords) {
+  const GangExit exit = RunScript("echo 'cannot open the device' >&2\nexit 7\n");
+  EXPECT_EQ(exit.message,
+            "temper-worker exited with status 7 without having reported an end: cannot open the device (its output is "
+            "in " +
+                (run_dir() / "worker.log").string() + ")");
+}
+
+TEST_F(LocalLauncherTest, Exit_BySignal_TellsTheSignal) {
+  EXPECT_THAT(RunScript("kill -SEGV $$\n").message,
+              testing::StartsWith("temper-worker was killed by signal 11 (Segmentation fault)"));
+}
+
+TEST_F(LocalLauncherTest, Exit_HalfARecordAndBytesThatAreNoText_IsRankLostInPlainText) {
+  const GangExit exit =
+      RunScript("echo -n '{\"cause\": \"STOR' > $TEMPER_RUN_DIR/exit.json\nprintf 'a\\xff\\n'\nexit 1\n");
+  EXPECT_EQ(exit.cause, FailureCause::kRankLost);
+  EXPECT_THAT(exit.message, testing::HasSubstr("status 1 without having reported an end: a\\xff ("));
+}
+
+TEST_F(LocalLauncherTest, Exit_RecordWithoutCause_IsRankLostWithItsMessage) {
+  const GangExit exit = RunScript(
+      "echo '{\"exit_status\": 4, \"cause\": \"\", \"message\": \"refused\"}' > $TEMPER_RUN_DIR/exit.json\nexit 4\n");
+  EXPECT_EQ(exit.cause, FailureCause::kRankLost);
+  EXPECT_THAT(exit.message, testing::HasSubstr("exited with status 4 without having reported an end: refused"));
+}
+
+TEST_F(LocalLauncherTest, Exit_Child_IsWaitedFor) {
+  RunScript("exit 0\n");
+  EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "a zombie was left";
+}
+
+TEST_F(LocalLauncherTest, Launch_BinaryMissing_NamesIt) {
+  const auto launcher = harness.WithBinary("/nowhere/temper-worker");
+  const auto handle = launcher->Launch(Spec());
+  EXPECT_EQ(handle.status().message(), "can't start /nowhere/temper-worker: No such file or directory");
+}
+
+TEST_F(LocalLauncherTest, Launch_RunDirCannotBeMade_NamesIt) {
+  fs::create_directories(run_dir().parent_path());
+  std::ofstream(run_dir()) << "a file";
+  const auto launcher = harness.WithScript("exit 0\n");
+  EXPECT_THAT(std::string(launcher->Launch(Spec()).status().message()), testing::HasSubstr(run_dir().string()));
+}
+
+// A pid that was given to another process since must not cost that process its life.
+TEST_F(LocalLauncherTest, Recover_PidBelongsToAnotherProcessNow_LeavesThatAlone) {
+  const pid_t stranger = fork();
+  if (stranger == 0) {
+    pause();
+    _exit(0);
+  }
+  const auto info = ReadProcess(stranger);
+  ASSERT_TRUE(info.has_value());
+  const auto pid = static_cast<uint64_t>(stranger);
+  const std::vector<nlohmann::json> handles = {
+      {{"pid", pid}, {"start_time", info->start_time - 1}, {"boot_id", BootId()}},
+      {{"pid", pid}, {"start_time", info->start_time}, {"boot_id", "another boot"}},
+  };
+  for (const nlohmann::json& handle : handles) {
+    const auto launcher = harness.WithScript("");
+    launcher->OnExit(exits.Callback());
+    ASSERT_TRUE(launcher->Recover(Spec().key, run_dir(), handle.dump()).ok());
+    launcher->Kill(Spec().key);
+    exits.Next();
+    EXPECT_EQ(waitpid(stranger, nullptr, WNOHANG), 0) << "the stranger was killed";
+  }
+  kill(stranger, SIGKILL);
+  waitpid(stranger, nullptr, 0);
+}
+
+}  // namespace
+}  // namespace temper

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// round_trip_probe SOURCE DESTINATION MAX_SHARD_SIZE [fp32|bf16]: loads a model and exports it again without training,
+// through everything that a job's export goes through. Prints the proof as JSON; an error goes to stderr with status 1.
+
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <string>
+
+#include "absl/status/status.h"
+#include "common/failure.h"
+#include "common/storage/publication.h"
+#include "worker/checkpoint/export_proof.h"
+#include "worker/checkpoint/hf_export.h"
+#include "worker/checkpoint/native_model.h"
+
+namespace temper {
+namespace {
+
+absl::Status RoundTrip(const std::string& from, const std::filesystem::path& to, int64_t max_shard_size,
+                       at::ScalarType dtype) {
+  absl::StatusOr<NativeRepository> native = OpenNativeRepository(from);
+  if (!native.ok()) return native.status();
+  absl::StatusOr<std::unique_ptr<Transformer>> model = LoadTransformer(*native, {.dtype = dtype});
+  if (!model.ok()) return model.status();
+  absl::StatusOr<std::unique_ptr<ObjectStore>> store = ObjectStore::Open(to.parent_path().string());
+  if (!store.ok()) return store.status();
+  absl::StatusOr<std::unique_ptr<Publication>> publication =
+      Publication::Begin(**store, to.filename().string(), "round-trip", 1);
+  if (!publication.ok()) return publication.status();
+  const std::vector<WeightView>& weights = (*model)->views();
+  absl::Status status = ExportModel(*native->repository, *native->family, native->config, weights,
+                                    {.max_shard_size = max_shard_size}, **publication);
+  if (!status.ok()) return status;
+  absl::StatusOr<ExportProof> proof = ProveExport(**store, to.filename().string(), *native->repository,
+                                                  *native->family, native->config, weights);
+  if (!proof.ok()) return proof.status();
+  std::cout << proof->ToJson().dump() << std::endl;
+  status = (*publication)->Write(kVerificationName, proof->ToJson().dump(2) + "\n");
+  return status.ok() ? (*publication)->Commit() : status;
+}
+
+}  // namespace
+}  // namespace temper
+
+int main(int argc, char** argv) {
+  if (argc < 4) {
+    std::cerr << "usage: round_trip_probe SOURCE DESTINATION MAX_SHARD_SIZE [fp32|bf16]\n";
+    return 2;
+  }
+  const bool bf16 = argc > 4 && std::string(argv[4]) == "bf16";
+  const absl::Status status =
+      temper::RoundTrip(argv[1], argv[2], std::atoll(argv[3]), bf16 ? at::kBFloat16 : at::kFloat);
+  if (status.ok()) return 0;
+  std::cerr << absl::StatusCodeToString(status.code()) << " " << temper::FailureCauseName(temper::CauseOf(status)) << " "
+            << status.message() << "\n";
+  return 1;
+}

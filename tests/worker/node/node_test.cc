@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/node/node.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <future>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/worker/node/fake_worker_service.h"
+
+namespace temper {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::AllOf;
+using testing::HasSubstr;
+
+v1::Assignment Script(const std::string& script, int32_t ranks = 1) {
+  v1::Assignment assignment;
+  assignment.set_job("jobs/abc");
+  assignment.set_epoch(1);
+  assignment.set_world_size(ranks);
+  assignment.set_ranks_per_node(ranks);
+  assignment.mutable_spec()->mutable_model()->set_uri(script);
+  assignment.mutable_spec()->mutable_data()->set_uri("/d");
+  assignment.mutable_spec()->mutable_output()->set_uri("/o");
+  assignment.mutable_spec()->mutable_training()->set_steps(3);
+  return assignment;
+}
+
+// A node against a fake server, with a rank (fake_rank.cc) that follows a script.
+class NodeTest : public testing::Test {
+ protected:
+  void Start(v1::Assignment assignment) {
+    service_ = std::make_unique<FakeWorkerService>(std::move(assignment));
+    v1::Hello hello;
+    hello.set_job("jobs/abc");
+    hello.set_epoch(1);
+    node_ = std::make_unique<Node>(options_, ServerChannel(service_->address()), hello, link_options_);
+    // The thread that starts ranks outlives them: it ends with Run().
+    record_ = std::async(std::launch::async, [this] { return node_->Run(); });
+  }
+
+  void WaitForStep() {
+    service_->WaitForReports([](const auto& reports) {
+      return std::any_of(reports.begin(), reports.end(), [](const auto& report) { return report.has_step(); });
+    });
+  }
+
+  NodeOptions options_{.rank_binary = FAKE_RANK, .stop_grace = milliseconds(10'000)};
+  ServerLinkOptions link_options_{.first_backoff = milliseconds(10), .last_backoff = milliseconds(50)};
+  std::unique_ptr<FakeWorkerService> service_;
+  std::unique_ptr<Node> node_;
+  std::future<ExitRecord> record_;
+};
+
+TEST_F(NodeTest, Run_RankSucceeds_RelaysEverythingNumberedAndEndsLast) {
+  Start(Script("succeed"));
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kOk);
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_UNSPECIFIED);
+  const auto reports = service_->WaitForEnd();
+  ASSERT_EQ(reports.size(), 5);  // phase, three steps, end
+  for (size_t i = 0; i < reports.size(); ++i) {
+    EXPECT_EQ(reports[i].rank(), 0);
+    EXPECT_EQ(reports[i].sequence(), static_cast<int64_t>(i + 1));
+  }
+  EXPECT_TRUE(reports.back().has_end());
+  EXPECT_EQ(reports.back().end().cause(), v1::FAILURE_CAUSE_UNSPECIFIED);
+}
+
+TEST_F(NodeTest, Run_TwoRanks_EachHasItsNumberAndOneEnd) {
+  Start(Script("succeed", /*ranks=*/2));
+  EXPECT_EQ(record_.get().exit, NodeExit::kOk);
+  const auto reports = service_->WaitForReports([](const auto& reports) { return reports.size() == 10; });
+  for (int32_t rank : {0, 1}) {
+    EXPECT_EQ(std::count_if(reports.begin(), reports.end(),
+                            [&](const auto& report) { return report.rank() == rank && report.has_end(); }),
+              1);
+  }
+  EXPECT_EQ(service_->gaps(), 0);
+}
+
+TEST_F(NodeTest, Run_RankFails_CauseIsItsOwn) {
+  Start(Script("fail"));
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kRankFailed);
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_NUMERICS);
+  EXPECT_EQ(record.message, "loss is NaN");
+  EXPECT_EQ(service_->WaitForEnd().back().end().cause(), v1::FAILURE_CAUSE_NUMERICS);
+}
+
+TEST_F(NodeTest, Run_RankDiesBeforeItCanSpeak_IsExplained) {
+  Start(Script("exit-7"));
+  EXPECT_EQ(record_.get().exit, NodeExit::kRankFailed);
+  const auto reports = service_->WaitForEnd();
+  const v1::RankEnd end = reports.back().end();
+  EXPECT_EQ(end.cause(), v1::FAILURE_CAUSE_RANK_LOST);
+  EXPECT_EQ(end.exit_status(), 7);
+  EXPECT_THAT(end.message(), AllOf(HasSubstr("exit status 7"), HasSubstr("something odd happened")));
+  // The line is in the log, too.
+  EXPECT_TRUE(std::any_of(reports.begin(), reports.end(), [](const auto& report) {
+    return report.log().text() == "something odd happened" && report.log().severity() == v1::LOG_SEVERITY_WARNING;
+  }));
+}
+
+TEST_F(NodeTest, Run_RankKilled_NamesTheSignal) {
+  Start(Script("kill-itself"));
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kRankFailed);
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_RANK_LOST);
+  EXPECT_THAT(record.message, HasSubstr("SIGKILL"));
+  EXPECT_EQ(service_->WaitForEnd().back().end().exit_status(), -SIGKILL);
+}
+
+TEST_F(NodeTest, Run_NoRankBinary_IsALaunchFailure) {
+  options_.rank_binary = "/nonexistent/temper-rank";
+  Start(Script("succeed"));
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kRankFailed);
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_LAUNCH);
+  EXPECT_EQ(service_->WaitForEnd().back().end().cause(), v1::FAILURE_CAUSE_LAUNCH);
+}
+
+TEST_F(NodeTest, Run_ServerSaysStop_RankStopsWithThatReason) {
+  Start(Script("until-stopped"));
+  WaitForStep();
+  service_->SendStop("cancelled by the user");
+  EXPECT_EQ(record_.get().exit, NodeExit::kStopped);
+  const v1::RankEnd end = service_->WaitForEnd().back().end();
+  EXPECT_TRUE(end.stopped());
+  EXPECT_EQ(end.cause(), v1::FAILURE_CAUSE_UNSPECIFIED);
+  EXPECT_EQ(end.message(), "cancelled by the user");
+}
+
+TEST_F(NodeTest, Run_RankIgnoresStop_IsKilledAfterTheGrace) {
+  options_.stop_grace = milliseconds(50);
+  Start(Script("ignore-stop"));
+  WaitForStep();
+  service_->SendStop("cancelled by the user");
+  EXPECT_EQ(record_.get().exit, NodeExit::kStopped);
+  const v1::RankEnd end = service_->WaitForEnd().back().end();
+  EXPECT_TRUE(end.stopped());
+  EXPECT_EQ(end.exit_status(), -SIGKILL);
+  EXPECT_THAT(end.message(), AllOf(HasSubstr("cancelled by the user"), HasSubstr("was killed")));
+}
+
+TEST_F(NodeTest, Terminate_RunningRank_EndsAsPreempted) {
+  Start(Script("until-stopped"));
+  WaitForStep();
+  node_->Terminate("the node was told to end by SIGTERM");
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kStopped);
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_PREEMPTED);
+  const v1::RankEnd end = service_->WaitForEnd().back().end();
+  EXPECT_TRUE(end.stopped());
+  EXPECT_EQ(end.cause(), v1::FAILURE_CAUSE_PREEMPTED);
+}
+
+TEST_F(NodeTest, Terminate_WithoutAServer_StillEnds) {
+  service_ = std::make_unique<FakeWorkerService>(Script("succeed"));
+  service_->Shutdown();
+  node_ = std::make_unique<Node>(options_, ServerChannel(service_->address()), v1::Hello(), link_options_);
+  record_ = std::async(std::launch::async, [this] { return node_->Run(); });
+  node_->Terminate("the node was told to end by SIGTERM");
+  EXPECT_EQ(record_.get().exit, NodeExit::kStopped);
+}
+
+TEST_F(NodeTest, Run_ServerRefusesAfterRestart_StopsTheRank) {
+  Start(Script("until-stopped"));
+  WaitForStep();
+  service_->Shutdown();
+  service_->set_refusal({grpc::StatusCode::FAILED_PRECONDITION, "epoch 1 is over"});
+  service_->Start();
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kRefused);
+  EXPECT_THAT(record.message, HasSubstr("epoch 1 is over"));
+}
+
+TEST_F(NodeTest, Run_ServerAwayForTooLong_StopsTheRank) {
+  link_options_.absence_limit = milliseconds(100);
+  Start(Script("until-stopped"));
+  WaitForStep();
+  service_->Shutdown();
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kServerAway);
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_PREEMPTED);
+}
+
+TEST_F(NodeTest, Run_ServerAwayForAWhile_NothingIsLost) {
+  Start(Script("until-stopped"));
+  WaitForStep();
+  service_->Shutdown();
+  service_->Start();
+  service_->WaitFor([this] { return service_->hellos_.size() >= 2; });
+  service_->WaitForReports([](const auto& reports) { return reports.size() == 4; });
+  service_->SendStop("done");
+  EXPECT_EQ(record_.get().exit, NodeExit::kStopped);
+  EXPECT_EQ(service_->gaps(), 0);
+}
+
+}  // namespace
+}  // namespace temper

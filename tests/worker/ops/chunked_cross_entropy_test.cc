@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/ops/chunked_cross_entropy.h"
+
+#include "tests/worker/ops/reference_check.h"
+
+namespace temper::ops {
+namespace {
+
+// More rows than one chunk has, and a vocabulary with padding.
+constexpr int64_t kRows = 300, kHidden = 24, kVocab = 90, kPadded = 128;
+
+struct Fixture {
+  at::Tensor hidden_SD = at::randn({kRows, kHidden});
+  at::Tensor weight_VD = at::randn({kPadded, kHidden});
+  at::Tensor targets_S = at::randint(kVocab, {kRows}, at::kLong);
+  at::Tensor coefficient_S = at::randn({kRows});
+};
+
+at::Tensor ReferenceLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, const at::Tensor& targets_S) {
+  const at::Tensor logits_SV = at::matmul(hidden_SD, weight_VD.narrow(0, 0, kVocab).t());
+  return logits_SV.log_softmax(-1).gather(1, targets_S.unsqueeze(1)).squeeze(1);
+}
+
+TEST(ChunkedCrossEntropy, LogprobsAndGradients_EqualReference) {
+  for (const auto& [dtype, bound] : {std::pair{at::kFloat, 1e-6}, std::pair{at::kBFloat16, 2e-2}}) {
+    at::manual_seed(1);
+    const Fixture f;
+    const at::Tensor hidden_SD = f.hidden_SD.to(dtype), weight_VD = f.weight_VD.to(dtype);
+    const at::Tensor hidden64 = hidden_SD.to(at::kDouble).requires_grad_();
+    const at::Tensor weight64 = weight_VD.to(at::kDouble).requires_grad_();
+    const at::Tensor logprobs64 = ReferenceLogprobs(hidden64, weight64, f.targets_S);
+    const auto grads = torch::autograd::grad({logprobs64}, {hidden64, weight64}, {f.coefficient_S.to(at::kDouble)});
+
+    at::Tensor grad_weight_VD = at::zeros({kPadded, kHidden});
+    const LogprobGradients out =
+        TokenLogprobsWithGradients(hidden_SD, weight_VD, kVocab, f.targets_S, f.coefficient_S, grad_weight_VD);
+    EXPECT_LE(RelativeError(out.logprobs_S, logprobs64), bound);
+    EXPECT_LE(RelativeError(out.grad_hidden_SD, grads[0]), bound);
+    EXPECT_LE(RelativeError(grad_weight_VD, grads[1]), bound);
+    EXPECT_TRUE(at::equal(out.logprobs_S, TokenLogprobs(hidden_SD, weight_VD, kVocab, f.targets_S)));
+  }
+}
+
+TEST(ChunkedCrossEntropy, SecondCall_AddsToTheWeightGradient) {
+  const Fixture f;
+  at::Tensor once = at::zeros({kPadded, kHidden}), twice = at::zeros({kPadded, kHidden});
+  TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, f.coefficient_S, once);
+  for (int i = 0; i < 2; ++i) {
+    TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, f.coefficient_S, twice);
+  }
+  EXPECT_LE(RelativeError(twice, once * 2), 1e-6);
+}
+
+TEST(ChunkedCrossEntropy, FrozenWeight_NeedsNoBuffer) {
+  const Fixture f;
+  at::Tensor with = at::zeros({kPadded, kHidden});
+  const auto frozen = TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, f.coefficient_S, {});
+  const auto trained =
+      TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, f.coefficient_S, with);
+  EXPECT_TRUE(at::equal(frozen.grad_hidden_SD, trained.grad_hidden_SD));
+}
+
+}  // namespace
+}  // namespace temper::ops

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/session/job_conversion.h"
+
+#include <functional>
+
+#include "gmock/gmock.h"
+#include "google/protobuf/util/json_util.h"
+#include "gtest/gtest.h"
+
+namespace temper {
+namespace {
+
+using testing::HasSubstr;
+
+v1::JobSpec Parse(const std::string& json) {
+  v1::JobSpec spec;
+  const auto status = google::protobuf::util::JsonStringToMessage(json, &spec);
+  EXPECT_TRUE(status.ok()) << status.ToString();
+  return spec;
+}
+
+v1::JobSpec Minimal() {
+  return Parse(R"({"model": {"uri": "/m"}, "data": {"uri": "/d.jsonl"}, "training": {"steps": 7},
+                   "output": {"uri": "/o"}})");
+}
+
+TEST(JobConversionTest, TrainJobFromSpec_MinimalJob_TakesEveryDefault) {
+  const auto job = TrainJobFromSpec(Minimal(), "jobs/abc", 3);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->job_id, "abc");
+  EXPECT_EQ(job->epoch, 3);
+  EXPECT_EQ(job->model_uri, "/m");
+  EXPECT_EQ(job->data.uri, "/d.jsonl");
+  EXPECT_EQ(job->data.max_sample_tokens, 0);
+  EXPECT_EQ(job->data.overlong, OverlongPolicy::kTruncate);
+  EXPECT_FALSE(job->lora.has_value());
+  EXPECT_EQ(job->training.steps, 7);
+  EXPECT_EQ(job->training.epochs, 0);
+  EXPECT_EQ(job->training.tokens_per_step, 4096);
+  EXPECT_EQ(job->training.micro_batch_tokens, 2048);
+  EXPECT_EQ(job->training.learning_rate, 2e-5);
+  EXPECT_EQ(job->training.schedule, LearningRateSchedule::kCosine);
+  EXPECT_FALSE(job->training.warmup_steps.has_value());
+  EXPECT_EQ(job->training.final_learning_rate_ratio, 0);
+  EXPECT_EQ(job->training.adamw.beta1, 0.9);
+  EXPECT_EQ(job->training.adamw.beta2, 0.999);
+  EXPECT_EQ(job->training.adamw.epsilon, 1e-8);
+  EXPECT_EQ(job->training.adamw.weight_decay, 0);
+  EXPECT_EQ(job->training.max_grad_norm, 1);
+  EXPECT_EQ(job->training.seed, 0);
+  EXPECT_EQ(job->training.precision, Precision::kAuto);
+  EXPECT_EQ(job->output.uri, "/o");
+  EXPECT_EQ(job->output.max_shard_size, 5'000'000'000);
+  EXPECT_EQ(job->threads, 0);
+}
+
+TEST(JobConversionTest, TrainJobFromSpec_EveryFieldGiven_IsTaken) {
+  const auto job = TrainJobFromSpec(Parse(R"({
+    "model": {"uri": "/m"},
+    "data": {"uri": "/d.jsonl", "max_sample_tokens": 100, "overlong": "OVERLONG_DROP"},
+    "lora": {"rank": 4, "alpha": 3.5, "targets": ["q_proj", "v_proj"]},
+    "training": {"epochs": 1.5, "tokens_per_step": 64, "micro_batch_tokens": 32, "learning_rate": 0.5,
+                 "schedule": "SCHEDULE_LINEAR", "warmup_steps": 0, "final_learning_rate_ratio": 0.25,
+                 "adamw": {"beta1": 0, "beta2": 0.5, "epsilon": 1e-3, "weight_decay": 0.1},
+                 "max_grad_norm": 0, "seed": 9, "precision": "PRECISION_BF16"},
+    "resources": {"threads_per_rank": 2},
+    "output": {"uri": "/o", "max_shard_size": 2000000}})"),
+                                    "jobs/abc", 1);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->data.max_sample_tokens, 100);
+  EXPECT_EQ(job->data.overlong, OverlongPolicy::kDrop);
+  ASSERT_TRUE(job->lora.has_value());
+  EXPECT_EQ(job->lora->rank, 4);
+  EXPECT_EQ(job->lora->alpha, 3.5);
+  EXPECT_THAT(job->lora->targets, testing::ElementsAre("q_proj", "v_proj"));
+  EXPECT_EQ(job->training.steps, 0);
+  EXPECT_EQ(job->training.epochs, 1.5);
+  EXPECT_EQ(job->training.tokens_per_step, 64);
+  EXPECT_EQ(job->training.micro_batch_tokens, 32);
+  EXPECT_EQ(job->training.learning_rate, 0.5);
+  EXPECT_EQ(job->training.schedule, LearningRateSchedule::kLinear);
+  EXPECT_EQ(job->training.warmup_steps, 0);
+  EXPECT_EQ(job->training.final_learning_rate_ratio, 0.25);
+  EXPECT_EQ(job->training.adamw.beta1, 0);
+  EXPECT_EQ(job->training.adamw.beta2, 0.5);
+  EXPECT_EQ(job->training.adamw.epsilon, 1e-3);
+  EXPECT_EQ(job->training.adamw.weight_decay, 0.1);
+  EXPECT_EQ(job->training.max_grad_norm, 0);
+  EXPECT_EQ(job->training.seed, 9);
+  EXPECT_EQ(job->training.precision, Precision::kBf16);
+  EXPECT_EQ(job->output.max_shard_size, 2'000'000);
+  EXPECT_EQ(job->threads, 2);
+}
+
+TEST(JobConversionTest, TrainJobFromSpec_DefaultsThatDependOnOtherFields) {
+  v1::JobSpec spec = Minimal();
+  spec.mutable_training()->set_tokens_per_step(512);
+  EXPECT_EQ(TrainJobFromSpec(spec, "a", 1)->training.micro_batch_tokens, 512);
+
+  spec = Minimal();
+  spec.mutable_lora();
+  const auto job = TrainJobFromSpec(spec, "a", 1);
+  EXPECT_EQ(job->training.learning_rate, 2e-4);
+  EXPECT_EQ(job->lora->rank, 16);
+  EXPECT_EQ(job->lora->alpha, 32);
+  EXPECT_THAT(job->lora->targets, testing::ElementsAre("all-linear"));
+
+  spec.mutable_lora()->set_rank(8);
+  EXPECT_EQ(TrainJobFromSpec(spec, "a", 1)->lora->alpha, 16);
+}
+
+TEST(JobConversionTest, TrainJobFromSpec_RequiredFieldMissing_IsNamed) {
+  const struct {
+    std::function<void(v1::JobSpec&)> remove;
+    const char* field;
+  } cases[] = {
+      {[](v1::JobSpec& spec) { spec.clear_model(); }, "model.uri"},
+      {[](v1::JobSpec& spec) { spec.clear_data(); }, "data.uri"},
+      {[](v1::JobSpec& spec) { spec.clear_output(); }, "output.uri"},
+      {[](v1::JobSpec& spec) { spec.clear_training(); }, "training.steps"},
+  };
+  for (const auto& test : cases) {
+    v1::JobSpec spec = Minimal();
+    test.remove(spec);
+    const absl::Status status = TrainJobFromSpec(spec, "a", 1).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(test.field));
+  }
+}
+
+TEST(JobConversionTest, TrainJobFromSpec_EnumValueOfANewerVersion_IsRefused) {
+  v1::JobSpec spec = Minimal();
+  spec.mutable_training()->set_schedule(static_cast<v1::Training::Schedule>(99));
+  EXPECT_THAT(std::string(TrainJobFromSpec(spec, "a", 1).status().message()), HasSubstr("training.schedule"));
+  spec = Minimal();
+  spec.mutable_training()->set_precision(static_cast<v1::Training::Precision>(99));
+  EXPECT_THAT(std::string(TrainJobFromSpec(spec, "a", 1).status().message()), HasSubstr("training.precision"));
+  spec = Minimal();
+  spec.mutable_data()->set_overlong(static_cast<v1::DataSource::Overlong>(99));
+  EXPECT_THAT(std::string(TrainJobFromSpec(spec, "a", 1).status().message()), HasSubstr("data.overlong"));
+}
+
+}  // namespace
+}  // namespace temper

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/session/session.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <future>
+#include <stdexcept>
+#include <vector>
+
+#include "common/failure.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "temper/v1/worker_service.pb.h"
+#include "worker/session/frame.h"
+
+namespace temper {
+namespace {
+
+using testing::HasSubstr;
+
+// The node's end of the socket.
+class SessionTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    int fds[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    node_ = fds[0];
+    rank_ = fds[1];
+  }
+  void TearDown() override { CloseNode(); }
+
+  void CloseNode() {
+    if (node_ >= 0) close(node_);
+    node_ = -1;
+  }
+
+  void Start(TrainFunction train) {
+    exit_code_ = std::async(std::launch::async, [this, train] { return RunSession(rank_, train); });
+  }
+
+  void Assign() {
+    v1::RankCommand command;
+    v1::Assignment& assignment = *command.mutable_assignment();
+    assignment.set_job("jobs/abc");
+    assignment.set_epoch(2);
+    assignment.mutable_spec()->mutable_model()->set_uri("/m");
+    assignment.mutable_spec()->mutable_data()->set_uri("/d");
+    assignment.mutable_spec()->mutable_output()->set_uri("/o");
+    assignment.mutable_spec()->mutable_training()->set_steps(2);
+    ASSERT_TRUE(WriteMessage(node_, command).ok());
+  }
+
+  void Stop(const std::string& reason) {
+    v1::RankCommand command;
+    command.mutable_stop()->set_reason(reason);
+    ASSERT_TRUE(WriteMessage(node_, command).ok());
+  }
+
+  // Everything until the rank closes its end.
+  std::vector<v1::RankReport> ReadReports() {
+    std::vector<v1::RankReport> reports;
+    FrameDecoder decoder;
+    char bytes[4096];
+    for (ssize_t count; (count = recv(node_, bytes, sizeof bytes, 0)) > 0;) {
+      decoder.Append({bytes, static_cast<size_t>(count)});
+      for (std::string payload; *decoder.Next(&payload);) {
+        EXPECT_TRUE(reports.emplace_back().ParseFromString(payload));
+      }
+    }
+    return reports;
+  }
+
+  int node_ = -1;
+  int rank_ = -1;
+  std::future<int> exit_code_;
+};
+
+// Trains until it is stopped.
+absl::Status TrainForever(const TrainJob&, TrainObserver& observer, const std::atomic<bool>& stop) {
+  observer.OnPhase(TrainPhase::kTraining, 0);
+  while (!stop) std::this_thread::yield();
+  return absl::CancelledError("stopped");
+}
+
+TEST_F(SessionTest, RunSession_TrainingSucceeds_ReportsEverythingInOrder) {
+  Start([](const TrainJob& job, TrainObserver& observer, const std::atomic<bool>&) {
+    EXPECT_EQ(job.job_id, "abc");
+    EXPECT_EQ(job.epoch, 2);
+    observer.OnPhase(TrainPhase::kTraining, 2);
+    for (int step = 1; step <= 2; ++step) {
+      StepMetrics metrics;
+      metrics.step = step;
+      observer.OnStep(metrics);
+    }
+    observer.OnLog(LogSeverity::kInfo, "nearly there");
+    observer.OnExport("/o/abc/export-e0002", 10, 3);
+    return absl::OkStatus();
+  });
+  Assign();
+  const auto reports = ReadReports();
+  ASSERT_EQ(reports.size(), 6);
+  EXPECT_EQ(reports[0].phase().phase(), v1::PHASE_TRAINING);
+  EXPECT_EQ(reports[1].step().step(), 1);
+  EXPECT_EQ(reports[2].step().step(), 2);
+  EXPECT_EQ(reports[3].log().text(), "nearly there");
+  EXPECT_EQ(reports[4].export_().files(), 3);
+  ASSERT_TRUE(reports[5].has_end());
+  EXPECT_EQ(reports[5].end().cause(), v1::FAILURE_CAUSE_UNSPECIFIED);
+  EXPECT_FALSE(reports[5].end().stopped());
+  for (const auto& report : reports) {
+    EXPECT_TRUE(report.has_time());
+    EXPECT_EQ(report.sequence(), 0);
+  }
+  EXPECT_EQ(exit_code_.get(), 0);
+}
+
+TEST_F(SessionTest, RunSession_TrainingFails_EndHasCauseAndMessage) {
+  Start([](const TrainJob&, TrainObserver&, const std::atomic<bool>&) {
+    return WithCause(absl::InternalError("loss is NaN at step 3"), FailureCause::kNumerics);
+  });
+  Assign();
+  const auto reports = ReadReports();
+  ASSERT_EQ(reports.size(), 1);
+  EXPECT_EQ(reports[0].end().cause(), v1::FAILURE_CAUSE_NUMERICS);
+  EXPECT_EQ(reports[0].end().message(), "loss is NaN at step 3");
+  EXPECT_EQ(exit_code_.get(), 1);
+}
+
+TEST_F(SessionTest, RunSession_ExceptionEscapes_IsReportedAsInternal) {
+  Start([](const TrainJob&, TrainObserver&, const std::atomic<bool>&) -> absl::Status {
+    throw std::runtime_error("surprise");
+  });
+  Assign();
+  const auto reports = ReadReports();
+  ASSERT_EQ(reports.size(), 1);
+  EXPECT_EQ(reports[0].end().cause(), v1::FAILURE_CAUSE_INTERNAL);
+  EXPECT_THAT(reports[0].end().message(), HasSubstr("surprise"));
+}
+
+TEST_F(SessionTest, RunSession_StopDuringTraining_EndsAsStoppedWithTheReason) {
+  Start(TrainForever);
+  Assign();
+  Stop("cancelled by the user");
+  const auto reports = ReadReports();
+  EXPECT_TRUE(reports.back().end().stopped());
+  EXPECT_EQ(reports.back().end().message(), "cancelled by the user");
+  EXPECT_EQ(exit_code_.get(), 0);
+}
+
+TEST_F(SessionTest, RunSession_StopBeforeAssignment_NeverTrains) {
+  Start([](const TrainJob&, TrainObserver&, const std::atomic<bool>&) -> absl::Status {
+    ADD_FAILURE() << "trained";
+    return absl::OkStatus();
+  });
+  Stop("too late");
+  const auto reports = ReadReports();
+  ASSERT_EQ(reports.size(), 1);
+  EXPECT_TRUE(reports[0].end().stopped());
+  EXPECT_EQ(exit_code_.get(), 0);
+}
+
+TEST_F(SessionTest, RunSession_NodeGone_Stops) {
+  Start(TrainForever);
+  Assign();
+  CloseNode();
+  EXPECT_EQ(exit_code_.get(), 0);
+}
+
+TEST_F(SessionTest, RunSession_JobWithoutModel_IsUserInput) {
+  Start(TrainForever);
+  v1::RankCommand command;
+  command.mutable_assignment()->set_job("jobs/abc");
+  ASSERT_TRUE(WriteMessage(node_, command).ok());
+  const auto reports = ReadReports();
+  ASSERT_EQ(reports.size(), 1);
+  EXPECT_EQ(reports[0].end().cause(), v1::FAILURE_CAUSE_USER_INPUT);
+  EXPECT_THAT(reports[0].end().message(), HasSubstr("model.uri"));
+}
+
+}  // namespace
+}  // namespace temper

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Values are compared with transformers in tests/parity.
+#include "worker/train/train_step.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "worker/model/gradient.h"
+#include "worker/model/transformer.h"
+#include "worker/train/adamw.h"
+
+namespace temper {
+namespace {
+
+ModelConfig SmallConfig() {
+  ModelConfig config;
+  config.hidden_size = 16;
+  config.num_layers = 2;
+  config.vocab_size = 64;
+  config.attention = {.num_heads = 2, .num_kv_heads = 1, .head_dim = 8, .scale = 0.35};
+  config.feed_forward.intermediate_size = 24;
+  return config;
+}
+
+void Randomise(Transformer& model) {
+  at::manual_seed(3);
+  for (const WeightView& view : model.views()) StoreMaster(view, at::randn(view.shape()) * 0.3);
+}
+
+MicroBatch Document(const std::vector<int64_t>& tokens, std::vector<uint8_t> mask) {
+  MicroBatch batch;
+  batch.tokens_T = tokens;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    batch.targets_T.push_back(i + 1 < tokens.size() ? tokens[i + 1] : 0);
+    batch.positions_T.push_back(static_cast<int64_t>(i));
+  }
+  batch.loss_mask_T = std::move(mask);
+  batch.document_starts = {0, batch.num_tokens()};
+  batch.capacity = batch.num_tokens();
+  return batch;
+}
+
+// SFT that hides what it knows: the head takes its two-pass form.
+class TwoPassObjective : public SupervisedObjective {
+ public:
+  std::optional<at::Tensor> KnownCoefficients(int64_t, double) const override { return std::nullopt; }
+  Evaluation Evaluate(const at::Tensor& logprobs_S, double normalizer) const override {
+    return {-logprobs_S.sum(at::kDouble).item<double>() / normalizer, at::full_like(logprobs_S, -1.0 / normalizer)};
+  }
+};
+
+TEST(ForwardBackward, FusedAndTwoPassForms_AreEqual) {
+  Transformer fused(SmallConfig(), {}), two_pass(SmallConfig(), {});
+  Randomise(fused);
+  Randomise(two_pass);
+  const MicroBatch batch = Document({1, 2, 3, 4}, {1, 0, 1, 0});
+  EXPECT_EQ(ForwardBackward(fused, batch, SupervisedObjective(), 2), ForwardBackward(two_pass, batch, TwoPassObjective(), 2));
+  for (size_t i = 0; i < fused.parameters().size(); ++i) {
+    EXPECT_TRUE(at::equal(fused.parameters()[i]->gradient, two_pass.parameters()[i]->gradient));
+  }
+}
+
+TEST(ForwardBackward, NothingScored_IsZeroAndLeavesNoGradient) {
+  Transformer model(SmallConfig(), {});
+  Randomise(model);
+  EXPECT_EQ(ForwardBackward(model, Document({1, 2, 3}, {0, 0, 0}), SupervisedObjective(), 1), 0);
+  EXPECT_EQ(GlobalGradientNorm(model.parameters()), 0);
+}
+
+TEST(ForwardBackward, MicroBatches_AddUpToOneStep) {
+  Transformer model(SmallConfig(), {});
+  Randomise(model);
+  const MicroBatch batch = Document({1, 2, 3, 4}, {1, 1, 1, 0});
+  const double loss = ForwardBackward(model, batch, SupervisedObjective(), 3);
+  const at::Tensor gradient = model.parameters()[1]->gradient.clone();
+  ZeroGradients(model.parameters());
+  const double half = ForwardBackward(model, batch, SupervisedObjective(), 6);
+  EXPECT_NEAR(half * 2, loss, 1e-12);
+  ForwardBackward(model, batch, SupervisedObjective(), 6);
+  EXPECT_TRUE(at::allclose(model.parameters()[1]->gradient, gradient, 1e-5, 1e-9));
+}
+
+TEST(AdamW, Bf16Weights_KeepUpdatesTooSmallForBf16) {
+  Transformer model(SmallConfig(), {.dtype = at::kBFloat16});
+  Randomise(model);
+  const WeightView& view = model.views()[1];
+  const at::Tensor before = LoadMaster(view);
+  GradientBuffer(*view.parameter).fill_(1.0);
+  AdamW optimizer(model.parameters(), {});
+  for (int step = 0; step < 3; ++step) optimizer.Step(1e-6, 1.0);
+  const at::Tensor moved = before - LoadMaster(view);
+  EXPECT_NEAR(moved.mean().item<double>(), 3e-6, 1e-7);
+  // What the model computes with is the master, rounded.
+  EXPECT_TRUE(at::equal(view.parameter->weight.narrow(0, view.row, view.rows), LoadMaster(view).to(at::kBFloat16)));
+}
+
+TEST(ClipScale, NormAboveTheLimit_IsScaledDownToIt) {
+  EXPECT_DOUBLE_EQ(ClipScale(4.0, 1.0), 0.25);
+  EXPECT_DOUBLE_EQ(ClipScale(0.5, 1.0), 1.0);
+  EXPECT_DOUBLE_EQ(ClipScale(4.0, 0.0), 1.0);
+}
+
+}  // namespace
+}  // namespace temper

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Format and style of everything in the repository: `make lint`, and with --fix `make format`."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TOOLS = REPOSITORY / "build/venv/bin"
+RUST_CRATE = REPOSITORY / "worker/text/rust"
+CPP = (".h", ".cc", ".cu", ".cuh")
+LICENSED = (*CPP, ".py", ".proto", ".rs", ".cmake", "CMakeLists.txt", "Makefile", ".yaml", ".toml", ".sql", ".sh")
+LICENSE_LINE = "SPDX-License-Identifier: Apache-2.0"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one check. `output` says where and why when it did not pass."""
+
+    check: str
+    passed: bool
+    output: str
+
+
+def repository_files(*suffixes: str) -> list[str]:
+    """Files that git tracks or would track, relative to the repository."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    names = {name for name in listing.split("\0") if name.endswith(suffixes)}
+    return sorted(name for name in names if (REPOSITORY / name).exists())
+
+
+def command(name: str, arguments: list[str], directory: Path = REPOSITORY) -> Outcome:
+    result = subprocess.run(arguments, cwd=directory, capture_output=True, text=True, check=False)
+    return Outcome(name, result.returncode == 0, result.stdout + result.stderr)
+
+
+def clang_format(fix: bool) -> Outcome:
+    mode = ["-i"] if fix else ["--dry-run", "-Werror"]
+    return command("clang-format", [str(TOOLS / "clang-format"), *mode, *repository_files(*CPP)])
+
+
+def ruff_format(fix: bool) -> Outcome:
+    return command("ruff format", [str(TOOLS / "ruff"), "format", *([] if fix else ["--check"])])
+
+
+def ruff_check(fix: bool) -> Outcome:
+    return command("ruff check", [str(TOOLS / "ruff"), "check", *(["--fix"] if fix else [])])
+
+
+def buf_lint(fix: bool) -> Outcome:
+    return command("buf lint", [str(TOOLS / "buf"), "lint"], REPOSITORY / "proto")
+
+
+def rust_tool(name: str) -> str | None:
+    """A cargo subcommand, if this machine has it: Debian's cargo comes without them."""
+    return shutil.which(f"cargo-{name}", path=f"{os.environ.get('PATH', '')}:{Path.home() / '.cargo/bin'}")
+
+
+def rust_format(fix: bool) -> Outcome:
+    return command("cargo fmt", ["cargo", "fmt", *([] if fix else ["--check"])], RUST_CRATE)
+
+
+def clippy(fix: bool) -> Outcome:
+    target = ["--target-dir", str(REPOSITORY / "build/clippy")]
+    return command(
+        "cargo clippy", ["cargo", "clippy", "-q", "--locked", *target, "--", "--deny", "warnings"], RUST_CRATE
+    )
+
+
+def layering(fix: bool) -> Outcome:
+    return command("layering", [sys.executable, str(REPOSITORY / "tools/check_layering.py")])
+
+
+def licenses(fix: bool) -> Outcome:
+    def has_line(name: str) -> bool:
+        first_lines = (REPOSITORY / name).read_text(encoding="utf-8").splitlines()[:3]
+        return any(LICENSE_LINE in line for line in first_lines)
+
+    without = [name for name in repository_files(*LICENSED) if not has_line(name)]
+    return Outcome(
+        "licence lines", not without, "".join(f"{n}: its first line must say {LICENSE_LINE}\n" for n in without)
+    )
+
+
+def checks(only_formatters: bool) -> list[Callable[[bool], Outcome]]:
+    formatters = [clang_format, ruff_check, ruff_format]
+    if RUST_CRATE.exists() and rust_tool("fmt"):
+        formatters.append(rust_format)
+    if only_formatters:
+        return formatters
+    rest = [buf_lint, layering, licenses]
+    if RUST_CRATE.exists() and rust_tool("clippy"):
+        rest.append(clippy)
+    return formatters + rest
+
+
+def outcomes(fix: bool = False) -> list[Outcome]:
+    return [check(fix) for check in checks(only_formatters=fix)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fix", action="store_true", help="write what the formatters would change")
+    results = outcomes(parser.parse_args().fix)
+    for outcome in results:
+        print(f"{'ok    ' if outcome.passed else 'FAILED'} {outcome.check}")
+        if not outcome.passed:
+            print(outcome.output)
+    return 0 if all(outcome.passed for outcome in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`make test` after the build: lint, C++ (ctest), Rust (cargo), end to end and parity (pytest).
+
+Every suite runs even when an earlier one failed. The end is a list of what was slowest, a list of what failed, and
+one line that sums up: `N passed, M failed` (`, K skipped` when there were any). JUnit XML of each suite is left in
+build/reports.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lint
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REPORTS = REPOSITORY / "build/reports"
+RUST_CRATE = REPOSITORY / "worker/text/rust"
+SLOWEST = 10
+
+
+@dataclass(frozen=True)
+class Result:
+    suite: str
+    test: str
+    outcome: str  # passed, failed, skipped
+    seconds: float = 0
+
+
+def run(command: list[str], environment: dict[str, str] | None = None) -> int:
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode
+
+
+def read_junit(suite: str, report: Path) -> list[Result]:
+    results = []
+    for case in ElementTree.parse(report).iter("testcase"):
+        children = {child.tag for child in case}
+        skipped = "skipped" in children or case.get("status") in ("disabled", "notrun")
+        outcome = "failed" if children & {"failure", "error"} else "skipped" if skipped else "passed"
+        name = case.get("name", "?")
+        scope = case.get("classname", "")
+        name = name if scope in ("", name) else f"{scope}.{name}"
+        results.append(Result(suite, name, outcome, float(case.get("time") or 0)))
+    return results
+
+
+def write_junit(results: list[Result], report: Path) -> None:
+    for_suite = ElementTree.Element("testsuite", name=report.stem, tests=str(len(results)))
+    for result in results:
+        case = ElementTree.SubElement(for_suite, "testcase", name=result.test, time=f"{result.seconds:.3f}")
+        if result.outcome != "passed":
+            ElementTree.SubElement(case, "failure" if result.outcome == "failed" else "skipped")
+    ElementTree.ElementTree(for_suite).write(report, encoding="unicode", xml_declaration=True)
+
+
+def of_suite(suite: str, results: list[Result], status: int) -> list[Result]:
+    """Adds a failure when a suite went wrong beside its tests, or had none: it must not count as good."""
+    if not results:
+        return [Result(suite, "ran no test", "failed")]
+    if status != 0 and all(result.outcome != "failed" for result in results):
+        return [*results, Result(suite, f"ended with status {status}", "failed")]
+    return results
+
+
+def run_lint(preset: str) -> list[Result]:
+    results = []
+    start = time.monotonic()
+    for outcome in lint.outcomes():
+        if not outcome.passed:
+            print(f"{outcome.check}:\n{outcome.output}", flush=True)
+        now = time.monotonic()
+        results.append(Result("lint", outcome.check, "passed" if outcome.passed else "failed", now - start))
+        start = now
+    write_junit(results, REPORTS / "lint.xml")
+    return of_suite("lint", results, 0)
+
+
+def run_cpp(preset: str) -> list[Result]:
+    report = REPORTS / "cpp.xml"
+    report.unlink(missing_ok=True)
+    jobs = str(os.cpu_count() or 1)
+    status = run(
+        ["ctest", "--test-dir", f"build/{preset}", "-j", jobs, "--output-junit", str(report)]
+        + ["--output-on-failure", "--progress", "--quiet"],
+        test_environment(preset),
+    )
+    return of_suite("cpp", read_junit("cpp", report) if report.exists() else [], status)
+
+
+def run_rust(preset: str) -> list[Result]:
+    """cargo has no JUnit output in stable: its lines are read, one a test."""
+    command = ["cargo", "test", "--release", "--locked", "--manifest-path", str(RUST_CRATE / "Cargo.toml")]
+    command += ["--target-dir", f"build/{preset}/rust"]
+    cargo = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
+    if cargo.returncode != 0:
+        print(cargo.stdout, flush=True)
+    outcomes = {"ok": "passed", "FAILED": "failed", "ignored": "skipped"}
+    lines = re.findall(r"^test (.+?) \.\.\. (ok|FAILED|ignored)", cargo.stdout, re.MULTILINE)
+    results = [Result("rust", name, outcomes[word]) for name, word in lines]
+    write_junit(results, REPORTS / "rust.xml")
+    return of_suite("rust", results, cargo.returncode)
+
+
+def run_python(preset: str) -> list[Result]:
+    report = REPORTS / "python.xml"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", "-o", "junit_family=xunit1"]
+    status = run(command, test_environment(preset))
+    return of_suite("python", read_junit("python", report) if report.exists() else [], status)
+
+
+def test_environment(preset: str) -> dict[str, str]:
+    """What tests may rely on."""
+    suppressions = REPOSITORY / "tools/sanitizers"
+    return os.environ | {
+        "TEMPER_BIN": str(REPOSITORY / f"build/{preset}/bin"),
+        "TEMPER_MODEL": str(REPOSITORY / "build/models/SmolLM2-135M-Instruct"),
+        "HF_HUB_OFFLINE": "1",
+        # Tests share the cores: a thread that waits must not spin.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        # Read by binaries of the preset asan only.
+        "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
+        "LSAN_OPTIONS": f"suppressions={suppressions}/leaks.txt:print_suppressions=0",
+        "UBSAN_OPTIONS": f"suppressions={suppressions}/undefined.txt:print_stacktrace=1:halt_on_error=1",
+    }
+
+
+SUITES = {"lint": run_lint, "cpp": run_cpp, "rust": run_rust, "python": run_python}
+
+
+def summary(results: Iterable[Result]) -> tuple[str, bool]:
+    counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
+    for result in results:
+        counts[result.outcome] += 1
+    line = f"{counts['passed']} passed, {counts['failed']} failed"
+    if counts["skipped"]:
+        line += f", {counts['skipped']} skipped"
+    return line, counts["failed"] == 0 and counts["passed"] > 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="release", help="which build to test (a preset of CMakePresets.json)")
+    parser.add_argument("--only", default=",".join(SUITES), help=f"suites to run, of {','.join(SUITES)}")
+    arguments = parser.parse_args()
+
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    results: list[Result] = []
+    for suite in arguments.only.split(","):
+        print(f"\n== {suite}", flush=True)
+        start = time.monotonic()
+        results += SUITES[suite](arguments.preset)
+        print(f"== {suite}: {time.monotonic() - start:.0f} s", flush=True)
+
+    print("\nslowest:")
+    for result in sorted(results, key=lambda result: -result.seconds)[:SLOWEST]:
+        print(f"{result.seconds:8.1f} s  {result.suite}: {result.test}")
+    failed = [result for result in results if result.outcome == "failed"]
+    if failed:
+        print("\nfailed:")
+        for result in failed:
+            print(f"  {result.suite}: {result.test}")
+    line, good = summary(results)
+    print(f"\n{line}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

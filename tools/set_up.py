@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`make setup`: installs what the build, the tests and the demo need. Needs python3 only; does nothing twice.
+
+1. Debian packages (tools/apt-packages.txt), as root or with sudo, only those that are missing.
+2. Rust: a cargo that is recent enough if there is one, else Debian's.
+3. A Python environment from tools/requirements.lock, once per user and lock, below
+   ${XDG_CACHE_HOME:-~/.cache}/temper; build/venv becomes a symbolic link to it.
+
+Two set-ups at the same time wait for each other. An environment counts only once its last step has left a stamp in
+it: one that was interrupted is made anew.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+TOOLS = Path(__file__).resolve().parent
+REPOSITORY = TOOLS.parent
+APT_PACKAGES = TOOLS / "apt-packages.txt"
+LOCK = TOOLS / "requirements.lock"
+LOCK_WITHOUT_DEPENDENCIES = TOOLS / "models" / "requirements.lock"
+OLDEST_PYTHON = (3, 11)
+OLDEST_CARGO = (1, 85)
+DEBIAN_RUST = ["cargo-web", "rustc-web"]
+
+
+class SetUpError(Exception):
+    """What is wrong and what to do, for the user."""
+
+
+def say(message: str) -> None:
+    print(f"setup: {message}", flush=True)
+
+
+def run(command: list[str], environment: dict[str, str] | None = None) -> None:
+    say(" ".join(command[:8]) + (" …" if len(command) > 8 else ""))
+    status = subprocess.run(command, env=environment, check=False).returncode
+    if status != 0:
+        raise SetUpError(f"`{' '.join(command[:4])} …` failed with status {status}; its output is above")
+
+
+# Debian packages
+
+
+def listed(packages: Path) -> list[str]:
+    lines = (line.split("#")[0].strip() for line in packages.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def missing(packages: list[str]) -> list[str]:
+    answer = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *packages],
+        capture_output=True,
+        text=True,
+        check=False,  # 1 when a package is unknown: it is missing
+    )
+    installed = {line.split()[0] for line in answer.stdout.splitlines() if line.endswith(" installed")}
+    return [package for package in packages if package not in installed]
+
+
+def install_packages(packages: list[str]) -> None:
+    if not shutil.which("dpkg-query"):
+        say(f"this is not Debian: make sure that what {APT_PACKAGES.relative_to(REPOSITORY)} lists is there")
+        return
+    wanted = missing(packages)
+    if not wanted:
+        return
+    say(f"Debian packages that are missing: {' '.join(wanted)}")
+    sudo = [] if os.geteuid() == 0 else ["sudo", "--preserve-env=DEBIAN_FRONTEND"]
+    if sudo and not shutil.which("sudo"):
+        raise SetUpError(f"run `apt-get install {' '.join(wanted)}` as root, then this again")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    apt = [*sudo, "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600"]
+    run([*apt, "update"], environment)
+    run([*apt, "install", "--no-install-recommends", *wanted], environment)
+
+
+# Rust
+
+
+def find_cargo() -> str | None:
+    """A cargo that is recent enough. The build looks in the same places (cmake/Rust.cmake)."""
+    for cargo in (shutil.which("cargo"), str(Path.home() / ".cargo/bin/cargo")):
+        if not cargo:
+            continue
+        with contextlib.suppress(OSError):
+            answer = subprocess.run([cargo, "--version"], capture_output=True, text=True, check=False)
+            version = re.match(r"cargo (\d+)\.(\d+)", answer.stdout)
+            if version and tuple(map(int, version.groups())) >= OLDEST_CARGO:
+                return cargo
+    return None
+
+
+def install_rust() -> None:
+    if find_cargo():
+        return
+    say(f"no cargo of version {OLDEST_CARGO[0]}.{OLDEST_CARGO[1]} or later: taking Debian's")
+    install_packages(DEBIAN_RUST)
+    if not find_cargo():
+        raise SetUpError("install Rust 1.85 or later (`cargo` on the PATH), then run this again")
+
+
+# The Python environment
+
+
+def cache_root() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temper"
+
+
+def environment_directory(root: Path) -> Path:
+    """Keyed by what decides what is in it: the locks and the interpreter."""
+    digest = hashlib.sha256()
+    for file in (LOCK, LOCK_WITHOUT_DEPENDENCIES):
+        digest.update(file.read_bytes())
+    digest.update(f"{sys.version} {base_interpreter()}".encode())
+    return root / f"venv-{digest.hexdigest()[:16]}"
+
+
+def base_interpreter() -> Path:
+    """The interpreter below any virtual environment that this script runs in."""
+    return Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Waits for its turn; the lock goes with the process, however that ends."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another set-up to end")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def make_environment(directory: Path) -> None:
+    stamp = directory / ".complete"
+    if stamp.exists():
+        return
+    with locked(directory.with_suffix(".lock")):
+        if stamp.exists():
+            return
+        if directory.exists():
+            say(f"{directory} was left unfinished: making it anew")
+            shutil.rmtree(directory)
+        say(f"making the Python environment {directory} (once; about 5 GB, mostly torch)")
+        run([str(base_interpreter()), "-m", "venv", str(directory)])
+        install = [str(directory / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
+        run([*install, "--require-hashes", "-r", str(LOCK)])
+        run([*install, "--require-hashes", "--no-deps", "-r", str(LOCK_WITHOUT_DEPENDENCIES)])
+        stamp.touch()
+
+
+def link(path: Path, target: Path) -> None:
+    """Points the symbolic link `path` at `target`, in one step."""
+    if path.is_symlink() and path.readlink() == target:
+        return
+    if path.exists() and not path.is_symlink():
+        raise SetUpError(f"{path} is in the way: it is not a symbolic link; move it, then run this again")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(path)
+    say(f"{path.relative_to(REPOSITORY)} → {target}")
+
+
+def main() -> int:
+    start = time.monotonic()
+    try:
+        if sys.version_info < OLDEST_PYTHON:
+            raise SetUpError(f"python3 is {sys.version.split()[0]}; 3.11 or later is needed")
+        install_packages(listed(APT_PACKAGES))
+        install_rust()
+        environment = environment_directory(cache_root())
+        make_environment(environment)
+        link(REPOSITORY / "build/venv", environment)
+    except SetUpError as error:
+        print(f"setup: error: {error}", file=sys.stderr)
+        return 1
+    if (seconds := time.monotonic() - start) > 2:
+        say(f"done in {seconds:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/checkpoint/export_proof.h"
+
+#include <ATen/ATen.h>
+
+#include <cstring>
+#include <memory>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "worker/checkpoint/nearest_even.h"
+#include "worker/checkpoint/safetensors.h"
+#include "worker/checkpoint/tensor_map.h"
+
+namespace temper {
+namespace {
+
+constexpr char kSingleFile[] = "model.safetensors";
+constexpr char kIndex[] = "model.safetensors.index.json";
+
+using Difference = ExportProof::Difference;
+
+// The weight files of an export: by its index, or the single one.
+absl::StatusOr<std::set<std::string>> WeightFiles(const ObjectStore& store, const std::string& directory,
+                                                  std::map<std::string, std::string>& file_of) {
+  absl::StatusOr<bool> indexed = store.Exists(directory + kIndex);
+  if (!indexed.ok()) return indexed.status();
+  if (!*indexed) return std::set<std::string>{kSingleFile};
+  absl::StatusOr<std::string> text = store.Read(directory + kIndex);
+  if (!text.ok()) return text.status();
+  const nlohmann::json index = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+    return absl::DataLossError(absl::StrCat(store.UriOf(directory + kIndex), " is no index"));
+  }
+  std::set<std::string> files;
+  for (const auto& [tensor, file] : index["weight_map"].items()) {
+    if (!file.is_string()) return absl::DataLossError(absl::StrCat(store.UriOf(directory + kIndex), " is no index"));
+    file_of.emplace(tensor, file.get<std::string>());
+    files.insert(file.get<std::string>());
+  }
+  return files;
+}
+
+absl::StatusOr<SafetensorsHeader> ReadHeader(const ObjectReader& reader, const std::string& name) {
+  absl::StatusOr<std::string> first = reader.ReadAt(0, std::min<int64_t>(8, reader.size()));
+  if (!first.ok()) return first.status();
+  absl::StatusOr<int64_t> end = SafetensorsHeaderEnd(*first, reader.size(), name);
+  if (!end.ok()) return end.status();
+  absl::StatusOr<std::string> bytes = reader.ReadAt(0, *end);
+  if (!bytes.ok()) return bytes.status();
+  return ParseSafetensorsHeader(*bytes, reader.size(), name);
+}
+
+// What is wrong with a tensor being in this file; "" when nothing is.
+std::string Misplaced(const SafetensorsEntry& entry, const std::string& file,
+                      const std::map<std::string, std::string>& file_of, const RepositoryTensor* source) {
+  if (source == nullptr) return "is not in the source";
+  if (entry.dtype != source->entry.dtype) return absl::StrCat("is ", entry.dtype, " instead of ", source->entry.dtype);
+  if (entry.shape != source->entry.shape) {
+    return absl::StrCat("is ", ShapeText(entry.shape), " instead of ", ShapeText(source->entry.shape));
+  }
+  if (file_of.empty()) return "";
+  const auto indexed = file_of.find(entry.name);
+  if (indexed == file_of.end()) return "is not in the index";
+  return indexed->second == file ? "" : absl::StrCat("is in ", indexed->second, " by the index");
+}
+
+template <typename T>
+T LoadBits(const char* bytes, int64_t index) {
+  T value;
+  std::memcpy(&value, bytes + index * static_cast<int64_t>(sizeof(T)), sizeof(T));
+  return value;
+}
+
+float WidenBfloat16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+float WidenHalf(uint16_t bits) { return static_cast<float>(c10::Half(bits, c10::Half::from_bits())); }
+float WidenFloat(uint32_t bits) { return std::bit_cast<float>(bits); }
+uint32_t SameFloat(float value) { return std::bit_cast<uint32_t>(value); }
+
+// Counts the elements whose stored bits are not those of the rounded master. Any NaN equals any other.
+template <typename T, T (*Round)(float), float (*Widen)(T)>
+void Compare(const at::Tensor& master, const char* stored, int64_t first_element, Difference& difference) {
+  const float* values = master.const_data_ptr<float>();
+  for (int64_t i = 0; i < master.numel(); ++i) {
+    const T found = LoadBits<T>(stored, i);
+    const T expected = Round(values[i]);
+    if (found == expected || (std::isnan(Widen(found)) && std::isnan(values[i]))) continue;
+    if (difference.elements++ == 0) {
+      difference.first_element = first_element + i;
+      difference.stored = Widen(found);
+      difference.expected = Widen(expected);
+    }
+  }
+}
+
+absl::Status CompareTensor(const ObjectReader& reader, const SafetensorsEntry& entry, const TensorBinding& binding,
+                           const TensorMap& map, Difference& difference) {
+  int64_t row_elements = 1;
+  for (size_t i = 1; i < entry.shape.size(); ++i) row_elements *= entry.shape[i];
+  const int64_t element_size = SafetensorsElementSize(entry.dtype);
+  return map.ForEachPiece(binding, [&](const WeightView& piece, int64_t row) {
+    const int64_t first = row * row_elements;
+    absl::StatusOr<std::string> stored =
+        reader.ReadAt(entry.begin + first * element_size, piece.rows * row_elements * element_size);
+    if (!stored.ok()) return stored.status();
+    const at::Tensor master = LoadMaster(piece);
+    if (entry.dtype == "BF16") {
+      Compare<uint16_t, NearestEvenBfloat16, WidenBfloat16>(master, stored->data(), first, difference);
+    } else if (entry.dtype == "F16") {
+      Compare<uint16_t, NearestEvenHalf, WidenHalf>(master, stored->data(), first, difference);
+    } else {
+      Compare<uint32_t, SameFloat, WidenFloat>(master, stored->data(), first, difference);
+    }
+    return absl::OkStatus();
+  });
+}
+
+// A tensor without weights behind it has to be the source's own.
+absl::Status CompareDerived(const ObjectReader& reader, const SafetensorsEntry& entry, const HfRepository& source,
+                            Difference& difference) {
+  const RepositoryTensor* tensor = source.FindTensor(entry.name);
+  absl::StatusOr<std::string> stored = reader.ReadAt(entry.begin, entry.size());
+  if (!stored.ok()) return stored.status();
+  if (tensor == nullptr || source.Bytes(*tensor) != *stored) difference.elements = 1;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+nlohmann::ordered_json ExportProof::ToJson() const {
+  nlohmann::ordered_json json = {{"passed", passed()},
+                                 {"method", "every tensor equals its fp32 master rounded to nearest even, bit for bit"},
+                                 {"tensors", tensors},
+                                 {"elements", elements},
+                                 {"bytes", bytes}};
+  json["differences"] = nlohmann::ordered_json::array();
+  for (const Difference& difference : differences) {
+    json["differences"].push_back({{"tensor", difference.tensor},
+                                   {"elements", difference.elements},
+                                   {"first_element", difference.first_element},
+                                   {"stored", difference.stored},
+                                   {"expected", difference.expected}});
+  }
+  return json;
+}
+
+absl::StatusOr<ExportProof> ProveExport(const ObjectStore& store, std::string_view directory,
+                                        const HfRepository& source, const FamilySpec& family, const ModelConfig& config,
+                                        std::span<const WeightView> weights) {
+  absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
+  if (!map.ok()) return map.status();
+  std::string prefix(directory);
+  if (!prefix.empty()) prefix += '/';
+  std::map<std::string, std::string> file_of;
+  absl::StatusOr<std::set<std::string>> files = WeightFiles(store, prefix, file_of);
+  if (!files.ok()) return files.status();
+
+  ExportProof proof;
+  std::set<std::string> seen;
+  for (const std::string& file : *files) {
+    absl::StatusOr<std::unique_ptr<ObjectReader>> reader = store.OpenForRead(prefix + file);
+    if (!reader.ok()) return reader.status();
+    const std::string display = store.UriOf(prefix + file);
+    absl::StatusOr<SafetensorsHeader> header = ReadHeader(**reader, display);
+    if (!header.ok()) return header.status();
+    for (const SafetensorsEntry& entry : header->entries) {
+      const TensorBinding* binding = map->Find(entry.name);
+      if (std::string wrong = Misplaced(entry, file, file_of, source.FindTensor(entry.name)); !wrong.empty()) {
+        return absl::DataLossError(absl::StrCat(display, ": tensor ", entry.name, " ", wrong));
+      }
+      seen.insert(entry.name);
+      Difference difference{.tensor = entry.name};
+      absl::Status status = binding != nullptr ? CompareTensor(**reader, entry, *binding, *map, difference)
+                                               : CompareDerived(**reader, entry, source, difference);
+      if (!status.ok()) return status;
+      if (difference.elements > 0) proof.differences.push_back(difference);
+      proof.tensors += 1;
+      proof.elements += entry.size() / SafetensorsElementSize(entry.dtype);
+      proof.bytes += entry.size();
+    }
+  }
+  for (const RepositoryTensor& tensor : source.tensors()) {
+    if (!seen.contains(tensor.entry.name)) {
+      return absl::DataLossError(absl::StrCat(store.UriOf(directory), " lacks tensor ", tensor.entry.name));
+    }
+  }
+  return proof;
+}
+
+}  // namespace temper

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/checkpoint/hf_export.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/failure.h"
+#include "worker/checkpoint/hf_config.h"
+#include "worker/checkpoint/tensor_map.h"
+
+namespace temper {
+namespace {
+
+constexpr char kSingleFile[] = "model.safetensors";
+constexpr char kIndex[] = "model.safetensors.index.json";
+constexpr size_t kCopyBytes = 4 << 20;
+
+// A weight file of the export.
+struct Shard {
+  std::string name;
+  std::map<std::string, std::string> metadata;
+  std::vector<const RepositoryTensor*> tensors;  // of the source
+  int64_t size = 0;                              // bytes of tensors
+
+  void Add(const RepositoryTensor& tensor) {
+    tensors.push_back(&tensor);
+    size += tensor.entry.size();
+  }
+};
+
+std::vector<Shard> ShardsOfSource(const HfRepository& source) {
+  std::vector<Shard> shards(source.weight_files().size());
+  for (size_t i = 0; i < shards.size(); ++i) {
+    shards[i].name = source.weight_files()[i];
+    shards[i].metadata = source.File(i).header().metadata;
+  }
+  for (const RepositoryTensor& tensor : source.tensors()) shards[tensor.file].Add(tensor);
+  std::erase_if(shards, [](const Shard& shard) { return shard.tensors.empty(); });
+  return shards;
+}
+
+// The source's files, or the same tensors in the same order in files of at most `max_size`.
+std::vector<Shard> PlanShards(const HfRepository& source, int64_t max_size) {
+  std::vector<Shard> shards = ShardsOfSource(source);
+  // A file of one tensor can't be cut.
+  if (std::all_of(shards.begin(), shards.end(),
+                  [&](const Shard& shard) { return shard.size <= max_size || shard.tensors.size() == 1; })) {
+    return shards;
+  }
+  shards.clear();
+  for (const RepositoryTensor& tensor : source.tensors()) {
+    if (shards.empty() || shards.back().size + tensor.entry.size() > max_size) shards.emplace_back();
+    shards.back().Add(tensor);
+  }
+  for (size_t i = 0; i < shards.size(); ++i) {
+    shards[i].name = absl::StrFormat("model-%05d-of-%05d.safetensors", i + 1, shards.size());
+  }
+  return shards;
+}
+
+std::string_view BytesOf(const at::Tensor& tensor) {
+  return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+absl::Status WriteTensor(const HfRepository& source, const RepositoryTensor& tensor, const TensorMap& map,
+                         PublishedFile& file) {
+  const std::string& name = tensor.entry.name;
+  const TensorBinding* binding = map.Find(name);
+  if (binding == nullptr) {
+    if (!map.IsDerived(name)) return absl::InternalError(absl::StrCat("no rule claims tensor ", name));
+    const absl::Status status = file.Write(source.Bytes(tensor));
+    source.Release(tensor);
+    return status;
+  }
+  if (binding->hf_shape != tensor.entry.shape) {
+    return absl::InternalError(absl::StrCat("tensor ", name, " is ", ShapeText(binding->hf_shape), " in the model, ",
+                                            ShapeText(tensor.entry.shape), " in the source"));
+  }
+  const at::ScalarType dtype = *SafetensorsScalarType(tensor.entry.dtype);
+  return map.ForEachPiece(*binding, [&](const WeightView& piece, int64_t row) {
+    const at::Tensor master = LoadMaster(piece);
+    const at::Tensor stored = master.to(dtype).contiguous();
+    if (dtype != at::kFloat && (at::isinf(stored) & ~at::isinf(master)).any().item<bool>()) {
+      return WithCause(absl::InvalidArgumentError(absl::StrCat(
+                           "tensor ", name, " holds values that ", tensor.entry.dtype,
+                           ", the dtype that the source has it in, can't represent: train from a BF16 or F32 checkpoint")),
+                       FailureCause::kNumerics);
+    }
+    return file.Write(BytesOf(stored));
+  });
+}
+
+absl::Status WriteShard(const HfRepository& source, Shard& shard, const TensorMap& map, Publication& publication) {
+  absl::StatusOr<std::unique_ptr<PublishedFile>> file = publication.Create(shard.name);
+  if (!file.ok()) return file.status();
+  std::vector<SafetensorsEntry> entries;
+  for (const RepositoryTensor* tensor : shard.tensors) entries.push_back(tensor->entry);
+  shard.metadata["format"] = "pt";  // transformers insists on it
+  absl::Status status = (*file)->Write(BuildSafetensorsHeader(entries, shard.metadata));
+  for (size_t i = 0; status.ok() && i < shard.tensors.size(); ++i) {
+    status = WriteTensor(source, *shard.tensors[i], map, **file);
+  }
+  return status.ok() ? (*file)->Close() : status;
+}
+
+absl::Status WriteIndex(const HfRepository& source, const std::vector<Shard>& shards, Publication& publication) {
+  if (shards.size() == 1 && shards[0].name == kSingleFile) return absl::OkStatus();
+  nlohmann::ordered_json index;
+  index["metadata"] = source.index_metadata();
+  int64_t total_size = 0;
+  std::map<std::string, std::string> weight_map;
+  for (const Shard& shard : shards) {
+    total_size += shard.size;
+    for (const RepositoryTensor* tensor : shard.tensors) weight_map.emplace(tensor->entry.name, shard.name);
+  }
+  index["metadata"]["total_size"] = total_size;
+  index["weight_map"] = weight_map;
+  return publication.Write(kIndex, index.dump(2) + "\n");
+}
+
+// What config.json calls the dtype that most of the weights have.
+std::string CommonDtype(const HfRepository& source) {
+  std::map<std::string, int64_t> bytes;
+  for (const RepositoryTensor& tensor : source.tensors()) bytes[tensor.entry.dtype] += tensor.entry.size();
+  const auto most = std::max_element(bytes.begin(), bytes.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (most == bytes.end() || most->first == "F32") return "float32";
+  return most->first == "F16" ? "float16" : "bfloat16";
+}
+
+absl::Status CarryOver(const HfRepository& source, const std::string& path, Publication& publication) {
+  const std::string from = absl::StrCat(source.directory(), "/", path);
+  std::ifstream input(from, std::ios::binary);
+  if (!input) return absl::UnavailableError(absl::StrCat("cannot read ", from, ": ", std::strerror(errno)));
+  absl::StatusOr<std::unique_ptr<PublishedFile>> file = publication.Create(path);
+  if (!file.ok()) return file.status();
+  std::string buffer(kCopyBytes, '\0');
+  while (input) {
+    input.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+    if (input.bad()) return absl::UnavailableError(absl::StrCat("cannot read ", from));
+    const absl::Status status = (*file)->Write(std::string_view(buffer).substr(0, static_cast<size_t>(input.gcount())));
+    if (!status.ok()) return status;
+  }
+  return (*file)->Close();
+}
+
+}  // namespace
+
+absl::Status ExportModel(const HfRepository& source, const FamilySpec& family, const ModelConfig& config,
+                         std::span<const WeightView> weights, const HfExportOptions& options,
+                         Publication& publication) {
+  absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
+  if (!map.ok()) return map.status();
+  std::vector<Shard> shards = PlanShards(source, options.max_shard_size);
+  for (Shard& shard : shards) {
+    if (absl::Status status = WriteShard(source, shard, *map, publication); !status.ok()) return status;
+  }
+  if (absl::Status status = WriteIndex(source, shards, publication); !status.ok()) return status;
+
+  const nlohmann::ordered_json config_json = ExportConfig(source.config(), CommonDtype(source));
+  if (absl::Status status = publication.Write("config.json", config_json.dump(2) + "\n"); !status.ok()) return status;
+  if (!source.HasFile("generation_config.json")) {
+    const std::string generation = DeriveGenerationConfig(source.config()).dump(2) + "\n";
+    if (absl::Status status = publication.Write("generation_config.json", generation); !status.ok()) return status;
+  }
+  for (const std::string& path : source.carried_files()) {
+    if (absl::Status status = CarryOver(source, path, publication); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace temper

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/checkpoint/safetensors.h"
+
+namespace temper {
+
+// The proof of an export (export_proof.h), at the top of its directory.
+inline constexpr std::string_view kVerificationName = "verification.json";
+
+// A tensor of a repository, and where it is.
+struct RepositoryTensor {
+  SafetensorsEntry entry;
+  size_t file = 0;  // index into weight_files()
+};
+
+// A model directory in Hugging Face (HF) layout: config.json, model.safetensors or an index with its shards, tokenizer
+// files. Opening it reads headers only; weights are mapped, not read. Any thread.
+class HfRepository {
+ public:
+  // `uri` is file:///path or an absolute path. Errors say what is missing and what to do: NOT_FOUND (no such
+  // directory), FAILED_PRECONDITION (not a model, weights in pickle files only), INVALID_ARGUMENT (config.json or the
+  // index is malformed), DATA_LOSS (a weight file is damaged, or the index and the files disagree).
+  static absl::StatusOr<std::unique_ptr<HfRepository>> Open(std::string_view uri);
+
+  // An absolute path.
+  const std::string& directory() const { return directory_; }
+  // config.json, keys in the file's order.
+  const nlohmann::ordered_json& config() const { return config_; }
+  // generation_config.json and the like, when there.
+  bool HasFile(std::string_view path) const;
+
+  // File names relative to the directory, sorted.
+  const std::vector<std::string>& weight_files() const { return weight_files_; }
+  // `metadata` of the index; empty for a single file.
+  const nlohmann::ordered_json& index_metadata() const { return index_metadata_; }
+  // In the order of the files and of the bytes inside a file.
+  const std::vector<RepositoryTensor>& tensors() const { return tensors_; }
+  const RepositoryTensor* FindTensor(std::string_view name) const;
+
+  // A view of the mapped file (SafetensorsFile::Tensor).
+  absl::StatusOr<at::Tensor> Tensor(const RepositoryTensor& tensor) const;
+  std::string_view Bytes(const RepositoryTensor& tensor) const;
+  void Release(const RepositoryTensor& tensor) const;
+  const SafetensorsFile& File(size_t index) const { return *files_[index]; }
+
+  // Files that an export carries over as they are: everything but config.json, weights in any format and what temper
+  // itself writes into an export. Relative paths, sorted.
+  const std::vector<std::string>& carried_files() const { return carried_files_; }
+
+ private:
+  HfRepository() = default;
+  absl::Status ReadConfig();
+  absl::Status OpenWeights();
+  absl::Status ListCarriedFiles();
+
+  std::string directory_;
+  nlohmann::ordered_json config_;
+  nlohmann::ordered_json index_metadata_ = nlohmann::ordered_json::object();
+  std::vector<std::string> weight_files_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::vector<RepositoryTensor> tensors_;
+  std::map<std::string, size_t, std::less<>> by_name_;
+  std::vector<std::string> carried_files_;
+};
+
+}  // namespace temper

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/checkpoint/native_model.h"
+
+#include <c10/util/Exception.h>
+
+#include <new>
+#include <utility>
+
+#include "common/failure.h"
+#include "worker/checkpoint/load_weights.h"
+#include "worker/families/families.h"
+
+namespace temper {
+namespace {
+
+// torch reports a failed allocation as a plain error.
+bool IsOutOfMemory(const c10::Error& error) {
+  return std::string_view(error.what_without_backtrace()).find("can't allocate memory") != std::string_view::npos;
+}
+
+absl::Status OutOfMemory() {
+  return WithCause(absl::ResourceExhaustedError("the model's weights do not fit into this machine's memory"),
+                   FailureCause::kOutOfMemory);
+}
+
+}  // namespace
+
+absl::StatusOr<NativeRepository> OpenNativeRepository(std::string_view uri) {
+  NativeRepository native;
+  auto repository = HfRepository::Open(uri);
+  if (!repository.ok()) return repository.status();
+  native.repository = *std::move(repository);
+  const auto family = FindFamily(native.repository->config());
+  if (!family.ok()) return family.status();
+  native.family = *family;
+  auto config = ConfigureModel(*native.family, native.repository->config());
+  if (!config.ok()) return config.status();
+  native.config = *std::move(config);
+  return native;
+}
+
+absl::StatusOr<std::unique_ptr<Transformer>> LoadTransformer(const NativeRepository& native,
+                                                             const TransformerOptions& options) {
+  try {
+    auto transformer = std::make_unique<Transformer>(native.config, options);
+    const absl::Status loaded =
+        LoadWeights(*native.repository, *native.family, native.config, transformer->views());
+    if (!loaded.ok()) return loaded;
+    return transformer;
+  } catch (const c10::Error& error) {
+    if (IsOutOfMemory(error)) return OutOfMemory();
+    return absl::InternalError(error.what_without_backtrace());
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory();
+  }
+}
+
+}  // namespace temper

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/checkpoint/hf_repository.h"
+#include "worker/families/family_spec.h"
+#include "worker/model/transformer.h"
+
+namespace temper {
+
+// A model directory that one of our families understands, before any weight is read.
+struct NativeRepository {
+  std::unique_ptr<HfRepository> repository;
+  const FamilySpec* family = nullptr;
+  ModelConfig config;
+};
+
+// Opens a directory and reads config.json. Errors as HfRepository::Open, FindFamily and ConfigureModel have them.
+absl::StatusOr<NativeRepository> OpenNativeRepository(std::string_view uri);
+
+// Builds the model and loads its weights. RESOURCE_EXHAUSTED (OUT_OF_MEMORY) when it does not fit.
+absl::StatusOr<std::unique_ptr<Transformer>> LoadTransformer(const NativeRepository& native,
+                                                             const TransformerOptions& options);
+
+}  // namespace temper

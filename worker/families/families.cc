@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/families/families.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "worker/families/llama.h"
+
+namespace temper {
+
+const std::vector<FamilySpec>& Families() {
+  static const std::vector<FamilySpec> families = {
+      LlamaFamily(),
+  };
+  return families;
+}
+
+absl::StatusOr<const FamilySpec*> FindFamily(const nlohmann::ordered_json& config) {
+  const auto names = config.find("architectures");
+  if (names == config.end() || !names->is_array() || names->empty() || !(*names)[0].is_string()) {
+    return absl::InvalidArgumentError(
+        "config.json: `architectures` must name the model's class, for example [\"LlamaForCausalLM\"]");
+  }
+  const std::string architecture = (*names)[0].get<std::string>();
+  std::vector<std::string> supported;
+  for (const FamilySpec& family : Families()) {
+    if (family.architecture == architecture) return &family;
+    supported.push_back(family.architecture);
+  }
+  return absl::UnimplementedError(absl::StrCat("config.json: architecture ", architecture,
+                                               " is not supported. Supported: ", absl::StrJoin(supported, ", ")));
+}
+
+absl::StatusOr<ModelConfig> ConfigureModel(const FamilySpec& family, const nlohmann::ordered_json& config) {
+  ConfigReader reader(config);
+  if (const nlohmann::ordered_json& quantization = reader.Raw("quantization_config"); !quantization.is_null()) {
+    const std::string method = quantization.is_object() && quantization.contains("quant_method")
+                                   ? quantization["quant_method"].dump()
+                                   : "an unnamed method";
+    return absl::UnimplementedError(absl::StrCat("config.json: the checkpoint is quantized with ", method,
+                                                 "; train the original, or de-quantize it first"));
+  }
+  const ModelConfig model = family.configure(reader);
+  if (absl::Status status = reader.Finish(); !status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("config.json: ", status.message()));
+  }
+  const AttentionConfig& attention = model.attention;
+  if (attention.num_heads % attention.num_kv_heads != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("config.json: ", attention.num_heads,
+                                                   " attention heads cannot share ", attention.num_kv_heads,
+                                                   " key-value heads: it must divide them"));
+  }
+  if (attention.head_dim % 2 != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("config.json: rotary embeddings need an even head_dim, but it is ", attention.head_dim));
+  }
+  return model;
+}
+
+}  // namespace temper

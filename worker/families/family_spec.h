@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "worker/families/config_reader.h"
+#include "worker/families/tensor_rule.h"
+#include "worker/model/model_config.h"
+
+namespace temper {
+
+// A family of models, as data. It says how config.json and the tensors of a checkpoint become our one decoder; it holds
+// no arithmetic.
+struct FamilySpec {
+  std::string architecture;  // in config.json's `architectures`: "LlamaForCausalLM"
+  // Fills in the model from config.json. Errors go to the reader.
+  ModelConfig (*configure)(ConfigReader& config) = nullptr;
+  std::vector<TensorRule> rules;
+  // Tensors that are no weights but follow from config.json (old checkpoints carry rotary frequencies). They are not
+  // loaded, as in transformers, and are exported as they came.
+  std::vector<std::string> derived_tensors;
+};
+
+}  // namespace temper

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "worker/model/linear_layer.h"
+#include "worker/model/model_config.h"
+
+namespace temper {
+
+// Gated feed-forward layer: down(activation(gate(x)) · up(x)).
+class FeedForward {
+ public:
+  // `name` is "layers.N.mlp".
+  FeedForward(const std::string& name, const ModelConfig& config, const WeightOptions& options);
+
+  // [T, D] → [T, D], recorded by autograd.
+  at::Tensor Forward(const at::Tensor& x_TD) const;
+
+  LinearLayer& gate_up() { return gate_up_; }
+  LinearLayer& down() { return down_; }
+
+ private:
+  FeedForwardConfig config_;
+  LinearLayer gate_up_;
+  LinearLayer down_;
+};
+
+}  // namespace temper

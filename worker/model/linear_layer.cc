@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/model/linear_layer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "worker/model/parameter_init.h"
+#include "worker/ops/linear.h"
+
+namespace temper {
+
+LinearLayer::LinearLayer(std::string name, std::vector<Part> parts, int64_t in_features, bool bias,
+                         const WeightOptions& options)
+    : parts_(std::move(parts)), in_features_(in_features) {
+  int64_t rows = 0;
+  for (const Part& part : parts_) rows += part.rows;
+  InitParameter(weight_, name + ".weight", {rows, in_features}, options.dtype, options.trainable);
+  if (bias) InitParameter(bias_, name + ".bias", {rows}, options.dtype, options.trainable);
+}
+
+at::Tensor LinearLayer::Forward(const at::Tensor& x_TI) const {
+  at::Tensor y_TO = ops::Linear(x_TI, weight_.weight, bias_.weight);
+  for (const auto& adapter : adapters_) y_TO = AddLoraOutput(*adapter, x_TI, y_TO);
+  return y_TO;
+}
+
+int64_t LinearLayer::AddLora(const LoraConfig& config) {
+  int64_t row = 0;
+  int64_t added = 0;
+  for (const Part& part : parts_) {
+    if (std::find(config.sites.begin(), config.sites.end(), part.name) != config.sites.end()) {
+      adapters_.push_back(
+          MakeLoraAdapter(config, part.name, row, part.rows, in_features_, weight_.weight.scalar_type()));
+      ++added;
+    }
+    row += part.rows;
+  }
+  return added;
+}
+
+void LinearLayer::AppendParameters(std::vector<Parameter*>& parameters) {
+  parameters.push_back(&weight_);
+  if (bias_.weight.defined()) parameters.push_back(&bias_);
+  for (const auto& adapter : adapters_) {
+    parameters.push_back(&adapter->a_RI);
+    parameters.push_back(&adapter->b_OR);
+  }
+}
+
+void LinearLayer::AppendViews(std::vector<WeightView>& views) {
+  int64_t row = 0;
+  for (const Part& part : parts_) {
+    views.push_back({part.name + ".weight", &weight_, row, part.rows});
+    if (bias_.weight.defined()) views.push_back({part.name + ".bias", &bias_, row, part.rows});
+    row += part.rows;
+  }
+}
+
+void LinearLayer::AppendAdapters(std::vector<LoraAdapter*>& adapters) {
+  for (const auto& adapter : adapters_) adapters.push_back(adapter.get());
+}
+
+double LinearLayer::FlopsPerToken(bool input_needs_gradient) const {
+  const double products = 1.0 + (input_needs_gradient ? 1 : 0) + (weight_.trainable ? 1 : 0);
+  double flops = 2.0 * static_cast<double>(weight_.weight.numel()) * products;
+  for (const auto& adapter : adapters_) {
+    const double a = static_cast<double>(adapter->a_RI.weight.numel());
+    const double b = static_cast<double>(adapter->b_OR.weight.numel());
+    flops += 2.0 * a * (input_needs_gradient ? 3 : 2) + 2.0 * b * 3;
+  }
+  return flops;
+}
+
+}  // namespace temper

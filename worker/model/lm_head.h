@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "worker/model/parameter.h"
+#include "worker/ops/chunked_cross_entropy.h"
+
+namespace temper {
+
+// The projection to the vocabulary. It never shows logits to the trainer, only log-probabilities of given tokens and
+// their gradients; an Objective (worker/train/objective.h) turns the one into the other. S: rows that a loss looks at.
+class LmHead {
+ public:
+  // `weight` may be the embedding's (tied); its rows from vocab_size on are padding.
+  LmHead(Parameter* weight, int64_t vocab_size) : weight_(weight), vocab_size_(vocab_size) {}
+
+  // fp32 [S]. For losses of two passes, and for evaluation.
+  at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& targets_S) const;
+
+  // Log-probabilities and ∂loss/∂hidden, given ∂loss/∂logprob of each row. Adds the gradient of a trainable weight.
+  ops::LogprobGradients Backward(const at::Tensor& hidden_SD, const at::Tensor& targets_S,
+                                 const at::Tensor& coefficient_S);
+
+  // All logits, fp32 [S, vocab]: for comparing models, never for training.
+  at::Tensor Logits(const at::Tensor& hidden_SD) const;
+
+  Parameter* weight() const { return weight_; }
+
+ private:
+  Parameter* weight_;
+  int64_t vocab_size_;
+};
+
+}  // namespace temper

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "worker/model/linear_layer.h"
+#include "worker/model/parameter.h"
+#include "worker/model/parameter_init.h"
+#include "worker/ops/rms_norm.h"
+
+namespace temper {
+
+class RmsNormLayer {
+ public:
+  RmsNormLayer(std::string name, int64_t size, double epsilon, const WeightOptions& options) : epsilon_(epsilon) {
+    InitParameter(weight_, name + ".weight", {size}, options.dtype, options.trainable);
+  }
+  RmsNormLayer(const RmsNormLayer&) = delete;
+
+  at::Tensor Forward(const at::Tensor& x_TD) const { return ops::RmsNorm(x_TD, weight_.weight, epsilon_); }
+
+  void AppendParameters(std::vector<Parameter*>& parameters) { parameters.push_back(&weight_); }
+  void AppendViews(std::vector<WeightView>& views) {
+    views.push_back({weight_.name, &weight_, 0, weight_.weight.size(0)});
+  }
+
+ private:
+  Parameter weight_;
+  double epsilon_;
+};
+
+}  // namespace temper

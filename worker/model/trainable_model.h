@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "worker/model/lm_head.h"
+#include "worker/model/parameter.h"
+#include "worker/ops/rope.h"
+
+namespace temper {
+
+// A micro-batch as tensors on the model's device, and what all units need of it.
+struct BatchContext {
+  at::Tensor tokens_T;     // int64
+  at::Tensor positions_T;  // int64, from 0 in each document
+  std::vector<int64_t> document_starts;
+  ops::RopeTable rope;
+};
+
+// FLOPs of forward and backward, by the rule in docs/ARCHITECTURE.md ("MFU").
+struct FlopRates {
+  double per_token = 0;
+  double per_scored_token = 0;         // the LM head
+  double per_attention_pair = 0;       // a query and a key that the mask leaves
+  double recomputed_per_pair = 0;      // what backward computes a second time: in HFU, not in MFU
+};
+
+// A decoder as the trainer sees it: a chain of units between an embedding and an LM head. A unit is what is gathered,
+// recomputed and released as a whole; its input and output are detached from its neighbours'.
+//
+// One thread at a time. Errors are c10::Error exceptions.
+class TrainableModel {
+ public:
+  virtual ~TrainableModel() = default;
+
+  // Every weight, in an order that does not change. Owned by the model.
+  virtual const std::vector<Parameter*>& parameters() const = 0;
+  // The base model's weights under their internal names (worker/model/parameter.h).
+  virtual const std::vector<WeightView>& views() const = 0;
+
+  virtual BatchContext MakeContext(const at::Tensor& tokens_T, const at::Tensor& positions_T,
+                                   const std::vector<int64_t>& document_starts) const = 0;
+
+  // [T, D]; not recorded by autograd.
+  virtual at::Tensor Embed(const BatchContext& context) const = 0;
+  // Adds to the embedding's gradient; nothing when it is frozen.
+  virtual void EmbedBackward(const BatchContext& context, const at::Tensor& grad_TD) = 0;
+  virtual bool embedding_trainable() const = 0;
+
+  virtual int num_units() const = 0;
+  virtual const std::vector<Parameter*>& unit_parameters(int unit) const = 0;
+  // [T, D] → [T, D], recorded by autograd.
+  virtual at::Tensor ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context) const = 0;
+
+  // What stands between the last unit and the head (the final norm), row by row: [S, D] → [S, D], recorded.
+  virtual const std::vector<Parameter*>& final_parameters() const = 0;
+  virtual at::Tensor FinishHidden(const at::Tensor& hidden_SD) const = 0;
+
+  virtual LmHead& head() = 0;
+  virtual FlopRates flop_rates() const = 0;
+};
+
+}  // namespace temper

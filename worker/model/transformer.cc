@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/model/transformer.h"
+
+#include <ATen/ATen.h>
+
+#include "worker/model/gradient.h"
+#include "worker/ops/embedding.h"
+
+namespace temper {
+namespace {
+
+// GEMMs over a vocabulary that is no multiple of 64 are up to three times slower.
+int64_t PaddedVocab(int64_t vocab_size) { return (vocab_size + 63) / 64 * 64; }
+
+WeightOptions BaseOptions(const TransformerOptions& options) {
+  return {.dtype = options.dtype, .trainable = !options.lora.has_value()};
+}
+
+}  // namespace
+
+Transformer::Transformer(const ModelConfig& config, const TransformerOptions& options)
+    : config_(config),
+      final_norm_("final_norm", config.hidden_size, config.norm_epsilon, BaseOptions(options)) {
+  const WeightOptions base = BaseOptions(options);
+  const std::vector<int64_t> table = {PaddedVocab(config.vocab_size), config.hidden_size};
+  InitParameter(embedding_, "embed.weight", table, base.dtype, base.trainable);
+  if (!config.tied_head) InitParameter(head_weight_, "lm_head.weight", table, base.dtype, base.trainable);
+  head_ = std::make_unique<LmHead>(config.tied_head ? &embedding_ : &head_weight_, config.vocab_size);
+
+  parameters_.push_back(&embedding_);
+  views_.push_back({"embed.weight", &embedding_, 0, config.vocab_size});
+  int64_t adapted = 0;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    auto block = std::make_unique<Block>(layer, config, base);
+    if (options.lora) {
+      for (LinearLayer* linear : block->linear_layers()) {
+        adapted += linear->AddLora(*options.lora);
+        linear->AppendAdapters(adapters_);
+      }
+    }
+    unit_parameters_.emplace_back();
+    block->AppendParameters(unit_parameters_.back());
+    block->AppendViews(views_);
+    parameters_.insert(parameters_.end(), unit_parameters_.back().begin(), unit_parameters_.back().end());
+    blocks_.push_back(std::move(block));
+  }
+  TORCH_CHECK(!options.lora || adapted == static_cast<int64_t>(options.lora->sites.size()),
+              "LoRA names a linear map that the model does not have");
+  final_norm_.AppendParameters(final_parameters_);
+  final_norm_.AppendViews(views_);
+  parameters_.insert(parameters_.end(), final_parameters_.begin(), final_parameters_.end());
+  if (!config.tied_head) {
+    parameters_.push_back(&head_weight_);
+    views_.push_back({"lm_head.weight", &head_weight_, 0, config.vocab_size});
+  }
+}
+
+BatchContext Transformer::MakeContext(const at::Tensor& tokens_T, const at::Tensor& positions_T,
+                                      const std::vector<int64_t>& document_starts) const {
+  return {tokens_T, positions_T, document_starts,
+          ops::MakeRopeTable(config_.attention.rope, config_.attention.head_dim, positions_T, document_starts)};
+}
+
+at::Tensor Transformer::Embed(const BatchContext& context) const {
+  return ops::EmbeddingLookup(embedding_.weight, context.tokens_T);
+}
+
+void Transformer::EmbedBackward(const BatchContext& context, const at::Tensor& grad_TD) {
+  if (embedding_.trainable) ops::EmbeddingBackward(grad_TD, context.tokens_T, GradientBuffer(embedding_));
+}
+
+at::Tensor Transformer::ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context) const {
+  return blocks_[unit]->Forward(hidden_TD, context);
+}
+
+at::Tensor Transformer::FinishHidden(const at::Tensor& hidden_SD) const { return final_norm_.Forward(hidden_SD); }
+
+FlopRates Transformer::flop_rates() const {
+  FlopRates rates;
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const std::vector<LinearLayer*> linears = blocks_[layer]->linear_layers();
+    for (size_t i = 0; i < linears.size(); ++i) {
+      // Nothing below the first block's q, k, v wants a gradient when the embedding is frozen.
+      const bool first = layer == 0 && i == 0;
+      rates.per_token += linears[i]->FlopsPerToken(!first || embedding_.trainable);
+    }
+  }
+  const double head = 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
+  rates.per_scored_token = head * (head_->weight()->trainable ? 3 : 2);
+  // Scores and weighted sum, H·d each, forward once and backward twice.
+  const double width = static_cast<double>(config_.attention.num_heads * config_.attention.head_dim);
+  rates.per_attention_pair = 2.0 * 2.0 * width * 3.0 * static_cast<double>(config_.num_layers);
+  rates.recomputed_per_pair = 2.0 * width * static_cast<double>(config_.num_layers);
+  return rates;
+}
+
+}  // namespace temper

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "worker/model/block.h"
+#include "worker/model/model_config.h"
+#include "worker/model/trainable_model.h"
+
+namespace temper {
+
+struct TransformerOptions {
+  at::ScalarType dtype = at::kFloat;  // fp32 or bf16: weights and activations
+  // Present: the base model is frozen, these adapters train.
+  std::optional<LoraConfig> lora;
+};
+
+// The native decoder: embedding, blocks (a unit each), final norm, LM head. All weights are zero until StoreMaster sets
+// them (worker/checkpoint loads them).
+//
+// Throws c10::Error when a LoRA site does not exist.
+class Transformer : public TrainableModel {
+ public:
+  Transformer(const ModelConfig& config, const TransformerOptions& options);
+
+  const std::vector<Parameter*>& parameters() const override { return parameters_; }
+  const std::vector<WeightView>& views() const override { return views_; }
+  // In the order of the layers.
+  const std::vector<LoraAdapter*>& adapters() const { return adapters_; }
+  const ModelConfig& config() const { return config_; }
+
+  BatchContext MakeContext(const at::Tensor& tokens_T, const at::Tensor& positions_T,
+                           const std::vector<int64_t>& document_starts) const override;
+  at::Tensor Embed(const BatchContext& context) const override;
+  void EmbedBackward(const BatchContext& context, const at::Tensor& grad_TD) override;
+  bool embedding_trainable() const override { return embedding_.trainable; }
+
+  int num_units() const override { return static_cast<int>(blocks_.size()); }
+  const std::vector<Parameter*>& unit_parameters(int unit) const override { return unit_parameters_[unit]; }
+  at::Tensor ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context) const override;
+
+  const std::vector<Parameter*>& final_parameters() const override { return final_parameters_; }
+  at::Tensor FinishHidden(const at::Tensor& hidden_SD) const override;
+
+  LmHead& head() override { return *head_; }
+  FlopRates flop_rates() const override;
+
+ private:
+  ModelConfig config_;
+  Parameter embedding_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  RmsNormLayer final_norm_;
+  Parameter head_weight_;  // undefined when tied
+  std::unique_ptr<LmHead> head_;
+  std::vector<Parameter*> parameters_;
+  std::vector<WeightView> views_;
+  std::vector<LoraAdapter*> adapters_;
+  std::vector<std::vector<Parameter*>> unit_parameters_;
+  std::vector<Parameter*> final_parameters_;
+};
+
+}  // namespace temper

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/node/node.h"
+
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <csignal>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/util/time_util.h"
+#include "spdlog/spdlog.h"
+#include "worker/node/oom_kills.h"
+#include "worker/node/rank_end.h"
+#include "worker/session/utf8.h"
+
+namespace temper {
+namespace {
+
+using std::chrono::steady_clock;
+
+// What a platform gives a process between SIGTERM and SIGKILL is short: the server's acknowledgements are waited for
+// this long after the ranks had their grace.
+constexpr std::chrono::seconds kLastReports{5};
+
+v1::RankReport NewReport(int32_t rank) {
+  v1::RankReport report;
+  report.set_rank(rank);
+  *report.mutable_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
+  return report;
+}
+
+}  // namespace
+
+Node::Node(NodeOptions options, std::shared_ptr<grpc::Channel> server, v1::Hello hello, ServerLinkOptions link_options)
+    : options_(std::move(options)),
+      server_(std::move(server)),
+      hello_(std::move(hello)),
+      link_options_(link_options) {}
+
+void Node::Terminate(const std::string& reason) { events_.Push(TerminateAsked{reason}); }
+
+ExitRecord Node::Run() {
+  link_ = std::make_unique<ServerLink>(server_, hello_, link_options_, LinkEvents());
+  while (!Done()) {
+    if (std::optional<Event> event = events_.PopBefore(NextDeadline())) {
+      std::visit([this](const auto& happened) { On(happened); }, *event);
+    }
+    KillOverdueRanks();
+  }
+  const ExitRecord record = Record();
+  link_->Close();
+  return record;
+}
+
+ServerLink::Events Node::LinkEvents() {
+  return {
+      .on_assignment = [this](const v1::Assignment& assignment) { events_.Push(Assigned{assignment}); },
+      .on_stop = [this](const std::string& reason) { events_.Push(StopAsked{reason}); },
+      .on_drained = [this] { events_.Push(Drained{}); },
+      .on_lost = [this](const absl::Status& status) { events_.Push(ServerLost{status}); },
+  };
+}
+
+// All but a rank's end goes straight to the link. The end waits until the process is gone, because that is what the
+// server takes it for.
+RankProcess::Events Node::RankEvents(size_t index) {
+  const int32_t rank = ranks_[index].rank;
+  return {
+      .on_report =
+          [this, index, rank](v1::RankReport report) {
+            if (report.has_end()) {
+              events_.Push(RankSaidEnd{index, report.end()});
+              return;
+            }
+            report.set_rank(rank);
+            if (report.has_log()) report.mutable_log()->set_rank(rank);
+            link_->Report(std::move(report));
+          },
+      .on_line =
+          [this, rank](v1::LogSeverity severity, const std::string& text) {
+            v1::RankReport report = NewReport(rank);
+            report.mutable_log()->set_severity(severity);
+            report.mutable_log()->set_text(ReplaceInvalidUtf8(text));
+            report.mutable_log()->set_rank(rank);
+            link_->Report(std::move(report));
+          },
+      .on_exit = [this, index](const RankExit& exit) { events_.Push(RankExited{index, exit}); },
+  };
+}
+
+void Node::On(const Assigned& event) {
+  if (stop_reason_ || assignment_) return;
+  assignment_ = event.assignment;
+  oom_kills_before_ = OomKills();
+  const int32_t count = std::max(1, assignment_->ranks_per_node());
+  ranks_.resize(static_cast<size_t>(count));
+  for (int32_t i = 0; i < count; ++i) {
+    ranks_[i].rank = hello_.node() * count + i;
+    StartRank(static_cast<size_t>(i));
+  }
+}
+
+void Node::StartRank(size_t index) {
+  Rank& rank = ranks_[index];
+  absl::StatusOr<std::unique_ptr<RankProcess>> process = RankProcess::Start(options_.rank_binary, RankEvents(index));
+  if (!process.ok()) {
+    v1::RankEnd end;
+    end.set_cause(v1::FAILURE_CAUSE_LAUNCH);
+    end.set_message(ReplaceInvalidUtf8(std::string(process.status().message())));
+    ReportEnd(rank, std::move(end));
+    return;
+  }
+  rank.process = *std::move(process);
+  rank.running = true;
+  spdlog::info("rank {} runs as process {}", rank.rank, rank.process->pid());
+  v1::RankCommand command;
+  *command.mutable_assignment() = *assignment_;
+  rank.process->Send(command);
+}
+
+void Node::On(const StopAsked& event) { StopRanks(event.reason); }
+
+void Node::On(const TerminateAsked& event) {
+  terminated_ = terminated_ || !stop_reason_;
+  give_up_at_ = std::min(give_up_at_, steady_clock::now() + options_.stop_grace + kLastReports);
+  StopRanks(event.reason);
+}
+
+void Node::On(const ServerLost& event) {
+  lost_ = event.status;
+  StopRanks(std::string(event.status.message()));
+}
+
+void Node::StopRanks(const std::string& reason) {
+  if (stop_reason_) return;
+  stop_reason_ = reason;
+  spdlog::info("stopping: {}", reason);
+  v1::RankCommand command;
+  command.mutable_stop()->set_reason(ReplaceInvalidUtf8(reason));
+  for (Rank& rank : ranks_) {
+    if (!rank.running) continue;
+    rank.process->Send(command);
+    rank.kill_at = std::min(rank.kill_at, steady_clock::now() + options_.stop_grace);
+  }
+}
+
+void Node::KillOverdueRanks() {
+  for (Rank& rank : ranks_) {
+    if (!rank.running || rank.killed || steady_clock::now() < rank.kill_at) continue;
+    spdlog::warn("rank {} did not end within {} ms; killing it", rank.rank, options_.stop_grace.count());
+    rank.killed = true;
+    rank.process->Kill();
+  }
+}
+
+void Node::On(const RankSaidEnd& event) {
+  Rank& rank = ranks_[event.index];
+  rank.end = event.end;
+  rank.kill_at = std::min(rank.kill_at, steady_clock::now() + options_.stop_grace);
+}
+
+void Node::On(const RankExited& event) {
+  Rank& rank = ranks_[event.index];
+  rank.running = false;
+  v1::RankEnd end;
+  if (rank.end) {
+    end = *rank.end;
+  } else {
+    const std::optional<int64_t> oom_kills = OomKills();
+    end = ExplainDeath({event.exit, oom_kills && oom_kills_before_ && *oom_kills > *oom_kills_before_});
+    if (stop_reason_) {
+      end.set_stopped(true);
+      end.clear_cause();
+      if (rank.killed) end.set_message(absl::StrCat(*stop_reason_, " (temper-rank did not end in time and was killed)"));
+    }
+  }
+  if (end.stopped() && terminated_) end.set_cause(v1::FAILURE_CAUSE_PREEMPTED);
+  ReportEnd(rank, std::move(end));
+}
+
+void Node::ReportEnd(Rank& rank, v1::RankEnd end) {
+  rank.end = end;
+  v1::RankReport report = NewReport(rank.rank);
+  *report.mutable_end() = std::move(end);
+  link_->Report(std::move(report));
+}
+
+bool Node::RanksRunning() const {
+  return std::any_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) { return rank.running; });
+}
+
+bool Node::Done() const {
+  if (RanksRunning()) return false;
+  if (lost_ || steady_clock::now() >= give_up_at_) return true;
+  if (!assignment_) return stop_reason_.has_value();
+  return link_->drained();
+}
+
+Node::TimePoint Node::NextDeadline() const {
+  TimePoint deadline = TimePoint::max();
+  for (const Rank& rank : ranks_) {
+    if (rank.running && !rank.killed) deadline = std::min(deadline, rank.kill_at);
+  }
+  return RanksRunning() ? deadline : give_up_at_;
+}
+
+ExitRecord Node::Record() const {
+  if (lost_) {
+    const std::string message(lost_->message());
+    if (absl::IsUnavailable(*lost_)) return {NodeExit::kServerAway, v1::FAILURE_CAUSE_PREEMPTED, message};
+    return {NodeExit::kRefused, v1::FAILURE_CAUSE_UNSPECIFIED, absl::StrCat("refused by the server: ", message)};
+  }
+  for (const Rank& rank : ranks_) {
+    if (rank.end->cause() != v1::FAILURE_CAUSE_UNSPECIFIED && !rank.end->stopped()) {
+      return {NodeExit::kRankFailed, rank.end->cause(), rank.end->message()};
+    }
+  }
+  const bool all_ended_well = assignment_ && std::none_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) {
+    return rank.end->stopped();
+  });
+  if (!all_ended_well || !link_->drained()) {
+    const auto cause = terminated_ ? v1::FAILURE_CAUSE_PREEMPTED : v1::FAILURE_CAUSE_UNSPECIFIED;
+    return {NodeExit::kStopped, cause, stop_reason_.value_or("")};
+  }
+  return {};
+}
+
+}  // namespace temper

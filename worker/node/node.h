@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "grpcpp/channel.h"
+#include "temper/v1/worker_service.pb.h"
+#include "worker/node/event_queue.h"
+#include "worker/node/exit_record.h"
+#include "worker/node/rank_process.h"
+#include "worker/node/server_link.h"
+
+namespace temper {
+
+struct NodeOptions {
+  // Path of temper-rank.
+  std::string rank_binary;
+  // A rank that was told to stop, or has said that it is done, and still runs after so long is killed.
+  std::chrono::milliseconds stop_grace{10'000};
+};
+
+// One node of a gang, for one epoch: asks the server what to do, starts the ranks, relays what they report, passes
+// stops on, and explains ranks that died before they could speak.
+class Node {
+ public:
+  Node(NodeOptions options, std::shared_ptr<grpc::Channel> server, v1::Hello hello, ServerLinkOptions link_options);
+
+  // Lives the node's whole life. Call it once, from the main thread (see RankProcess::Start). No rank runs any more when
+  // it returns.
+  ExitRecord Run();
+
+  // Any thread: the platform wants this process gone.
+  void Terminate(const std::string& reason);
+
+ private:
+  // What happens to a node.
+  struct Assigned {
+    v1::Assignment assignment;
+  };
+  struct StopAsked {
+    std::string reason;
+  };
+  struct TerminateAsked {
+    std::string reason;
+  };
+  struct ServerLost {
+    absl::Status status;
+  };
+  struct Drained {};  // looked at by Done(); it only has to wake Run()
+  struct RankSaidEnd {
+    size_t index;
+    v1::RankEnd end;
+  };
+  struct RankExited {
+    size_t index;
+    RankExit exit;
+  };
+  using Event = std::variant<Assigned, StopAsked, TerminateAsked, ServerLost, Drained, RankSaidEnd, RankExited>;
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  struct Rank {
+    int32_t rank = 0;
+    std::unique_ptr<RankProcess> process;  // null: could not be started
+    bool running = false;
+    bool killed = false;  // by the node
+    TimePoint kill_at = TimePoint::max();
+    std::optional<v1::RankEnd> end;  // as the rank said it, and as it was reported once the process is gone
+  };
+
+  ServerLink::Events LinkEvents();
+  RankProcess::Events RankEvents(size_t index);
+
+  void On(const Assigned& event);
+  void On(const StopAsked& event);
+  void On(const TerminateAsked& event);
+  void On(const ServerLost& event);
+  void On(const Drained&) {}
+  void On(const RankSaidEnd& event);
+  void On(const RankExited& event);
+
+  void StartRank(size_t index);
+  void StopRanks(const std::string& reason);
+  void KillOverdueRanks();
+  void ReportEnd(Rank& rank, v1::RankEnd end);
+  bool RanksRunning() const;
+  bool Done() const;
+  TimePoint NextDeadline() const;
+  ExitRecord Record() const;
+
+  const NodeOptions options_;
+  const std::shared_ptr<grpc::Channel> server_;
+  const v1::Hello hello_;
+  const ServerLinkOptions link_options_;
+
+  // Filled by the threads of the link and the ranks; all that follows belongs to the thread in Run().
+  EventQueue<Event> events_;
+  std::optional<int64_t> oom_kills_before_;
+  std::optional<v1::Assignment> assignment_;
+  std::optional<std::string> stop_reason_;
+  bool terminated_ = false;                    // the stop came from the platform, not from the server
+  TimePoint give_up_at_ = TimePoint::max();    // the server need not know more after this
+  std::optional<absl::Status> lost_;
+  std::unique_ptr<ServerLink> link_;
+  std::vector<Rank> ranks_;  // after link_: ranks report to it until they are gone
+};
+
+}  // namespace temper

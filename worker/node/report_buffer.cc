@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/node/report_buffer.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/util/time_util.h"
+
+namespace temper {
+
+void ReportBuffer::Add(v1::RankReport report) {
+  waiting_bytes_ += report.ByteSizeLong();
+  waiting_.push_back(std::move(report));
+  if (waiting_bytes_ <= max_bytes_) return;
+  // Below the bound by a margin, so that a full buffer is not searched for every line.
+  const size_t target = max_bytes_ - max_bytes_ / 8;
+  dropped_logs_ += Drop(v1::RankReport::kLog, target);
+  if (waiting_bytes_ > max_bytes_) dropped_steps_ += Drop(v1::RankReport::kStep, target);
+}
+
+int64_t ReportBuffer::Drop(v1::RankReport::ReportCase kind, size_t target) {
+  return static_cast<int64_t>(std::erase_if(waiting_, [&](const v1::RankReport& report) {
+    if (waiting_bytes_ <= target || report.report_case() != kind) return false;
+    waiting_bytes_ -= report.ByteSizeLong();
+    return true;
+  }));
+}
+
+bool ReportBuffer::HasNext() const {
+  if (resend_ < sent_.size()) return true;
+  return sent_.size() < window_ && (!waiting_.empty() || dropped_logs_ + dropped_steps_ > 0);
+}
+
+std::optional<v1::RankReport> ReportBuffer::Next() {
+  if (!HasNext()) return std::nullopt;
+  if (resend_ < sent_.size()) return sent_[resend_++];
+  v1::RankReport report;
+  if (dropped_logs_ + dropped_steps_ > 0) {
+    report = DropNotice();
+  } else {
+    report = std::move(waiting_.front());
+    waiting_.pop_front();
+    waiting_bytes_ -= report.ByteSizeLong();
+  }
+  report.set_sequence(++last_sequence_[report.rank()]);
+  sent_.push_back(report);
+  ++resend_;
+  return report;
+}
+
+v1::RankReport ReportBuffer::DropNotice() {
+  v1::RankReport notice;
+  notice.set_rank(-1);
+  *notice.mutable_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
+  v1::LogLine& line = *notice.mutable_log();
+  line.set_rank(-1);
+  line.set_severity(v1::LOG_SEVERITY_WARNING);
+  line.set_text(absl::StrCat(dropped_logs_, " log lines and ", dropped_steps_,
+                             " step reports were dropped: they came faster than the server took them"));
+  dropped_logs_ = 0;
+  dropped_steps_ = 0;
+  return notice;
+}
+
+void ReportBuffer::Acknowledge(int32_t rank, int64_t sequence) {
+  size_t kept = 0;
+  size_t resend = 0;
+  for (size_t i = 0; i < sent_.size(); ++i) {
+    if (sent_[i].rank() == rank && sent_[i].sequence() <= sequence) continue;
+    if (i < resend_) ++resend;
+    if (kept != i) sent_[kept] = std::move(sent_[i]);
+    ++kept;
+  }
+  sent_.resize(kept);
+  resend_ = resend;
+}
+
+}  // namespace temper

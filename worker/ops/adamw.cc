@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/ops/adamw.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+namespace temper::ops {
+
+void AdamWUpdate(at::Tensor master, const at::Tensor& gradient, at::Tensor first_moment, at::Tensor second_moment,
+                 const AdamWCoefficients& c) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor scaled = c.gradient_scale == 1.0 ? gradient : gradient * c.gradient_scale;
+  if (c.weight_decay != 0.0) master.mul_(1.0 - c.learning_rate * c.weight_decay);
+  first_moment.lerp_(scaled, 1.0 - c.beta1);
+  second_moment.mul_(c.beta2).addcmul_(scaled, scaled, 1.0 - c.beta2);
+  const double correction1 = 1.0 - std::pow(c.beta1, static_cast<double>(c.step));
+  const double correction2 = 1.0 - std::pow(c.beta2, static_cast<double>(c.step));
+  const at::Tensor denominator = second_moment.sqrt().div_(std::sqrt(correction2)).add_(c.epsilon);
+  master.addcdiv_(first_moment, denominator, -c.learning_rate / correction1);
+}
+
+}  // namespace temper::ops

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/ops/chunked_cross_entropy.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "worker/ops/linear.h"
+
+// Legend: S scored rows, C rows of one chunk, D hidden, V vocabulary with padding.
+
+namespace temper::ops {
+namespace {
+
+// Logits of one chunk: 50 MB at a vocabulary of 49,152.
+constexpr int64_t kRowsPerChunk = 256;
+
+// fp32, −inf in the padding.
+at::Tensor Logits(const at::Tensor& hidden_CD, const at::Tensor& weight_VD, int64_t vocab_size) {
+  at::Tensor logits_CV = Linear(hidden_CD, weight_VD).to(at::kFloat);
+  if (vocab_size < logits_CV.size(1)) {
+    logits_CV.narrow(1, vocab_size, logits_CV.size(1) - vocab_size).fill_(-std::numeric_limits<float>::infinity());
+  }
+  return logits_CV;
+}
+
+template <typename Visit>
+void ForEachChunk(int64_t rows, Visit visit) {
+  for (int64_t begin = 0; begin < rows; begin += kRowsPerChunk) visit(begin, std::min(kRowsPerChunk, rows - begin));
+}
+
+}  // namespace
+
+at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
+                         const at::Tensor& targets_S) {
+  const at::NoGradGuard no_grad;
+  at::Tensor logprobs_S = at::empty({hidden_SD.size(0)}, hidden_SD.options().dtype(at::kFloat));
+  ForEachChunk(hidden_SD.size(0), [&](int64_t begin, int64_t rows) {
+    const at::Tensor logits_CV = Logits(hidden_SD.narrow(0, begin, rows), weight_VD, vocab_size);
+    const at::Tensor targets_C1 = targets_S.narrow(0, begin, rows).unsqueeze(1);
+    logprobs_S.narrow(0, begin, rows).copy_(logits_CV.gather(1, targets_C1).squeeze(1) - logits_CV.logsumexp(1));
+  });
+  return logprobs_S;
+}
+
+LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const at::Tensor& weight_VD,
+                                            int64_t vocab_size, const at::Tensor& targets_S,
+                                            const at::Tensor& coefficient_S, at::Tensor grad_weight_VD) {
+  const at::NoGradGuard no_grad;
+  LogprobGradients result{at::empty({hidden_SD.size(0)}, hidden_SD.options().dtype(at::kFloat)),
+                          at::empty_like(hidden_SD)};
+  ForEachChunk(hidden_SD.size(0), [&](int64_t begin, int64_t rows) {
+    const at::Tensor hidden_CD = hidden_SD.narrow(0, begin, rows);
+    const at::Tensor targets_C1 = targets_S.narrow(0, begin, rows).unsqueeze(1);
+    const at::Tensor coefficient_C1 = coefficient_S.narrow(0, begin, rows).unsqueeze(1);
+    at::Tensor logits_CV = Logits(hidden_CD, weight_VD, vocab_size);
+    const at::Tensor lse_C1 = logits_CV.logsumexp(1, /*keepdim=*/true);
+    result.logprobs_S.narrow(0, begin, rows).copy_((logits_CV.gather(1, targets_C1) - lse_C1).squeeze(1));
+    // ∂logprob/∂logits = onehot(target) − softmax; in place of the logits.
+    at::Tensor grad_CV = logits_CV.sub_(lse_C1).exp_().mul_(coefficient_C1.neg());
+    grad_CV.scatter_add_(1, targets_C1, coefficient_C1);
+    grad_CV = grad_CV.to(hidden_SD.scalar_type());
+    at::Tensor grad_hidden_CD = result.grad_hidden_SD.narrow(0, begin, rows);
+    at::mm_out(grad_hidden_CD, grad_CV, weight_VD);
+    if (!grad_weight_VD.defined()) return;
+    if (grad_CV.scalar_type() == at::kFloat) {
+      grad_weight_VD.addmm_(grad_CV.t(), hidden_CD);
+    } else {
+      grad_weight_VD.add_(at::mm(grad_CV.t(), hidden_CD));
+    }
+  });
+  return result;
+}
+
+}  // namespace temper::ops

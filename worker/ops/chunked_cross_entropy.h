@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace temper::ops {
+
+// Log-probabilities of given tokens under softmax(hidden · weightᵀ), and their gradients, a chunk of rows at a time:
+// the S × V logits never exist. Not recorded by autograd; callers chain the gradients themselves.
+//
+// hidden_SD: fp32 or bf16. weight_VD: the same dtype; rows from `vocab_size` on are padding that no probability goes to.
+// targets_S: int64, below vocab_size. Softmax and sums are fp32. coefficient_S: fp32, ∂loss/∂logprob of each row.
+
+struct LogprobGradients {
+  at::Tensor logprobs_S;      // fp32
+  at::Tensor grad_hidden_SD;  // hidden's dtype
+};
+
+// Forward alone. [S] fp32.
+at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
+                         const at::Tensor& targets_S);
+
+// Forward and backward in one pass over the logits, for losses whose coefficients are known beforehand, or second pass
+// of those whose are not. Adds the weight's gradient to grad_weight_VD (fp32) when that is defined.
+LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const at::Tensor& weight_VD,
+                                            int64_t vocab_size, const at::Tensor& targets_S,
+                                            const at::Tensor& coefficient_S, at::Tensor grad_weight_VD);
+
+}  // namespace temper::ops

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/ops/gated_activation.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace temper::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+at::Tensor Activate(const at::Tensor& gate, Activation activation) {
+  switch (activation) {
+    case Activation::kSilu:
+      return at::silu(gate);
+    case Activation::kGeluTanh:
+      return at::gelu(gate, "tanh");
+    case Activation::kGelu:
+      return at::gelu(gate, "none");
+  }
+  TORCH_CHECK(false, "unknown activation");
+}
+
+at::Tensor ActivateBackward(const at::Tensor& grad, const at::Tensor& gate, Activation activation) {
+  switch (activation) {
+    case Activation::kSilu:
+      return at::silu_backward(grad, gate);
+    case Activation::kGeluTanh:
+      return at::gelu_backward(grad, gate, "tanh");
+    case Activation::kGelu:
+      return at::gelu_backward(grad, gate, "none");
+  }
+  TORCH_CHECK(false, "unknown activation");
+}
+
+class GatedActivationFunction : public torch::autograd::Function<GatedActivationFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate_up_TF, int64_t activation) {
+    context->save_for_backward({gate_up_TF});
+    context->saved_data["activation"] = activation;
+    const std::vector<at::Tensor> parts = gate_up_TF.chunk(2, -1);
+    return Activate(parts[0], static_cast<Activation>(activation)).mul_(parts[1]);
+  }
+  static variable_list backward(AutogradContext* context, variable_list grad) {
+    const auto activation = static_cast<Activation>(context->saved_data["activation"].toInt());
+    const at::Tensor gate_up_TF = context->get_saved_variables()[0];
+    const std::vector<at::Tensor> parts = gate_up_TF.chunk(2, -1);
+    at::Tensor grad_gate_up_TF = at::empty_like(gate_up_TF);
+    std::vector<at::Tensor> grads = grad_gate_up_TF.chunk(2, -1);
+    grads[0].copy_(ActivateBackward(grad[0] * parts[1], parts[0], activation));
+    at::mul_out(grads[1], grad[0], Activate(parts[0], activation));
+    return {grad_gate_up_TF, at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor GatedActivation(const at::Tensor& gate_up_TF, Activation activation) {
+  return GatedActivationFunction::apply(gate_up_TF, static_cast<int64_t>(activation));
+}
+
+}  // namespace temper::ops

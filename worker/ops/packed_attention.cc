@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/ops/packed_attention.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <limits>
+
+// Legend: T tokens of the batch, S keys of a block, B queries of a block, H query heads, K key/value heads, G = H / K
+// heads that share a key, d head width. Head-major layouts (K first) make one batched GEMM of all heads.
+
+namespace temper::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Scores of one block are K·G·kBlock·S numbers: long documents cost memory linear in their length.
+constexpr int64_t kBlock = 512;
+
+// Queries [begin, end) of a document that starts at `start`: they see keys [start, end).
+struct Block {
+  int64_t start;
+  int64_t begin;
+  int64_t end;
+  int64_t queries() const { return end - begin; }
+  int64_t keys() const { return end - start; }
+};
+
+template <typename Visit>
+void ForEachBlock(const std::vector<int64_t>& document_starts, Visit visit) {
+  for (size_t i = 0; i + 1 < document_starts.size(); ++i) {
+    for (int64_t begin = document_starts[i]; begin < document_starts[i + 1]; begin += kBlock) {
+      visit(Block{document_starts[i], begin, std::min(begin + kBlock, document_starts[i + 1])});
+    }
+  }
+}
+
+// Rows of the block's queries as [K, G·B, d].
+at::Tensor QueryRows(const at::Tensor& x_THd, const Block& block, int64_t num_kv_heads) {
+  const int64_t group = x_THd.size(1) / num_kv_heads;
+  return x_THd.narrow(0, block.begin, block.queries())
+      .view({block.queries(), num_kv_heads, group, x_THd.size(2)})
+      .permute({1, 2, 0, 3})
+      .reshape({num_kv_heads, group * block.queries(), x_THd.size(2)});
+}
+
+// The inverse of QueryRows, added to or stored in the rows of x_THd.
+void StoreQueryRows(const at::Tensor& rows, const Block& block, int64_t num_kv_heads, at::Tensor& x_THd) {
+  const int64_t group = x_THd.size(1) / num_kv_heads;
+  x_THd.narrow(0, block.begin, block.queries())
+      .view({block.queries(), num_kv_heads, group, x_THd.size(2)})
+      .copy_(rows.view({num_kv_heads, group, block.queries(), x_THd.size(2)}).permute({2, 0, 1, 3}));
+}
+
+// The keys or values that a block sees, as [K, S, d].
+at::Tensor KeyRows(const at::Tensor& x_TKd, const Block& block) {
+  return x_TKd.narrow(0, block.start, block.keys()).transpose(0, 1);
+}
+
+// Scaled scores [K, G, B, S], fp32, −inf where a key is later than its query.
+at::Tensor MaskedScores(const at::Tensor& q_KGBd, const at::Tensor& k_KSd, const Block& block, double scale) {
+  at::Tensor scores = at::bmm(q_KGBd, k_KSd.transpose(1, 2)).to(at::kFloat).mul_(scale);
+  scores = scores.view({k_KSd.size(0), -1, block.queries(), block.keys()});
+  // Only the last `queries` columns can be hidden: a square whose upper triangle is the future.
+  at::Tensor diagonal = scores.narrow(3, block.begin - block.start, block.queries());
+  const at::Tensor future =
+      at::ones({block.queries(), block.queries()}, diagonal.options().dtype(at::kBool)).triu_(/*diagonal=*/1);
+  diagonal.masked_fill_(future, -std::numeric_limits<float>::infinity());
+  return scores;
+}
+
+class PackedAttentionFunction : public torch::autograd::Function<PackedAttentionFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q_THd, const at::Tensor& k_TKd,
+                            const at::Tensor& v_TKd, const std::vector<int64_t>& document_starts, double scale) {
+    const int64_t num_kv_heads = k_TKd.size(1);
+    const int64_t group = q_THd.size(1) / num_kv_heads;
+    at::Tensor out_THd = at::empty_like(q_THd, at::MemoryFormat::Contiguous);
+    // Head-major, so that a block's part has the shape of its scores without their last dimension.
+    at::Tensor logsumexp_KGT = at::empty({num_kv_heads, group, q_THd.size(0)}, q_THd.options().dtype(at::kFloat));
+    ForEachBlock(document_starts, [&](const Block& block) {
+      at::Tensor scores =
+          MaskedScores(QueryRows(q_THd, block, num_kv_heads), KeyRows(k_TKd, block), block, scale);
+      const at::Tensor lse = at::logsumexp(scores, {-1});
+      logsumexp_KGT.narrow(2, block.begin, block.queries()).copy_(lse);
+      const at::Tensor weights =
+          scores.sub_(lse.unsqueeze(-1)).exp_().to(v_TKd.scalar_type()).view({num_kv_heads, -1, block.keys()});
+      StoreQueryRows(at::bmm(weights, KeyRows(v_TKd, block)), block, num_kv_heads, out_THd);
+    });
+    context->save_for_backward({q_THd, k_TKd, v_TKd, out_THd, logsumexp_KGT});
+    context->saved_data["document_starts"] = document_starts;
+    context->saved_data["scale"] = scale;
+    return out_THd;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grad) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &q_THd = saved[0], &k_TKd = saved[1], &v_TKd = saved[2], &out_THd = saved[3];
+    const at::Tensor& logsumexp_KGT = saved[4];
+    const std::vector<int64_t> document_starts = context->saved_data["document_starts"].toIntVector();
+    const double scale = context->saved_data["scale"].toDouble();
+    const at::Tensor grad_out_THd = grad[0].contiguous();
+    const int64_t num_kv_heads = k_TKd.size(1);
+    const auto dtype = q_THd.scalar_type();
+
+    at::Tensor grad_q_THd = at::empty_like(q_THd, at::MemoryFormat::Contiguous);
+    // Several blocks of queries add to the same keys: fp32 until the end.
+    const auto fp32 = k_TKd.options().dtype(at::kFloat);
+    at::Tensor grad_k_KTd = at::zeros({num_kv_heads, k_TKd.size(0), k_TKd.size(2)}, fp32);
+    at::Tensor grad_v_KTd = at::zeros_like(grad_k_KTd);
+    // rowsum(P ∘ dP) = rowsum(dO ∘ O).
+    const at::Tensor delta_THx = (grad_out_THd.to(at::kFloat) * out_THd).sum(-1, /*keepdim=*/true);
+
+    ForEachBlock(document_starts, [&](const Block& block) {
+      const at::Tensor q = QueryRows(q_THd, block, num_kv_heads);
+      const at::Tensor k = KeyRows(k_TKd, block);
+      const at::Tensor grad_out = QueryRows(grad_out_THd, block, num_kv_heads);
+      const at::Tensor lse = logsumexp_KGT.narrow(2, block.begin, block.queries()).unsqueeze(-1);
+      const at::Tensor weights = MaskedScores(q, k, block, scale).sub_(lse).exp_().view({num_kv_heads, -1, block.keys()});
+      const at::Tensor rounded = weights.to(dtype);
+      grad_v_KTd.narrow(1, block.start, block.keys()).add_(at::bmm(rounded.transpose(1, 2), grad_out));
+      at::Tensor grad_weights = at::bmm(grad_out, KeyRows(v_TKd, block).transpose(1, 2)).to(at::kFloat);
+      const at::Tensor grad_scores =
+          grad_weights.sub_(QueryRows(delta_THx, block, num_kv_heads)).mul_(weights).mul_(scale).to(dtype);
+      StoreQueryRows(at::bmm(grad_scores, k), block, num_kv_heads, grad_q_THd);
+      grad_k_KTd.narrow(1, block.start, block.keys()).add_(at::bmm(grad_scores.transpose(1, 2), q));
+    });
+    return {grad_q_THd,   grad_k_KTd.transpose(0, 1).to(dtype), grad_v_KTd.transpose(0, 1).to(dtype),
+            at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor PackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, const at::Tensor& v_TKd,
+                           const std::vector<int64_t>& document_starts, double scale) {
+  TORCH_CHECK(q_THd.size(1) % k_TKd.size(1) == 0, "query heads (", q_THd.size(1),
+              ") must be a multiple of key/value heads (", k_TKd.size(1), ")");
+  TORCH_CHECK(!document_starts.empty() && document_starts.front() == 0 && document_starts.back() == q_THd.size(0),
+              "document_starts must go from 0 to the number of tokens");
+  return PackedAttentionFunction::apply(q_THd, k_TKd, v_TKd, document_starts, scale);
+}
+
+int64_t CountAttentionPairs(const std::vector<int64_t>& document_starts) {
+  int64_t pairs = 0;
+  for (size_t i = 0; i + 1 < document_starts.size(); ++i) {
+    const int64_t length = document_starts[i + 1] - document_starts[i];
+    pairs += length * (length + 1) / 2;
+  }
+  return pairs;
+}
+
+}  // namespace temper::ops

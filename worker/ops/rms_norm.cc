@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/ops/rms_norm.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace temper::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_TD, const at::Tensor& weight_D,
+                            double epsilon) {
+    const at::Tensor x = x_TD.to(at::kFloat);
+    const at::Tensor scale_T1 = x.square().mean(-1, /*keepdim=*/true).add_(epsilon).rsqrt_();
+    context->save_for_backward({x_TD, weight_D, scale_T1});
+    // Rounded before the weight is applied, as HF does: the order matters to the last bit in bf16.
+    return (x * scale_T1).to(x_TD.scalar_type()).mul_(weight_D);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grad) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor& weight_D = saved[1];
+    const at::Tensor& scale_T1 = saved[2];
+    const at::Tensor normed_TD = saved[0].to(at::kFloat) * scale_T1;
+    const at::Tensor grad_TD = grad[0].to(at::kFloat);
+    at::Tensor grad_x, grad_weight;
+    if (context->needs_input_grad(0)) {
+      // With n = x·s: dx = s · (g·w − n · mean(g·w·n)).
+      at::Tensor g = grad_TD * weight_D;
+      const at::Tensor mean_T1 = (g * normed_TD).mean(-1, /*keepdim=*/true);
+      grad_x = g.sub_(normed_TD * mean_T1).mul_(scale_T1).to(saved[0].scalar_type());
+    }
+    if (context->needs_input_grad(1)) grad_weight = (grad_TD * normed_TD).sum(0).to(weight_D.scalar_type());
+    return {grad_x, grad_weight, at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight_D, double epsilon) {
+  return RmsNormFunction::apply(x_TD, weight_D, epsilon);
+}
+
+}  // namespace temper::ops

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// temper-rank: one device of a gang.
+#include <csignal>
+#include <cstdlib>
+#include <iostream>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/numbers.h"
+#include "worker/session/session.h"
+#include "worker/session/standalone.h"
+#include "worker/train/trainer.h"
+
+namespace {
+
+// The node decides when a rank ends. A signal to the whole process group (Ctrl-C, a service manager) reaches the node
+// too, which then says Stop.
+void LeaveSignalsToTheNode() {
+  std::signal(SIGINT, SIG_IGN);
+  std::signal(SIGTERM, SIG_IGN);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"temper-rank: the training engine on one device.\n"
+               "temper-worker starts it; by hand, use `temper-rank train JOB.json`."};
+  app.require_subcommand(0, 1);
+  std::string job_file;
+  std::string job_id = "local";
+  CLI::App* train = app.add_subcommand("train", "Train without a server; prints one JSON object a line");
+  train->add_option("file", job_file, "The job (temper.v1.JobSpec) as JSON")->required();
+  train->add_option("--job-id", job_id, "Results go to OUTPUT/ID/export-e0001")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+
+  if (*train) return temper::RunStandalone(job_file, job_id, temper::RunTrainJob, std::cout, std::cerr);
+
+  const char* variable = std::getenv("TEMPER_RANK_FD");
+  int fd = -1;
+  if (variable == nullptr || !absl::SimpleAtoi(variable, &fd) || fd < 0) {
+    std::cerr << "temper-rank: TEMPER_RANK_FD does not name the socket to a temper-worker, so there is nothing to do.\n"
+                 "Submit a job with `temper submit`, or run one here with `temper-rank train JOB.json`.\n";
+    return 2;
+  }
+  LeaveSignalsToTheNode();
+  return temper::RunSession(fd, temper::RunTrainJob);
+}

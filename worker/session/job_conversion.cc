@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/session/job_conversion.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+
+namespace temper {
+namespace {
+
+constexpr int64_t kDefaultTokensPerStep = 4096;
+constexpr int64_t kDefaultMicroBatchTokens = 2048;
+constexpr double kDefaultLearningRate = 2e-5;
+constexpr double kDefaultLoraLearningRate = 2e-4;
+constexpr int64_t kDefaultLoraRank = 16;
+constexpr int64_t kDefaultMaxShardSize = 5'000'000'000;
+
+// proto3: a number without `optional` that is 0 was not given.
+template <typename T>
+T OrDefault(T value, T default_value) {
+  return value == T{} ? default_value : value;
+}
+
+absl::Status Missing(absl::string_view field, absl::string_view what) {
+  return absl::InvalidArgumentError(absl::StrCat("job field `", field, "` is missing: set it to ", what));
+}
+
+absl::StatusOr<OverlongPolicy> Overlong(v1::DataSource::Overlong overlong) {
+  switch (overlong) {
+    case v1::DataSource::OVERLONG_UNSPECIFIED:
+    case v1::DataSource::OVERLONG_TRUNCATE:
+      return OverlongPolicy::kTruncate;
+    case v1::DataSource::OVERLONG_DROP:
+      return OverlongPolicy::kDrop;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("job field `data.overlong` has the value ", overlong, ", which this version does not know"));
+  }
+}
+
+absl::StatusOr<LearningRateSchedule> Schedule(v1::Training::Schedule schedule) {
+  switch (schedule) {
+    case v1::Training::SCHEDULE_CONSTANT:
+      return LearningRateSchedule::kConstant;
+    case v1::Training::SCHEDULE_LINEAR:
+      return LearningRateSchedule::kLinear;
+    case v1::Training::SCHEDULE_UNSPECIFIED:
+    case v1::Training::SCHEDULE_COSINE:
+      return LearningRateSchedule::kCosine;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("job field `training.schedule` has the value ", schedule, ", which this version does not know"));
+  }
+}
+
+absl::StatusOr<Precision> ComputePrecision(v1::Training::Precision precision) {
+  switch (precision) {
+    case v1::Training::PRECISION_UNSPECIFIED:
+    case v1::Training::PRECISION_AUTO:
+      return Precision::kAuto;
+    case v1::Training::PRECISION_FP32:
+      return Precision::kFp32;
+    case v1::Training::PRECISION_BF16:
+      return Precision::kBf16;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("job field `training.precision` has the value ", precision,
+                                                     ", which this version does not know"));
+  }
+}
+
+LoraOptions LoraFromSpec(const v1::Lora& spec) {
+  LoraOptions lora;
+  lora.rank = OrDefault<int64_t>(spec.rank(), kDefaultLoraRank);
+  lora.alpha = OrDefault(spec.alpha(), 2.0 * static_cast<double>(lora.rank));
+  lora.targets.assign(spec.targets().begin(), spec.targets().end());
+  if (lora.targets.empty()) lora.targets = {"all-linear"};
+  return lora;
+}
+
+AdamWOptions AdamWFromSpec(const v1::AdamW& spec) {
+  AdamWOptions adamw;
+  if (spec.has_beta1()) adamw.beta1 = spec.beta1();
+  if (spec.has_beta2()) adamw.beta2 = spec.beta2();
+  if (spec.has_epsilon()) adamw.epsilon = spec.epsilon();
+  adamw.weight_decay = spec.weight_decay();
+  return adamw;
+}
+
+absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, bool has_lora) {
+  TrainingOptions training;
+  training.steps = spec.steps();
+  training.epochs = spec.epochs();
+  if (training.steps <= 0 && training.epochs <= 0) {
+    return Missing("training.steps", "the number of optimizer steps, or give `training.epochs`");
+  }
+  training.tokens_per_step = OrDefault(spec.tokens_per_step(), kDefaultTokensPerStep);
+  training.micro_batch_tokens =
+      OrDefault(spec.micro_batch_tokens(), std::min(kDefaultMicroBatchTokens, training.tokens_per_step));
+  training.learning_rate = OrDefault(spec.learning_rate(), has_lora ? kDefaultLoraLearningRate : kDefaultLearningRate);
+  auto schedule = Schedule(spec.schedule());
+  if (!schedule.ok()) return schedule.status();
+  training.schedule = *schedule;
+  if (spec.has_warmup_steps()) training.warmup_steps = spec.warmup_steps();
+  training.final_learning_rate_ratio = spec.final_learning_rate_ratio();
+  training.adamw = AdamWFromSpec(spec.adamw());
+  if (spec.has_max_grad_norm()) training.max_grad_norm = spec.max_grad_norm();
+  training.seed = spec.seed();
+  auto precision = ComputePrecision(spec.precision());
+  if (!precision.ok()) return precision.status();
+  training.precision = *precision;
+  return training;
+}
+
+}  // namespace
+
+absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::string& job_name, int32_t epoch) {
+  if (spec.model().uri().empty()) return Missing("model.uri", "the directory of a Hugging Face model");
+  if (spec.data().uri().empty()) return Missing("data.uri", "a JSONL file of conversations");
+  if (spec.output().uri().empty()) return Missing("output.uri", "a directory for the results");
+
+  TrainJob job;
+  job.job_id = std::string(absl::StripPrefix(job_name, "jobs/"));
+  job.epoch = epoch;
+  job.model_uri = spec.model().uri();
+  job.data.uri = spec.data().uri();
+  job.data.max_sample_tokens = spec.data().max_sample_tokens();
+  auto overlong = Overlong(spec.data().overlong());
+  if (!overlong.ok()) return overlong.status();
+  job.data.overlong = *overlong;
+  if (spec.has_lora()) job.lora = LoraFromSpec(spec.lora());
+  auto training = TrainingFromSpec(spec.training(), spec.has_lora());
+  if (!training.ok()) return training.status();
+  job.training = *training;
+  job.output.uri = spec.output().uri();
+  job.output.max_shard_size = OrDefault(spec.output().max_shard_size(), kDefaultMaxShardSize);
+  job.threads = spec.resources().threads_per_rank();
+  return job;
+}
+
+}  // namespace temper

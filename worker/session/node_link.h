@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "temper/v1/worker_service.pb.h"
+
+namespace temper {
+
+// The rank's end of the socket to its node (temper-worker).
+class NodeLink {
+ public:
+  // Takes over `fd`, a connected stream socket, and begins to read from it.
+  explicit NodeLink(int fd);
+  // Closes the socket; reports that were sent before are not lost.
+  ~NodeLink();
+  NodeLink(const NodeLink&) = delete;
+  NodeLink& operator=(const NodeLink&) = delete;
+
+  // Blocks until the node has said what to do.
+  //
+  // CANCELLED: told to stop, or the node is gone, before that.
+  absl::StatusOr<v1::Assignment> WaitForAssignment();
+
+  // Any thread. Blocks while the socket is full. A report to a node that is gone is dropped, and the rank is stopped.
+  void Send(const v1::RankReport& report);
+
+  // Becomes true, and stays it, when the node says Stop or is gone.
+  const std::atomic<bool>& stop() const { return stop_; }
+  // Why; empty before.
+  std::string stop_reason() const;
+
+ private:
+  void Read();
+  void Handle(const std::string& payload);
+  void Stop(const std::string& reason);
+
+  const int fd_;
+  std::atomic<bool> stop_ = false;
+  std::mutex write_mutex_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<v1::Assignment> assignment_;  // guarded by mutex_
+  std::string stop_reason_;                   // guarded by mutex_
+  std::thread reader_;                        // last: it uses everything above
+};
+
+}  // namespace temper

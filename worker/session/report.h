@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "common/failure.h"
+#include "temper/v1/worker_service.pb.h"
+#include "worker/train/train_job.h"
+
+namespace temper {
+
+// What the trainer says, as messages for the node. `time` is set; `rank` and `sequence` are the node's to give.
+v1::RankReport PhaseReport(TrainPhase phase, int64_t total_steps);
+v1::RankReport StepReport(const StepMetrics& metrics);
+v1::RankReport LogReport(LogSeverity severity, const std::string& text);
+v1::RankReport ExportReport(const std::string& uri, int64_t bytes, int32_t files);
+
+// The last report of a rank. OK: it did all that it was asked to; CANCELLED: it was told to stop; anything else: the
+// status's cause (common/failure.h) and message.
+v1::RankReport EndReport(const absl::Status& status);
+
+v1::FailureCause ToProto(FailureCause cause);
+
+}  // namespace temper

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/session/standalone.h"
+
+#include <fstream>
+#include <sstream>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "common/failure.h"
+#include "google/protobuf/util/json_util.h"
+#include "nlohmann/json.hpp"
+#include "worker/session/job_conversion.h"
+#include "worker/session/report.h"
+
+namespace temper {
+namespace {
+
+// The observer's calls as lines of JSON.
+class PrintingObserver : public TrainObserver {
+ public:
+  PrintingObserver(std::ostream& out, std::ostream& errors) : out_(out), errors_(errors) {}
+
+  void OnPhase(TrainPhase phase, int64_t total_steps) override {
+    Print({{"phase", v1::Phase_Name(PhaseReport(phase, total_steps).phase().phase())}, {"total_steps", total_steps}});
+  }
+  void OnStep(const StepMetrics& metrics) override {
+    Print({{"step", metrics.step},
+           {"total_steps", metrics.total_steps},
+           {"loss", metrics.loss},
+           {"grad_norm", metrics.grad_norm},
+           {"learning_rate", metrics.learning_rate},
+           {"tokens", metrics.tokens},
+           {"scored_tokens", metrics.scored_tokens},
+           {"total_tokens", metrics.total_tokens},
+           {"padding_ratio", metrics.padding_ratio},
+           {"seconds", metrics.seconds},
+           {"mfu", metrics.mfu},
+           {"hfu", metrics.hfu},
+           {"peak_memory_bytes", metrics.peak_memory_bytes},
+           {"epoch", metrics.epoch}});
+  }
+  void OnLog(LogSeverity severity, const std::string& text) override { errors_ << text << std::endl; }
+  void OnExport(const std::string& uri, int64_t bytes, int32_t files) override {
+    Print({{"export", uri}, {"bytes", bytes}, {"files", files}});
+  }
+
+ private:
+  // Whole lines at once, so that a reader of the pipe sees each as it happens.
+  void Print(const nlohmann::ordered_json& line) {
+    out_ << line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << std::endl;
+  }
+
+  std::ostream& out_;
+  std::ostream& errors_;
+};
+
+absl::StatusOr<v1::JobSpec> ReadJobFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  if (!file || !(text << file.rdbuf())) {
+    return absl::NotFoundError(absl::StrCat("job file ", path, " can't be read: give the path of a JobSpec as JSON"));
+  }
+  v1::JobSpec spec;
+  const auto parsed = google::protobuf::util::JsonStringToMessage(text.str(), &spec);
+  if (!parsed.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("job file ", path, ": ", std::string(parsed.message())));
+  }
+  return spec;
+}
+
+absl::Status Train(const std::string& path, const std::string& job_id, const TrainFunction& train,
+                   TrainObserver& observer) {
+  const absl::StatusOr<v1::JobSpec> spec = ReadJobFile(path);
+  if (!spec.ok()) return spec.status();
+  const absl::StatusOr<TrainJob> job = TrainJobFromSpec(*spec, job_id, /*epoch=*/1);
+  if (!job.ok()) return job.status();
+  const std::atomic<bool> stop = false;
+  return train(*job, observer, stop);
+}
+
+}  // namespace
+
+int RunStandalone(const std::string& path, const std::string& job_id, const TrainFunction& train, std::ostream& out,
+                  std::ostream& errors) {
+  PrintingObserver observer(out, errors);
+  const absl::Status status = Train(path, job_id, train, observer);
+  if (status.ok()) return 0;
+  errors << "temper-rank: " << FailureCauseName(CauseOf(status)) << ": " << status.message() << std::endl;
+  return 1;
+}
+
+}  // namespace temper

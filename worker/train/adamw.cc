@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/adamw.h"
+
+#include <ATen/ATen.h>
+
+#include "worker/ops/adamw.h"
+
+namespace temper {
+
+AdamW::AdamW(const std::vector<Parameter*>& parameters, const AdamWOptions& options) : options_(options) {
+  for (Parameter* parameter : parameters) {
+    if (!parameter->trainable) continue;
+    const auto fp32 = parameter->weight.options().dtype(at::kFloat).requires_grad(false);
+    states_.push_back(
+        {parameter, at::zeros(parameter->weight.sizes(), fp32), at::zeros(parameter->weight.sizes(), fp32)});
+  }
+}
+
+void AdamW::Step(double learning_rate, double gradient_scale) {
+  const at::NoGradGuard no_grad;
+  ++steps_;
+  for (State& state : states_) {
+    Parameter& parameter = *state.parameter;
+    if (!parameter.gradient.defined()) continue;
+    const ops::AdamWCoefficients coefficients = {
+        .learning_rate = learning_rate,
+        .beta1 = options_.beta1,
+        .beta2 = options_.beta2,
+        .epsilon = options_.epsilon,
+        .weight_decay = parameter.decayed ? options_.weight_decay : 0.0,
+        .step = steps_,
+        .gradient_scale = gradient_scale,
+    };
+    if (!parameter.low.defined()) {
+      ops::AdamWUpdate(parameter.weight, parameter.gradient, state.first_moment, state.second_moment, coefficients);
+      continue;
+    }
+    const WeightView whole = {parameter.name, &parameter, 0, parameter.weight.size(0)};
+    const at::Tensor master = LoadMaster(whole);
+    ops::AdamWUpdate(master, parameter.gradient, state.first_moment, state.second_moment, coefficients);
+    StoreMaster(whole, master);
+  }
+}
+
+}  // namespace temper

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "worker/model/parameter.h"
+#include "worker/train/train_job.h"
+
+namespace temper {
+
+// AdamW over a model's trainable parameters. Norms and biases are not decayed. Moments are fp32.
+class AdamW {
+ public:
+  // `parameters` are the model's, which must outlive this.
+  AdamW(const std::vector<Parameter*>& parameters, const AdamWOptions& options);
+
+  // Updates every master weight from its gradient buffer, each gradient multiplied by `gradient_scale` first.
+  void Step(double learning_rate, double gradient_scale);
+
+ private:
+  struct State {
+    Parameter* parameter;
+    at::Tensor first_moment;
+    at::Tensor second_moment;
+  };
+  AdamWOptions options_;
+  std::vector<State> states_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace temper

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/model_export.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/storage/publication.h"
+#include "worker/checkpoint/export_proof.h"
+#include "worker/checkpoint/hf_export.h"
+#include "worker/checkpoint/peft_adapter.h"
+#include "worker/train/train_step.h"
+
+namespace temper {
+namespace {
+
+// bf16 rounds weights by up to 2⁻⁹; on real models the mean KL of that is near 1e-5. Beyond this, something is broken.
+constexpr double kMaxMeanTokenKl = 1e-2;
+// Logits of this many positions are compared: two T × V matrices in fp64.
+constexpr int64_t kMaxSampleTokens = 256;
+
+std::string ExportDirectory(const TrainJob& job) { return absl::StrFormat("%s/export-e%04d", job.job_id, job.epoch); }
+
+// KL(expected ‖ actual) of each position, in fp64.
+at::Tensor TokenKl(const at::Tensor& expected_TV, const at::Tensor& actual_TV) {
+  const at::Tensor p = expected_TV.to(at::kDouble).log_softmax(-1);
+  const at::Tensor q = actual_TV.to(at::kDouble).log_softmax(-1);
+  return (p.exp() * (p - q)).sum(-1);
+}
+
+at::Tensor SampleLogits(Transformer& model, const MicroBatch& sample) {
+  const at::Tensor hidden_TD = ForwardHidden(model, sample);
+  return model.head().Logits(hidden_TD.narrow(0, 0, std::min(kMaxSampleTokens, hidden_TD.size(0))));
+}
+
+struct Reload {
+  double mean_token_kl = 0;
+  double max_token_kl = 0;
+};
+
+absl::StatusOr<Reload> ReloadExport(const std::string& uri, const NativeRepository& source, Transformer& model,
+                                    const MicroBatch& sample) {
+  const auto exported = OpenNativeRepository(uri);
+  if (!exported.ok()) {
+    return absl::InternalError(absl::StrCat("the export can't be opened again: ", exported.status().message()));
+  }
+  if (exported->config != source.config) {
+    return absl::InternalError("the exported config.json describes another model than the one that was trained");
+  }
+  const auto reloaded = LoadTransformer(*exported, {});
+  if (!reloaded.ok()) return reloaded.status();
+  const at::Tensor kl_T = TokenKl(SampleLogits(model, sample), SampleLogits(**reloaded, sample));
+  const Reload result{kl_T.mean().item<double>(), kl_T.max().item<double>()};
+  // Written so that a NaN fails too.
+  if (!(result.mean_token_kl <= kMaxMeanTokenKl)) {
+    return absl::InternalError(absl::StrCat("the reloaded export computes something else: mean KL per token is ",
+                                            result.mean_token_kl, ", at most ", kMaxMeanTokenKl, " was expected"));
+  }
+  return result;
+}
+
+absl::Status DescribeDifference(const ExportProof& proof) {
+  const ExportProof::Difference& first = proof.differences.front();
+  return absl::InternalError(absl::StrFormat(
+      "the export differs from the trained model: tensor %s, element %d is %g and should be %g (%d tensors differ)",
+      first.tensor, first.first_element, first.stored, first.expected, proof.differences.size()));
+}
+
+// Writes and proves; what it returns is verification.json.
+absl::StatusOr<nlohmann::json> WriteModel(const TrainJob& job, const NativeRepository& source, Transformer& model,
+                                          const MicroBatch& sample, Publication& publication,
+                                          TrainObserver& observer) {
+  const absl::Status exported = ExportModel(*source.repository, *source.family, source.config, model.views(),
+                                            {.max_shard_size = job.output.max_shard_size}, publication);
+  if (!exported.ok()) return exported;
+  observer.OnPhase(TrainPhase::kVerifying, 0);
+  const auto proof = ProveExport(publication.store(), publication.directory(), *source.repository, *source.family,
+                                 source.config, model.views());
+  if (!proof.ok()) return proof.status();
+  if (!proof->passed()) return DescribeDifference(*proof);
+  const auto reload = ReloadExport(publication.uri(), source, model, sample);
+  if (!reload.ok()) return reload.status();
+  return nlohmann::json{
+      {"tensors", proof->ToJson()},
+      {"native_reload",
+       {{"passed", true}, {"mean_token_kl", reload->mean_token_kl}, {"max_token_kl", reload->max_token_kl}}}};
+}
+
+// The same for adapters.
+absl::StatusOr<nlohmann::json> WriteAdapter(const TrainJob& job, const std::vector<AdapterSite>& sites,
+                                            const Transformer& model, Publication& publication,
+                                            TrainObserver& observer) {
+  std::map<std::string, std::string> modules;
+  for (const AdapterSite& site : sites) modules[site.internal] = site.hf_module;
+  std::vector<NamedAdapter> adapters;
+  for (const LoraAdapter* adapter : model.adapters()) adapters.push_back({modules.at(adapter->site), adapter});
+  const PeftConfig config = {job.model_uri, job.lora->rank, job.lora->alpha};
+  if (const absl::Status exported = ExportPeftAdapter(config, adapters, publication); !exported.ok()) return exported;
+  observer.OnPhase(TrainPhase::kVerifying, 0);
+  const absl::Status proved = ProvePeftAdapter(publication.store(), publication.directory(), adapters);
+  if (!proved.ok()) return proved;
+  return nlohmann::json{{"tensors", {{"passed", true}, {"tensors", 2 * adapters.size()}}}};
+}
+
+}  // namespace
+
+absl::Status CheckOutputWritable(ObjectStore& store, const TrainJob& job) {
+  const std::string probe = absl::StrFormat("%s/.write-check-e%04d", job.job_id, job.epoch);
+  if (const absl::Status written = store.Write(probe, "temper"); !written.ok()) return written;
+  return store.Delete(probe);
+}
+
+absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,
+                                             const std::vector<AdapterSite>& sites, Transformer& model,
+                                             const MicroBatch& sample, TrainObserver& observer) {
+  auto publication = Publication::Begin(store, ExportDirectory(job), job.job_id, job.epoch);
+  if (!publication.ok()) return publication.status();
+  const auto verification = job.lora ? WriteAdapter(job, sites, model, **publication, observer)
+                                     : WriteModel(job, source, model, sample, **publication, observer);
+  if (!verification.ok()) return verification.status();
+  if (const absl::Status written = (*publication)->Write("verification.json", verification->dump(2) + "\n");
+      !written.ok()) {
+    return written;
+  }
+  if (const absl::Status committed = (*publication)->Commit(); !committed.ok()) return committed;
+  const Manifest& manifest = (*publication)->manifest();
+  return ExportSummary{(*publication)->uri(), manifest.total_size(), static_cast<int32_t>(manifest.files.size()),
+                       verification->dump()};
+}
+
+}  // namespace temper

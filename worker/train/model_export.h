@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/storage/object_store.h"
+#include "worker/checkpoint/native_model.h"
+#include "worker/data/micro_batch.h"
+#include "worker/families/adapter_sites.h"
+#include "worker/model/transformer.h"
+#include "worker/train/train_job.h"
+
+namespace temper {
+
+struct ExportSummary {
+  std::string uri;
+  int64_t bytes = 0;
+  int32_t files = 0;
+  std::string proof;  // what was proved, for people
+};
+
+// Fails now, not hours later, when nothing can be written to the job's output.
+absl::Status CheckOutputWritable(ObjectStore& store, const TrainJob& job);
+
+// Writes the trained model at JOB/export-eNNNN, proves it and commits it, or leaves nothing behind.
+//
+// Without adapters it is an HF directory, and the proof, verification.json in it, is threefold: every tensor is its
+// master rounded to nearest even, bit for bit; the export, opened as a stranger would, describes the same model; and what
+// it computes on `sample` differs from the trained model by no more than that rounding. With adapters (`sites` are those
+// that the model was built with) it is a PEFT adapter directory, whose tensors are compared with their masters.
+absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,
+                                             const std::vector<AdapterSite>& sites, Transformer& model,
+                                             const MicroBatch& sample, TrainObserver& observer);
+
+}  // namespace temper

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/objective.h"
+
+#include <ATen/ATen.h>
+
+namespace temper {
+
+Objective::Evaluation SupervisedObjective::Evaluate(const at::Tensor& logprobs_S, double normalizer) const {
+  return {-logprobs_S.sum(at::kDouble).item<double>() / normalizer,
+          *KnownCoefficients(logprobs_S.size(0), normalizer)};
+}
+
+std::optional<at::Tensor> SupervisedObjective::KnownCoefficients(int64_t rows, double normalizer) const {
+  return at::full({rows}, -1.0 / normalizer, at::kFloat);
+}
+
+ObjectiveResult ApplyObjective(const Objective& objective, LmHead& head, const at::Tensor& hidden_SD,
+                               const at::Tensor& targets_S, double normalizer) {
+  if (const auto known_S = objective.KnownCoefficients(hidden_SD.size(0), normalizer)) {
+    const ops::LogprobGradients out = head.Backward(hidden_SD, targets_S, known_S->to(hidden_SD.device()));
+    return {objective.Evaluate(out.logprobs_S, normalizer).loss, out.grad_hidden_SD};
+  }
+  const Objective::Evaluation evaluation =
+      objective.Evaluate(head.TokenLogprobs(hidden_SD, targets_S), normalizer);
+  return {evaluation.loss, head.Backward(hidden_SD, targets_S, evaluation.coefficient_S).grad_hidden_SD};
+}
+
+}  // namespace temper

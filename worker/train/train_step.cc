@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/train_step.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <vector>
+
+#include "worker/model/gradient.h"
+
+namespace temper {
+namespace {
+
+template <typename T>
+at::Tensor ToTensor(const std::vector<T>& values, at::ScalarType dtype) {
+  // The clone makes it own its memory; the batch may go.
+  return at::from_blob(const_cast<T*>(values.data()), {static_cast<int64_t>(values.size())}, dtype).clone();
+}
+
+BatchContext MakeContext(const TrainableModel& model, const MicroBatch& batch) {
+  return model.MakeContext(ToTensor(batch.tokens_T, at::kLong), ToTensor(batch.positions_T, at::kLong),
+                           batch.document_starts);
+}
+
+// A unit's recorded forward pass, cut off from its neighbours.
+struct UnitRecord {
+  at::Tensor input_TD;   // a leaf
+  at::Tensor output_TD;  // with its graph
+};
+
+std::vector<at::Tensor> TrainableWeights(const std::vector<Parameter*>& parameters) {
+  std::vector<at::Tensor> weights;
+  for (const Parameter* parameter : parameters) {
+    if (parameter->trainable) weights.push_back(parameter->weight);
+  }
+  return weights;
+}
+
+// Backpropagates through one recorded piece: adds the gradients of its parameters and returns that of its input,
+// undefined when the input wants none.
+at::Tensor Backpropagate(const UnitRecord& record, const std::vector<Parameter*>& parameters,
+                         const at::Tensor& grad_output) {
+  std::vector<at::Tensor> inputs = TrainableWeights(parameters);
+  if (record.input_TD.requires_grad()) inputs.push_back(record.input_TD);
+  if (inputs.empty()) return {};
+  const std::vector<at::Tensor> grads = torch::autograd::grad({record.output_TD}, inputs, {grad_output});
+  size_t next = 0;
+  for (Parameter* parameter : parameters) {
+    if (parameter->trainable) AccumulateGradient(*parameter, grads[next++]);
+  }
+  return record.input_TD.requires_grad() ? grads.back() : at::Tensor();
+}
+
+}  // namespace
+
+double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective,
+                       double normalizer) {
+  const BatchContext context = MakeContext(model, batch);
+  const at::Tensor scored_S = ToTensor(batch.loss_mask_T, at::kByte).nonzero().squeeze(1);
+  if (scored_S.size(0) == 0) return 0.0;
+  const at::Tensor targets_S = ToTensor(batch.targets_T, at::kLong).index_select(0, scored_S);
+
+  // Whether anything below a unit is trained; if not, its input needs no gradient.
+  bool gradient_wanted = model.embedding_trainable();
+  at::Tensor hidden_TD = model.Embed(context);
+  std::vector<UnitRecord> records;
+  for (int unit = 0; unit < model.num_units(); ++unit) {
+    UnitRecord record;
+    record.input_TD = hidden_TD.detach().requires_grad_(gradient_wanted);
+    record.output_TD = model.ForwardUnit(unit, record.input_TD, context);
+    hidden_TD = record.output_TD;
+    gradient_wanted = hidden_TD.requires_grad();
+    records.push_back(std::move(record));
+  }
+
+  // Rows that no loss looks at go no further.
+  UnitRecord final_record;
+  final_record.input_TD = hidden_TD.detach().index_select(0, scored_S).requires_grad_(gradient_wanted);
+  final_record.output_TD = model.FinishHidden(final_record.input_TD);
+  const ObjectiveResult result =
+      ApplyObjective(objective, model.head(), final_record.output_TD.detach(), targets_S, normalizer);
+
+  if (!final_record.output_TD.requires_grad()) return result.loss;
+  const at::Tensor grad_SD = Backpropagate(final_record, model.final_parameters(), result.grad_hidden_SD);
+  if (!grad_SD.defined()) return result.loss;
+  at::Tensor grad_TD = at::zeros_like(hidden_TD).index_copy_(0, scored_S, grad_SD);
+  for (int unit = model.num_units() - 1; unit >= 0; --unit) {
+    grad_TD = Backpropagate(records[unit], model.unit_parameters(unit), grad_TD);
+    records[unit] = {};  // its activations go as soon as they are used
+    if (!grad_TD.defined()) return result.loss;
+  }
+  model.EmbedBackward(context, grad_TD);
+  return result.loss;
+}
+
+at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch) {
+  const at::NoGradGuard no_grad;
+  const BatchContext context = MakeContext(model, batch);
+  at::Tensor hidden_TD = model.Embed(context);
+  for (int unit = 0; unit < model.num_units(); ++unit) hidden_TD = model.ForwardUnit(unit, hidden_TD, context);
+  return model.FinishHidden(hidden_TD);
+}
+
+}  // namespace temper
