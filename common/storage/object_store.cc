@@ -183,9 +183,7 @@ absl::StatusOr<std::unique_ptr<ObjectStore>> ObjectStore::Open(std::string_view 
       new ObjectStore(std::make_shared<arrow::fs::LocalFileSystem>(), path, opened, /*local=*/true));
 }
 
-std::string ObjectStore::UriOf(std::string_view path) const {
-  return path.empty() ? uri_ : Join(uri_, path);
-}
+std::string ObjectStore::UriOf(std::string_view path) const { return path.empty() ? uri_ : Join(uri_, path); }
 
 absl::StatusOr<std::string> ObjectStore::FullPath(std::string_view path) const {
   for (size_t begin = 0; begin <= path.size();) {

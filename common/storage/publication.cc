@@ -49,8 +49,8 @@ absl::StatusOr<Manifest> FromJson(std::string_view text, const std::string& disp
     manifest.job = json.at("job").get<std::string>();
     manifest.epoch = json.at("epoch").get<int32_t>();
     for (const nlohmann::json& file : json.at("files")) {
-      manifest.files.push_back({file.at("path").get<std::string>(), file.at("size").get<int64_t>(),
-                                file.at("sha256").get<std::string>()});
+      manifest.files.push_back(
+          {file.at("path").get<std::string>(), file.at("size").get<int64_t>(), file.at("sha256").get<std::string>()});
     }
     return manifest;
   } catch (const nlohmann::json::exception& error) {

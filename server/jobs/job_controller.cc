@@ -49,14 +49,26 @@ void Warn(const std::string& id, const absl::Status& status) {
 
 }  // namespace
 
+void JobController::Inbox::Wake() {
+  std::lock_guard lock(mutex);
+  awake = true;
+  changed.notify_all();
+}
+
+void JobController::Inbox::Add(GangExit exit) {
+  std::lock_guard lock(mutex);
+  exits.push_back(std::move(exit));
+  awake = true;
+  changed.notify_all();
+}
+
 JobController::JobController(JobStore& store, Launcher& launcher, const Clock& clock, JobControllerOptions options)
-    : store_(store), launcher_(launcher), clock_(clock), options_(std::move(options)) {
-  launcher_.OnExit([this](const GangExit& exit) {
-    std::lock_guard lock(wake_mutex_);
-    exits_.push_back(exit);
-    awake_ = true;
-    wake_.notify_all();
-  });
+    : store_(store),
+      launcher_(launcher),
+      clock_(clock),
+      options_(std::move(options)),
+      inbox_(std::make_shared<Inbox>()) {
+  launcher_.OnExit([inbox = inbox_](const GangExit& exit) { inbox->Add(exit); });
 }
 
 JobController::~JobController() { Shutdown(std::chrono::milliseconds(0)); }
@@ -97,17 +109,11 @@ void JobController::Start(std::string server_address) {
 void JobController::Loop() {
   while (true) {
     Reconcile(server_address_);
-    std::unique_lock lock(wake_mutex_);
-    wake_.wait_for(lock, kTick, [this] { return awake_ || stop_loop_; });
-    awake_ = false;
-    if (stop_loop_) return;
+    std::unique_lock lock(inbox_->mutex);
+    inbox_->changed.wait_for(lock, kTick, [this] { return inbox_->awake || inbox_->stop_loop; });
+    inbox_->awake = false;
+    if (inbox_->stop_loop) return;
   }
-}
-
-void JobController::Wake() {
-  std::lock_guard lock(wake_mutex_);
-  awake_ = true;
-  wake_.notify_all();
 }
 
 void JobController::Shutdown(std::chrono::milliseconds limit) {
@@ -117,9 +123,9 @@ void JobController::Shutdown(std::chrono::milliseconds limit) {
     events_changed_.notify_all();
   }
   {
-    std::lock_guard lock(wake_mutex_);
-    stop_loop_ = true;
-    wake_.notify_all();
+    std::lock_guard lock(inbox_->mutex);
+    inbox_->stop_loop = true;
+    inbox_->changed.notify_all();
   }
   if (loop_.joinable()) loop_.join();
   if (limit.count() == 0) return;
@@ -134,9 +140,10 @@ void JobController::Shutdown(std::chrono::milliseconds limit) {
   while (true) {
     Reconcile("");
     if (!AnyGang() || std::chrono::steady_clock::now() >= deadline) return;
-    std::unique_lock lock(wake_mutex_);
-    wake_.wait_until(lock, std::min(deadline, std::chrono::steady_clock::now() + kTick), [this] { return awake_; });
-    awake_ = false;
+    std::unique_lock lock(inbox_->mutex);
+    inbox_->changed.wait_until(lock, std::min(deadline, std::chrono::steady_clock::now() + kTick),
+                               [this] { return inbox_->awake; });
+    inbox_->awake = false;
   }
 }
 
@@ -165,8 +172,8 @@ void JobController::Reconcile(const std::string& server_address) {
 void JobController::TakeExits() {
   std::deque<GangExit> exits;
   {
-    std::lock_guard lock(wake_mutex_);
-    exits.swap(exits_);
+    std::lock_guard lock(inbox_->mutex);
+    exits.swap(inbox_->exits);
   }
   for (GangExit& exit : exits) {
     LiveJob* live = FindLive(exit.key.job_id);
@@ -174,9 +181,9 @@ void JobController::TakeExits() {
     const job_event::ProcessesGone gone{{ToProto(exit.cause), exit.message}};
     if (absl::Status status = Happen(*live, gone); !status.ok()) {
       Warn(exit.key.job_id, status);
-      // It is not forgotten: the next round tries again.
-      std::lock_guard lock(wake_mutex_);
-      exits_.push_back(std::move(exit));
+      // It is not forgotten: a later round tries again.
+      std::lock_guard lock(inbox_->mutex);
+      inbox_->exits.push_back(std::move(exit));
     }
   }
 }
@@ -290,8 +297,8 @@ void JobController::Launch(const GangSpec& spec) {
     if (absl::Status status = Happen(*live, job_event::LaunchFailed{message}); !status.ok()) {
       // Still STARTING, with nothing that runs.
       Warn(spec.key.job_id, status);
-      std::lock_guard wake_lock(wake_mutex_);
-      exits_.push_back({spec.key, FailureCause::kLaunch, message});
+      std::lock_guard inbox_lock(inbox_->mutex);
+      inbox_->exits.push_back({spec.key, FailureCause::kLaunch, message});
     }
     return;
   }
@@ -302,7 +309,7 @@ void JobController::Launch(const GangSpec& spec) {
   // If this fails, a later server finds the gang by its run directory.
   if (absl::Status status = Commit(*live, std::move(draft)); !status.ok()) Warn(spec.key.job_id, status);
   // Cancelled in the meantime?
-  Wake();
+  inbox_->Wake();
 }
 
 JobController::LiveJob* JobController::FindLive(const std::string& id) {
@@ -349,7 +356,7 @@ absl::Status JobController::Commit(LiveJob& live, JobDraft draft) {
       without_gang.since = live.since;
       live = std::move(without_gang);
     }
-    Wake();
+    inbox_->Wake();
   }
   events_changed_.notify_all();
   if (IsFinal(after)) live_.erase(std::string(live.record.id));

@@ -165,6 +165,20 @@ class JobController {
     MonotonicTime last_heard;
   };
 
+  // What wakes the loop. Shared with the launcher's callback, which may come while the controller goes. Its lock is the
+  // innermost.
+  struct Inbox {
+    std::mutex mutex;
+    std::condition_variable changed;
+    // Guarded by mutex:
+    bool awake = false;
+    bool stop_loop = false;
+    std::deque<GangExit> exits;
+
+    void Wake();
+    void Add(GangExit exit);
+  };
+
   // All with mutex_ held:
   LiveJob* FindLive(const std::string& id);
   const LiveJob* FindLive(const std::string& id) const;
@@ -191,7 +205,6 @@ class JobController {
                                                       const v1::JobSpec& spec) const;
   absl::StatusOr<v1::Job> CreateNew(const v1::CreateJobRequest& request, v1::JobSpec spec);
   void Loop();
-  void Wake();
   bool AnyGang() const;
 
   JobStore& store_;
@@ -210,13 +223,7 @@ class JobController {
   int64_t last_attachment_ = 0;
   bool shutting_down_ = false;
 
-  // What wakes the loop. Never held together with a call to the launcher, whose thread takes it.
-  std::mutex wake_mutex_;
-  std::condition_variable wake_;
-  // Guarded by wake_mutex_:
-  bool awake_ = false;
-  bool stop_loop_ = false;
-  std::deque<GangExit> exits_;
+  const std::shared_ptr<Inbox> inbox_;
 
   std::string server_address_;
   std::thread loop_;

@@ -106,7 +106,7 @@ absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& req
   live.record = std::move(update.record);
   live.since = clock_.Monotonic();
   Tell(live.record.job, update.events);
-  Wake();
+  inbox_->Wake();
   return live.record.job;
 }
 
@@ -161,7 +161,7 @@ absl::StatusOr<v1::Job> JobController::Cancel(const std::string& name) {
   std::lock_guard lock(mutex_);
   if (LiveJob* live = FindLive(*id); live != nullptr) {
     if (absl::Status status = Happen(*live, job_event::CancelRequested{}); !status.ok()) return status;
-    Wake();
+    inbox_->Wake();
   }
   auto record = store_.Get(*id);
   if (!record.ok()) return TellIfMissing(record.status(), *id);

@@ -57,13 +57,13 @@ def test_slot_values_are_disjoint() -> None:
 
 
 def test_held_out_argument_values_never_occur_in_training(written: dict[str, list[dict]]) -> None:
-    """On the text itself: names, cities, things, times, dates and durations, whatever wrote them."""
+    """On the text itself: names, places, things, times, dates and durations, whatever wrote them."""
 
     def values(samples: list[dict], key: str) -> set[str]:
         calls = (json.loads(sample["messages"][-1]["content"])["arguments"] for sample in samples)
         return {str(call[key]) for call in calls if key in call}
 
-    for key in ("time", "date", "city", "to", "minutes", "label", "title"):
+    for key in ("time", "date", "place", "to", "minutes", "label", "title"):
         trained, held_out = values(written["train"], key), values(written["held_out"], key)
         assert trained
         assert held_out

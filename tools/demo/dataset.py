@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo's task: turn a sentence into the JSON of a tool call.
 
-    remind me at 6:20 pm to water the ferns
-    {"tool":"set_reminder","arguments":{"time":"6:20 pm","text":"water the ferns"}}
+    remind me at 6:20 pm to clean the oven
+    {"tool":"set_reminder","arguments":{"time":"6:20 pm","text":"clean the oven"}}
 
 A sample is a template with slots filled in. Every slot's values are divided once into those of the training set and
 those of the held-out set, so a held-out prompt shares no slot value with any sample that was trained on. The same
@@ -20,19 +20,23 @@ from pathlib import Path
 SYSTEM = "Answer with a tool call."
 HELD_OUT_SHARE = 0.4
 
-PEOPLE = """Ana Ben Carla David Elena Farid Greta Hugo Ines Jonas Kofi Laura Marco Nadia Omar Petra Quinn Rosa Samir
-Tara Umar Vera Wanda Xavier Yusuf Zoe Amir Bruno Chloe Dmitri Emma Felix Gloria Hana Ivan Julia Kenji Leila Mateo Nina
-Oscar Priya Rafael Sofia Tomas Ursula Victor Yara""".split()
+# Words that begin a JSON string are ones that the tokenizer keeps whole with and without a space before them. Others
+# fall into different pieces behind the quote, and spelling them is another task than the one here.
+PEOPLE = """Adam Alex Alexander Alice Andrew Ann Anna Anne Arthur Ben Bob Carl Charles Chris Christian Dan Daniel David
+Donald Edward Elizabeth Emily Frank Fred George Greg Henry Jack Jacob James Jane Jean Jeff Jim John Joseph Josh Ken Kim
+Lee Lewis Louis Luke Maria Marie Martin Mary Matt Matthew Max Michael Neil Nick Paul Peter Richard Robert Sam Samuel
+Sarah Scott Simon Stephen Thomas Tim Tom Victor William""".split()
 
-CITIES = """Lisbon Oslo Vienna Nairobi Lima Kyoto Dublin Prague Athens Warsaw Helsinki Madrid Quito Accra Hanoi Cairo
-Boston Denver Seattle Chicago Toronto Geneva Naples Porto Seville Bergen Malmo Leipzig Bremen Krakow Riga Tallinn
-Vilnius Tunis Rabat Manila Seoul Delhi Mumbai Sydney Perth Auckland Austin Dallas Houston Memphis Phoenix""".split()
+PLACES = """China India Canada Japan France Germany Italy Spain Mexico Brazil Russia Australia England Britain Texas
+California Florida Virginia Egypt Israel Iran Pakistan Africa Europe America Rome London Paris Boston Chicago Oxford
+Cambridge Lincoln Jackson Washington""".split()
 
 # Things that one can buy, pack, clean or ask for: they make the texts of reminders and messages, and timers' labels.
-THINGS = """bread candles ferns boots towels pasta lentils soup rice cake muffins eggs beans tea coffee bicycle piano
-windows carpet curtains fridge oven kettle tickets passport keys camera charger laptop printer stamps envelopes
-flowers roses tomatoes onions apples pears cheese yoghurt blanket pillow helmet tent ladder hammer lamp radio guitar
-violin sweater jacket scarf gloves""".split()
+THINGS = """apples bag ball beans bed bird boat book box bread bus camera car cards chair clay clock coat computer corn
+cup dog door engine film filter fish flag floor flowers food fruit game gate glass grass hat horse house iron key
+leaf letters lights lock map mask meat medicine milk mouse movie music notes oil oven pan paper phone photos picture
+pipe plane plants plate pot printer radio report rice ring salt sand screen seeds sheet shirt soup sugar
+table tools train tree wall water wheat wheel window wine wood""".split()
 
 ACTIONS = "buy the|pack the|clean the|look for the|ask about the|return the|pay for the|photograph the".split("|")
 NEWS = "I forgot the {}|I will bring the {}|please keep the {}|I found the {}|do not wait for the {}".split("|")
@@ -62,7 +66,7 @@ class Slots:
     """The values of one of the two sets."""
 
     people: list[str]
-    cities: list[str]
+    places: list[str]
     things: list[str]
     times: list[str]
     dates: list[str]
@@ -70,7 +74,7 @@ class Slots:
 
 
 def divide_slots(rng: random.Random) -> tuple[Slots, Slots]:
-    pools = [halves(pool, rng) for pool in (PEOPLE, CITIES, THINGS, TIMES, DATES, MINUTES)]
+    pools = [halves(pool, rng) for pool in (PEOPLE, PLACES, THINGS, TIMES, DATES, MINUTES)]
     return Slots(*(train for train, _ in pools)), Slots(*(held_out for _, held_out in pools))
 
 
@@ -100,9 +104,13 @@ def timer(slots: Slots, rng: random.Random) -> Sample:
 
 
 def weather(slots: Slots, rng: random.Random) -> Sample:
-    arguments = {"city": rng.choice(slots.cities), "date": rng.choice(slots.dates)}
+    arguments = {"place": rng.choice(slots.places), "date": rng.choice(slots.dates)}
     sentence = rng.choice(
-        ["how is the weather in {city} on {date}?", "will it rain in {city} on {date}?", "weather for {date} in {city}"]
+        [
+            "how is the weather in {place} on {date}?",
+            "will it rain in {place} on {date}?",
+            "weather for {date} in {place}",
+        ]
     )
     return sentence.format(**arguments), "get_weather", arguments
 

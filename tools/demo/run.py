@@ -104,7 +104,6 @@ def go(server: Server, held_out: Path) -> dict:
     say("Training it with temper")
     settings = {"model.uri": MODEL, "data.uri": held_out.with_name("train.jsonl"), "output.uri": WORK / "output"}
     overrides = [part for field, value in settings.items() for part in ("--set", f"{field}={value}")]
-    server.wait_until_healthy()
     temper(server, "submit", show(JOB_FILE), "--job-id", JOB, *overrides, "--watch")
 
     say("Taking the export home")
@@ -147,19 +146,18 @@ def running_server(keep: bool) -> Iterator[Server]:
     """A server; it and everything below it are gone afterwards, unless all went well and it is to be kept."""
     server = Server(RELEASE / "bin/temper-server", WORK)
     try:
+        server.wait_until_ready()
         yield server
     except BaseException:
-        command = [TEMPER, "--server", server.grpc, "cancel", JOB]
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
         keep = False
         raise
     finally:
         if not keep:
-            processes.stop(server.process)
+            processes.stop(server.process)  # which stops the job, too
             processes.stop_children()
     if keep:
-        say(f"The server stays up: export TEMPER_SERVER={server.grpc}; web page http://{server.http}/")
-        print(f"  To stop it: kill {server.process.pid}")
+        say(f"The server stays up. gRPC: {server.grpc} · metrics: http://{server.http}/metrics · job: {JOB}")
+        print(f"  export TEMPER_SERVER={server.grpc}\n  To stop it: kill {server.process.pid}")
 
 
 def run(keep: bool) -> None:

@@ -40,8 +40,8 @@ struct ExportProof {
 // model's masters rounded to nearest even to the stored dtype. The rounding is not the exporter's own code. Tensors of
 // `source` that no weight stands behind must be equal to the source's. DATA_LOSS when the directory can't be read as a
 // checkpoint of this model at all (a file damaged, a tensor missing or surplus).
-absl::StatusOr<ExportProof> ProveExport(const ObjectStore& store, std::string_view directory, const HfRepository& source,
-                                        const FamilySpec& family, const ModelConfig& config,
+absl::StatusOr<ExportProof> ProveExport(const ObjectStore& store, std::string_view directory,
+                                        const HfRepository& source, const FamilySpec& family, const ModelConfig& config,
                                         std::span<const WeightView> weights);
 
 }  // namespace temper

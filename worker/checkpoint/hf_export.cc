@@ -90,10 +90,11 @@ absl::Status WriteTensor(const HfRepository& source, const RepositoryTensor& ten
     const at::Tensor master = LoadMaster(piece);
     const at::Tensor stored = master.to(dtype).contiguous();
     if (dtype != at::kFloat && (at::isinf(stored) & ~at::isinf(master)).any().item<bool>()) {
-      return WithCause(absl::InvalidArgumentError(absl::StrCat(
-                           "tensor ", name, " holds values that ", tensor.entry.dtype,
-                           ", the dtype that the source has it in, can't represent: train from a BF16 or F32 checkpoint")),
-                       FailureCause::kNumerics);
+      return WithCause(
+          absl::InvalidArgumentError(absl::StrCat(
+              "tensor ", name, " holds values that ", tensor.entry.dtype,
+              ", the dtype that the source has it in, can't represent: train from a BF16 or F32 checkpoint")),
+          FailureCause::kNumerics);
     }
     return file.Write(BytesOf(stored));
   });
@@ -131,8 +132,8 @@ absl::Status WriteIndex(const HfRepository& source, const std::vector<Shard>& sh
 std::string CommonDtype(const HfRepository& source) {
   std::map<std::string, int64_t> bytes;
   for (const RepositoryTensor& tensor : source.tensors()) bytes[tensor.entry.dtype] += tensor.entry.size();
-  const auto most = std::max_element(bytes.begin(), bytes.end(),
-                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   if (most == bytes.end() || most->first == "F32") return "float32";
   return most->first == "F16" ? "float16" : "bfloat16";
 }

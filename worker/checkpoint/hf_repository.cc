@@ -22,7 +22,7 @@ constexpr char kConfig[] = "config.json";
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndex[] = "model.safetensors.index.json";
 // Weights in formats that are not read, and so not carried over either: they would be those of another model.
-constexpr std::string_view kOtherWeights[] = {".bin", ".pt",   ".pth",         ".ckpt",      ".h5",
+constexpr std::string_view kOtherWeights[] = {".bin",  ".pt",   ".pth",       ".ckpt",    ".h5",
                                               ".gguf", ".onnx", ".onnx_data", ".msgpack", ".tflite"};
 
 bool IsPickle(std::string_view name) {
@@ -60,14 +60,14 @@ absl::Status NoWeights(const fs::path& directory) {
     if (IsPickle(entry.path().filename().string())) pickles.push_back(entry.path().filename().string());
   }
   if (pickles.empty()) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        directory.string(), " has no weights: neither ", kSingleFile, " nor ", kIndex, ". Get the model again"));
+    return absl::FailedPreconditionError(absl::StrCat(directory.string(), " has no weights: neither ", kSingleFile,
+                                                      " nor ", kIndex, ". Get the model again"));
   }
   std::sort(pickles.begin(), pickles.end());
-  return absl::FailedPreconditionError(absl::StrCat(
-      directory.string(), " has its weights in pickle files only (", pickles[0],
-      "), which can run code when they are opened. Convert them where you trust them: transformers' "
-      "AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW) writes safetensors"));
+  return absl::FailedPreconditionError(
+      absl::StrCat(directory.string(), " has its weights in pickle files only (", pickles[0],
+                   "), which can run code when they are opened. Convert them where you trust them: transformers' "
+                   "AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW) writes safetensors"));
 }
 
 }  // namespace
@@ -91,9 +91,9 @@ absl::StatusOr<std::unique_ptr<HfRepository>> HfRepository::Open(std::string_vie
     if (status.ok()) status = repository->ListCarriedFiles();
     if (!status.ok()) return OfTheModel(std::move(status));
   } catch (const fs::filesystem_error& error) {
-    return WithCause(absl::PermissionDeniedError(absl::StrCat("cannot read ", error.path1().string(), ": ",
-                                                              error.code().message())),
-                     FailureCause::kUserInput);
+    return WithCause(
+        absl::PermissionDeniedError(absl::StrCat("cannot read ", error.path1().string(), ": ", error.code().message())),
+        FailureCause::kUserInput);
   }
   return repository;
 }
@@ -131,8 +131,9 @@ absl::Status HfRepository::OpenWeights() {
     for (const auto& [tensor, file] : map->items()) {
       const std::string name = file.is_string() ? file.get<std::string>() : "";
       if (!name.ends_with(".safetensors") || name.find('/') != name.npos) {
-        return absl::InvalidArgumentError(absl::StrCat(directory_, "/", kIndex, ": tensor ", tensor, " is said to be in ",
-                                                       file.dump(), ", which is no safetensors file of this directory"));
+        return absl::InvalidArgumentError(absl::StrCat(directory_, "/", kIndex, ": tensor ", tensor,
+                                                       " is said to be in ", file.dump(),
+                                                       ", which is no safetensors file of this directory"));
       }
       file_of.emplace(tensor, name);
       weight_files_.push_back(name);
@@ -154,9 +155,9 @@ absl::Status HfRepository::OpenWeights() {
       if (indexed) {
         const auto place = file_of.find(entry.name);
         if (place == file_of.end() || place->second != weight_files_[i]) {
-          return absl::DataLossError(absl::StrCat(
-              path.string(), " holds tensor ", entry.name, ", which the index ",
-              place == file_of.end() ? "does not know" : absl::StrCat("says to be in ", place->second)));
+          return absl::DataLossError(
+              absl::StrCat(path.string(), " holds tensor ", entry.name, ", which the index ",
+                           place == file_of.end() ? "does not know" : absl::StrCat("says to be in ", place->second)));
         }
         file_of.erase(place);
       }
@@ -182,10 +183,10 @@ absl::Status HfRepository::ListCarriedFiles() {
       continue;
     }
     const std::string path = it->path().lexically_relative(directory).generic_string();
-    const bool weights =
-        name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin.index.json") ||
-        std::any_of(std::begin(kOtherWeights), std::end(kOtherWeights),
-                    [&](std::string_view suffix) { return name.ends_with(suffix); });
+    const bool weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") ||
+                         name.ends_with(".bin.index.json") ||
+                         std::any_of(std::begin(kOtherWeights), std::end(kOtherWeights),
+                                     [&](std::string_view suffix) { return name.ends_with(suffix); });
     if (weights || path == kConfig || path == kManifestName || path == kVerificationName) continue;
     if (!it->is_regular_file()) continue;  // a dangling link, a socket
     carried_files_.push_back(path);

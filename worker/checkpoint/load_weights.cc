@@ -50,8 +50,8 @@ absl::Status CheckTensors(const HfRepository& repository, const FamilySpec& fami
     }
   }
   if (!surplus.empty()) {
-    wrong.push_back(absl::StrCat("tensors that ", family.architecture, " with this config.json does not have: ",
-                                 Some(surplus)));
+    wrong.push_back(
+        absl::StrCat("tensors that ", family.architecture, " with this config.json does not have: ", Some(surplus)));
   }
   if (!misshapen.empty()) wrong.push_back(absl::StrCat("wrong shape for this config.json: ", Some(misshapen)));
   if (!untrainable.empty()) {
@@ -75,9 +75,9 @@ absl::Status CheckTiedCopies(const HfRepository& repository, const TensorMap& ma
       }
       repository.Release(*tensor);
       if (!equal) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            repository.directory(), ": config.json says \"tie_word_embeddings\": true, but ", copy.hf_name, " and ",
-            original.hf_name, " differ. Set it to false to keep both, or remove ", copy.hf_name));
+        return absl::InvalidArgumentError(
+            absl::StrCat(repository.directory(), ": config.json says \"tie_word_embeddings\": true, but ", copy.hf_name,
+                         " and ", original.hf_name, " differ. Set it to false to keep both, or remove ", copy.hf_name));
       }
     }
   }

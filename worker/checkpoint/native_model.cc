@@ -43,8 +43,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> LoadTransformer(const NativeReposit
                                                              const TransformerOptions& options) {
   try {
     auto transformer = std::make_unique<Transformer>(native.config, options);
-    const absl::Status loaded =
-        LoadWeights(*native.repository, *native.family, native.config, transformer->views());
+    const absl::Status loaded = LoadWeights(*native.repository, *native.family, native.config, transformer->views());
     if (!loaded.ok()) return loaded;
     return transformer;
   } catch (const c10::Error& error) {

@@ -16,7 +16,8 @@ inline uint16_t NearestEvenBfloat16(float value) {
   const uint32_t kept = bits >> 16;
   const uint32_t rest = bits & 0xffffu;
   const bool up = rest > 0x8000u || (rest == 0x8000u && (kept & 1u) != 0);
-  return static_cast<uint16_t>(kept + (up ? 1 : 0));  // a carry goes into the exponent, and from the largest to infinity
+  return static_cast<uint16_t>(kept +
+                               (up ? 1 : 0));  // a carry goes into the exponent, and from the largest to infinity
 }
 
 inline uint16_t NearestEvenHalf(float value) {

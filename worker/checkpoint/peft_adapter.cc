@@ -87,7 +87,8 @@ absl::Status ProvePeftAdapter(const ObjectStore& store, std::string_view directo
   }
   for (const SafetensorsEntry& entry : header->entries) {
     const auto master = masters.find(entry.name);
-    if (master == masters.end() || BytesOf(master->second) != std::string_view(*bytes).substr(entry.begin, entry.size())) {
+    if (master == masters.end() ||
+        BytesOf(master->second) != std::string_view(*bytes).substr(entry.begin, entry.size())) {
       return absl::DataLossError(absl::StrCat(path, ": tensor ", entry.name, " differs from what was trained"));
     }
   }

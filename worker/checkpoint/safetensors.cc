@@ -29,19 +29,26 @@ struct DtypeInfo {
 };
 
 const DtypeInfo kDtypes[] = {
-    {"BOOL", 1, at::kBool},           {"U8", 1, at::kByte},
-    {"I8", 1, at::kChar},             {"F8_E5M2", 1, at::kFloat8_e5m2},
-    {"F8_E4M3", 1, at::kFloat8_e4m3fn}, {"I16", 2, at::kShort},
-    {"U16", 2, at::kUInt16},          {"F16", 2, at::kHalf},
-    {"BF16", 2, at::kBFloat16},       {"I32", 4, at::kInt},
-    {"U32", 4, at::kUInt32},          {"F32", 4, at::kFloat},
-    {"F64", 8, at::kDouble},          {"I64", 8, at::kLong},
+    {"BOOL", 1, at::kBool},
+    {"U8", 1, at::kByte},
+    {"I8", 1, at::kChar},
+    {"F8_E5M2", 1, at::kFloat8_e5m2},
+    {"F8_E4M3", 1, at::kFloat8_e4m3fn},
+    {"I16", 2, at::kShort},
+    {"U16", 2, at::kUInt16},
+    {"F16", 2, at::kHalf},
+    {"BF16", 2, at::kBFloat16},
+    {"I32", 4, at::kInt},
+    {"U32", 4, at::kUInt32},
+    {"F32", 4, at::kFloat},
+    {"F64", 8, at::kDouble},
+    {"I64", 8, at::kLong},
     {"U64", 8, at::kUInt64},
 };
 
 const DtypeInfo* FindDtype(std::string_view name) {
-  const auto* found = std::find_if(std::begin(kDtypes), std::end(kDtypes),
-                                   [&](const DtypeInfo& dtype) { return dtype.name == name; });
+  const auto* found =
+      std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const DtypeInfo& dtype) { return dtype.name == name; });
   return found == std::end(kDtypes) ? nullptr : found;
 }
 

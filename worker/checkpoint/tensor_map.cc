@@ -39,7 +39,8 @@ absl::Status TensorMap::ForEachPiece(const TensorBinding& binding,
   int64_t first_row = 0;  // of the part, in the tensor
   for (size_t part : binding.parts) {
     const WeightView& weight = weights_[part];
-    const int64_t row_elements = std::max<int64_t>(1, weight.parameter->weight.numel() / weight.parameter->weight.size(0));
+    const int64_t row_elements =
+        std::max<int64_t>(1, weight.parameter->weight.numel() / weight.parameter->weight.size(0));
     const int64_t step = std::max<int64_t>(1, kPieceElements / row_elements);
     for (int64_t row = 0; row < weight.rows; row += step) {
       const WeightView piece{weight.name, weight.parameter, weight.row + row, std::min(step, weight.rows - row)};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/data/assistant_spans.h"
 
+#include <algorithm>
 #include <optional>
 #include <string_view>
 
@@ -103,8 +104,8 @@ class Search {
       if (conversation_.messages[i]["role"] != "assistant") continue;
       const std::optional<Turn> turn = Begin(i);
       if (!turn.has_value()) return Uncertain(absl::StrCat("the beginning of messages[", i, "] is not to be seen"));
-      if (!turns.empty() && (turn->gap < turns.back().gap ||
-                             (turn->gap == turns.back().gap && turn->begin < turns.back().begin))) {
+      if (!turns.empty() &&
+          (turn->gap < turns.back().gap || (turn->gap == turns.back().gap && turn->begin <= turns.back().begin))) {
         return Uncertain("the template changes the order of messages");
       }
       turns.push_back(*turn);
@@ -124,14 +125,13 @@ class Search {
 
  private:
   static absl::Status Uncertain(const std::string& reason) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("cannot tell which tokens are the assistant's: ", reason,
-                     ". Put {% generation %} and {% endgeneration %} around the assistant's text in the chat template"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "cannot tell which tokens are the assistant's: ", reason,
+        ". Put {% generation %} and {% endgeneration %} around the assistant's text in the chat template"));
   }
 
   std::optional<Skeleton> Render(const Json& messages, bool add_generation_prompt) const {
-    absl::StatusOr<RenderedChat> chat =
-        chat_template_.Render(messages, add_generation_prompt, conversation_.variables);
+    absl::StatusOr<RenderedChat> chat = chat_template_.Render(messages, add_generation_prompt, conversation_.variables);
     if (!chat.ok()) return std::nullopt;
     Skeleton skeleton{.text = std::move(chat->text)};
     skeleton.uses = placeholders_.FindIn(skeleton.text);
@@ -143,12 +143,14 @@ class Search {
   std::optional<Turn> After(const Skeleton& other, size_t use, size_t end, size_t i) const {
     size_t gap = 0;
     if (use > 0) {
-      gap = skeleton_.uses.size();
-      while (gap > 0 && skeleton_.uses[gap - 1].slot != other.uses[use - 1].slot) --gap;
-      if (gap == 0) return std::nullopt;
+      // Equal texts share a placeholder: the same one of its uses.
+      const size_t slot = other.uses[use - 1].slot;
+      const auto is_slot = [slot](const PlaceholderUse& any) { return any.slot == slot; };
+      auto left = std::count_if(other.uses.begin(), other.uses.begin() + use, is_slot);
+      while (left > 0 && gap < skeleton_.uses.size()) left -= is_slot(skeleton_.uses[gap++]);
+      if (left > 0) return std::nullopt;
     }
-    const std::string_view prompt =
-        std::string_view(other.text).substr(other.GapBegin(use), end - other.GapBegin(use));
+    const std::string_view prompt = std::string_view(other.text).substr(other.GapBegin(use), end - other.GapBegin(use));
     if (!skeleton_.Gap(gap).starts_with(prompt)) return std::nullopt;
     return Turn{.message = i, .gap = gap, .begin = prompt.size()};
   }
@@ -185,8 +187,7 @@ class Search {
   // `limit`: where the next turn of the same gap begins.
   bool SetEnd(Turn& turn, std::optional<size_t> limit) const {
     const std::string_view gap = skeleton_.Gap(turn.gap);
-    const std::string_view turn_and_next_header =
-        gap.substr(turn.begin, limit.value_or(gap.size()) - turn.begin);
+    const std::string_view turn_and_next_header = gap.substr(turn.begin, limit.value_or(gap.size()) - turn.begin);
     if (!end_of_turn_.empty()) {
       const size_t found = turn_and_next_header.rfind(end_of_turn_);
       if (found != std::string_view::npos) {

@@ -17,7 +17,8 @@ absl::Status Check(const BatchOptions& options) {
   if (options.micro_batch_tokens < 2) {
     return invalid("micro_batch_tokens is ", options.micro_batch_tokens, "; a token and its target need at least 2");
   }
-  if (options.tokens_per_step < 1) return invalid("tokens_per_step is ", options.tokens_per_step, "; it must be positive");
+  if (options.tokens_per_step < 1)
+    return invalid("tokens_per_step is ", options.tokens_per_step, "; it must be positive");
   if (options.max_sample_tokens != 0 && options.max_sample_tokens < 2) {
     return invalid("max_sample_tokens is ", options.max_sample_tokens, "; a token and its target need at least 2");
   }
@@ -144,7 +145,8 @@ absl::Status BatchStream::Seek(const BatchPosition& position) {
         "the data has no position (epoch ", position.epoch, ", row ", position.row, ", step ", position.step,
         "). Data file, model and data options must be those that the checkpoint was written with"));
   };
-  if (position.epoch < 0 || position.row < 0 || position.step < 0 || position.step > total_steps_) return out_of_range();
+  if (position.epoch < 0 || position.row < 0 || position.step < 0 || position.step > total_steps_)
+    return out_of_range();
   int64_t rows_before = 0;
   for (int64_t epoch = 0; epoch < position.epoch; ++epoch) rows_before += CountRows(epoch);
   const int64_t rows_given = rows_before + position.row;

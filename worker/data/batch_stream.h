@@ -19,15 +19,15 @@
 namespace temper {
 
 struct BatchOptions {
-  std::string uri;                  // of a JSONL file of conversations
-  int64_t max_sample_tokens = 0;    // 0: micro_batch_tokens; at most that
+  std::string uri;                // of a JSONL file of conversations
+  int64_t max_sample_tokens = 0;  // 0: micro_batch_tokens; at most that
   OverlongSamples overlong = OverlongSamples::kTruncate;
   int64_t micro_batch_tokens = 2048;
-  int64_t tokens_per_step = 4096;   // rounded up to whole micro-batches
-  int64_t steps = 0;                // exactly one of steps and
-  double epochs = 0;                // epochs is set
-  uint64_t seed = 0;                // of the order
-  int threads = 1;                  // that tokenise
+  int64_t tokens_per_step = 4096;           // rounded up to whole micro-batches
+  int64_t steps = 0;                        // exactly one of steps and
+  double epochs = 0;                        // epochs is set
+  uint64_t seed = 0;                        // of the order
+  int threads = 1;                          // that tokenise
   const std::atomic<bool>* stop = nullptr;  // becomes true while data is read: CANCELLED
 };
 

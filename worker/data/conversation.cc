@@ -122,7 +122,8 @@ absl::StatusOr<Conversation> ParseConversation(std::string_view line, const std:
   }
   const auto messages = sample.find("messages");
   if (messages == sample.end()) {
-    return checker.Invalid("the sample has no `messages`; it must be {\"messages\": [{\"role\": …, \"content\": …}, …]}");
+    return checker.Invalid(
+        "the sample has no `messages`; it must be {\"messages\": [{\"role\": …, \"content\": …}, …]}");
   }
   if (!messages->is_array()) {
     return checker.Invalid(absl::StrCat("`messages` must be a list, not ", TypeName(*messages)));

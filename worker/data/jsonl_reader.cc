@@ -27,14 +27,15 @@ absl::StatusOr<JsonlReader> JsonlReader::Open(std::string_view uri) {
   const size_t slash = uri.rfind('/');
   if (slash == std::string_view::npos || slash + 1 == uri.size()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("data.uri \"", std::string(uri), "\" is not the URI of a file. Give file:///path/data.jsonl or /path/data.jsonl"));
+        absl::StrCat("data.uri \"", std::string(uri),
+                     "\" is not the URI of a file. Give file:///path/data.jsonl or /path/data.jsonl"));
   }
   absl::StatusOr<std::unique_ptr<ObjectStore>> directory = ObjectStore::Open(uri.substr(0, std::max<size_t>(slash, 1)));
   if (!directory.ok()) return directory.status();
   absl::StatusOr<std::unique_ptr<ObjectReader>> file = (*directory)->OpenForRead(uri.substr(slash + 1));
   if (absl::IsNotFound(file.status())) {
-    return absl::NotFoundError(
-        absl::StrCat("there is no data file ", std::string(uri), ". Correct data.uri; the path must exist where the worker runs"));
+    return absl::NotFoundError(absl::StrCat("there is no data file ", std::string(uri),
+                                            ". Correct data.uri; the path must exist where the worker runs"));
   }
   if (!file.ok()) return file.status();
   return JsonlReader(*std::move(file), std::string(uri));

@@ -40,9 +40,9 @@ class JsonlReader {
 
   std::unique_ptr<ObjectReader> file_;
   std::string uri_;
-  std::string buffer_;      // what was read and not yet given out begins at begin_
+  std::string buffer_;  // what was read and not yet given out begins at begin_
   size_t begin_ = 0;
-  int64_t offset_ = 0;      // of the file's first byte that is not in the buffer
+  int64_t offset_ = 0;  // of the file's first byte that is not in the buffer
   int64_t line_number_ = 0;
 };
 

@@ -109,7 +109,8 @@ absl::StatusOr<SampleSet> SampleSet::Read(const SampleOptions& options, const Ch
     return absl::InvalidArgumentError(absl::StrCat(
         "none of the ", statistics.read, " samples in ", options.uri, " can be trained on: ", statistics.refused,
         " without a sound loss mask, ", statistics.dropped_overlong, " too long for ", options.max_tokens, " tokens",
-        statistics.refused > 0 ? absl::StrCat(". The first: ", statistics.first_refusal) : ". Raise max_sample_tokens"));
+        statistics.refused > 0 ? absl::StrCat(". The first: ", statistics.first_refusal)
+                               : ". Raise max_sample_tokens"));
   }
   return samples;
 }

@@ -19,8 +19,7 @@ constexpr char kEnd = 'Z';
 
 // What a template may make of a text, without repetitions.
 std::vector<std::string> RenderedForms(const std::string& text) {
-  std::vector<std::string> forms = {text, std::string(Trim(text)),
-                                    std::string(TrimStart(text)),
+  std::vector<std::string> forms = {text, std::string(Trim(text)), std::string(TrimStart(text)),
                                     std::string(TrimEnd(text))};
   std::string quoted = Json(text).dump();
   forms.push_back(quoted.substr(1, quoted.size() - 2));
@@ -83,9 +82,10 @@ Placeholders::Placeholders(const Json& messages, std::string_view rendered) : me
 }
 
 void Placeholders::Replace(Json& text) {
-  std::string placeholder = Text(originals_.size());
-  originals_.push_back(text.get<std::string>());
-  text = std::move(placeholder);
+  const auto& original = text.get_ref<const std::string&>();
+  const size_t slot = std::find(originals_.begin(), originals_.end(), original) - originals_.begin();
+  if (slot == originals_.size()) originals_.push_back(original);
+  text = Text(slot);
 }
 
 std::string Placeholders::Text(size_t slot) const { return absl::StrCat(prefix_, slot, std::string(1, kEnd)); }

@@ -10,7 +10,7 @@
 
 namespace temper {
 
-// A skeleton is a conversation in which unique placeholders stand for what the user, the system and the tools say. In
+// A skeleton is a conversation in which placeholders stand for what the user, the system and the tools say. In
 // the text that a template makes of it one sees which parts are the template's (and the assistant's) and where the
 // others' words go, without having to search for those words.
 
@@ -26,7 +26,8 @@ class Placeholders {
   // `rendered` is what the template makes of `messages`: no placeholder occurs in it.
   Placeholders(const nlohmann::ordered_json& messages, std::string_view rendered);
 
-  // The messages with a placeholder, numbered from 0, for every text that is not the assistant's.
+  // The messages with a placeholder, numbered from 0, for every text that is not the assistant's. Equal texts have the
+  // same placeholder: some templates compare messages.
   const nlohmann::ordered_json& messages() const { return messages_; }
   // The text that placeholder `slot` stands for.
   const std::string& Original(size_t slot) const { return originals_[slot]; }

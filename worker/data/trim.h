@@ -6,7 +6,8 @@
 
 namespace temper {
 
-// A text without ASCII white space at its beginning, its end, or both. (Debian's Abseil does not take std::string_view.)
+// A text without ASCII white space at its beginning, its end, or both. (Debian's Abseil does not take
+// std::string_view.)
 constexpr std::string_view kAsciiSpace = " \t\n\v\f\r";
 
 inline std::string_view TrimStart(std::string_view text) {

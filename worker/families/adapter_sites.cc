@@ -11,7 +11,9 @@
 namespace temper {
 namespace {
 
-std::string ModuleOf(const std::string& weight_name) { return std::string(absl::StripSuffix({weight_name.data(), weight_name.size()}, ".weight")); }
+std::string ModuleOf(const std::string& weight_name) {
+  return std::string(absl::StripSuffix({weight_name.data(), weight_name.size()}, ".weight"));
+}
 
 std::string LastPart(const std::string& module) { return module.substr(module.rfind('.') + 1); }
 

@@ -195,7 +195,8 @@ absl::Status ConfigReader::Finish() {
   if (unread.empty() && errors_.empty()) return absl::OkStatus();
   std::vector<std::string> messages = errors_;
   if (!unread.empty()) {
-    messages.push_back(absl::StrCat("temper does not know what ", absl::StrJoin(unread, ", "), unread.size() == 1 ? " does" : " do",
+    messages.push_back(absl::StrCat("temper does not know what ", absl::StrJoin(unread, ", "),
+                                    unread.size() == 1 ? " does" : " do",
                                     " to the model and will not guess; remove what has no effect on it"));
   }
   const std::string message = absl::StrJoin(messages, "; ");

@@ -12,8 +12,8 @@
 
 namespace temper {
 
-// Reads a config.json so that nothing in it is overlooked: every key must be read, or stand on the one list of keys that
-// change nothing about the computation (config_reader.cc), or Finish() fails.
+// Reads a config.json so that nothing in it is overlooked: every key must be read, or stand on the one list of keys
+// that change nothing about the computation (config_reader.cc), or Finish() fails.
 //
 // Errors are collected, so that `configure` of a family reads as a list of fields; Finish() returns them all. A getter
 // that failed returns a harmless value. A key whose value is null counts as absent.

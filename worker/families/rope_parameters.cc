@@ -100,7 +100,8 @@ RopeConfig ReadRope(ConfigReader& config, int64_t max_positions, double default_
   }
   if (!(rope.theta > 0)) reader.AddError("rope_theta", absl::StrCat("must be over 0, but is ", rope.theta));
   if (!(rope.factor > 0)) reader.AddError("factor", absl::StrCat("must be over 0, but is ", rope.factor));
-  if (rope.kind == RopeConfig::Kind::kLlama3 && !(rope.low_freq_factor > 0 && rope.high_freq_factor > rope.low_freq_factor)) {
+  if (rope.kind == RopeConfig::Kind::kLlama3 &&
+      !(rope.low_freq_factor > 0 && rope.high_freq_factor > rope.low_freq_factor)) {
     reader.AddError("high_freq_factor", "must be over `low_freq_factor`, which must be over 0");
   }
   config.Merge(reader.Finish());

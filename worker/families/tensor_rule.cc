@@ -42,7 +42,8 @@ class Binder {
       }
       if (!std::equal(binding.hf_shape.begin() + 1, binding.hf_shape.end(), weight.shape.begin() + 1,
                       weight.shape.end())) {
-        return absl::InternalError(absl::StrCat(weight.name, " does not fit below the other rows of ", binding.hf_name));
+        return absl::InternalError(
+            absl::StrCat(weight.name, " does not fit below the other rows of ", binding.hf_name));
       }
       binding.hf_shape[0] += weight.shape[0];
     }

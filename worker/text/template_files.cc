@@ -49,7 +49,8 @@ absl::Status AddFromJson(const nlohmann::ordered_json& file, const std::string& 
     const auto name = entry.find("name");
     const auto text = entry.find("template");
     if (name == entry.end() || !name->is_string() || text == entry.end() || !text->is_string()) return malformed();
-    files.templates[name->get<std::string>()] = {text->get<std::string>(), absl::StrCat(field, " (", name->get<std::string>(), ")")};
+    files.templates[name->get<std::string>()] = {text->get<std::string>(),
+                                                 absl::StrCat(field, " (", name->get<std::string>(), ")")};
   }
   return absl::OkStatus();
 }

@@ -81,8 +81,8 @@ absl::Status Tokenizer::AddTokens(std::string_view tokenizer_config, const std::
     }
     const auto& content = token["content"].get_ref<const std::string&>();
     if (!TokenToId(content).has_value()) {
-      nlohmann::json complete = {{"single_word", false}, {"lstrip", false},     {"rstrip", false},
-                                 {"normalized", false},  {"special", false}};
+      nlohmann::json complete = {
+          {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}, {"special", false}};
       complete.update(token);
       missing.emplace(id, std::move(complete));
     }

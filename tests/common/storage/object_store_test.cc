@@ -64,7 +64,9 @@ TEST_F(ObjectStoreTest, Writer_NotClosed_LeavesNothingBehind) {
 
 TEST_F(ObjectStoreTest, Writer_NotClosed_KeepsTheOldObject) {
   ASSERT_TRUE(store_->Write("object", "old").ok());
-  { ASSERT_TRUE((*store_->Create("object"))->Write("new").ok()); }
+  {
+    ASSERT_TRUE((*store_->Create("object"))->Write("new").ok());
+  }
   EXPECT_EQ(*store_->Read("object"), "old");
 }
 

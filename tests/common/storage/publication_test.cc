@@ -66,7 +66,9 @@ TEST_F(PublicationTest, Destructor_WithoutCommit_RemovesEverything) {
 
 TEST_F(PublicationTest, Commit_WithAnOpenFile_IsRefused) {
   auto publication = Begin();
-  { auto file = *publication->Create("half.bin"); }
+  {
+    auto file = *publication->Create("half.bin");
+  }
   const absl::Status status = publication->Commit();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("half.bin"));

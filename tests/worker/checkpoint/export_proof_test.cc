@@ -25,8 +25,8 @@ class ExportProofTest : public ::testing::TestWithParam<at::ScalarType> {
     for (const WeightView& view : model_.views) StoreMaster(view, LoadMaster(view) * 1.2345f);
     store_ = *ObjectStore::Open(directory_.path().string());
     auto publication = *Publication::Begin(*store_, "export", "job", 1);
-    EXPECT_TRUE(ExportModel(*source_, TinyFamily(), model_.config, model_.views, {.max_shard_size = 150}, *publication)
-                    .ok());
+    EXPECT_TRUE(
+        ExportModel(*source_, TinyFamily(), model_.config, model_.views, {.max_shard_size = 150}, *publication).ok());
     EXPECT_TRUE(publication->Commit().ok());
   }
 

@@ -9,7 +9,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 TEST(ExportConfig, UnknownKeysAndTheirOrder_AreKept) {
-  const Json source = Json::parse(R"({"zeta": [1, null], "architectures": ["X"], "torch_dtype": "float16", "a": 1e-05})");
+  const Json source =
+      Json::parse(R"({"zeta": [1, null], "architectures": ["X"], "torch_dtype": "float16", "a": 1e-05})");
   const Json exported = ExportConfig(source, "bfloat16");
   EXPECT_EQ(exported.dump(),
             R"({"zeta":[1,null],"architectures":["X"],"torch_dtype":"float16","a":1e-05,"dtype":"float16"})");
@@ -22,8 +23,8 @@ TEST(ExportConfig, DtypeAbsent_IsThatOfTheWeights) {
 }
 
 TEST(ExportConfig, QuantizationConfig_IsDropped) {
-  EXPECT_FALSE(ExportConfig({{"quantization_config", {{"quant_method", "mxfp4"}}}}, "bfloat16")
-                   .contains("quantization_config"));
+  EXPECT_FALSE(
+      ExportConfig({{"quantization_config", {{"quant_method", "mxfp4"}}}}, "bfloat16").contains("quantization_config"));
 }
 
 TEST(DeriveGenerationConfig, TokenIds_AreTakenOver) {

@@ -16,6 +16,7 @@ namespace fs = std::filesystem;
 
 class HfRepositoryTest : public ::testing::Test {
  protected:
+  const TemporaryDirectory directory_;
   const fs::path model_ = directory_.path() / "model";
 
   // Two shards and their index.
@@ -35,9 +36,6 @@ class HfRepositoryTest : public ::testing::Test {
     EXPECT_THAT(std::string(status.message()), HasSubstr(model_.string()));
     return status;
   }
-
- private:
-  TemporaryDirectory directory_;
 };
 
 TEST_F(HfRepositoryTest, Open_SingleFile_FindsTensorsAndOtherFiles) {

@@ -32,8 +32,8 @@ absl::Status RoundTrip(const std::string& from, const std::filesystem::path& to,
   absl::Status status = ExportModel(*native->repository, *native->family, native->config, weights,
                                     {.max_shard_size = max_shard_size}, **publication);
   if (!status.ok()) return status;
-  absl::StatusOr<ExportProof> proof = ProveExport(**store, to.filename().string(), *native->repository,
-                                                  *native->family, native->config, weights);
+  absl::StatusOr<ExportProof> proof =
+      ProveExport(**store, to.filename().string(), *native->repository, *native->family, native->config, weights);
   if (!proof.ok()) return proof.status();
   std::cout << proof->ToJson().dump() << std::endl;
   status = (*publication)->Write(kVerificationName, proof->ToJson().dump(2) + "\n");
@@ -52,7 +52,7 @@ int main(int argc, char** argv) {
   const absl::Status status =
       temper::RoundTrip(argv[1], argv[2], std::atoll(argv[3]), bf16 ? at::kBFloat16 : at::kFloat);
   if (status.ok()) return 0;
-  std::cerr << absl::StatusCodeToString(status.code()) << " " << temper::FailureCauseName(temper::CauseOf(status)) << " "
-            << status.message() << "\n";
+  std::cerr << absl::StatusCodeToString(status.code()) << " " << temper::FailureCauseName(temper::CauseOf(status))
+            << " " << status.message() << "\n";
   return 1;
 }

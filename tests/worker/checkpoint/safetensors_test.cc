@@ -83,7 +83,8 @@ TEST(Safetensors, DamagedFiles_AreRefusedWithTheReason) {
                   R"("data_offsets":[0,1]}})",
                   "0"),
        "the name a twice"},
-      {WithLength(R"({"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}})", "0"), "the name dtype twice"},
+      {WithLength(R"({"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}})", "0"),
+       "the name dtype twice"},
       {WithLength(R"({"__metadata__":[]})", ""), "__metadata__ is not an object"},
       {WithLength(R"({"__metadata__":{"a":1}})", ""), "__metadata__.a is not a string"},
   };

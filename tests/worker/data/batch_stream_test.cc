@@ -23,7 +23,7 @@ class BatchStreamTest : public testing::Test {
     std::string text;
     for (int i = 0; i < count; ++i) {
       text += R"({"messages": [{"role": "user", "content": "U"}, {"role": "assistant", "content": ")" +
-              std::string(1 + i % 7, 'x') + "\"}]}\n";
+              std::string(1 + i % 7, 'x') + R"("}]})" + "\n";
     }
     return text;
   }
@@ -168,15 +168,17 @@ TEST_F(BatchStreamTest, Seek_AnyPosition_GoesOnAsIfNeverStopped) {
     const absl::Status sought = resumed->Seek(positions[i]);
     ASSERT_TRUE(sought.ok()) << sought;
     EXPECT_EQ(Tokens(resumed->NextStep()), steps[i]) << i;
-    if (i + 1 < positions.size()) EXPECT_EQ(Tokens(resumed->NextStep()), steps[i + 1]) << i;
+    if (i + 1 < positions.size()) {
+      EXPECT_EQ(Tokens(resumed->NextStep()), steps[i + 1]) << i;
+    }
   }
 }
 
 TEST_F(BatchStreamTest, Seek_ImpossiblePosition_IsOutOfRange) {
   std::unique_ptr<BatchStream> stream = Open({.micro_batch_tokens = 64, .tokens_per_step = 128, .epochs = 1});
   ASSERT_NE(stream, nullptr);
-  for (const BatchPosition& position : {BatchPosition{0, 1, 1}, BatchPosition{0, -1, 0}, BatchPosition{0, 2000, 1000},
-                                        BatchPosition{7, 0, 3}}) {
+  for (const BatchPosition& position :
+       {BatchPosition{0, 1, 1}, BatchPosition{0, -1, 0}, BatchPosition{0, 2000, 1000}, BatchPosition{7, 0, 3}}) {
     EXPECT_EQ(stream->Seek(position).code(), absl::StatusCode::kOutOfRange);
   }
 }

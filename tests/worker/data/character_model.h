@@ -16,21 +16,27 @@ namespace temper {
 
 // Special tokens of all templates under tests/worker/text/templates; ids from 1 on.
 inline const std::vector<std::string> kSpecialTokens = {
-    "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "[INST]",
-    "[/INST]", "<start_of_turn>", "<end_of_turn>", "<|User|>", "<|Assistant|>", "<think>", "</think>", "<tool_call>",
-    "</tool_call>", "<|endoftext|>"};
+    "<s>",           "</s>",    "<|im_start|>", "<|im_end|>",      "<|start_header_id|>", "<|end_header_id|>",
+    "<|eot_id|>",    "[INST]",  "[/INST]",      "<start_of_turn>", "<end_of_turn>",       "<|User|>",
+    "<|Assistant|>", "<think>", "</think>",     "<tool_call>",     "</tool_call>",        "<|endoftext|>"};
 
 // Every character is a token (id 0), beside the special ones: one sees to the letter what is scored.
 inline Tokenizer CharacterTokenizer() {
   nlohmann::json added = nlohmann::json::array();
   for (size_t i = 0; i < kSpecialTokens.size(); ++i) {
-    added.push_back({{"id", i + 1}, {"content", kSpecialTokens[i]}, {"single_word", false}, {"lstrip", false},
-                     {"rstrip", false}, {"normalized", false}, {"special", true}});
+    added.push_back({{"id", i + 1},
+                     {"content", kSpecialTokens[i]},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false},
+                     {"special", true}});
   }
   nlohmann::json tokenizer = {
       {"version", "1.0"},
       {"added_tokens", added},
-      {"pre_tokenizer", {{"type", "Split"}, {"pattern", {{"Regex", "(?m:.)"}}}, {"behavior", "Isolated"}, {"invert", false}}},
+      {"pre_tokenizer",
+       {{"type", "Split"}, {"pattern", {{"Regex", "(?m:.)"}}}, {"behavior", "Isolated"}, {"invert", false}}},
       {"model", {{"type", "WordLevel"}, {"vocab", {{"<unk>", 0}}}, {"unk_token", "<unk>"}}}};
   return *Tokenizer::FromJson(tokenizer.dump(), "test");
 }

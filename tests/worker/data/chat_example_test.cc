@@ -29,7 +29,8 @@ constexpr char kThoughts[] = R"({"messages": [
   {"role": "user", "content": "2?"}, {"role": "assistant", "content": "<think>\neasy\n</think>\n\n4"},
   {"role": "user", "content": "3?"}, {"role": "assistant", "content": "<think>\nhard\n</think>\n\n9"}]})";
 
-constexpr char kCalls[] = R"({"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}], "messages": [
+constexpr char kCalls[] =
+    R"({"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}], "messages": [
   {"role": "user", "content": "call f"},
   {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]},
   {"role": "tool", "content": "21 \"ok\""}, {"role": "assistant", "content": "It is 21."},
@@ -121,6 +122,14 @@ TEST_F(ChatExampleTest, Mistral_NoGenerationPrompt_SystemInTheLastTurn) {
   EXPECT_EQ(Scored(chat_template, kTreacherous), " assistant</s>¦ user</s>¦");
 }
 
+TEST_F(ChatExampleTest, Mistral_EqualQuestions_AreToldApart) {
+  constexpr char kLine[] = R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "more"},
+      {"role": "assistant", "content": "a"}, {"role": "user", "content": "more"},
+      {"role": "assistant", "content": "b"}]})";
+  EXPECT_EQ(Scored(TestTemplate("mistral"), kLine), " a</s>¦ b</s>¦");
+  EXPECT_EQ(Scored(TestTemplate("qwen3"), kLine), "a<|im_end|>¦b<|im_end|>¦");
+}
+
 TEST_F(ChatExampleTest, Gemma_RoleModel_SystemInTheFirstTurn) {
   const ChatTemplate chat_template = TestTemplate("gemma");
   EXPECT_EQ(Scored(chat_template, kMultiTurn), "2<end_of_turn>¦two<end_of_turn>¦");
@@ -188,14 +197,14 @@ TEST_F(ChatExampleTest, NoAssistantMessage_IsRefused) {
 }
 
 TEST_F(ChatExampleTest, EverythingScored_IsRefused) {
-  const ChatTemplate chat_template = CompileTemplate(
-      "{% generation %}{% for m in messages %}{{ m.content }}{% endfor %}{% endgeneration %}");
+  const ChatTemplate chat_template =
+      CompileTemplate("{% generation %}{% for m in messages %}{{ m.content }}{% endfor %}{% endgeneration %}");
   EXPECT_THAT(Scored(chat_template, kMultiTurn), HasSubstr("every token is scored"));
 }
 
 TEST_F(ChatExampleTest, TemplateRewritesTheUser_IsRefusedWithAdvice) {
-  const ChatTemplate chat_template = CompileTemplate(
-      "{% for m in messages %}{{ m.role + ':' + m.content | replace('a', 'b') }}</s>{% endfor %}");
+  const ChatTemplate chat_template =
+      CompileTemplate("{% for m in messages %}{{ m.role + ':' + m.content | replace('a', 'b') }}</s>{% endfor %}");
   EXPECT_THAT(Scored(chat_template, R"({"messages": [{"role": "user", "content": "banana"},
       {"role": "assistant", "content": "x"}]})"),
               HasSubstr("cannot tell which tokens are the assistant's: the template rewrites what the user"));

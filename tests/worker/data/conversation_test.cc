@@ -53,7 +53,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"MessageNotAnObject", R"({"messages": ["x"]})", "messages[0] must be an object"},
         BadLine{"NoRole", R"({"messages": [{"content": "x"}]})", "messages[0] has no `role`"},
         BadLine{"ShareGpt", R"({"messages": [{"from": "human", "value": "x"}]})", "must become role/content"},
-        BadLine{"RoleNotAText", R"({"messages": [{"role": 1, "content": "x"}]})", "messages[0].role must be a text, not number"},
+        BadLine{"RoleNotAText", R"({"messages": [{"role": 1, "content": "x"}]})",
+                "messages[0].role must be a text, not number"},
         BadLine{"UnknownRole", R"({"messages": [{"role": "bot", "content": "x"}]})",
                 "messages[0].role \"bot\" is not one of system, developer, user, assistant, tool"},
         BadLine{"NoContent", R"({"messages": [{"role": "user", "content": "x"}, {"role": "assistant"}]})",
@@ -68,7 +69,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "`tools` must be a list, not string"},
         BadLine{"KwargsNotAnObject", R"({"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": 1})",
                 "`chat_template_kwargs` must be an object, not number"},
-        BadLine{"TooDeep", "{\"messages\": " + std::string(200, '[') + std::string(200, ']') + "}", "nested more than 100"}),
+        BadLine{"TooDeep", "{\"messages\": " + std::string(200, '[') + std::string(200, ']') + "}",
+                "nested more than 100"}),
     [](const auto& info) { return info.param.name; });
 
 TEST(ParseConversation, BracketsInTexts_AreNoNesting) {

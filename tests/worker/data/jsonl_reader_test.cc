@@ -54,7 +54,8 @@ TEST(JsonlReader, Next_LinesAcrossReads_AreWhole) {
 TEST(JsonlReader, Open_MissingFile_NamesIt) {
   const absl::Status status = JsonlReader::Open("/nowhere/at/all.jsonl").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("there is no data file /nowhere/at/all.jsonl. Correct data.uri"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("there is no data file /nowhere/at/all.jsonl. Correct data.uri"));
 }
 
 TEST(JsonlReader, Open_NoFileName_IsInvalid) {

@@ -85,8 +85,8 @@ TEST_F(SampleSetTest, Read_TruncatedBeforeTheAnswer_IsDroppedAndCounted) {
 }
 
 TEST_F(SampleSetTest, Read_OverlongAndDrop_IsDroppedAndCounted) {
-  absl::StatusOr<SampleSet> samples = Read(Line("", "0123456789") + Line("", "ok"),
-                                           {.max_tokens = 10, .overlong = OverlongSamples::kDrop});
+  absl::StatusOr<SampleSet> samples =
+      Read(Line("", "0123456789") + Line("", "ok"), {.max_tokens = 10, .overlong = OverlongSamples::kDrop});
   ASSERT_TRUE(samples.ok()) << samples.status();
   EXPECT_EQ(samples->size(), 1);
   EXPECT_EQ(samples->statistics().dropped_overlong, 1);
@@ -105,7 +105,8 @@ TEST_F(SampleSetTest, Read_NothingScoredAnywhere_IsAnErrorThatExplains) {
   const absl::Status status = Read(R"({"messages": [{"role": "user", "content": "x"}]})").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("none of the 1 samples in"));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("line 1: no token is scored: the conversation has no assistant"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("line 1: no token is scored: the conversation has no assistant"));
 }
 
 TEST_F(SampleSetTest, Read_EverythingTooLong_IsAnErrorThatExplains) {
@@ -137,7 +138,8 @@ TEST_F(SampleSetTest, Read_TemplateRefuses_NamesTheLine) {
   const absl::Status status =
       SampleSet::Read({.uri = file.uri(), .max_tokens = 50}, ChatExampleBuilder(tokenizer_, strict)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("line 2: the chat template refuses this conversation: no system"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("line 2: the chat template refuses this conversation: no system"));
 }
 
 TEST_F(SampleSetTest, Read_Stopped_IsCancelled) {

@@ -54,8 +54,12 @@ TEST(ConfigReader, Finish_UnreadKey_IsNamedWithItsValue) {
 
 TEST(ConfigReader, Finish_EveryNeutralKey_IsFound) {
   // Neutral keys are searched for in a sorted list: the first, the last and one with odd letters must be found.
-  const Json config = {{"_attn_implementation_autoset", true}, {"transformers.js_config", 1}, {"use_cache", true},
-                       {"architectures", 1},                  {"typical_p", 1},              {"dtype", "float32"}};
+  const Json config = {{"_attn_implementation_autoset", true},
+                       {"transformers.js_config", 1},
+                       {"use_cache", true},
+                       {"architectures", 1},
+                       {"typical_p", 1},
+                       {"dtype", "float32"}};
   EXPECT_TRUE(ConfigReader(config).Finish().ok());
 }
 

@@ -135,11 +135,13 @@ TEST(WriteBothRopeSpellings, EitherSpelling_GainsTheOther) {
   Json new_spelling = Json::parse(R"({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}})");
   WriteBothRopeSpellings(new_spelling);
   EXPECT_EQ(new_spelling["rope_theta"], 5e5);
-  EXPECT_EQ(Unordered(new_spelling["rope_scaling"]), nlohmann::json::parse(R"({"rope_type": "linear", "factor": 2.0})"));
+  EXPECT_EQ(Unordered(new_spelling["rope_scaling"]),
+            nlohmann::json::parse(R"({"rope_type": "linear", "factor": 2.0})"));
 
   Json plain = Json::parse(R"({"rope_theta": 100000, "rope_scaling": null})");
   WriteBothRopeSpellings(plain);
-  EXPECT_EQ(Unordered(plain["rope_parameters"]), nlohmann::json::parse(R"({"rope_type": "default", "rope_theta": 100000})"));
+  EXPECT_EQ(Unordered(plain["rope_parameters"]),
+            nlohmann::json::parse(R"({"rope_type": "default", "rope_theta": 100000})"));
   EXPECT_TRUE(plain["rope_scaling"].is_null());
 
   Json none = Json::object();

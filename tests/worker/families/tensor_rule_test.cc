@@ -23,9 +23,8 @@ TEST(BindTensors, Identity_PerLayerAndOnce_BindsEveryWeight) {
   const std::vector<TensorRule> rules = {{"model.norm.weight", {"final_norm.weight"}},
                                          {"model.layers.{layer}.q.weight", {"layers.{layer}.attn.q.weight"}},
                                          {"model.layers.{layer}.q.bias", {"layers.{layer}.attn.q.bias"}}};
-  const std::vector<WeightShape> weights = {{"layers.0.attn.q.weight", {4, 3}},
-                                            {"layers.1.attn.q.weight", {4, 3}},
-                                            {"final_norm.weight", {3}}};
+  const std::vector<WeightShape> weights = {
+      {"layers.0.attn.q.weight", {4, 3}}, {"layers.1.attn.q.weight", {4, 3}}, {"final_norm.weight", {3}}};
   const auto bindings = *BindTensors(rules, {.num_layers = 2}, weights);
   ASSERT_EQ(bindings.size(), 3);  // no biases in this model
   const TensorBinding* q = Find(bindings, "model.layers.1.q.weight");

@@ -21,8 +21,8 @@ uint32_t Bits(float value) { return std::bit_cast<uint32_t>(value); }
 
 TEST(MasterSplit, AllLowHalves_HighIsNearestEvenAndJoinIsExactButForOneTie) {
   // Even and odd, positive and negative, smallest, subnormal, about to overflow into the next exponent and to infinity.
-  for (uint32_t high : {0x0000u, 0x0001u, 0x0040u, 0x3f80u, 0x3f81u, 0x3fffu, 0x7f7eu, 0x7f7fu, 0x8000u, 0x8001u, 0xbf80u,
-                        0xbf81u, 0xff7fu}) {
+  for (uint32_t high : {0x0000u, 0x0001u, 0x0040u, 0x3f80u, 0x3f81u, 0x3fffu, 0x7f7eu, 0x7f7fu, 0x8000u, 0x8001u,
+                        0xbf80u, 0xbf81u, 0xff7fu}) {
     for (uint32_t low = 0; low < 0x10000u; ++low) {
       const float master = FromBits(high << 16 | low);
       const MasterSplit split = SplitMaster(master);

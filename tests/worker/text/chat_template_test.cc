@@ -60,7 +60,8 @@ TEST(ChatTemplate, Open_NoTemplate_SaysWhereItWasLookedFor) {
   absl::Status status = ChatTemplate::Open(model.store(), 0).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("no chat template in " + model.uri()));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("chat_template.jinja, `chat_template` in tokenizer_config.json and"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("chat_template.jinja, `chat_template` in tokenizer_config.json and"));
 }
 
 TEST(ChatTemplate, Open_NoDefault_NamesTheOthers) {
@@ -88,7 +89,8 @@ TEST(ChatTemplate, Render_TemplateRefuses_GivesItsWords) {
   ASSERT_TRUE(chat_template.ok()) << chat_template.status();
   absl::Status status = chat_template->Render(kMessages, false).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("refuses this conversation: roles must alternate (line 1 of the template)"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("refuses this conversation: roles must alternate (line 1 of the template)"));
 }
 
 TEST(ChatTemplate, Render_GenerationTags_GiveByteSpans) {

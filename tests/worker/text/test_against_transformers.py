@@ -85,7 +85,22 @@ def test_encode_and_decode_equal_transformers(probe, tokenizer, text):
 
 def test_encode_random_unicode_equals_transformers(probe, tokenizer):
     generator = random.Random(7)
-    pieces = ["<|im_start|>", "<|im_end|>", " ", "\n", "\t", "a", "The", "é", "e\u0301", "中", "🙂", "\u200d", "\x07", "9"]
+    pieces = [
+        "<|im_start|>",
+        "<|im_end|>",
+        " ",
+        "\n",
+        "\t",
+        "a",
+        "The",
+        "é",
+        "e\u0301",
+        "中",
+        "🙂",
+        "\u200d",
+        "\x07",
+        "9",
+    ]
     for _ in range(300):
         text = "".join(generator.choice(pieces) for _ in range(generator.randrange(40)))
         text += "".join(chr(generator.randrange(0x20, 0xD800)) for _ in range(generator.randrange(8)))
@@ -101,13 +116,16 @@ def turn(role, content, **more):
     return {"role": role, "content": content, **more}
 
 
-CALL = {"type": "function", "function": {"name": "wetter", "arguments": {"ort": "Köln", "tage": [1, 2.0, 1e-7], "x": None}}}
+CALL = {
+    "type": "function",
+    "function": {"name": "wetter", "arguments": {"ort": "Köln", "tage": [1, 2.0, 1e-7], "x": None}},
+}
 TOOLS = [
     {
         "type": "function",
         "function": {
             "name": "wetter",
-            "description": "Wie wird's? <b>\"fett\"</b> & \\ \t \u2028 🙂",
+            "description": 'Wie wird\'s? <b>"fett"</b> & \\ \t \u2028 🙂',
             "parameters": {"type": "object", "properties": {"z": {"type": "number"}, "a": {}}, "required": ["z"]},
         },
     }
@@ -144,19 +162,22 @@ CONVERSATIONS = {
 EXPRESSIONS = [
     "{{ true }} {{ none }} {{ 1.0 }} {{ 1e20 }} {{ 0.1 + 0.2 }} {{ 7 // 2 }} {{ 7 / 2 }} {{ -7 % 3 }} {{ 2 ** 10 }}",
     "{{ messages }}",
-    "{{ messages | tojson }} {{ messages | tojson(indent=2) }} {{ [1.5, none, true, 'é'] | tojson(ensure_ascii=true) }}",
+    "{{ messages | tojson }} {{ messages | tojson(indent=2) }}",
+    "{{ [1.5, none, true, 'é'] | tojson(ensure_ascii=true) }}",
     "{{ {'b': 1, 'a': [], 'c': {}} | tojson(sort_keys=true, separators=(',', ':')) }}",
     "{{ undefined_thing }}|{{ undefined_thing is defined }}|{{ messages is iterable }}|{{ 'x' is iterable }}",
-    "{{ 'a-b-c'.split('-')[-1] }} {{ ' x '.strip() }} {{ 'abc'[::-1] }} {{ 'abc'[1:] }} {{ 'Ab'.upper().lower().title() }}",
+    "{{ 'a-b-c'.split('-')[-1] }} {{ ' x '.strip() }} {{ 'abc'[::-1] }} {{ 'abc'[1:] }}",
+    "{{ 'Ab'.upper().lower().title() }}",
     "{{ 'a,b'.split(',', 1) }} {{ 'x'.replace('x', 'yy') }} {{ 'abc'.startswith('ab') }} {{ 'a\nb'.splitlines() }}",
     "{% for k, v in {'z': 1, 'a': 2}.items() %}{{ k }}={{ v }},{% endfor %}{{ {'a': 1}.get('b', 'none') }}",
-    "{%- for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}",
+    "{% for i in range(4) %}{% if i == 1 %}{% continue %}{% elif i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}",
     "{% set ns = namespace(a=1) %}{% for x in [1, 2] %}{% set ns.a = ns.a + x %}{% endfor %}{{ ns.a }}",
     "{% macro f(x, y='d') %}[{{ x }}{{ y }}]{% endmacro %}{{ f(1) }}{{ f('a', y=2) }}",
     "  {% if true %}\n    indented\n  {% endif %}\n  {{- 'x' -}}  \n {# comment #}\nend\n",
     "{{ messages | map(attribute='role') | join(', ') }} {{ messages | length }} {{ messages | last | string }}",
     "{{ messages | selectattr('role', 'equalto', 'user') | list | length }} {{ 'a' ~ 1 ~ 'b' }} {{ [3, 1, 2] | sort }}",
-    "{{ 'yes' if messages[0].role == 'user' else 'no' }} {{ 'user' in messages[0].values() }} {{ 'role' in messages[0] }}",
+    "{{ 'yes' if messages[0].role == 'user' else 'no' }} {{ 'user' in messages[0].values() }}",
+    "{{ 'role' in messages[0] }}",
     "{{ ' \u001f\u00a0x\u0085 ' | trim }}|{{ 'xxaxx'.strip('x') }}|{{ messages[0]['content'][:2] }}",
     "{{ raise_exception('no') }}",
 ]
@@ -170,7 +191,7 @@ def render_both(probe, template, messages, add_generation_prompt, variables):
             [messages], chat_template=template, add_generation_prompt=add_generation_prompt, **variables
         )
         expected = texts[0]
-    except Exception as error:  # noqa: BLE001: whatever a template does to its input
+    except Exception as error:  # whatever a template does to its input
         expected = None
         reason = str(error)
     answer = probe.ask(

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/api/worker_api.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/server/api/api_fixture.h"
+
+namespace temper {
+namespace {
+
+class WorkerApiTest : public ApiTest {
+ protected:
+  // A node's end of the stream.
+  struct Node {
+    explicit Node(std::unique_ptr<v1::WorkerService::Stub> worker_stub)
+        : stub(std::move(worker_stub)), stream(stub->Attach(&context)) {}
+
+    void Send(const v1::Hello& hello) {
+      v1::AttachRequest request;
+      *request.mutable_hello() = hello;
+      stream->Write(request);
+    }
+    void Send(const v1::RankReport& report) {
+      v1::AttachRequest request;
+      *request.mutable_report() = report;
+      stream->Write(request);
+    }
+    // The next answer; empty when the stream is over.
+    v1::AttachResponse Receive() {
+      v1::AttachResponse response;
+      stream->Read(&response);
+      return response;
+    }
+    // Reads until the report is acknowledged; false when the stream is over before.
+    bool AwaitAck(int64_t sequence) {
+      v1::AttachResponse response;
+      while (stream->Read(&response)) {
+        if (response.ack().sequence() >= sequence) return true;
+      }
+      return false;
+    }
+    grpc::StatusCode Finish() {
+      v1::AttachResponse response;
+      while (stream->Read(&response)) {
+      }
+      return stream->Finish().error_code();
+    }
+
+    std::unique_ptr<v1::WorkerService::Stub> stub;
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReaderWriter<v1::AttachRequest, v1::AttachResponse>> stream;
+  };
+
+  void SetUp() override {
+    ApiTest::SetUp();
+    Create("a");
+    Settle();
+  }
+
+  v1::JobState State() { return controller->Get("jobs/a")->state(); }
+};
+
+TEST_F(WorkerApiTest, Hello_IsAnsweredWithTheAssignment) {
+  Node node(WorkerStub());
+  node.Send(HelloOf("a"));
+  const v1::AttachResponse response = node.Receive();
+  ASSERT_TRUE(response.has_assignment());
+  EXPECT_EQ(response.assignment().job(), "jobs/a");
+  EXPECT_EQ(response.assignment().epoch(), 1);
+  EXPECT_EQ(response.assignment().spec().training().steps(), 100);
+  EXPECT_EQ(State(), v1::JOB_STATE_RUNNING);
+  node.stream->WritesDone();
+  EXPECT_EQ(node.Finish(), grpc::StatusCode::OK);
+}
+
+TEST_F(WorkerApiTest, WrongToken_IsUnauthenticated) {
+  v1::Hello hello = HelloOf("a");
+  hello.set_token("guess");
+  Node node(WorkerStub());
+  node.Send(hello);
+  EXPECT_EQ(node.Finish(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(State(), v1::JOB_STATE_STARTING);
+}
+
+TEST_F(WorkerApiTest, SecondIncarnation_IsRefused) {
+  Node first(WorkerStub());
+  first.Send(HelloOf("a", "1"));
+  ASSERT_TRUE(first.Receive().has_assignment());
+  Node second(WorkerStub());
+  second.Send(HelloOf("a", "2"));
+  EXPECT_EQ(second.Finish(), grpc::StatusCode::FAILED_PRECONDITION);
+  first.Send(StepReport(1, 1));
+  EXPECT_TRUE(first.AwaitAck(1));
+  first.stream->WritesDone();
+  EXPECT_EQ(first.Finish(), grpc::StatusCode::OK);
+}
+
+TEST_F(WorkerApiTest, ReportBeforeHello_IsInvalid) {
+  Node node(WorkerStub());
+  node.Send(StepReport(1, 1));
+  EXPECT_EQ(node.Finish(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(WorkerApiTest, SecondHello_IsInvalid) {
+  Node node(WorkerStub());
+  node.Send(HelloOf("a"));
+  node.Send(HelloOf("a"));
+  EXPECT_EQ(node.Finish(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(WorkerApiTest, ManyReports_AreKeptBeforeTheyAreAcknowledged) {
+  Node node(WorkerStub());
+  node.Send(HelloOf("a"));
+  ASSERT_TRUE(node.Receive().has_assignment());
+  constexpr int kReports = 2000;
+  std::thread sender([&] {
+    for (int i = 1; i <= kReports; ++i) node.Send(LogReport(i, "line"));
+  });
+  int64_t acknowledged = 0;
+  int acks = 0;
+  while (acknowledged < kReports) {
+    const v1::AttachResponse response = node.Receive();
+    ASSERT_TRUE(response.has_ack());
+    ASSERT_GT(response.ack().sequence(), acknowledged);
+    acknowledged = response.ack().sequence();
+    ++acks;
+    // Durable at this moment: an event per report, besides the states.
+    ASSERT_GE(controller->Get("jobs/a")->last_sequence(), acknowledged);
+  }
+  sender.join();
+  EXPECT_LT(acks, kReports / 2) << "reports are not kept in batches";
+  node.stream->WritesDone();
+  EXPECT_EQ(node.Finish(), grpc::StatusCode::OK);
+}
+
+TEST_F(WorkerApiTest, NodeClosesItsSide_WhatItSentIsKeptAndAcknowledged) {
+  Node node(WorkerStub());
+  node.Send(HelloOf("a"));
+  ASSERT_TRUE(node.Receive().has_assignment());
+  for (int i = 1; i <= 300; ++i) node.Send(LogReport(i, "line"));
+  node.Send(EndReport(301));
+  node.stream->WritesDone();
+  EXPECT_TRUE(node.AwaitAck(301));
+  EXPECT_EQ(node.Finish(), grpc::StatusCode::OK);
+}
+
+TEST_F(WorkerApiTest, StreamBreaks_SameIncarnationGoesOnAndRepeats) {
+  {
+    Node node(WorkerStub());
+    node.Send(HelloOf("a"));
+    ASSERT_TRUE(node.Receive().has_assignment());
+    node.Send(StepReport(1, 1));
+    ASSERT_TRUE(node.AwaitAck(1));
+    node.context.TryCancel();
+    node.Finish();
+  }
+  const int64_t events = controller->Get("jobs/a")->last_sequence();
+  Node again(WorkerStub());
+  again.Send(HelloOf("a"));
+  ASSERT_TRUE(again.Receive().has_assignment());
+  again.Send(StepReport(1, 1));
+  EXPECT_TRUE(again.AwaitAck(1));
+  EXPECT_EQ(controller->Get("jobs/a")->last_sequence(), events) << "a repeated report was kept twice";
+  again.Send(StepReport(2, 2));
+  EXPECT_TRUE(again.AwaitAck(2));
+  again.stream->WritesDone();
+  EXPECT_EQ(again.Finish(), grpc::StatusCode::OK);
+}
+
+TEST_F(WorkerApiTest, GapInTheReports_EndsTheStream) {
+  Node node(WorkerStub());
+  node.Send(HelloOf("a"));
+  ASSERT_TRUE(node.Receive().has_assignment());
+  node.Send(StepReport(2, 1));
+  EXPECT_EQ(node.Finish(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(WorkerApiTest, Cancel_SendsStop) {
+  Node node(WorkerStub());
+  node.Send(HelloOf("a"));
+  ASSERT_TRUE(node.Receive().has_assignment());
+  ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+  Settle();
+  EXPECT_TRUE(node.Receive().has_stop());
+  node.stream->WritesDone();
+  EXPECT_EQ(node.Finish(), grpc::StatusCode::OK);
+}
+
+TEST_F(WorkerApiTest, EpochIsOver_IsFailedPrecondition) {
+  const v1::Hello hello = HelloOf("a");
+  ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+  Settle();
+  launcher.Exit({"a", 1});
+  Settle();
+  Node node(WorkerStub());
+  node.Send(hello);
+  EXPECT_EQ(node.Finish(), grpc::StatusCode::FAILED_PRECONDITION);
+}
+
+}  // namespace
+}  // namespace temper

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/observe/job_metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <prometheus/text_serializer.h>
+
+#include "absl/strings/str_cat.h"
+
+namespace temper {
+namespace {
+
+using std::chrono::minutes;
+using testing::HasSubstr;
+using testing::Not;
+
+class JobMetricsTest : public testing::Test {
+ protected:
+  explicit JobMetricsTest(JobMetricsOptions options = {}) : metrics(registry, clock, options) {}
+
+  static v1::Job Job(const std::string& id) {
+    v1::Job job;
+    job.set_name("jobs/" + id);
+    job.mutable_spec()->mutable_model()->set_uri("/models/tiny");
+    return job;
+  }
+  void Enter(const std::string& id, v1::JobState state, int64_t time = 1000) {
+    v1::JobEvent event;
+    event.mutable_time()->set_seconds(time);
+    event.mutable_state()->set_state(state);
+    metrics.OnEvent(Job(id), event);
+  }
+  void Step(const std::string& id, int64_t step) {
+    v1::JobEvent event;
+    event.mutable_step()->set_step(step);
+    event.mutable_step()->set_loss(1.5);
+    event.mutable_step()->set_tokens(100);
+    event.mutable_step()->set_scored_tokens(40);
+    event.mutable_step()->set_seconds(0.5);
+    event.mutable_step()->set_mfu(0.25);
+    metrics.OnEvent(Job(id), event);
+  }
+  std::string Page() {
+    metrics.ForgetEnded();
+    return prometheus::TextSerializer().Serialize(registry.Collect());
+  }
+
+  prometheus::Registry registry;
+  FakeClock clock;
+  JobMetrics metrics;
+};
+
+TEST_F(JobMetricsTest, State_IsOneForTheStateOnly) {
+  Enter("a", v1::JOB_STATE_QUEUED);
+  Enter("a", v1::JOB_STATE_RUNNING);
+  const std::string page = Page();
+  EXPECT_THAT(page, HasSubstr("temper_job_state{job=\"a\",state=\"RUNNING\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("temper_job_state{job=\"a\",state=\"QUEUED\"} 0\n"));
+  EXPECT_THAT(page, HasSubstr("temper_job_info{job=\"a\",method=\"sft\",model=\"/models/tiny\",name=\"\"} 1\n"));
+  EXPECT_THAT(page, Not(HasSubstr("temper_train_step{")));
+}
+
+TEST_F(JobMetricsTest, Steps_SetGaugesAndCountTokens) {
+  Step("a", 1);
+  Step("a", 2);
+  const std::string page = Page();
+  EXPECT_THAT(page, HasSubstr("temper_train_step{job=\"a\"} 2\n"));
+  EXPECT_THAT(page, HasSubstr("temper_train_loss{job=\"a\"} 1.5\n"));
+  EXPECT_THAT(page, HasSubstr("temper_train_mfu_ratio{job=\"a\"} 0.25\n"));
+  EXPECT_THAT(page, HasSubstr("temper_train_tokens_total{job=\"a\"} 200\n"));
+  EXPECT_THAT(page, HasSubstr("temper_train_scored_tokens_total{job=\"a\"} 80\n"));
+  EXPECT_THAT(page, HasSubstr("temper_train_step_seconds_count{job=\"a\"} 2\n"));
+  EXPECT_THAT(page, HasSubstr("temper_train_step_seconds_sum{job=\"a\"} 1\n"));
+}
+
+TEST_F(JobMetricsTest, GangIsLaunched_WaitIsObserved) {
+  Enter("a", v1::JOB_STATE_QUEUED, 1000);
+  Enter("a", v1::JOB_STATE_STARTING, 1007);
+  Enter("a", v1::JOB_STATE_RUNNING, 1010);
+  EXPECT_THAT(Page(), HasSubstr("temper_queue_wait_seconds_sum 7\n"));
+  EXPECT_THAT(Page(), HasSubstr("temper_queue_wait_seconds_count 1\n"));
+}
+
+TEST_F(JobMetricsTest, JobEnded_SeriesStayForAWhileAndGo) {
+  Step("a", 1);
+  Enter("a", v1::JOB_STATE_SUCCEEDED);
+  Step("b", 1);
+  clock.Advance(minutes(59));
+  EXPECT_THAT(Page(), HasSubstr("temper_train_step{job=\"a\"}"));
+  clock.Advance(minutes(1));
+  EXPECT_THAT(Page(), Not(HasSubstr("job=\"a\"")));
+  EXPECT_THAT(Page(), HasSubstr("temper_train_step{job=\"b\"}"));
+}
+
+TEST_F(JobMetricsTest, ExistingJob_ShowsItsFiguresButCountsNothing) {
+  v1::Job job = Job("a");
+  job.set_state(v1::JOB_STATE_QUEUED);
+  job.mutable_create_time()->set_seconds(1000);
+  job.mutable_latest_step()->set_step(7);
+  job.mutable_latest_step()->set_tokens(100);
+  metrics.AddExisting(job);
+  EXPECT_THAT(Page(), HasSubstr("temper_train_step{job=\"a\"} 7\n"));
+  EXPECT_THAT(Page(), HasSubstr("temper_train_tokens_total{job=\"a\"} 0\n"));
+  Enter("a", v1::JOB_STATE_STARTING, 1100);
+  EXPECT_THAT(Page(), HasSubstr("temper_queue_wait_seconds_sum 100\n"));
+}
+
+class FewJobsTest : public JobMetricsTest {
+ protected:
+  FewJobsTest() : JobMetricsTest({.max_jobs = 2}) {}
+};
+
+TEST_F(FewJobsTest, TooManyJobs_TheOneThatEndedFirstGoes) {
+  Enter("a", v1::JOB_STATE_FAILED);
+  clock.Advance(minutes(1));
+  Enter("b", v1::JOB_STATE_SUCCEEDED);
+  Enter("c", v1::JOB_STATE_QUEUED);
+  EXPECT_THAT(Page(), Not(HasSubstr("job=\"a\"")));
+  EXPECT_THAT(Page(), HasSubstr("job=\"b\""));
+  EXPECT_THAT(Page(), HasSubstr("job=\"c\""));
+}
+
+TEST_F(FewJobsTest, AllLive_TheNewOneHasNoSeries) {
+  for (const char* id : {"a", "b", "c"}) Enter(id, v1::JOB_STATE_RUNNING);
+  Step("c", 1);
+  EXPECT_THAT(Page(), Not(HasSubstr("job=\"c\"")));
+  EXPECT_THAT(Page(), HasSubstr("job=\"a\""));
+}
+
+TEST_F(JobMetricsTest, LongLabel_IsCutBetweenCharacters) {
+  v1::Job job = Job("a");
+  std::string name;
+  for (int i = 0; i < 150; ++i) name += "é";
+  job.mutable_spec()->set_display_name("x" + name);
+  metrics.AddExisting(job);
+  const std::string page = Page();
+  const size_t begin = page.find("name=\"x") + 6;
+  const std::string label = page.substr(begin, page.find('"', begin) - begin);
+  EXPECT_EQ(label, "x" + name.substr(0, 198));
+}
+
+}  // namespace
+}  // namespace temper
