@@ -37,7 +37,8 @@ bool IsWhole(const std::string& path, const v1::Artifact& artifact) {
 
 class Download {
  public:
-  Download(const TrainingClient& client, std::string_view job, absl::FunctionRef<void(const DownloadProgress&)> progress)
+  Download(const TrainingClient& client, std::string_view job,
+           absl::FunctionRef<void(const DownloadProgress&)> progress)
       : client_(client), job_(job), progress_(progress) {}
 
   absl::StatusOr<DownloadResult> Run(const v1::ListArtifactsResponse& list, const std::string& directory) {
@@ -115,8 +116,8 @@ absl::StatusOr<DownloadResult> DownloadExport(const TrainingClient& client, std:
   const auto list = client.ListArtifacts(job);
   if (!list.ok()) return list.status();
   if (list->artifacts().empty()) {
-    return absl::FailedPreconditionError(absl::StrCat(ToJobName(job), " has no export yet; `temper get ", ToJobId(job),
-                                                      "` shows how far it is"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(ToJobName(job), " has no export yet; `temper get ", ToJobId(job), "` shows how far it is"));
   }
   return Download(client, job, progress).Run(*list, directory);
 }

@@ -79,10 +79,12 @@ absl::StatusOr<YAML::Node> ParseYaml(std::string_view text, const std::string& n
   try {
     const std::vector<YAML::Node> documents = YAML::LoadAll(json ? WithoutSurrogatePairs(text) : std::string(text));
     if (documents.empty() || documents.front().IsNull()) {
-      return absl::InvalidArgumentError(absl::StrCat(name, ": is empty; client/examples/sft.yaml is a job to start from"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, ": is empty; client/examples/sft.yaml is a job to start from"));
     }
     if (documents.size() > 1) {
-      return absl::InvalidArgumentError(absl::StrCat(name, ": holds ", documents.size(), " documents; one job per file"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, ": holds ", documents.size(), " documents; one job per file"));
     }
     return documents.front();
   } catch (const YAML::Exception& e) {
@@ -93,7 +95,9 @@ absl::StatusOr<YAML::Node> ParseYaml(std::string_view text, const std::string& n
 
 void ApplyOverride(const std::string& override_text, YamlMessageReader& reader, v1::JobSpec& spec,
                    std::vector<std::string>& problems) {
-  const auto bad = [&](const std::string& text) { problems.push_back(absl::StrCat("--set ", override_text, ": ", text)); };
+  const auto bad = [&](const std::string& text) {
+    problems.push_back(absl::StrCat("--set ", override_text, ": ", text));
+  };
   const size_t equals = override_text.find('=');
   if (equals == std::string::npos || equals == 0) return bad("expected FIELD=VALUE, for example training.steps=20");
   try {

@@ -22,13 +22,17 @@ absl::Status SystemError(const std::string& path, const char* what, int error_nu
   switch (error_number) {
     case ENOSPC:
     case EDQUOT:
-      return absl::ResourceExhaustedError(absl::StrCat(message, "; make room and run the same command again, it goes on "
-                                                                "where it stopped"));
+      return absl::ResourceExhaustedError(absl::StrCat(message,
+                                                       "; make room and run the same command again, it goes on "
+                                                       "where it stopped"));
     case EACCES:
     case EPERM:
-    case EROFS: return absl::PermissionDeniedError(message);
-    case ENOENT: return absl::NotFoundError(message);
-    default: return absl::InternalError(message);
+    case EROFS:
+      return absl::PermissionDeniedError(message);
+    case ENOENT:
+      return absl::NotFoundError(message);
+    default:
+      return absl::InternalError(message);
   }
 }
 

@@ -54,9 +54,10 @@ TrainingClient::TrainingClient(std::shared_ptr<grpc::Channel> channel, ClientOpt
     : stub_(v1::TrainingService::NewStub(std::move(channel))), options_(std::move(options)) {}
 
 template <typename Request, typename Response>
-absl::StatusOr<Response> TrainingClient::Unary(
-    grpc::Status (v1::TrainingService::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-    const Request& request) const {
+absl::StatusOr<Response> TrainingClient::Unary(grpc::Status (v1::TrainingService::Stub::*method)(grpc::ClientContext*,
+                                                                                                 const Request&,
+                                                                                                 Response*),
+                                               const Request& request) const {
   Call call(options_);
   call.context()->set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(options_.deadline));
   Response response;

@@ -24,9 +24,9 @@ std::string ToJobName(std::string_view id_or_name);
 std::string ToJobId(std::string_view name);
 
 struct ClientOptions {
-  std::string token;                             // sent as "authorization: Bearer TOKEN" when not empty
-  absl::Duration deadline = absl::Seconds(10);   // of one unary call, retries included
-  std::stop_token stop;                          // ends every call with CANCELLED
+  std::string token;                            // sent as "authorization: Bearer TOKEN" when not empty
+  absl::Duration deadline = absl::Seconds(10);  // of one unary call, retries included
+  std::stop_token stop;                         // ends every call with CANCELLED
 };
 
 // temper.v1.TrainingService with types: one method per call. Errors are the server's own (their details are read by
@@ -61,7 +61,7 @@ class TrainingClient {
   class Call;
   template <typename Request, typename Response>
   absl::StatusOr<Response> Unary(grpc::Status (v1::TrainingService::Stub::*method)(grpc::ClientContext*, const Request&,
-                                                                                    Response*),
+                                                                                   Response*),
                                  const Request& request) const;
 
   std::unique_ptr<v1::TrainingService::Stub> stub_;

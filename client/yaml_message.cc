@@ -65,15 +65,19 @@ std::vector<std::string> FieldNames(const Descriptor& type) {
 std::string ExpectedKind(const FieldDescriptor& field) {
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32:
-    case FieldDescriptor::CPPTYPE_INT64: return "a whole number";
+    case FieldDescriptor::CPPTYPE_INT64:
+      return "a whole number";
     case FieldDescriptor::CPPTYPE_FLOAT:
-    case FieldDescriptor::CPPTYPE_DOUBLE: return "a number";
-    case FieldDescriptor::CPPTYPE_BOOL: return "true or false";
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return "a number";
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return "true or false";
     case FieldDescriptor::CPPTYPE_ENUM:
       return absl::StrCat("one of ", absl::StrJoin(ShortEnumNames(*field.enum_type()), ", "));
     case FieldDescriptor::CPPTYPE_MESSAGE:
       return absl::StrCat("a map with ", absl::StrJoin(FieldNames(*field.message_type()), ", "));
-    default: return "text";
+    default:
+      return "text";
   }
 }
 
@@ -150,7 +154,8 @@ void YamlMessageReader::ReadMessage(const YAML::Node& node, const std::string& p
     if (const auto* oneof = field->real_containing_oneof()) {
       const auto* other = message.GetReflection()->GetOneofFieldDescriptor(message, oneof);
       if (other != nullptr && other != field) {
-        Problem(line, field_path, absl::StrCat("excludes '", other->name(), "', which is given too; remove one of the two"));
+        Problem(line, field_path,
+                absl::StrCat("excludes '", other->name(), "', which is given too; remove one of the two"));
         continue;
       }
     }

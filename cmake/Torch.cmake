@@ -23,6 +23,14 @@ target_precompile_headers(temper_torch_pch PRIVATE
   <ATen/ATen.h> <torch/csrc/autograd/custom_function.h> <torch/csrc/autograd/autograd.h>
   <cstdint> <functional> <map> <memory> <optional> <string> <string_view> <vector>)
 
+# temper_use_torch_pch(TARGET): executables too are compiled as the precompiled header was (-fPIC, not -fPIE), or the
+# compiler passes it over.
+function(temper_use_torch_pch target)
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_compile_options(${target} PRIVATE -fPIC)
+  target_precompile_headers(${target} REUSE_FROM temper_torch_pch)
+endfunction()
+
 # temper_torch_library(NAME sources…): a static library whose units may include torch.
 function(temper_torch_library name)
   add_library(${name} STATIC ${ARGN})

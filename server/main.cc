@@ -97,6 +97,11 @@ int Serve(const ServerOptions& options) {
   auto store = JobStore::Open(options.data_dir);
   if (!store.ok()) return Fail(kServerDataDir, std::string(store.status().message()));
 
+  // A server that was killed left its own.
+  const std::filesystem::path address_file = options.data_dir / "address.json";
+  std::error_code ignored;
+  std::filesystem::remove(address_file, ignored);
+
   const RealClock clock;
   LocalLauncher launcher({.worker_binary = options.worker_binary});
   JobControllerOptions controller_options;
@@ -120,9 +125,9 @@ int Serve(const ServerOptions& options) {
   if (auto status = CheckFree(options.http); !status.ok()) {
     return Fail(kServerAddress, absl::StrCat(status.message(), "; choose another with --http HOST:PORT"));
   }
-  auto rpc = RpcServer::Start(options.listen, controller, hub, [&](std::string_view method, const absl::Status& status) {
-    server_metrics.CountRpc(method, status);
-  });
+  auto rpc = RpcServer::Start(
+      options.listen, controller, hub,
+      [&](std::string_view method, const absl::Status& status) { server_metrics.CountRpc(method, status); });
   if (!rpc.ok()) {
     return Fail(kServerAddress, absl::StrCat(rpc.status().message(), "; choose another with --listen HOST:PORT"));
   }
@@ -139,7 +144,6 @@ int Serve(const ServerOptions& options) {
 
   controller.Start((*rpc)->address().Reachable().Text());
   const ListenAddress http_address{options.http.host, (*http)->port()};
-  const std::filesystem::path address_file = options.data_dir / "address.json";
   if (auto status = WriteAddressFile(address_file, (*rpc)->address(), http_address); !status.ok()) {
     return Fail(kServerDataDir, std::string(status.message()));
   }
@@ -153,7 +157,6 @@ int Serve(const ServerOptions& options) {
   hub.Stop();
   controller.Shutdown(kStopLimit);
   (*rpc)->Shutdown(std::chrono::seconds(2));
-  std::error_code ignored;
   std::filesystem::remove(address_file, ignored);
   spdlog::info("stopped");
   return kServerOk;

@@ -12,10 +12,10 @@ namespace temper {
 // What temper-server tells the shell. Never renumbered.
 enum ServerExitCode {
   kServerOk = 0,
-  kServerUsage = 2,       // the command line is wrong
-  kServerDataDir = 3,     // the data directory is in use, can't be used, or is of a newer temper
-  kServerAddress = 4,     // an address is taken, or is none of this host
-  kServerWorker = 5,      // there is no worker binary
+  kServerUsage = 2,    // the command line is wrong
+  kServerDataDir = 3,  // the data directory is in use, can't be used, or is of a newer temper
+  kServerAddress = 4,  // an address is taken, or is none of this host
+  kServerWorker = 5,   // there is no worker binary
   kServerOther = 7,
 };
 

@@ -3,17 +3,16 @@
 """Format and style of everything in the repository: `make lint`, and with --fix `make format`."""
 
 import argparse
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import rust_crate
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 TOOLS = REPOSITORY / "build/venv/bin"
-RUST_CRATE = REPOSITORY / "worker/text/rust"
 CPP = (".h", ".cc", ".cu", ".cuh")
 LICENSED = (*CPP, ".py", ".proto", ".rs", ".cmake", "CMakeLists.txt", "Makefile", ".yaml", ".toml", ".sql", ".sh")
 LICENSE_LINE = "SPDX-License-Identifier: Apache-2.0"
@@ -37,7 +36,8 @@ def repository_files(*suffixes: str) -> list[str]:
 
 
 def command(name: str, arguments: list[str], directory: Path = REPOSITORY) -> Outcome:
-    result = subprocess.run(arguments, cwd=directory, capture_output=True, text=True, check=False)
+    environment = rust_crate.ENVIRONMENT
+    result = subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, check=False)
     return Outcome(name, result.returncode == 0, result.stdout + result.stderr)
 
 
@@ -58,20 +58,12 @@ def buf_lint(fix: bool) -> Outcome:
     return command("buf lint", [str(TOOLS / "buf"), "lint"], REPOSITORY / "proto")
 
 
-def rust_tool(name: str) -> str | None:
-    """A cargo subcommand, if this machine has it: Debian's cargo comes without them."""
-    return shutil.which(f"cargo-{name}", path=f"{os.environ.get('PATH', '')}:{Path.home() / '.cargo/bin'}")
-
-
 def rust_format(fix: bool) -> Outcome:
-    return command("cargo fmt", ["cargo", "fmt", *([] if fix else ["--check"])], RUST_CRATE)
+    return command("cargo fmt", ["cargo", "fmt", *([] if fix else ["--check"])], rust_crate.CRATE)
 
 
 def clippy(fix: bool) -> Outcome:
-    target = ["--target-dir", str(REPOSITORY / "build/clippy")]
-    return command(
-        "cargo clippy", ["cargo", "clippy", "-q", "--locked", *target, "--", "--deny", "warnings"], RUST_CRATE
-    )
+    return command("cargo clippy", [*rust_crate.cargo("clippy", "-q"), "--", "--deny", "warnings"], rust_crate.CRATE)
 
 
 def layering(fix: bool) -> Outcome:
@@ -91,12 +83,12 @@ def licenses(fix: bool) -> Outcome:
 
 def checks(only_formatters: bool) -> list[Callable[[bool], Outcome]]:
     formatters = [clang_format, ruff_check, ruff_format]
-    if RUST_CRATE.exists() and rust_tool("fmt"):
+    if rust_crate.has_subcommand("fmt"):
         formatters.append(rust_format)
     if only_formatters:
         return formatters
     rest = [buf_lint, layering, licenses]
-    if RUST_CRATE.exists() and rust_tool("clippy"):
+    if rust_crate.has_subcommand("clippy"):
         rest.append(clippy)
     return formatters + rest
 

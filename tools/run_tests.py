@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lint
+import rust_crate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REPORTS = REPOSITORY / "build/reports"
-RUST_CRATE = REPOSITORY / "worker/text/rust"
 SLOWEST = 10
 
 
@@ -96,9 +96,14 @@ def run_cpp(preset: str) -> list[Result]:
 
 def run_rust(preset: str) -> list[Result]:
     """cargo has no JUnit output in stable: its lines are read, one a test."""
-    command = ["cargo", "test", "--release", "--locked", "--manifest-path", str(RUST_CRATE / "Cargo.toml")]
-    command += ["--target-dir", f"build/{preset}/rust"]
-    cargo = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
+    cargo = subprocess.run(
+        rust_crate.cargo("test"),
+        cwd=rust_crate.CRATE,
+        env=rust_crate.ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if cargo.returncode != 0:
         print(cargo.stdout, flush=True)
     outcomes = {"ok": "passed", "FAILED": "failed", "ignored": "skipped"}

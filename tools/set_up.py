@@ -161,12 +161,23 @@ def make_environment(directory: Path) -> None:
         stamp.touch()
 
 
+def discard_builds() -> None:
+    """For when the environment changes: headers of another torch can be older than the objects made from the last one,
+    and the build would take them for unchanged."""
+    for build in (REPOSITORY / "build/release", REPOSITORY / "build/asan"):
+        if build.exists():
+            say(f"the environment has changed: {build.relative_to(REPOSITORY)} is built anew")
+            shutil.rmtree(build)
+
+
 def link(path: Path, target: Path) -> None:
     """Points the symbolic link `path` at `target`, in one step."""
     if path.is_symlink() and path.readlink() == target:
         return
     if path.exists() and not path.is_symlink():
         raise SetUpError(f"{path} is in the way: it is not a symbolic link; move it, then run this again")
+    if path.is_symlink():
+        discard_builds()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     temporary.unlink(missing_ok=True)

@@ -23,8 +23,9 @@ void LeaveSignalsToTheNode() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"temper-rank: the training engine on one device.\n"
-               "temper-worker starts it; by hand, use `temper-rank train JOB.json`."};
+  CLI::App app{
+      "temper-rank: the training engine on one device.\n"
+      "temper-worker starts it; by hand, use `temper-rank train JOB.json`."};
   app.require_subcommand(0, 1);
   std::string job_file;
   std::string job_id = "local";

@@ -14,8 +14,9 @@ ExitCode Fail(const Context& context, const absl::Status& status) {
   const ExitCode code = ExitCodeOf(status);
   std::string text(status.message());
   if (absl::IsUnavailable(status)) {
-    text = absl::StrCat("no server answers at ", context.server, " (", status.message(),
-                        ").\nStart one with `temper-server`, or name another with --server HOST:PORT or TEMPER_SERVER.");
+    text =
+        absl::StrCat("no server answers at ", context.server, " (", status.message(),
+                     ").\nStart one with `temper-server`, or name another with --server HOST:PORT or TEMPER_SERVER.");
   } else if (absl::IsDeadlineExceeded(status)) {
     text = absl::StrCat("the server at ", context.server, " did not answer in time (",
                         HumanDuration(context.client.options().deadline),

@@ -29,7 +29,8 @@ ExitCode DownloadCommand(const Context& context, const DownloadOptions& options)
     const absl::Time now = absl::Now();
     if (context.json || now - drawn < kRedraw) return;
     drawn = now;
-    const double ratio = static_cast<double>(state.done_bytes) / static_cast<double>(std::max<int64_t>(1, state.total_bytes));
+    const double ratio =
+        static_cast<double>(state.done_bytes) / static_cast<double>(std::max<int64_t>(1, state.total_bytes));
     status_line.Draw(absl::StrCat(Bar(ratio, kBarWidth), "  ", HumanBytes(state.done_bytes), " of ",
                                   HumanBytes(state.total_bytes), "  ", Printable(state.path)));
   };
@@ -44,8 +45,9 @@ ExitCode DownloadCommand(const Context& context, const DownloadOptions& options)
                                  {"received_bytes", result->received_bytes}};
     std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
   } else {
-    std::printf("%d files, %s in %s (%s received; digests verified)\n", result->files, HumanBytes(result->bytes).c_str(),
-                options.directory.c_str(), HumanBytes(result->received_bytes).c_str());
+    std::printf("%d files, %s in %s (%s received; digests verified)\n", result->files,
+                HumanBytes(result->bytes).c_str(), options.directory.c_str(),
+                HumanBytes(result->received_bytes).c_str());
   }
   return kExitOk;
 }
@@ -59,7 +61,8 @@ void AddDownload(CLI::App& app, CommandLine& line) {
   command->add_option("job", options->job, "The job: ID or jobs/ID")->required();
   command->add_option("--to", options->directory, "Directory for the files, created when missing")->required();
   command->footer(
-      "Run it again after an interruption: whole files are kept, partial ones (NAME.part) go on where they ended. A file\n"
+      "Run it again after an interruption: whole files are kept, partial ones (NAME.part) go on where they ended. A "
+      "file\n"
       "has its name only when its SHA-256 is right.\n\n"
       "Examples:\n"
       "  temper download smollm2-k3f9x2 --to ./my-model");

@@ -17,10 +17,14 @@ std::string RankText(int rank) {
 
 Color StateColor(v1::JobState state) {
   switch (state) {
-    case v1::JOB_STATE_SUCCEEDED: return Color::kGreen;
-    case v1::JOB_STATE_FAILED: return Color::kRed;
-    case v1::JOB_STATE_CANCELLED: return Color::kYellow;
-    default: return Color::kDim;
+    case v1::JOB_STATE_SUCCEEDED:
+      return Color::kGreen;
+    case v1::JOB_STATE_FAILED:
+      return Color::kRed;
+    case v1::JOB_STATE_CANCELLED:
+      return Color::kYellow;
+    default:
+      return Color::kDim;
   }
 }
 
@@ -40,15 +44,20 @@ std::string LogText(const v1::JobEvent& event, const Terminal& terminal) {
 
 void EventView::Show(const v1::JobEvent& event) {
   switch (event.event_case()) {
-    case v1::JobEvent::kState: return ShowState(event.state());
-    case v1::JobEvent::kPhase: return ShowPhase(event.phase());
-    case v1::JobEvent::kStep: return ShowStep(event.step());
-    case v1::JobEvent::kExport: return ShowExport(event.export_());
+    case v1::JobEvent::kState:
+      return ShowState(event.state());
+    case v1::JobEvent::kPhase:
+      return ShowPhase(event.phase());
+    case v1::JobEvent::kStep:
+      return ShowStep(event.step());
+    case v1::JobEvent::kExport:
+      return ShowExport(event.export_());
     case v1::JobEvent::kLog:
       // Routine lines are for `temper logs`.
       if (event.log().severity() >= v1::LOG_SEVERITY_WARNING) status_.Print(LogText(event, terminal_));
       return;
-    case v1::JobEvent::EVENT_NOT_SET: return;  // of a newer server
+    case v1::JobEvent::EVENT_NOT_SET:
+      return;  // of a newer server
   }
 }
 

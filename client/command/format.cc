@@ -99,12 +99,18 @@ std::string CauseName(v1::FailureCause cause) {
 
 std::string PhaseText(v1::Phase phase) {
   switch (phase) {
-    case v1::PHASE_PREPARING_DATA: return "preparing the data";
-    case v1::PHASE_LOADING_MODEL: return "loading the model";
-    case v1::PHASE_TRAINING: return "training";
-    case v1::PHASE_EXPORTING: return "exporting";
-    case v1::PHASE_VERIFYING: return "verifying the export";
-    default: return "";
+    case v1::PHASE_PREPARING_DATA:
+      return "preparing the data";
+    case v1::PHASE_LOADING_MODEL:
+      return "loading the model";
+    case v1::PHASE_TRAINING:
+      return "training";
+    case v1::PHASE_EXPORTING:
+      return "exporting";
+    case v1::PHASE_VERIFYING:
+      return "verifying the export";
+    default:
+      return "";
   }
 }
 

@@ -19,7 +19,8 @@ std::string HumanBytes(int64_t bytes);               // "812 B", "269.0 MB" (pow
 std::string HumanLoss(double loss);                  // "1.2345", "nan"
 std::string HumanRate(double per_second);            // "87.1", "1,234"
 std::string HumanPercent(double ratio);              // "23.4%"
-std::string HumanTime(const google::protobuf::Timestamp& time, absl::TimeZone zone);  // "2026-01-31 14:03:07"; "-" for 0
+std::string HumanTime(const google::protobuf::Timestamp& time,
+                      absl::TimeZone zone);  // "2026-01-31 14:03:07"; "-" for 0
 absl::Time ToTime(const google::protobuf::Timestamp& time);
 
 std::string StateName(v1::JobState state);      // "RUNNING"

@@ -94,8 +94,11 @@ void AddList(CLI::App& app, CommandLine& line) {
   auto options = std::make_shared<ListOptions>();
   CLI::App* command = app.add_subcommand("list", "Show jobs, newest first");
   command->fallthrough();
-  command->add_option("--state", options->states, "Only jobs in these states, for example running,queued")->delimiter(',');
-  command->add_option("--limit", options->limit, "At most so many")->check(CLI::Range(1, 1'000'000))->capture_default_str();
+  command->add_option("--state", options->states, "Only jobs in these states, for example running,queued")
+      ->delimiter(',');
+  command->add_option("--limit", options->limit, "At most so many")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
   command->footer(
       "Examples:\n"
       "  temper list\n"

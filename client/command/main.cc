@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "client/channel.h"
@@ -12,6 +14,7 @@
 #include "client/command/exit_code.h"
 #include "client/command/interrupt.h"
 #include "client/command/terminal.h"
+#include "client/suggestion.h"
 #include "client/training_client.h"
 
 namespace {
@@ -38,7 +41,8 @@ int main(int argc, char** argv) {
   line.server = Environment("TEMPER_SERVER", kDefaultServer);
   app.add_option("--server", line.server, "Address of the server, HOST:PORT (environment: TEMPER_SERVER)")
       ->capture_default_str();
-  app.add_option("--output", line.output, "'table' for people; 'json' for programs: one object, or one a line for watch and logs")
+  app.add_option("--output", line.output,
+                 "'table' for people; 'json' for programs: one object, or one a line for watch and logs")
       ->check(CLI::IsMember({"table", "json"}))
       ->capture_default_str();
   AddSubmit(app, line);
@@ -48,17 +52,25 @@ int main(int argc, char** argv) {
   AddLogs(app, line);
   AddCancel(app, line);
   AddDownload(app, line);
-  app.footer(absl::StrCat(
-      "Environment:\n"
-      "  TEMPER_SERVER  as --server\n"
-      "  TEMPER_TOKEN   sent to the server with every call, when set\n"
-      "  NO_COLOR       no colours, when set\n\n",
-      kExitCodeHelp,
-      "\nExamples:\n"
-      "  temper submit client/examples/sft.yaml --watch\n"
-      "  temper list --state running\n"
-      "  temper download JOB --to ./my-model\n\n"
-      "`temper COMMAND --help` says more about each."));
+  app.footer(
+      absl::StrCat("Environment:\n"
+                   "  TEMPER_SERVER  as --server\n"
+                   "  TEMPER_TOKEN   sent to the server with every call, when set\n"
+                   "  NO_COLOR       no colours, when set\n\n",
+                   kExitCodeHelp,
+                   "\nExamples:\n"
+                   "  temper submit client/examples/sft.yaml --watch\n"
+                   "  temper list --state running\n"
+                   "  temper download JOB --to ./my-model\n\n"
+                   "`temper COMMAND --help` says more about each."));
+  if (argc > 1 && argv[1][0] != '-' && app.get_subcommand_no_throw(argv[1]) == nullptr) {
+    std::vector<std::string> names;
+    for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+    const auto meant = ClosestName(argv[1], names);
+    std::cerr << "temper: '" << argv[1] << "' is no command; "
+              << (meant ? absl::StrCat("did you mean '", *meant, "'?") : "`temper --help` lists them") << "\n";
+    return kExitUsage;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

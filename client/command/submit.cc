@@ -82,7 +82,8 @@ void AddSubmit(CLI::App& app, CommandLine& line) {
   command->add_flag("--watch", options->watch, "Follow the job until it ends");
   command->add_flag("--validate-only", options->validate_only, "Check the job, but create nothing");
   command->footer(
-      "The fields of a job file are those of proto/temper/v1/job.proto; client/examples/sft.yaml explains the usual ones.\n"
+      "The fields of a job file are those of proto/temper/v1/job.proto; client/examples/sft.yaml explains the usual "
+      "ones.\n"
       "A relative model.uri, data.uri or output.uri is meant relative to the job file, in --set and on standard input\n"
       "relative to the working directory.\n\n"
       "Examples:\n"

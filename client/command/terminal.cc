@@ -18,10 +18,14 @@ constexpr char kEraseLine[] = "\r\x1b[K";
 
 const char* Escape(Color color) {
   switch (color) {
-    case Color::kGreen: return "\x1b[32m";
-    case Color::kRed: return "\x1b[31m";
-    case Color::kYellow: return "\x1b[33m";
-    case Color::kDim: return "\x1b[2m";
+    case Color::kGreen:
+      return "\x1b[32m";
+    case Color::kRed:
+      return "\x1b[31m";
+    case Color::kYellow:
+      return "\x1b[33m";
+    case Color::kDim:
+      return "\x1b[2m";
   }
   return "";
 }

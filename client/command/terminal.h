@@ -13,7 +13,8 @@ struct Terminal {
   bool interactive = false;
   bool color = false;
 
-  // Colour needs a terminal, no NO_COLOR (https://no-color.org) and a TERM that is not "dumb"; redrawing the latter too.
+  // Colour needs a terminal, no NO_COLOR (https://no-color.org) and a TERM that is not "dumb"; redrawing the latter
+  // too.
   static Terminal OfStandardOutput();
 
   std::string Paint(Color color, const std::string& text) const;

@@ -25,8 +25,10 @@ ExitCode Watch(const Context& context, const std::string& job) {
   view.Finish();
 
   if (absl::IsCancelled(status) && context.client.options().stop.stop_requested()) {
-    std::fprintf(stderr, "temper: stopped watching; the job goes on. `temper watch %s` takes up again, `temper cancel %s` ends it.\n",
-                 ToJobId(job).c_str(), ToJobId(job).c_str());
+    std::fprintf(
+        stderr,
+        "temper: stopped watching; the job goes on. `temper watch %s` takes up again, `temper cancel %s` ends it.\n",
+        ToJobId(job).c_str(), ToJobId(job).c_str());
     return kExitOther;
   }
   if (!status.ok()) return Fail(context, status);
@@ -43,7 +45,8 @@ void AddWatch(CLI::App& app, CommandLine& line) {
   command->fallthrough();
   command->add_option("job", *job, "The job: ID or jobs/ID")->required();
   command->footer(
-      "Events are shown from the first one on, so a job that has ended can be watched too. A lost connection is taken up\n"
+      "Events are shown from the first one on, so a job that has ended can be watched too. A lost connection is taken "
+      "up\n"
       "where it broke. Ctrl-C stops watching, not the job.\n\n"
       "Examples:\n"
       "  temper watch smollm2-k3f9x2\n"

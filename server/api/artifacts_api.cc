@@ -39,7 +39,8 @@ absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(const JobController& con
 absl::StatusOr<std::unique_ptr<ObjectReader>> OpenArtifact(const JobController& controller,
                                                            const v1::ReadArtifactRequest& request) {
   if (request.path().empty()) return InvalidFields({{"path", "is required, as ListArtifacts gives it"}});
-  if (request.offset() < 0) return InvalidFields({{"offset", absl::StrCat("must be at least 0, not ", request.offset())}});
+  if (request.offset() < 0)
+    return InvalidFields({{"offset", absl::StrCat("must be at least 0, not ", request.offset())}});
   const auto job = controller.Get(request.parent());
   if (!job.ok()) return job.status();
   const auto list = ListArtifacts(controller, request.parent());

@@ -20,14 +20,15 @@ absl::StatusOr<ListenAddress> ListenAddress::Parse(std::string_view text) {
     address.host = text.substr(0, colon);
     const bool bracketed = address.host.size() > 2 && address.host.front() == '[' && address.host.back() == ']';
     if (bracketed) address.host = address.host.substr(1, address.host.size() - 2);
-    const bool whole = !address.host.empty() && (bracketed || address.host.find(':') == std::string::npos);
+    const bool whole =
+        !address.host.empty() && address.host.find_first_of(bracketed ? "[]" : "[]:") == std::string::npos;
     if (whole && absl::SimpleAtoi(std::string(text.substr(colon + 1)), &address.port) && address.port >= 0 &&
         address.port <= 65535) {
       return address;
     }
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("'", std::string(text), "' is no address: write HOST:PORT, for example 127.0.0.1:8470 or [::1]:8470"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "'", std::string(text), "' is no address: write HOST:PORT, for example 127.0.0.1:8470 or [::1]:8470"));
 }
 
 std::string ListenAddress::Text() const {

@@ -34,8 +34,7 @@ class TrainingApi final : public v1::TrainingService::CallbackService {
                                                    const v1::WatchJobRequest* request) override {
     return watch_.Watch(context, *request);
   }
-  grpc::ServerUnaryReactor* ListArtifacts(grpc::CallbackServerContext* context,
-                                          const v1::ListArtifactsRequest* request,
+  grpc::ServerUnaryReactor* ListArtifacts(grpc::CallbackServerContext* context, const v1::ListArtifactsRequest* request,
                                           v1::ListArtifactsResponse* response) override {
     return artifacts_.List(context, *request, response);
   }

@@ -17,8 +17,8 @@ using std::chrono::steady_clock;
 // Events that are read from the store at a time.
 constexpr int kPageSize = 64;
 
-// One stream. At any time one party has its turn: a callback of gRPC, the hub, or nobody while an event is being written
-// or the watcher waits. Whoever has it goes on with Proceed(), and only in a turn the stream is ended.
+// One stream. At any time one party has its turn: a callback of gRPC, the hub, or nobody while an event is being
+// written or the watcher waits. Whoever has it goes on with Proceed(), and only in a turn the stream is ended.
 class WatchStream final : public grpc::ServerWriteReactor<v1::JobEvent>, public Watcher {
  public:
   WatchStream(const JobController& controller, WatchHub& hub, const RpcObserver& observer,
@@ -73,10 +73,13 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::JobEvent>, public 
       next_ = 0;
       if (!page_.events.empty() || page_.complete) continue;
       switch (hub_.Wait(this, after_)) {
-        case WatchHub::WaitResult::kWaiting: return;  // `this` may be gone
-        case WatchHub::WaitResult::kCancelled: return End(absl::CancelledError("the client has gone"));
+        case WatchHub::WaitResult::kWaiting:
+          return;  // `this` may be gone
+        case WatchHub::WaitResult::kCancelled:
+          return End(absl::CancelledError("the client has gone"));
         case WatchHub::WaitResult::kStopping:
-        case WatchHub::WaitResult::kNews: continue;
+        case WatchHub::WaitResult::kNews:
+          continue;
       }
     }
   }

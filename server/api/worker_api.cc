@@ -15,8 +15,8 @@ constexpr size_t kMaxPending = 256;
 
 }  // namespace
 
-// One stream. Its reads, writes and commits go on independently, at most one of each; mutex_ guards what they share. No call to the
-// controller is made with it held: the controller calls SendStop under a lock of its own.
+// One stream. Its reads, writes and commits go on independently, at most one of each; mutex_ guards what they share. No
+// call to the controller is made with it held: the controller calls SendStop under a lock of its own.
 class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse> {
  public:
   explicit Stream(WorkerApi& api) : api_(api) { StartRead(&request_); }

@@ -55,9 +55,11 @@ struct JobMetrics::Families {
         state(GaugeFamily(registry, "temper_job_state", "1 for the state that a job is in, 0 for the others")),
         step(GaugeFamily(registry, "temper_train_step", "Newest optimizer step of a job")),
         loss(GaugeFamily(registry, "temper_train_loss", "Loss of the newest step, a mean over its scored tokens")),
-        grad_norm(GaugeFamily(registry, "temper_train_grad_norm", "Global gradient norm of the newest step before clipping")),
+        grad_norm(
+            GaugeFamily(registry, "temper_train_grad_norm", "Global gradient norm of the newest step before clipping")),
         learning_rate(GaugeFamily(registry, "temper_train_learning_rate", "Learning rate of the newest step")),
-        padding(GaugeFamily(registry, "temper_train_padding_ratio", "Padding as a share of all positions of the newest step")),
+        padding(GaugeFamily(registry, "temper_train_padding_ratio",
+                            "Padding as a share of all positions of the newest step")),
         mfu(GaugeFamily(registry, "temper_train_mfu_ratio", "Model FLOPs utilization of the newest step")),
         hfu(GaugeFamily(registry, "temper_train_hfu_ratio", "Hardware FLOPs utilization of the newest step")),
         tokens(CounterFamily(registry, "temper_train_tokens_total", "Tokens, not padding, that a job was trained on")),
@@ -138,7 +140,8 @@ void JobMetrics::SetState(JobSeries& series, const v1::StateChange& change, doub
     series.queued_since = time;
   } else {
     const double since = std::exchange(series.queued_since, 0);
-    if (change.state() == v1::JOB_STATE_STARTING && since > 0) families_->queue_wait.Observe(std::max(0.0, time - since));
+    if (change.state() == v1::JOB_STATE_STARTING && since > 0)
+      families_->queue_wait.Observe(std::max(0.0, time - since));
   }
   if (IsFinal(change.state())) series.ended = clock_.Wall();
 }

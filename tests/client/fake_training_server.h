@@ -33,7 +33,8 @@ class FakeTrainingServer : public v1::TrainingService::Service {
   void Restart() { Start(port_); }
 
   // What the next calls do; they may be set while nothing runs.
-  std::function<grpc::Status(const v1::WatchJobRequest&, grpc::ServerWriter<v1::JobEvent>&, grpc::ServerContext&)> watch;
+  std::function<grpc::Status(const v1::WatchJobRequest&, grpc::ServerWriter<v1::JobEvent>&, grpc::ServerContext&)>
+      watch;
   std::function<grpc::Status(const v1::CreateJobRequest&, grpc::ServerContext&, v1::Job&)> create;
   // Artifacts by path, and how each read may go on: the bytes to send before the stream breaks (absent: all).
   std::map<std::string, std::string> files;

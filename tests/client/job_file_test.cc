@@ -118,7 +118,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "training:\n  batch_size: 8\n",
                 {"job.yaml:2: training.batch_size: unknown field; possible here: steps, epochs, tokens_per_step"}},
         BadFile{"UnknownTopField", "modle: {uri: /m}\n", {"job.yaml:1: modle: unknown field; did you mean 'model'?"}},
-        BadFile{"NothingPossible", "method: {sft: {mask: 1}}", {"method.sft.mask: unknown field; nothing can be set here"}},
+        BadFile{
+            "NothingPossible", "method: {sft: {mask: 1}}", {"method.sft.mask: unknown field; nothing can be set here"}},
         BadFile{"TextForNumber",
                 "training:\n  steps: many\n",
                 {"job.yaml:2: training.steps: expected a whole number, found 'many'"}},
@@ -127,8 +128,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"NotFinite", "training: {learning_rate: .nan}", {"expected a number, found '.nan'"}},
         BadFile{"Infinite", "training: {learning_rate: inf}", {"expected a number, found 'inf'"}},
         BadFile{"MapForNumber", "training: {steps: {a: 1}}", {"training.steps: expected a whole number, found a map"}},
-        BadFile{"ListForNumber", "training: {steps: [1, 2]}", {"training.steps: expected a whole number, found a list"}},
-        BadFile{"TextForMap", "training: fast\n", {"job.yaml:1: training: expected a map with steps, epochs", "'fast'"}},
+        BadFile{
+            "ListForNumber", "training: {steps: [1, 2]}", {"training.steps: expected a whole number, found a list"}},
+        BadFile{
+            "TextForMap", "training: fast\n", {"job.yaml:1: training: expected a map with steps, epochs", "'fast'"}},
         BadFile{"UnknownEnum",
                 "training:\n  schedule: cosin\n",
                 {"job.yaml:2: training.schedule: expected one of constant, linear, cosine, found 'cosin'; did you mean "
@@ -136,7 +139,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"Null", "training:\n  steps:\n", {"training.steps: has no value; expected a whole number"}},
         BadFile{"NullMessage", "lora:\n", {"job.yaml:1: lora: has no value; write {}"}},
         BadFile{"Twice", "priority: 1\npriority: 2\n", {"job.yaml:2: priority: is given twice"}},
-        BadFile{"TwiceInTwoSpellings", "displayName: a\ndisplay_name: b\n", {"job.yaml:2: display_name: is given twice"}},
+        BadFile{
+            "TwiceInTwoSpellings", "displayName: a\ndisplay_name: b\n", {"job.yaml:2: display_name: is given twice"}},
         BadFile{"BothOfOneof",
                 "training:\n  steps: 1\n  epochs: 1\n",
                 {"job.yaml:3: training.epochs: excludes 'steps', which is given too"}},

@@ -42,8 +42,9 @@ int Finish(const std::filesystem::path& run_dir, const temper::ExitRecord& recor
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"temper-worker: one node of a gang. A launcher of temper-server starts it.\n"
-               "The token comes in the environment, as TEMPER_WORKER_TOKEN."};
+  CLI::App app{
+      "temper-worker: one node of a gang. A launcher of temper-server starts it.\n"
+      "The token comes in the environment, as TEMPER_WORKER_TOKEN."};
   std::string server;
   std::filesystem::path run_dir;
   temper::v1::Hello hello;

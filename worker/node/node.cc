@@ -33,10 +33,7 @@ v1::RankReport NewReport(int32_t rank) {
 }  // namespace
 
 Node::Node(NodeOptions options, std::shared_ptr<grpc::Channel> server, v1::Hello hello, ServerLinkOptions link_options)
-    : options_(std::move(options)),
-      server_(std::move(server)),
-      hello_(std::move(hello)),
-      link_options_(link_options) {}
+    : options_(std::move(options)), server_(std::move(server)), hello_(std::move(hello)), link_options_(link_options) {}
 
 void Node::Terminate(const std::string& reason) { events_.Push(TerminateAsked{reason}); }
 
@@ -172,7 +169,8 @@ void Node::On(const RankExited& event) {
     if (stop_reason_) {
       end.set_stopped(true);
       end.clear_cause();
-      if (rank.killed) end.set_message(absl::StrCat(*stop_reason_, " (temper-rank did not end in time and was killed)"));
+      if (rank.killed)
+        end.set_message(absl::StrCat(*stop_reason_, " (temper-rank did not end in time and was killed)"));
     }
   }
   if (end.stopped() && terminated_) end.set_cause(v1::FAILURE_CAUSE_PREEMPTED);
@@ -216,9 +214,8 @@ ExitRecord Node::Record() const {
       return {NodeExit::kRankFailed, rank.end->cause(), rank.end->message()};
     }
   }
-  const bool all_ended_well = assignment_ && std::none_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) {
-    return rank.end->stopped();
-  });
+  const bool all_ended_well =
+      assignment_ && std::none_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) { return rank.end->stopped(); });
   if (!all_ended_well || !link_->drained()) {
     const auto cause = terminated_ ? v1::FAILURE_CAUSE_PREEMPTED : v1::FAILURE_CAUSE_UNSPECIFIED;
     return {NodeExit::kStopped, cause, stop_reason_.value_or("")};

@@ -31,8 +31,8 @@ class Node {
  public:
   Node(NodeOptions options, std::shared_ptr<grpc::Channel> server, v1::Hello hello, ServerLinkOptions link_options);
 
-  // Lives the node's whole life. Call it once, from the main thread (see RankProcess::Start). No rank runs any more when
-  // it returns.
+  // Lives the node's whole life. Call it once, from the main thread (see RankProcess::Start). No rank runs any more
+  // when it returns.
   ExitRecord Run();
 
   // Any thread: the platform wants this process gone.
@@ -103,8 +103,8 @@ class Node {
   std::optional<int64_t> oom_kills_before_;
   std::optional<v1::Assignment> assignment_;
   std::optional<std::string> stop_reason_;
-  bool terminated_ = false;                    // the stop came from the platform, not from the server
-  TimePoint give_up_at_ = TimePoint::max();    // the server need not know more after this
+  bool terminated_ = false;                  // the stop came from the platform, not from the server
+  TimePoint give_up_at_ = TimePoint::max();  // the server need not know more after this
   std::optional<absl::Status> lost_;
   std::unique_ptr<ServerLink> link_;
   std::vector<Rank> ranks_;  // after link_: ranks report to it until they are gone

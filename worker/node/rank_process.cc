@@ -126,8 +126,9 @@ absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(const std::strin
   for (const std::string& variable : environment) environment_pointers.push_back(const_cast<char*>(variable.c_str()));
   environment_pointers.push_back(nullptr);
   std::array<char*, 2> arguments = {const_cast<char*>(binary.c_str()), nullptr};
-  const Child child{binary.c_str(), arguments.data(), environment_pointers.data(), getpid(),       input.ends[0],
-                    sockets.ends[1], out.ends[1],     err.ends[1],                 failure.ends[1]};
+  const Child child{binary.c_str(), arguments.data(), environment_pointers.data(),
+                    getpid(),       input.ends[0],    sockets.ends[1],
+                    out.ends[1],    err.ends[1],      failure.ends[1]};
 
   const pid_t pid = fork();
   if (pid < 0) return SystemError("fork");

@@ -95,9 +95,9 @@ void ServerLink::Run() {
     if (IsFinal(status)) {
       lost = status;
     } else if (now - contact_ >= options_.absence_limit) {
-      lost = absl::UnavailableError(
-          absl::StrCat("the server was away for longer than ", options_.absence_limit.count() / 1000.0,
-                       " s; last: ", status.message()));
+      lost =
+          absl::UnavailableError(absl::StrCat("the server was away for longer than ",
+                                              options_.absence_limit.count() / 1000.0, " s; last: ", status.message()));
     }
     if (!lost.ok()) {
       lock.unlock();
@@ -105,7 +105,8 @@ void ServerLink::Run() {
       return;
     }
     // Once for each time that the server goes away, not for each attempt.
-    if (attached_ || failures++ == 0) spdlog::warn("the stream to the server ended ({}); trying again", status.ToString());
+    if (attached_ || failures++ == 0)
+      spdlog::warn("the stream to the server ended ({}); trying again", status.ToString());
     changed_.wait_for(lock, Jittered(backoff), [this] { return closing_; });
     if (closing_) return;
     backoff = std::min(backoff * 2, options_.last_backoff);

@@ -31,8 +31,8 @@ struct ServerLinkOptions {
   size_t window = 512;
 };
 
-// The node's one Attach stream to the server: says Hello and Heartbeat, delivers reports, opens the stream again when it
-// breaks, and repeats what was not acknowledged.
+// The node's one Attach stream to the server: says Hello and Heartbeat, delivers reports, opens the stream again when
+// it breaks, and repeats what was not acknowledged.
 class ServerLink {
  public:
   // Called on the link's threads, one at a time per function; they must not call Close().

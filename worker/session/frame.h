@@ -17,7 +17,8 @@ namespace temper {
 // Longest message that is accepted. A longer length means that the other end writes something else.
 inline constexpr uint32_t kMaxFrameBytes = 64u << 20;
 
-// Writes one message, blocking until all of it is in the socket, be that blocking or not. Not synchronised: one writer at a time.
+// Writes one message, blocking until all of it is in the socket, be that blocking or not. Not synchronised: one writer
+// at a time.
 //
 // UNAVAILABLE: the other end is gone. RESOURCE_EXHAUSTED: longer than kMaxFrameBytes.
 absl::Status WriteMessage(int fd, const google::protobuf::MessageLite& message);

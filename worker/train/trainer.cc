@@ -176,7 +176,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const std::atom
   return absl::OkStatus();
 }
 
-absl::Status OutOfMemory(std::string_view detail) {
+absl::Status OutOfMemory(const std::string& detail) {
   return WithCause(
       absl::ResourceExhaustedError(absl::StrCat(
           "out of memory: lower training.micro_batch_tokens, or train adapters (lora). The system said: ", detail)),

@@ -53,8 +53,10 @@ TEST(Printable, EscapeSequencesAndBadBytes_AreHarmless) {
   EXPECT_EQ(Printable("caf\xc3\xa9 \xe6\x9d\xb1"), "café 東");
   EXPECT_EQ(Printable("\xc3("), "?(");
   EXPECT_EQ(Printable("\xc0\x9b[31m"), "??[31m");  // an overlong ESC
-  EXPECT_EQ(Printable("\xc2\x9b" "31m"), "?31m");  // C1's CSI
-  EXPECT_EQ(Printable("\xed\xa0\x80"), "???");      // a surrogate
+  EXPECT_EQ(Printable("\xc2\x9b"
+                      "31m"),
+            "?31m");                            // C1's CSI
+  EXPECT_EQ(Printable("\xed\xa0\x80"), "???");  // a surrogate
 }
 
 TEST(Truncated, CountsColumns_NotBytes) {

@@ -13,13 +13,15 @@ using testing::HasSubstr;
 class RpcServerTest : public ApiTest {};
 
 TEST_F(RpcServerTest, PortIsTaken_SaysSo) {
-  const auto second = RpcServer::Start(server->address(), *controller, *hub, [](std::string_view, const absl::Status&) {});
+  const auto second =
+      RpcServer::Start(server->address(), *controller, *hub, [](std::string_view, const absl::Status&) {});
   EXPECT_TRUE(absl::IsAlreadyExists(second.status())) << second.status();
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(server->address().Text() + ": Address already in use"));
 }
 
 TEST_F(RpcServerTest, AddressOfAnotherHost_SaysSo) {
-  const auto other = RpcServer::Start({"192.0.2.1", 0}, *controller, *hub, [](std::string_view, const absl::Status&) {});
+  const auto other =
+      RpcServer::Start({"192.0.2.1", 0}, *controller, *hub, [](std::string_view, const absl::Status&) {});
   EXPECT_TRUE(absl::IsUnavailable(other.status())) << other.status();
 }
 
@@ -36,7 +38,8 @@ TEST(ListenAddress, HostAndPort_AreRead) {
 }
 
 TEST(ListenAddress, Nonsense_IsRefused) {
-  for (const char* text : {"", "8470", "host", "host:", ":8470", "host:70000", "host:-1", "host:x", "::1:8470", "[]:1"}) {
+  for (const char* text :
+       {"", "8470", "host", "host:", ":8470", "host:70000", "host:-1", "host:x", "::1:8470", "[]:1"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(ListenAddress::Parse(text).status())) << text;
   }
 }

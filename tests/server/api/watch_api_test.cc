@@ -23,7 +23,8 @@ class WatchApiTest : public ApiTest {
   };
 
   // Watches until the server ends the stream, or `enough` events came.
-  static Watched Watch(const TrainingClient& client, const std::string& job, int64_t after = 0, size_t enough = 100'000) {
+  static Watched Watch(const TrainingClient& client, const std::string& job, int64_t after = 0,
+                       size_t enough = 100'000) {
     Watched watched;
     watched.status = client.WatchJob(job, after, [&](const v1::JobEvent& event) {
       watched.sequences.push_back(event.sequence());
@@ -96,9 +97,8 @@ TEST_F(WatchApiTest, UnknownJob_IsNotFound) {
 TEST_F(WatchApiTest, ClientGoesAway_ItsPlaceIsFree) {
   Create("a");
   std::stop_source stop;
-  auto watched = std::async(std::launch::async, [&, client = Client({.stop = stop.get_token()})]() mutable {
-    return Watch(client, "a");
-  });
+  auto watched = std::async(std::launch::async,
+                            [&, client = Client({.stop = stop.get_token()})]() mutable { return Watch(client, "a"); });
   ASSERT_TRUE(WatchersAre(1));
   stop.request_stop();
   EXPECT_TRUE(absl::IsCancelled(watched.get().status));

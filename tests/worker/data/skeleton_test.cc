@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
+
 namespace temper {
 namespace {
 
@@ -36,14 +38,15 @@ TEST(Placeholders, NeverOccurInTheRenderedText) {
 
 TEST(AlignSkeleton, TrimmedAndEscapedTexts_AreFollowed) {
   const Placeholders placeholders(kMessages, "");
-  const Skeleton skeleton = Make(placeholders, "<" + placeholders.Text(0) + ">b\"" + placeholders.Text(1) + "\".");
+  const Skeleton skeleton =
+      Make(placeholders, absl::StrCat("<", placeholders.Text(0), ">b\"", placeholders.Text(1), "\"."));
   EXPECT_THAT(AlignSkeleton(skeleton, placeholders, "< a >b\"c\"d\"."), Optional(ElementsAre(0, 4, 10)));
   EXPECT_THAT(AlignSkeleton(skeleton, placeholders, "<a>b\"c\\\"d\"."), Optional(ElementsAre(0, 2, 9)));
 }
 
 TEST(AlignSkeleton, ChangedText_IsAbsent) {
   const Placeholders placeholders(kMessages, "");
-  const Skeleton skeleton = Make(placeholders, "<" + placeholders.Text(0) + ">");
+  const Skeleton skeleton = Make(placeholders, absl::StrCat("<", placeholders.Text(0), ">"));
   EXPECT_EQ(AlignSkeleton(skeleton, placeholders, "<A>"), std::nullopt);
   EXPECT_EQ(AlignSkeleton(skeleton, placeholders, "< a >x"), std::nullopt);
   EXPECT_EQ(AlignSkeleton(skeleton, placeholders, "[ a >"), std::nullopt);

@@ -25,8 +25,8 @@ using testing::HasSubstr;
 class RankProcessTest : public testing::Test {
  protected:
   std::string Script(const std::string& body) {
-    const std::string path = testing::TempDir() + "rank_process_" +
-                             testing::UnitTest::GetInstance()->current_test_info()->name() + ".sh";
+    const std::string path =
+        testing::TempDir() + "rank_process_" + testing::UnitTest::GetInstance()->current_test_info()->name() + ".sh";
     std::ofstream(path) << "#!/bin/bash\n" << body;
     chmod(path.c_str(), 0755);
     return path;

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `temper` command against a real server: what people and programs see, and the exit codes."""
+
+import fcntl
+import hashlib
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+import threading
+import time
+
+import pytest
+from temper_process import BIN, JOB, LIMIT, Node, wait_for
+
+
+@pytest.fixture
+def export(tmp_path):
+    """A committed export directory, as a rank writes it."""
+    directory = tmp_path / "out/a/export-e0001"
+    directory.mkdir(parents=True)
+    files = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 8000}
+    listed = []
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+        listed.append({"path": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+    manifest = {"format_version": 1, "job": "jobs/a", "epoch": 1, "files": listed}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return directory
+
+
+def step(training, number, **fields):
+    return training.StepMetrics(
+        step=number, total_steps=4, loss=2.0 / number, tokens=1000, seconds=0.5, mfu=0.25, **fields
+    )
+
+
+def run_to_the_end(server, protos, directory=None, cause=None, message=""):
+    """Plays the gang of job `a`."""
+    training, _, _ = protos
+    node = Node(server, protos, "a")
+    node.report(phase=training.PhaseChange(phase=training.PHASE_TRAINING, total_steps=4))
+    node.report(log=training.LogLine(severity=training.LOG_SEVERITY_INFO, text="routine"))
+    node.report(log=training.LogLine(severity=training.LOG_SEVERITY_WARNING, text="odd \x1b[31mcolour"))
+    for number in (1, 2, 3, 4):
+        node.report(step=step(training, number))
+    if directory is not None:
+        node.report(export=training.ExportCommitted(uri=f"file://{directory}", bytes=2048002, files=2))
+    node.report(end=node.messages.RankEnd(cause=cause or 0, message=message))
+    node.close()
+    # The placeholder does not leave by itself.
+    for process in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{process}/environ", "rb") as environment:
+                ours = f"TEMPER_RUN_DIR={server.data}/runs/a/".encode() in environment.read()
+        except OSError:
+            continue
+        if ours:
+            os.kill(int(process), signal.SIGKILL)
+
+
+def test_submit_list_get_cancel(server, tmp_path):
+    (tmp_path / "job.yaml").write_text(JOB)
+    submitted = server.temper("submit", tmp_path / "job.yaml", "--job-id", "a", "--set", "training.steps=7", check=0)
+    assert submitted.stdout == "Created jobs/a\nFollow it: temper watch a\n"
+    assert re.search(r"^a +(QUEUED|STARTING) ", server.temper("list", check=0).stdout, re.MULTILINE)
+    listed = json.loads(server.temper("list", "--output", "json", check=0).stdout)
+    assert listed["jobs"][0]["spec"]["training"]["steps"] == "7"
+    assert "Job         jobs/a" in server.temper("get", "jobs/a", check=0).stdout
+    assert server.temper("cancel", "a", check=0).stdout.startswith("jobs/a is ")
+    wait_for(lambda: "CANCELLED" in server.temper("get", "a").stdout, "the end")
+    assert server.temper("list", "--state", "running", check=0).stdout == "No jobs.\n"
+    assert "a " in server.temper("list", "--state", "cancelled,failed", check=0).stdout
+
+
+def test_same_request_id_creates_one_job(server):
+    again = ["submit", "-", "--request-id", "123e4567-e89b-42d3-a456-426614174000"]
+    first = server.temper(*again, text=JOB, check=0)
+    assert server.temper(*again, text=JOB, check=0).stdout == first.stdout
+    refused = server.temper(*again, "--set", "training.steps=11", text=JOB, check=3)
+    assert "request_id" in refused.stderr
+
+
+def test_validate_only_creates_nothing(server):
+    assert server.temper("submit", "-", "--validate-only", text=JOB, check=0).stdout == "The job would be accepted.\n"
+    assert server.temper("list", check=0).stdout == "No jobs.\n"
+
+
+def test_watch_in_a_pipe_has_a_line_a_step_and_download_brings_the_export(server, protos, export, tmp_path):
+    thread = threading.Thread(target=run_to_the_end, args=(server, protos, export))
+    thread.start()
+    watched = server.temper("submit", "-", "--job-id", "a", "--watch", text=JOB, check=0)
+    thread.join()
+    assert "\x1b" not in watched.stdout
+    lines = watched.stdout.splitlines()
+    assert lines[0] == "Created jobs/a"
+    assert "step 3/4  loss 0.6667  grad_norm 0  lr 0.00e+00  2,000 tokens/s  MFU 25.0%" in lines
+    assert any(line.endswith("W rank 0: odd ?[31mcolour") for line in lines)
+    assert not any("routine" in line for line in lines)
+    assert f"exported 2 files, 2.0 MB: file://{export}" in lines
+    assert lines[-2:] == ["SUCCEEDED", "Take the result home: temper download a --to DIR"]
+
+    events = [json.loads(line) for line in server.temper("watch", "a", "--output", "json", check=0).stdout.splitlines()]
+    assert [int(event["sequence"]) for event in events] == list(range(1, len(events) + 1))
+    assert server.temper("logs", "a", check=0).stdout.count("\n") == 2
+
+    home = tmp_path / "home"
+    downloaded = json.loads(server.temper("download", "a", "--to", home, "--output", "json", check=0).stdout)
+    assert downloaded["files"] == 2
+    assert downloaded["received_bytes"] == downloaded["bytes"] == 2048002
+    for name in ("config.json", "model.safetensors"):
+        assert (home / name).read_bytes() == (export / name).read_bytes()
+    again = json.loads(server.temper("download", "a", "--to", home, "--output", "json", check=0).stdout)
+    assert again["received_bytes"] == 0
+
+    (export / "config.json").write_bytes(b"[]")
+    (home / "config.json").unlink()
+    damaged = server.temper("download", "a", "--to", home, check=7)
+    assert "config.json: what the server sends has the SHA-256" in damaged.stderr
+
+
+def test_watch_on_a_terminal_redraws_one_line(server, protos, export):
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    server.temper("submit", "-", "--job-id", "a", text=JOB, check=0)
+    environment = os.environ | {"TEMPER_SERVER": server.grpc, "TERM": "xterm"}
+    environment.pop("NO_COLOR", None)
+    watch = subprocess.Popen([BIN / "temper", "watch", "a"], stdout=terminal, env=environment)
+    os.close(terminal)
+    screen = bytearray()
+
+    def read():
+        try:
+            while chunk := os.read(main, 4096):
+                screen.extend(chunk)
+        except OSError:  # the other side is closed
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    run_to_the_end(server, protos, export)
+    assert watch.wait(LIMIT) == 0
+    reader.join()
+    os.close(main)
+    text = screen.decode()
+    assert "\r\x1b[K[############............]  2/4  loss 1.0000  2,000 tokens/s  MFU 25.0%  ETA 1.0s" in text
+    assert "\x1b[32mSUCCEEDED\x1b[0m" in text
+    assert "\x1b[31mcolour" not in text
+
+
+def test_job_that_fails_is_exit_code_5(server, protos):
+    training, _, _ = protos
+    thread = threading.Thread(
+        target=run_to_the_end,
+        args=(server, protos, None, training.FAILURE_CAUSE_USER_INPUT, "train.jsonl:3: no messages"),
+    )
+    thread.start()
+    watched = server.temper("submit", "-", "--job-id", "a", "--watch", text=JOB, check=5)
+    thread.join()
+    assert "FAILED (USER_INPUT): train.jsonl:3: no messages" in watched.stdout
+
+
+def test_interrupted_watch_leaves_the_job_alone(server):
+    server.temper("submit", "-", "--job-id", "a", text=JOB, check=0)
+    watch = subprocess.Popen(
+        [BIN / "temper", "--server", server.grpc, "watch", "a"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert watch.stdout.readline()
+    watch.send_signal(signal.SIGINT)
+    _, error = watch.communicate(timeout=LIMIT)
+    assert watch.returncode == 7
+    assert "the job goes on" in error
+    assert "CANCELLED" not in server.temper("get", "a", check=0).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "status", "expected"),
+    [
+        ([], None, 2, "A subcommand is required"),
+        (["lst"], None, 2, "'lst' is no command; did you mean 'list'?"),
+        (["get"], None, 2, "job is required"),
+        (["list", "--output", "xml"], None, 2, "xml"),
+        (["list", "--state", "happy"], None, 2, "--state happy: is no state of a job; there are queued, starting"),
+        (["submit", "/nowhere.yaml"], None, 3, "/nowhere.yaml: can't be read: No such file or directory"),
+        (["submit", "-"], "modle: {}", 3, "standard input:1: modle: unknown field; did you mean 'model'?"),
+        (["submit", "-"], "training: {steps: x}", 3, "training.steps: expected a whole number, found 'x'"),
+        (["submit", "-"], JOB.replace("10", "-1"), 3, "standard input:4: training.steps: must be"),
+        (["submit", "-"], "priority: 1", 3, "model.uri"),
+        (["submit", "-", "--set", "training.step=1"], JOB, 3, "did you mean 'steps'?"),
+        (["submit", "-", "--job-id", "Not An Id"], JOB, 3, "job_id"),
+        (["get", "nobody"], None, 4, "there is no jobs/nobody"),
+        (["watch", "nobody"], None, 4, "there is no jobs/nobody"),
+        (["logs", "nobody"], None, 4, "there is no jobs/nobody"),
+        (["cancel", "nobody"], None, 4, "there is no jobs/nobody"),
+        (["download", "nobody", "--to", "x"], None, 4, "there is no jobs/nobody"),
+        (["--server", "127.0.0.1:1", "list"], None, 6, "no server answers at 127.0.0.1:1"),
+    ],
+)
+def test_errors(server, arguments, text, status, expected):
+    result = server.temper(*arguments, text=text, check=status)
+    assert expected in result.stderr
+    assert result.stdout == ""
+
+
+def test_download_before_the_export_says_so(server, tmp_path):
+    server.temper("submit", "-", "--job-id", "a", text=JOB, check=0)
+    result = server.temper("download", "a", "--to", tmp_path / "home", check=3)
+    assert "jobs/a has no export yet" in result.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_help_has_examples():
+    commands = [[], *([name] for name in "submit list get watch logs cancel download".split())]
+    for command in commands:
+        result = subprocess.run([BIN / "temper", *command, "--help"], capture_output=True, text=True, check=True)
+        assert "Examples:\n  temper " in result.stdout, command
+
+
+def test_it_starts_fast():
+    def seconds():
+        start = time.perf_counter()
+        subprocess.run([BIN / "temper", "--version"], stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - start
+
+    # The best of some: the machine may be busy.
+    assert min(seconds() for _ in range(20)) < 0.05

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A temper-server of a test's own, and the ways to talk to it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import grpc
+import psutil
+
+BIN = Path(os.environ.get("TEMPER_BIN", Path(__file__).resolve().parents[2] / "build/release/bin"))
+
+ENDED = ("JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
+
+
+class Server:
+    """One data directory and the server over it, which can be stopped, killed and started again on its old ports."""
+
+    def __init__(self, data_dir: Path, protos, slots: str = "cpu:1"):
+        self.data_dir = data_dir
+        self.protos = protos
+        self.slots = slots
+        self.listen = "127.0.0.1:0"
+        self.process = None
+        self.start()
+
+    # Its life
+
+    def command(self, *options: str) -> list[str]:
+        return [
+            str(BIN / "temper-server"),
+            f"--data-dir={self.data_dir}",
+            f"--listen={self.listen}",
+            "--http=127.0.0.1:0",
+            f"--slots={self.slots}",
+            *options,
+        ]
+
+    def start(self) -> None:
+        self.log = (self.data_dir.parent / f"{self.data_dir.name}.log").open("a")
+        self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=self.log, text=True)
+        # The line that says the addresses; at its end the server serves.
+        assert self.process.stdout.readline().startswith("temper-server"), Path(self.log.name).read_text()
+        address = json.loads((self.data_dir / "address.json").read_text())
+        self.listen = address["grpc"]
+        self.http = address["http"]
+        self.channel = grpc.insecure_channel(self.listen)
+        self.stub = self.protos.training_service_grpc.TrainingServiceStub(self.channel)
+
+    def stop(self) -> int:
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def _end(self, with_signal: int) -> int:
+        self.channel.close()
+        self.process.send_signal(with_signal)
+        status = self.process.wait(timeout=60)
+        self.process.stdout.close()
+        self.log.close()
+        return status
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    # The command line
+
+    def temper(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess:
+        return temper(*arguments, server=self.listen, stdin=stdin, timeout=timeout)
+
+    def json(self, *arguments: str, stdin: str | None = None):
+        """What a command says with --output json; it must succeed."""
+        result = self.temper(*arguments, "--output", "json", stdin=stdin)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    def submit(self, spec: dict, *options: str) -> str:
+        """Id of the new job."""
+        return self.json("submit", "-", *options, stdin=json.dumps(spec))["name"].removeprefix("jobs/")
+
+    def get(self, job: str) -> dict:
+        return self.json("get", job)
+
+    # Events
+
+    def events(self, job: str, after: int = 0, timeout: float = 120):
+        """Events as they happen, until the job has ended."""
+        request = self.protos.training_service.WatchJobRequest(name=f"jobs/{job}", after_sequence=after)
+        stream = self.stub.WatchJob(request, timeout=timeout)
+        try:
+            yield from stream
+        finally:
+            stream.cancel()
+
+    def wait_for(self, job: str, reached, timeout: float = 120):
+        """The first event that `reached` is true of."""
+        with contextlib.closing(self.events(job, timeout=timeout)) as events:
+            for event in events:
+                if reached(event):
+                    return event
+        raise AssertionError(f"{job} ended before that: {self.get(job)}")
+
+    def wait_for_step(self, job: str, epoch: int = 1):
+        """Blocks until the gang of that epoch has taken a step."""
+        epochs = 0
+
+        def reached(event):
+            nonlocal epochs
+            if event.WhichOneof("event") == "state":
+                epochs = event.state.epoch
+            return event.WhichOneof("event") == "step" and epochs == epoch
+
+        return self.wait_for(job, reached)
+
+    def wait_for_state(self, job: str, state: str):
+        number = self.protos.training_service.JobState.Value(f"JOB_STATE_{state}")
+        return self.wait_for(job, lambda event: event.WhichOneof("event") == "state" and event.state.state == number)
+
+    def wait_for_end(self, job: str, timeout: float = 120) -> dict:
+        for _ in self.events(job, timeout=timeout):
+            pass
+        ended = self.get(job)
+        assert ended["state"] in ENDED, ended
+        return ended
+
+    # Processes
+
+    def processes(self, name: str | None = None) -> list[psutil.Process]:
+        """What runs of this server's gangs: every gang carries its run directory in its environment."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                run_dir = process.environ().get("TEMPER_RUN_DIR", "")
+                ours = run_dir.startswith(f"{self.data_dir}/") and process.status() != psutil.STATUS_ZOMBIE
+                if ours and name in (None, process.name()):
+                    found.append(process)
+        return found
+
+    def the_process(self, name: str) -> psutil.Process:
+        (process,) = self.processes(name)
+        return process
+
+
+def temper(*arguments: str, server: str, stdin: str | None = None, timeout: float = 120):
+    return subprocess.run(
+        [str(BIN / "temper"), f"--server={server}", *arguments],
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def wait_until(reached, timeout: float = 30) -> None:
+    """For what can only be asked, not waited for: processes of others, files."""
+    deadline = time.monotonic() + timeout
+    while not reached():
+        assert time.monotonic() < deadline, "not reached in time"
+        time.sleep(0.02)

@@ -1,0 +1,724 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people get wrong, and what they read then: what is wrong, where, and what to do.
+
+Four tables, by who notices: the engine (run alone, without a server), the command (before it calls a server), the
+server (before it accepts a job), and the server as it starts. What needs more than a line is a test of its own below.
+A row is a name, what a person does wrong, and pieces of the message that must come.
+"""
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tiny_chat_model
+from temper_server import BIN, temper, wait_until
+
+
+@dataclass
+class World:
+    """A sound model, data file and job, for a row to spoil."""
+
+    model: Path
+    data: Path
+    spec: dict
+    folder: Path
+
+    @property
+    def weights(self) -> Path:
+        return self.model / "model.safetensors"
+
+    def edit_config(self, **changes) -> None:
+        path = self.model / "config.json"
+        config = json.loads(path.read_text()) | changes
+        path.write_text(json.dumps({key: value for key, value in config.items() if value is not REMOVED}))
+
+    def edit_header(self, edit) -> None:
+        """Changes what the weights' header says, and leaves the bytes behind it."""
+        content = self.weights.read_bytes()
+        (length,) = struct.unpack("<Q", content[:8])
+        header = json.loads(content[8 : 8 + length])
+        edit(header)
+        text = json.dumps(header).encode()
+        self.weights.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+
+    def edit_tensors(self, edit) -> None:
+        """Changes the tensors; the file stays sound."""
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(self.weights)
+        edit(tensors)
+        save_file(tensors, self.weights, metadata={"format": "pt"})
+
+    def write_data(self, *lines: str) -> None:
+        self.data.write_text("".join(line + "\n" for line in lines))
+
+
+REMOVED = object()
+GOOD_LINE = json.dumps({"messages": next(tiny_chat_model.conversations())})
+QUESTION_ONLY = json.dumps({"messages": [{"role": "user", "content": "Anybody there?"}]})
+NORM = "model.norm.weight"
+Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.fixture
+def world(model, data, spec, tmp_path):
+    own_data = Path(shutil.copy(data, tmp_path / "train.jsonl"))
+    spec["model"]["uri"] = str(model)
+    spec["data"]["uri"] = str(own_data)
+    spec["training"]["steps"] = 1
+    return World(model, own_data, spec, tmp_path)
+
+
+ENGINE = {}
+
+
+def engine(name: str, *message: str, cause: str = "USER_INPUT"):
+    def add(spoil):
+        ENGINE[name] = (spoil, message, cause)
+        return spoil
+
+    return add
+
+
+# The model's directory
+
+
+@engine("model directory missing", "model directory /nowhere/model does not exist")
+def _(world):
+    world.spec["model"]["uri"] = "/nowhere/model"
+
+
+@engine("model is a file", "config.json is a file", "give the model's directory")
+def _(world):
+    world.spec["model"]["uri"] = str(world.model / "config.json")
+
+
+@engine("model unreadable", "cannot read", "config.json")
+def _(world):
+    (world.model / "config.json").unlink()
+    (world.model / "config.json").symlink_to("config.json")  # a loop: unreadable even for root
+
+
+@engine("model on a scheme that is not built in", "s3://bucket/model", "file:///path")
+def _(world):
+    world.spec["model"]["uri"] = "s3://bucket/model"
+
+
+@engine("directory without config", "has no config.json", "not a model in Hugging Face layout")
+def _(world):
+    (world.model / "config.json").unlink()
+
+
+@engine("adapter instead of a model", "is a PEFT adapter, not a model", "merge it into its base model")
+def _(world):
+    (world.model / "config.json").rename(world.model / "adapter_config.json")
+
+
+@engine("config is no JSON", "config.json", "parse error")
+def _(world):
+    (world.model / "config.json").write_text('{"architectures": [')
+
+
+@engine("pickle-only checkpoint", "pickle files only (pytorch_model.bin)", "can run code", "save_pretrained")
+def _(world):
+    world.weights.rename(world.model / "pytorch_model.bin")
+
+
+@engine("no weights at all", "has no weights", "model.safetensors", "Get the model again")
+def _(world):
+    world.weights.unlink()
+
+
+@engine("no tokenizer", "no tokenizer.json in", "copy the tokenizer's files")
+def _(world):
+    (world.model / "tokenizer.json").unlink()
+
+
+@engine("slow tokenizer only", "has tokenizer.model but no tokenizer.json", "Convert it")
+def _(world):
+    (world.model / "tokenizer.json").rename(world.model / "tokenizer.model")
+
+
+@engine("tokenizer of another model", "the model's embedding has only 64 rows", "belongs to another model")
+def _(world):
+    tokenizer = {name: (world.model / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json")}
+    shutil.rmtree(world.model)
+    tiny_chat_model.write_model(world.model, vocab_size=64, eos_token_id=None, pad_token_id=None)
+    for name, content in tokenizer.items():
+        (world.model / name).write_bytes(content)
+
+
+@engine("no chat template", "no chat template in", "chat_template.jinja", "copy the one of its instruct version")
+def _(world):
+    (world.model / "chat_template.jinja").unlink()
+
+
+@engine("chat template that is no Jinja", "the chat template cannot be compiled", "chat_template.jinja", "Correct it")
+def _(world):
+    (world.model / "chat_template.jinja").write_text("{% for message in messages %}")
+
+
+# config.json
+
+
+@engine("unknown architecture", "config.json: architecture GPT9ForCausalLM is not supported", "LlamaForCausalLM")
+def _(world):
+    world.edit_config(architectures=["GPT9ForCausalLM"])
+
+
+@engine("architecture not named", "config.json: `architectures` must name")
+def _(world):
+    world.edit_config(architectures=REMOVED)
+
+
+@engine("key that nobody reads", "config.json", "`attn_logit_softcapping` (30.0)", "remove what has no effect")
+def _(world):
+    world.edit_config(attn_logit_softcapping=30.0)
+
+
+@engine("behaviour that is not built in", "config.json", "`hidden_act`", "crelu")
+def _(world):
+    world.edit_config(hidden_act="crelu")
+
+
+@engine("mistyped value", "config.json", "`num_hidden_layers` must be an integer", '"two"')
+def _(world):
+    world.edit_config(num_hidden_layers="two")
+
+
+@engine("missing value", "config.json", "`hidden_size` is missing")
+def _(world):
+    world.edit_config(hidden_size=REMOVED)
+
+
+@engine("heads that do not divide", "config.json: 4 attention heads cannot share 3 key-value heads")
+def _(world):
+    world.edit_config(num_key_value_heads=3)
+
+
+@engine("quantized checkpoint", "quantized with", "gptq", "de-quantize it first")
+def _(world):
+    world.edit_config(quantization_config={"quant_method": "gptq"})
+
+
+@engine("unknown rope", "config.json", "rope_type", "spiral")
+def _(world):
+    world.edit_config(rope_parameters={"rope_type": "spiral", "rope_theta": 10000.0})
+
+
+# The weights
+
+
+@engine("weights truncated", "model.safetensors is not a sound", "bytes after the end of the file", "get it again")
+def _(world):
+    world.weights.write_bytes(world.weights.read_bytes()[:-1000])
+
+
+@engine("weights truncated in their header", "model.safetensors is not a sound safetensors file", "header")
+def _(world):
+    world.weights.write_bytes(world.weights.read_bytes()[:100])
+
+
+@engine("weights empty", "model.safetensors is not a sound safetensors file")
+def _(world):
+    world.weights.write_bytes(b"")
+
+
+@engine("header of absurd length", "model.safetensors is not a sound safetensors file", "header")
+def _(world):
+    world.weights.write_bytes(struct.pack("<Q", 2**63) + world.weights.read_bytes()[8:])
+
+
+@engine("header is no JSON", "model.safetensors is not a sound safetensors file", "JSON")
+def _(world):
+    world.weights.write_bytes(struct.pack("<Q", 8) + b"not json" + bytes(100))
+
+
+@engine("tensors overlap", "model.safetensors", "overlap")
+def _(world):
+    def edit(header):
+        first, second = sorted((k for k in header if k != "__metadata__"), key=lambda k: header[k]["data_offsets"])[:2]
+        size = header[second]["data_offsets"][1] - header[second]["data_offsets"][0]
+        begin = header[first]["data_offsets"][1] - 4
+        header[second]["data_offsets"] = [begin, begin + size]
+
+    world.edit_header(edit)
+
+
+@engine("header lies about a shape", "model.safetensors", NORM, "by its shape and dtype")
+def _(world):
+    world.edit_header(lambda header: header[NORM].update(shape=[63]))
+
+
+@engine("header has bytes of nobody", "model.safetensors", "belong to no tensor")
+def _(world):
+    world.edit_header(lambda header: header.pop(Q_PROJ))
+
+
+@engine("header has an unknown dtype", "model.safetensors", NORM, "unknown dtype F12")
+def _(world):
+    world.edit_header(lambda header: header[NORM].update(dtype="F12"))
+
+
+@engine("tensor missing", "tensors missing", Q_PROJ)
+def _(world):
+    world.edit_tensors(lambda tensors: tensors.pop(Q_PROJ))
+
+
+@engine("head missing", "lm_head.weight", '"tie_word_embeddings": true')
+def _(world):
+    world.edit_tensors(lambda tensors: tensors.pop("lm_head.weight"))
+
+
+@engine("tensor too many", "LlamaForCausalLM with this config.json does not have", "model.extra.weight")
+def _(world):
+    world.edit_tensors(lambda tensors: tensors.update({"model.extra.weight": tensors[NORM].clone()}))
+
+
+@engine("tensor of wrong shape", "wrong shape for this config.json", NORM, "[32] instead of [64]")
+def _(world):
+    world.edit_tensors(lambda tensors: tensors.update({NORM: tensors[NORM][:32].clone()}))
+
+
+@engine("tensor that can't be trained", "can't be trained", NORM, "I32")
+def _(world):
+    world.edit_tensors(lambda tensors: tensors.update({NORM: tensors[NORM].int()}))
+
+
+@engine("shard missing", "model.safetensors.index.json names", "which does not exist", "get it again")
+def _(world):
+    shutil.rmtree(world.model)
+    tiny_chat_model.write_model(world.model, max_shard_size="100KB")
+    sorted(world.model.glob("model-*.safetensors"))[-1].unlink()
+
+
+@engine("index that points elsewhere", "model.safetensors.index.json", "no safetensors file of this directory")
+def _(world):
+    shutil.rmtree(world.model)
+    tiny_chat_model.write_model(world.model, max_shard_size="100KB")
+    path = world.model / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"][NORM] = "../../etc/passwd"
+    path.write_text(json.dumps(index))
+
+
+# The data
+
+
+@engine("data file missing", "there is no data file", "/nowhere/train.jsonl", "Correct data.uri")
+def _(world):
+    world.spec["data"]["uri"] = "/nowhere/train.jsonl"
+
+
+@engine("data is a directory", "data.uri")
+def _(world):
+    world.spec["data"]["uri"] = str(world.folder)
+
+
+@engine("data file empty", "train.jsonl is empty", '{"messages": […]} a line')
+def _(world):
+    world.write_data()
+
+
+@engine("line is no JSON", "train.jsonl, line 3: not valid JSON")
+def _(world):
+    world.write_data(GOOD_LINE, GOOD_LINE, '{"messages": [')
+
+
+@engine("line is no UTF-8", "train.jsonl, line 2")
+def _(world):
+    world.data.write_bytes(GOOD_LINE.encode() + b'\n{"messages": [{"role": "user", "content": "\xff"}]}\n')
+
+
+@engine("line without messages", "train.jsonl, line 2: the sample has no `messages`", "must be")
+def _(world):
+    world.write_data(GOOD_LINE, '{"prompt": "a", "completion": "b"}')
+
+
+@engine("unknown role", "train.jsonl, line 1: messages[0].role", '"robot" is not one of', "assistant")
+def _(world):
+    world.write_data('{"messages": [{"role": "robot", "content": "beep"}]}')
+
+
+@engine("ShareGPT spelling", "train.jsonl, line 1", "from/value must become role/content")
+def _(world):
+    world.write_data('{"messages": [{"from": "human", "value": "hi"}]}')
+
+
+@engine("picture in a message", "train.jsonl, line 1: messages[0].content[0]", "only text can be trained on")
+def _(world):
+    world.write_data('{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}')
+
+
+@engine("no scored token at all", "none of the 2 samples", "no assistant message", cause="USER_INPUT")
+def _(world):
+    world.write_data(QUESTION_ONLY, QUESTION_ONLY)
+
+
+@engine("every sample too long", "none of the 32 samples", "too long for 8 tokens", "max_sample_tokens")
+def _(world):
+    world.spec["data"] |= {"max_sample_tokens": 8, "overlong": "OVERLONG_DROP"}
+
+
+@engine("samples longer than the model's positions", "data.max_sample_tokens is 512", "the model has 256 positions")
+def _(world):
+    world.spec["data"]["max_sample_tokens"] = 512
+
+
+# The job
+
+
+@engine("adapter on a module that is not there", "lora.targets", '"w_proj"', "q_proj")
+def _(world):
+    world.spec["lora"] = {"targets": ["w_proj"]}
+
+
+@engine("output below a file", "config.json", "output", "Not a directory")
+def _(world):
+    world.spec["output"]["uri"] = str(world.model / "config.json/output")
+
+
+@engine("output on a pseudo file system", "/proc/temper")
+def _(world):
+    world.spec["output"]["uri"] = "/proc/temper"
+
+
+@engine("learning rate that blows up", "is not finite", "training.learning_rate", cause="NUMERICS")
+def _(world):
+    world.edit_tensors(lambda tensors: tensors[NORM].fill_(float("inf")))
+
+
+def run_engine(spec: dict, folder: Path) -> subprocess.CompletedProcess:
+    job = folder / "job.json"
+    job.write_text(json.dumps(spec))
+    return subprocess.run([BIN / "temper-rank", "train", job], capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("name", ENGINE)
+def test_engine_explains(name, world):
+    spoil, message, cause = ENGINE[name]
+    spoil(world)
+    result = run_engine(world.spec, world.folder)
+    assert result.returncode == 1, result
+    error = result.stderr.split("temper-rank: ", 1)[-1]
+    assert error.startswith(f"{cause}: ")
+    for part in message:
+        assert part in error
+    exports = list((world.folder / "output").rglob("*export*"))
+    assert exports == []
+
+
+def test_engine_on_sound_input_succeeds(world):
+    """The rows above fail for what they spoil, and for nothing else."""
+    result = run_engine(world.spec, world.folder)
+    assert result.returncode == 0, result.stderr
+
+
+def test_engine_by_hand_without_arguments_says_what_it_is_for():
+    environment = {key: value for key, value in os.environ.items() if key != "TEMPER_RANK_FD"}
+    result = subprocess.run([BIN / "temper-rank"], capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 2
+    assert "temper submit" in result.stderr
+    assert "temper-rank train" in result.stderr
+
+
+# Disks. A mount namespace of the process's own: nothing is left mounted, and root is not needed.
+
+NAMESPACE = ["unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",))]
+
+
+def run_engine_on_mount(spec: dict, folder: Path, options: str) -> subprocess.CompletedProcess:
+    """Runs the engine with a small file system at its output, and lists at the end what is there."""
+    job, output = folder / "job.json", Path(spec["output"]["uri"])
+    job.write_text(json.dumps(spec))
+    output.mkdir()
+    script = f"""
+        mount -t tmpfs -o {options} none '{output}' || exit 99
+        '{BIN}/temper-rank' train '{job}' > /dev/null
+        status=$?
+        find '{output}' -type f
+        exit $status
+    """
+    return subprocess.run([*NAMESPACE, "sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_output_on_a_read_only_disk(world):
+    result = run_engine_on_mount(world.spec, world.folder, "ro")
+    assert result.returncode == 1, result
+    assert "USER_INPUT: " in result.stderr
+    for part in ("Read-only file system", world.spec["output"]["uri"], "choose another place"):
+        assert part in result.stderr
+
+
+def test_disk_full_during_export_publishes_nothing(world):
+    result = run_engine_on_mount(world.spec, world.folder, "size=200k")
+    assert result.returncode == 1, result
+    assert "STORAGE: " in result.stderr
+    for part in ("No space left on device", "model.safetensors", "Free some space or choose another place"):
+        assert part in result.stderr
+    assert "manifest.json" not in result.stdout
+    assert "model.safetensors" not in result.stdout
+
+
+# The command, before it calls anybody
+
+COMMAND = {
+    "unknown field": (
+        "training: {stepz: 3}",
+        ["job.yaml:1", "training.stepz", "unknown field", "did you mean 'steps'"],
+    ),
+    "unknown section": ("trainning: {steps: 3}", ["job.yaml:1", "trainning", "did you mean 'training'"]),
+    "unknown enum value": (
+        "training:\n  schedule: cosinus",
+        ["job.yaml:2", "training.schedule", "'cosinus'", "did you mean 'cosine'"],
+    ),
+    "text for a number": (
+        "training:\n  steps: many",
+        ["job.yaml:2", "training.steps", "expected a whole number", "'many'"],
+    ),
+    "fraction for a whole number": ("training: {steps: 1.5}", ["training.steps", "expected a whole number", "'1.5'"]),
+    "list for a map": ("training: [1, 2]", ["job.yaml:1", "training", "expected a map", "found a list"]),
+    "text for a message": ("model: ./model", ["job.yaml:1", "model", "expected a map with uri"]),
+    "field twice": ("priority: 1\npriority: 2", ["job.yaml:2", "priority", "given twice"]),
+    "steps and epochs": ("training: {steps: 1, epochs: 1}", ["training.epochs", "excludes 'steps'"]),
+    "section without a value": ("lora:", ["job.yaml:1", "lora", "has no value", "write {}"]),
+    "no YAML": ("training: {steps: 3", ["job.yaml", "not valid YAML or JSON"]),
+    "empty file": ("", ["job.yaml", "is empty", "sft.yaml"]),
+}
+
+
+@pytest.mark.parametrize("name", COMMAND)
+def test_command_explains(name, tmp_path):
+    text, message = COMMAND[name]
+    (tmp_path / "job.yaml").write_text(text)
+    result = temper("submit", str(tmp_path / "job.yaml"), server="127.0.0.1:1")
+    assert result.returncode == 3, result
+    assert result.stdout == ""
+    for part in message:
+        assert part in result.stderr
+
+
+def test_job_file_missing(tmp_path):
+    result = temper("submit", str(tmp_path / "none.yaml"), server="127.0.0.1:1")
+    assert result.returncode == 3
+    assert "none.yaml: can't be read: No such file" in result.stderr
+
+
+def test_server_unreachable():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = temper("list", server=address)
+    assert result.returncode == 6, result
+    for part in (f"no server answers at {address}", "temper-server", "--server HOST:PORT"):
+        assert part in result.stderr
+
+
+# The server, before it accepts a job: field, value, and what the message says of it
+
+SERVER = [
+    ("model.uri", "''", "is required: a directory in Hugging Face layout"),
+    ("data.uri", "''", "is required: a JSONL file"),
+    ("output.uri", "''", "is required: a directory"),
+    ("model.uri", "s3://bucket/model", "has the scheme s3, which this version does not read"),
+    ("data.uri", "file://host/data", "three slashes"),
+    ("display_name", "'" + "x" * 101 + "'", "at most 100 characters, not 101"),
+    ("data.max_sample_tokens", "7", "at least 8, not 7"),
+    ("training.steps", "0", "1 to 10,000,000, not 0"),
+    ("training.steps", "10000001", "1 to 10,000,000, not 10000001"),
+    ("training.epochs", "0", "over 0 and at most 1000"),
+    ("training.epochs", "1001", "at most 1000, not 1001"),
+    ("training.epochs", ".nan", "over 0"),
+    ("training.tokens_per_step", "7", "at least 8"),
+    ("training.micro_batch_tokens", "7", "8 to 1,048,576, not 7"),
+    ("training.micro_batch_tokens", "2000000", "8 to 1,048,576, not 2000000"),
+    ("training.learning_rate", "-0.1", "over 0 and at most 1, not -0.1"),
+    ("training.learning_rate", "2", "over 0 and at most 1, not 2"),
+    ("training.warmup_steps", "-1", "at least 0, not -1"),
+    ("training.final_learning_rate_ratio", "1.5", "0 to 1, not 1.5"),
+    ("training.adamw.beta1", "1", "0 to below 1, not 1"),
+    ("training.adamw.beta2", "-0.5", "0 to below 1, not -0.5"),
+    ("training.adamw.epsilon", "0", "over 0, not 0"),
+    ("training.adamw.weight_decay", "-1", "at least 0, not -1"),
+    ("training.max_grad_norm", "-1", "at least 0, not -1"),
+    ("training.seed", "-1", "at least 0, not -1"),
+    ("lora.rank", "1025", "1 to 1024, not 1025"),
+    ("lora.alpha", "-1", "over 0, not -1"),
+    ("lora.targets", "[q_proj, q_proj]", "'q_proj' is given twice"),
+    ("lora.targets", "[all-linear, q_proj]", "give it alone, or name the modules"),
+    ("resources.threads_per_rank", "1025", "0 to 1024, not 1025"),
+    ("output.max_shard_size", "1000", "at least 1048576 (1 MiB), not 1000"),
+    ("priority", "1001", "-1000 to 1000, not 1001"),
+]
+
+
+def test_server_explains_values_out_of_range(start_server, spec):
+    server = start_server(slots="cpu:0")
+    wrong = []
+    for field, value, message in SERVER:
+        result = server.temper("submit", "-", "--set", f"{field}={value}", stdin=json.dumps(spec))
+        named = field in result.stderr and message in result.stderr
+        if result.returncode != 3 or not named or result.stdout:
+            wrong.append((field, value, message, result))
+    assert wrong == []
+    assert server.json("list") == {}  # nothing was created
+
+
+def test_server_names_every_wrong_field_with_its_line(start_server, tmp_path):
+    server = start_server(slots="cpu:0")
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "model: {uri: /m}\ndata: {uri: /d}\noutput: {uri: /o}\ntraining:\n  steps: 5\n  learning_rate: 7\n  seed: -1\n"
+    )
+    result = server.temper("submit", str(path))
+    assert result.returncode == 3
+    assert "job.yaml:6: training.learning_rate: must be over 0 and at most 1, not 7" in result.stderr
+    assert "job.yaml:7: training.seed: must be at least 0, not -1" in result.stderr
+
+
+def test_request_id_used_for_another_job(start_server, spec):
+    server = start_server(slots="cpu:0")
+    request_id = str(uuid.uuid4())
+    first = server.submit(spec, "--request-id", request_id)
+    assert server.submit(spec, "--request-id", request_id) == first
+    spec["training"]["steps"] += 1
+    result = server.temper("submit", "-", "--request-id", request_id, stdin=json.dumps(spec))
+    assert result.returncode == 3
+    for part in (request_id, f"was used before, for jobs/{first}", "use a new request_id"):
+        assert part in result.stderr
+    assert len(server.json("list")["jobs"]) == 1
+
+
+def test_request_id_that_is_none(start_server, spec):
+    server = start_server(slots="cpu:0")
+    result = server.temper("submit", "-", "--request-id", "again", stdin=json.dumps(spec))
+    assert result.returncode == 3
+    assert "request_id: must be a UUID" in result.stderr
+
+
+def test_job_id_taken_or_impossible(start_server, spec):
+    server = start_server(slots="cpu:0")
+    server.submit(spec, "--job-id", "mine")
+    result = server.temper("submit", "-", "--job-id", "mine", stdin=json.dumps(spec))
+    assert result.returncode == 3
+    assert "there is a jobs/mine already: choose another id" in result.stderr
+    result = server.temper("submit", "-", "--job-id", "Not OK", stdin=json.dumps(spec))
+    assert result.returncode == 3
+    assert "job_id" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["get"], ["watch"], ["logs"], ["cancel"], ["download", "--to", "/tmp/none"]])
+def test_unknown_job(start_server, command):
+    server = start_server(slots="cpu:0")
+    result = server.temper(*command, "nobody")
+    assert result.returncode == 4, result
+    assert "there is no jobs/nobody" in result.stderr
+
+
+def test_wrong_state(server, spec, tmp_path):
+    spec["training"]["steps"] = 1
+    done = server.submit(spec)
+    waiting = server.submit(spec, "--job-id=waiting")
+    early = server.temper("download", waiting, "--to", str(tmp_path / "home"))
+    assert early.returncode == 3, early
+    assert "jobs/waiting has no export yet" in early.stderr
+    assert server.wait_for_end(done)["state"] == "JOB_STATE_SUCCEEDED"
+    late = server.temper("cancel", done)
+    assert late.returncode == 3, late
+    assert f"jobs/{done} has ended already (SUCCEEDED): there is nothing to cancel" in late.stderr
+    server.wait_for_end(waiting)
+
+
+def test_job_fails_with_its_cause_and_the_message_is_everywhere(server, world):
+    """What the rows of the engine print is what the user of a server reads."""
+    world.write_data(GOOD_LINE, "oops")
+    submitted = server.temper("submit", "-", "--job-id=bad", "--watch", stdin=json.dumps(world.spec))
+    assert submitted.returncode == 5, submitted
+    failed = server.get("bad")
+    assert failed["state"] == "JOB_STATE_FAILED"
+    assert failed["cause"] == "FAILURE_CAUSE_USER_INPUT"
+    assert failed["epoch"] == 1  # not tried again
+    assert "train.jsonl, line 2: not valid JSON" in failed["reason"]
+    for output in (submitted.stdout, server.temper("get", "bad").stdout, server.temper("list").stdout):
+        assert "train.jsonl, line 2: not valid JSON" in output
+
+
+def test_download_to_a_place_that_can_not_be_written(server, spec, tmp_path):
+    spec["training"]["steps"] = 1
+    job = server.submit(spec)
+    server.wait_for_end(job)
+    (tmp_path / "file").write_text("")
+    result = server.temper("download", job, "--to", str(tmp_path / "file/home"))
+    assert result.returncode not in (0, 4, 5, 6), result
+    assert str(tmp_path / "file") in result.stderr
+
+
+# The server as it starts
+
+
+def start_another(server, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run([BIN / "temper-server", *options], capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_port_taken(server, tmp_path):
+    for option, address in (("--listen", server.listen), ("--http", server.http)):
+        other = "--http" if option == "--listen" else "--listen"
+        result = start_another(
+            server, f"--data-dir={tmp_path / 'other'}", f"{option}={address}", f"{other}=127.0.0.1:0"
+        )
+        assert result.returncode == 4, result
+        for part in (address, "in use", f"choose another with {option}"):
+            assert part in result.stderr
+    # The one that was there is not disturbed.
+    assert server.json("list") == {}
+
+
+def test_data_directory_in_use(server):
+    result = start_another(server, f"--data-dir={server.data_dir}", "--listen=127.0.0.1:0", "--http=127.0.0.1:0")
+    assert result.returncode == 3, result
+    for part in (str(server.data_dir), f"pid {server.process.pid}", "choose another --data-dir"):
+        assert part in result.stderr
+    assert server.json("list") == {}
+
+
+def test_data_directory_that_can_not_be(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = start_another(server, f"--data-dir={tmp_path / 'file/data'}", "--listen=127.0.0.1:0", "--http=127.0.0.1:0")
+    assert result.returncode == 3, result
+    assert str(tmp_path / "file") in result.stderr
+
+
+def test_no_worker_binary(server, tmp_path):
+    result = start_another(server, f"--data-dir={tmp_path / 'other'}", "--worker-binary=/nowhere/temper-worker")
+    assert result.returncode == 5, result
+    assert "/nowhere/temper-worker" in result.stderr
+    assert "--worker-binary" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--slots=gpu:1", "unknown kind 'gpu'"),
+        ("--slots=cpu", "KIND:COUNT"),
+        ("--listen=localhost", "HOST:PORT"),
+        ("--lissen=127.0.0.1:1", "--lissen"),
+    ],
+)
+def test_server_options_that_make_no_sense(server, option, message):
+    result = start_another(server, option)
+    assert result.returncode == 2, result
+    assert message in result.stderr
+
+
+def test_a_server_that_dies_frees_its_data_directory(server):
+    server.kill()
+    server.start()
+    assert server.json("list") == {}
+    wait_until(lambda: server.is_running)

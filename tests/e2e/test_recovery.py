@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes die; jobs do not."""
+
+import json
+import signal
+
+import psutil
+import pytest
+
+
+@pytest.fixture
+def running_job(server, spec):
+    """A job that takes a while, and has begun."""
+    spec["training"]["steps"] = 400
+    job = server.submit(spec)
+    server.wait_for_step(job)
+    return job
+
+
+def has_exit_record(server, job, epoch):
+    return any(server.data_dir.glob(f"runs/**/{job}*{epoch}*/exit.json"))
+
+
+def test_rank_killed_restarts_the_job_and_counts_it(server, running_job):
+    worker, rank = server.the_process("temper-worker"), server.the_process("temper-rank")
+    rank.kill()
+    ended = server.wait_for_end(running_job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert ended["epoch"] == 2
+    assert ended["restarts"] == 1
+    assert not worker.is_running()
+    assert ended["export_uri"].endswith("export-e0002")
+
+    reasons = [e.state.reason for e in server.events(running_job) if e.WhichOneof("event") == "state"]
+    assert any("RANK_LOST" in reason and "SIGKILL" in reason for reason in reasons), reasons
+
+
+def test_worker_killed_takes_its_rank_with_it_and_restarts_the_job(server, running_job):
+    worker, rank = server.the_process("temper-worker"), server.the_process("temper-rank")
+    worker.kill()
+    ended = server.wait_for_end(running_job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert ended["epoch"] == 2
+    assert ended["restarts"] == 1
+    assert not worker.is_running()
+    assert not rank.is_running()
+
+
+def test_worker_terminated_is_a_preemption_and_free(server, running_job):
+    server.the_process("temper-worker").terminate()
+    ended = server.wait_for_end(running_job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert ended["epoch"] == 2
+    assert ended.get("restarts", 0) == 0
+
+
+def test_server_killed_and_started_again_runs_the_job_anew_and_leaves_no_orphan(server, running_job):
+    gang = server.processes()
+    assert len(gang) == 2
+    server.kill()
+    assert all(process.is_running() for process in gang)  # they do not die with the server
+
+    server.start()
+    ended = server.wait_for_end(running_job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert ended["epoch"] == 2
+    assert ended.get("restarts", 0) == 0
+    psutil.wait_procs(gang, timeout=30)
+    assert not any(process.is_running() for process in gang)
+
+
+def test_server_terminated_stops_the_gang_and_queues_the_job_again(server, running_job):
+    gang = server.processes()
+    assert server.stop() == 0
+    assert not any(process.is_running() for process in gang)
+    server.start()
+    ended = server.wait_for_end(running_job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert ended["epoch"] == 2
+    assert ended.get("restarts", 0) == 0
+
+
+def test_server_killed_while_nothing_runs_still_knows_every_job(start_server, spec):
+    server = start_server(slots="cpu:0")
+    jobs = {server.submit(spec) for _ in range(3)}
+    server.kill()
+    server.start()
+    assert {job["name"].removeprefix("jobs/") for job in server.json("list")["jobs"]} == jobs
+
+
+def test_server_frozen_for_a_while_loses_no_step(server, running_job):
+    server.process.send_signal(signal.SIGSTOP)
+    rank = server.the_process("temper-rank")
+    before = rank.cpu_times().user
+    try:
+        # The rank goes on without it.
+        while rank.is_running() and rank.cpu_times().user < before + 0.2:
+            pass
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    ended = server.wait_for_end(running_job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert ended["epoch"] == 1
+    steps = [event.step.step for event in server.events(running_job) if event.WhichOneof("event") == "step"]
+    assert steps == list(range(1, 401))
+
+
+def test_worker_leaves_an_account_of_its_end(server, endless_spec):
+    job = server.submit(endless_spec)
+    server.wait_for_step(job)
+    run_dir = server.the_process("temper-worker").environ()["TEMPER_RUN_DIR"]
+    server.json("cancel", job)
+    server.wait_for_end(job)
+    with open(f"{run_dir}/exit.json") as file:  # noqa: PTH123
+        record = json.load(file)
+    assert record["exit_status"] == 3
+    assert record["cause"] == ""
+    assert "cancel" in record["message"]

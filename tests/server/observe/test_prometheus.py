@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metrics page, as promtool and a real Prometheus read it."""
+
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+import requests
+from temper_process import JOB, Node, wait_for
+
+PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
+
+
+@pytest.fixture
+def busy_server(server, protos):
+    """One job that has taken three steps, one that waits."""
+    training, _, _ = protos
+    server.temper("submit", "-", "--job-id", "busy", text=JOB, check=0)
+    server.temper("submit", "-", "--job-id", "waiting", text=JOB, check=0)
+    node = Node(server, protos, "busy")
+    for step in (1, 2, 3):
+        metrics = training.StepMetrics(
+            step=step, total_steps=10, loss=2.5 / step, grad_norm=1, learning_rate=1e-4, tokens=1000, scored_tokens=400
+        )
+        metrics.seconds, metrics.mfu, metrics.hfu, metrics.padding_ratio = 0.4, 0.25, 0.3, 0.125
+        node.report(step=metrics)
+    yield server
+    node.close()
+
+
+def test_page_is_clean_for_promtool(busy_server):
+    assert PROMTOOL, "apt-get install prometheus"
+    page = requests.get(f"{busy_server.http}/metrics", timeout=5)
+    assert page.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    check = subprocess.run([PROMTOOL, "check", "metrics"], input=page.content, capture_output=True, check=False)
+    assert check.returncode == 0, check.stdout + check.stderr
+    assert not check.stdout + check.stderr
+
+
+def test_prometheus_scrapes_the_server(busy_server, tmp_path):
+    assert PROMETHEUS, "apt-get install prometheus"
+    config = tmp_path / "prometheus.yml"
+    # honor_labels: our `job` is the training job, not the scrape job.
+    config.write_text(
+        "global: {scrape_interval: 200ms}\n"
+        "scrape_configs:\n"
+        "  - job_name: temper-server\n"
+        "    honor_labels: true\n"
+        f"    static_configs: [{{targets: ['{busy_server.http.removeprefix('http://')}']}}]\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [PROMETHEUS, f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
+    with (tmp_path / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+
+    def query(expression):
+        try:
+            url = f"http://127.0.0.1:{port}/api/v1/query"
+            answer = requests.get(url, params={"query": expression, "time": time.time()}, timeout=5)
+        except requests.ConnectionError:
+            return None
+        if answer.status_code != 200:  # still starting
+            return None
+        return answer.json().get("data", {}).get("result") or None
+
+    def value(expression):
+        result = wait_for(lambda: query(expression), expression)
+        assert len(result) == 1, result
+        return float(result[0]["value"][1])
+
+    try:
+        assert value('up{job="temper-server"}') == 1
+        assert value('temper_train_step{job="busy"}') == 3
+        assert value('temper_train_loss{job="busy"}') == pytest.approx(2.5 / 3)
+        assert value('temper_train_tokens_total{job="busy"}') == 3000
+        assert value('temper_train_scored_tokens_total{job="busy"}') == 1200
+        assert value('temper_train_padding_ratio{job="busy"}') == 0.125
+        assert value('temper_train_mfu_ratio{job="busy"}') == 0.25
+        assert value('temper_train_hfu_ratio{job="busy"}') == 0.3
+        assert value('histogram_quantile(0.5, temper_train_step_seconds_bucket{job="busy"})') == pytest.approx(
+            0.65, 0.6
+        )
+        assert value('temper_job_state{job="busy", state="RUNNING"}') == 1
+        assert value('temper_job_state{job="waiting", state="QUEUED"}') == 1
+        assert value('temper_job_info{job="waiting"}') == 1
+        assert value("temper_queue_wait_seconds_count") == 1
+        assert value('temper_server_jobs{state="RUNNING"}') == 1
+        assert value('temper_server_rpcs_total{method="CreateJob", code="OK"}') == 2
+        assert value("temper_server_build_info") == 1
+        assert abs(value("temper_server_start_time_seconds") - time.time()) < 300
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_health(busy_server):
+    answer = requests.get(f"{busy_server.http}/healthz", timeout=5)
+    assert (answer.status_code, answer.text) == (200, "ok\n")
+    assert requests.get(f"{busy_server.http}/", timeout=5).status_code == 404
