@@ -4,6 +4,7 @@
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(os.environ.get("TEMPER_BIN", ROOT / "build/release/bin"))
 LIMIT = 30  # seconds that only a broken test needs
 
-# Leaves its environment, in which the token is, for the test, and lives until it is told to go.
+# Leaves its environment, in which the token is, and its pid for the test, and lives until it is told to go.
 PLACEHOLDER_WORKER = """#!/bin/sh
-env > "$TEMPER_RUN_DIR/environment.part" && mv "$TEMPER_RUN_DIR/environment.part" "$TEMPER_RUN_DIR/environment"
+PID=$$ env > "$TEMPER_RUN_DIR/environment.part" && mv "$TEMPER_RUN_DIR/environment.part" "$TEMPER_RUN_DIR/environment"
 exec sleep 600
 """
 
@@ -84,6 +85,10 @@ class Server:
         path = self.data / "runs" / job / f"e{epoch}" / "environment"
         wait_for(path.exists, f"the worker of {job}")
         return dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+
+    def end_worker(self, job: str, epoch: int = 1):
+        """The placeholder leaves, as a worker does that has reported its end."""
+        os.kill(int(self.environment_of(job, epoch)["PID"]), signal.SIGKILL)
 
     def temper(self, *arguments, text=None, environment=None, check=None):
         """Runs the command line against this server."""

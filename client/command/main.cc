@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <string>
@@ -63,9 +64,10 @@ int main(int argc, char** argv) {
                    "  temper list --state running\n"
                    "  temper download JOB --to ./my-model\n\n"
                    "`temper COMMAND --help` says more about each."));
-  if (argc > 1 && argv[1][0] != '-' && app.get_subcommand_no_throw(argv[1]) == nullptr) {
-    std::vector<std::string> names;
-    for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  // CLI11 would only say that a subcommand is missing.
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  if (argc > 1 && argv[1][0] != '-' && std::find(names.begin(), names.end(), argv[1]) == names.end()) {
     const auto meant = ClosestName(argv[1], names);
     std::cerr << "temper: '" << argv[1] << "' is no command; "
               << (meant ? absl::StrCat("did you mean '", *meant, "'?") : "`temper --help` lists them") << "\n";

@@ -52,15 +52,7 @@ def run_to_the_end(server, protos, directory=None, cause=None, message=""):
         node.report(export=training.ExportCommitted(uri=f"file://{directory}", bytes=2048002, files=2))
     node.report(end=node.messages.RankEnd(cause=cause or 0, message=message))
     node.close()
-    # The placeholder does not leave by itself.
-    for process in os.listdir("/proc"):
-        try:
-            with open(f"/proc/{process}/environ", "rb") as environment:
-                ours = f"TEMPER_RUN_DIR={server.data}/runs/a/".encode() in environment.read()
-        except OSError:
-            continue
-        if ours:
-            os.kill(int(process), signal.SIGKILL)
+    server.end_worker("a")
 
 
 def test_submit_list_get_cancel(server, tmp_path):

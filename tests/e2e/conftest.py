@@ -60,7 +60,7 @@ def spec(pristine_model, data, tmp_path):
         "model": {"uri": str(pristine_model)},
         "data": {"uri": str(data)},
         "training": {
-            "steps": 30,
+            "steps": 60,
             "tokens_per_step": 256,
             "micro_batch_tokens": 256,
             "learning_rate": 1e-2,

@@ -317,7 +317,7 @@ def _(world):
     world.spec["data"]["uri"] = "/nowhere/train.jsonl"
 
 
-@engine("data is a directory", "data.uri")
+@engine("data is a directory", "data.uri must be a JSONL file", "Is a directory")
 def _(world):
     world.spec["data"]["uri"] = str(world.folder)
 

@@ -23,13 +23,13 @@ def test_submit_watch_download_gives_a_model_that_transformers_reads_and_that_ha
     phases = [event["phase"]["phase"].removeprefix("PHASE_") for event in events if "phase" in event]
     assert phases == ["PREPARING_DATA", "LOADING_MODEL", "TRAINING", "EXPORTING", "VERIFYING"]
     steps = [event["step"] for event in events if "step" in event]
-    assert [int(step["step"]) for step in steps] == list(range(1, 31))
+    assert [int(step["step"]) for step in steps] == list(range(1, 61))
     assert steps[-1]["loss"] < steps[0]["loss"] / 4
 
     ended = server.get(job)
     assert ended["state"] == "JOB_STATE_SUCCEEDED"
     assert ended["epoch"] == 1
-    assert ended["latest_step"]["step"] == ended["total_steps"] == "30"
+    assert ended["latest_step"]["step"] == ended["total_steps"] == "60"
 
     home = tmp_path / "home"
     downloaded = server.json("download", job, "--to", str(home))

@@ -33,5 +33,5 @@ def test_healthz_and_metrics_answer(server, spec):
         assert answer.status == 200
     with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as answer:
         metrics = answer.read().decode()
-    assert f'temper_train_step{{job="{job}"}} 30' in metrics
+    assert f'temper_train_step{{job="{job}"}} 60' in metrics
     assert f'temper_train_loss{{job="{job}"}}' in metrics

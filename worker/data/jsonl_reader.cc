@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "common/failure.h"
 #include "common/storage/object_store.h"
 #include "worker/data/trim.h"
 
@@ -37,7 +38,11 @@ absl::StatusOr<JsonlReader> JsonlReader::Open(std::string_view uri) {
     return absl::NotFoundError(absl::StrCat("there is no data file ", std::string(uri),
                                             ". Correct data.uri; the path must exist where the worker runs"));
   }
-  if (!file.ok()) return file.status();
+  if (!file.ok()) {
+    return WithCause(absl::Status(file.status().code(), absl::StrCat("data.uri must be a JSONL file that can be read: ",
+                                                                     file.status().message())),
+                     CauseOf(file.status()));
+  }
   return JsonlReader(*std::move(file), std::string(uri));
 }
 

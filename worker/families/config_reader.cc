@@ -14,12 +14,15 @@ namespace {
 // Keys that do not change what the model computes when it is trained. Every entry is a promise: if one of these can
 // change logits, the export is wrong and nobody is told. Sorted.
 constexpr std::string_view kNeutralKeys[] = {
+    "_attn_implementation",
     "_attn_implementation_autoset",
     "_name_or_path",
     "architectures",
     "bad_words_ids",
     "begin_suppress_tokens",
     "bos_token_id",
+    "cls_token_id",
+    "decoder_start_token_id",
     "diversity_penalty",
     "do_sample",
     "dtype",  // each tensor says its own
@@ -35,6 +38,7 @@ constexpr std::string_view kNeutralKeys[] = {
     "is_llama_config",
     "label2id",
     "length_penalty",
+    "mask_token_id",
     "max_length",
     "min_length",
     "model_type",
@@ -63,6 +67,7 @@ constexpr std::string_view kNeutralKeys[] = {
     "transformers.js_config",
     "transformers_version",
     "typical_p",
+    "unk_token_id",
     "unsloth_fixed",
     "unsloth_version",
     "use_cache",

@@ -11,6 +11,7 @@
 #include "nlohmann/json.hpp"
 #include "worker/session/job_conversion.h"
 #include "worker/session/report.h"
+#include "worker/session/utf8.h"
 
 namespace temper {
 namespace {
@@ -39,7 +40,9 @@ class PrintingObserver : public TrainObserver {
            {"peak_memory_bytes", metrics.peak_memory_bytes},
            {"epoch", metrics.epoch}});
   }
-  void OnLog(LogSeverity severity, const std::string& text) override { errors_ << text << std::endl; }
+  void OnLog(LogSeverity severity, const std::string& text) override {
+    errors_ << ReplaceInvalidUtf8(text) << std::endl;
+  }
   void OnExport(const std::string& uri, int64_t bytes, int32_t files) override {
     Print({{"export", uri}, {"bytes", bytes}, {"files", files}});
   }
@@ -85,7 +88,8 @@ int RunStandalone(const std::string& path, const std::string& job_id, const Trai
   PrintingObserver observer(out, errors);
   const absl::Status status = Train(path, job_id, train, observer);
   if (status.ok()) return 0;
-  errors << "temper-rank: " << FailureCauseName(CauseOf(status)) << ": " << status.message() << std::endl;
+  errors << "temper-rank: " << FailureCauseName(CauseOf(status)) << ": "
+         << ReplaceInvalidUtf8({status.message().data(), status.message().size()}) << std::endl;
   return 1;
 }
 

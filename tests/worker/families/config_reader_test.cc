@@ -54,11 +54,11 @@ TEST(ConfigReader, Finish_UnreadKey_IsNamedWithItsValue) {
 
 TEST(ConfigReader, Finish_EveryNeutralKey_IsFound) {
   // Neutral keys are searched for in a sorted list: the first, the last and one with odd letters must be found.
-  const Json config = {{"_attn_implementation_autoset", true},
+  const Json config = {{"_attn_implementation", "eager"},
                        {"transformers.js_config", 1},
                        {"use_cache", true},
                        {"architectures", 1},
-                       {"typical_p", 1},
+                       {"unk_token_id", 0},
                        {"dtype", "float32"}};
   EXPECT_TRUE(ConfigReader(config).Finish().ok());
 }
