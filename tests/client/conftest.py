@@ -14,3 +14,11 @@ def server(tmp_path):
 @pytest.fixture(scope="session")
 def protos(tmp_path_factory):
     return load_protos(tmp_path_factory.mktemp("protos"))
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory):
+    """For tests that change nothing."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server.start()
+    server.stop()

@@ -34,7 +34,9 @@ def test_sharded_checkpoint_fp32_equals_transformers(engine, tmp_path):
     tiny_llama.make(tmp_path / "model", max_shard_size="200KB")
     assert len(list((tmp_path / "model").glob("*.safetensors"))) > 2
     batch = reference.random_batch(331, [64, 40])
-    assert_equal_in_fp32(reference.logits(reference.load(tmp_path / "model"), batch), engine.logits(tmp_path / "model", batch))
+    assert_equal_in_fp32(
+        reference.logits(reference.load(tmp_path / "model"), batch), engine.logits(tmp_path / "model", batch)
+    )
 
 
 def test_transformers_4_config_fp32_equals_transformers(engine, tmp_path):

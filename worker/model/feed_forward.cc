@@ -10,8 +10,7 @@ FeedForward::FeedForward(const std::string& name, const ModelConfig& config, con
       gate_up_(name + ".gate_up",
                {{name + ".gate", config_.intermediate_size}, {name + ".up", config_.intermediate_size}},
                config.hidden_size, config_.bias, options),
-      down_(name + ".down", {{name + ".down", config.hidden_size}}, config_.intermediate_size, config_.bias, options) {
-}
+      down_(name + ".down", {{name + ".down", config.hidden_size}}, config_.intermediate_size, config_.bias, options) {}
 
 at::Tensor FeedForward::Forward(const at::Tensor& x_TD) const {
   return down_.Forward(ops::GatedActivation(gate_up_.Forward(x_TD), config_.activation));

@@ -9,7 +9,8 @@
 
 namespace temper {
 
-// The fp32 buffer that a parameter's gradient is summed in; made, zeroed, at the first call, and kept from step to step.
+// The fp32 buffer that a parameter's gradient is summed in; made, zeroed, at the first call, and kept from step to
+// step.
 at::Tensor GradientBuffer(Parameter& parameter);
 
 // Adds `gradient` (any floating dtype) of a micro-batch. Undefined gradients are nothing.

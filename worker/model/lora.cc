@@ -38,8 +38,7 @@ std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std
 }
 
 at::Tensor AddLoraOutput(const LoraAdapter& adapter, const at::Tensor& x_TI, const at::Tensor& y_TO) {
-  const at::Tensor update =
-      ops::Linear(ops::Linear(x_TI, adapter.a_RI.weight), adapter.b_OR.weight).mul(adapter.scale);
+  const at::Tensor update = ops::Linear(ops::Linear(x_TI, adapter.a_RI.weight), adapter.b_OR.weight).mul(adapter.scale);
   if (adapter.rows == y_TO.size(1)) return y_TO + update;
   const int64_t after = y_TO.size(1) - adapter.row - adapter.rows;
   return y_TO + at::constant_pad_nd(update, {adapter.row, after});

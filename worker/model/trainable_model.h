@@ -23,9 +23,9 @@ struct BatchContext {
 // FLOPs of forward and backward, by the rule in docs/ARCHITECTURE.md ("MFU").
 struct FlopRates {
   double per_token = 0;
-  double per_scored_token = 0;         // the LM head
-  double per_attention_pair = 0;       // a query and a key that the mask leaves
-  double recomputed_per_pair = 0;      // what backward computes a second time: in HFU, not in MFU
+  double per_scored_token = 0;     // the LM head
+  double per_attention_pair = 0;   // a query and a key that the mask leaves
+  double recomputed_per_pair = 0;  // what backward computes a second time: in HFU, not in MFU
 };
 
 // A decoder as the trainer sees it: a chain of units between an embedding and an LM head. A unit is what is gathered,

@@ -19,8 +19,7 @@ WeightOptions BaseOptions(const TransformerOptions& options) {
 }  // namespace
 
 Transformer::Transformer(const ModelConfig& config, const TransformerOptions& options)
-    : config_(config),
-      final_norm_("final_norm", config.hidden_size, config.norm_epsilon, BaseOptions(options)) {
+    : config_(config), final_norm_("final_norm", config.hidden_size, config.norm_epsilon, BaseOptions(options)) {
   const WeightOptions base = BaseOptions(options);
   const std::vector<int64_t> table = {PaddedVocab(config.vocab_size), config.hidden_size};
   InitParameter(embedding_, "embed.weight", table, base.dtype, base.trainable);

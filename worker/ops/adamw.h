@@ -12,8 +12,8 @@ struct AdamWCoefficients {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
-  double weight_decay = 0;   // of this tensor
-  int64_t step = 1;          // from 1, for the bias correction
+  double weight_decay = 0;    // of this tensor
+  int64_t step = 1;           // from 1, for the bias correction
   double gradient_scale = 1;  // the gradient is multiplied by it first (clipping)
 };
 

@@ -10,8 +10,8 @@ namespace temper::ops {
 // Log-probabilities of given tokens under softmax(hidden · weightᵀ), and their gradients, a chunk of rows at a time:
 // the S × V logits never exist. Not recorded by autograd; callers chain the gradients themselves.
 //
-// hidden_SD: fp32 or bf16. weight_VD: the same dtype; rows from `vocab_size` on are padding that no probability goes to.
-// targets_S: int64, below vocab_size. Softmax and sums are fp32. coefficient_S: fp32, ∂loss/∂logprob of each row.
+// hidden_SD: fp32 or bf16. weight_VD: the same dtype; rows from `vocab_size` on are padding that no probability goes
+// to. targets_S: int64, below vocab_size. Softmax and sums are fp32. coefficient_S: fp32, ∂loss/∂logprob of each row.
 
 struct LogprobGradients {
   at::Tensor logprobs_S;      // fp32

@@ -81,8 +81,7 @@ class PackedAttentionFunction : public torch::autograd::Function<PackedAttention
     // Head-major, so that a block's part has the shape of its scores without their last dimension.
     at::Tensor logsumexp_KGT = at::empty({num_kv_heads, group, q_THd.size(0)}, q_THd.options().dtype(at::kFloat));
     ForEachBlock(document_starts, [&](const Block& block) {
-      at::Tensor scores =
-          MaskedScores(QueryRows(q_THd, block, num_kv_heads), KeyRows(k_TKd, block), block, scale);
+      at::Tensor scores = MaskedScores(QueryRows(q_THd, block, num_kv_heads), KeyRows(k_TKd, block), block, scale);
       const at::Tensor lse = at::logsumexp(scores, {-1});
       logsumexp_KGT.narrow(2, block.begin, block.queries()).copy_(lse);
       const at::Tensor weights =
@@ -118,7 +117,8 @@ class PackedAttentionFunction : public torch::autograd::Function<PackedAttention
       const at::Tensor k = KeyRows(k_TKd, block);
       const at::Tensor grad_out = QueryRows(grad_out_THd, block, num_kv_heads);
       const at::Tensor lse = logsumexp_KGT.narrow(2, block.begin, block.queries()).unsqueeze(-1);
-      const at::Tensor weights = MaskedScores(q, k, block, scale).sub_(lse).exp_().view({num_kv_heads, -1, block.keys()});
+      const at::Tensor weights =
+          MaskedScores(q, k, block, scale).sub_(lse).exp_().view({num_kv_heads, -1, block.keys()});
       const at::Tensor rounded = weights.to(dtype);
       grad_v_KTd.narrow(1, block.start, block.keys()).add_(at::bmm(rounded.transpose(1, 2), grad_out));
       at::Tensor grad_weights = at::bmm(grad_out, KeyRows(v_TKd, block).transpose(1, 2)).to(at::kFloat);
@@ -127,8 +127,8 @@ class PackedAttentionFunction : public torch::autograd::Function<PackedAttention
       StoreQueryRows(at::bmm(grad_scores, k), block, num_kv_heads, grad_q_THd);
       grad_k_KTd.narrow(1, block.start, block.keys()).add_(at::bmm(grad_scores.transpose(1, 2), q));
     });
-    return {grad_q_THd,   grad_k_KTd.transpose(0, 1).to(dtype), grad_v_KTd.transpose(0, 1).to(dtype),
-            at::Tensor(), at::Tensor()};
+    return {grad_q_THd, grad_k_KTd.transpose(0, 1).to(dtype), grad_v_KTd.transpose(0, 1).to(dtype), at::Tensor(),
+            at::Tensor()};
   }
 };
 

@@ -18,8 +18,8 @@ struct RopeTable {
   at::Tensor sin_Th;
 };
 
-// Angles of each pair at position 1, [d/2] fp32, for a document of `document_length` tokens (only kDynamic looks at it).
-// One function a kind; each follows transformers' `modeling_rope_utils` in fp32, operation by operation.
+// Angles of each pair at position 1, [d/2] fp32, for a document of `document_length` tokens (only kDynamic looks at
+// it). One function a kind; each follows transformers' `modeling_rope_utils` in fp32, operation by operation.
 at::Tensor RopeInverseFrequencies(const RopeConfig& config, int64_t head_dim, int64_t document_length);
 
 // positions_T: int64, from 0 in each document. document_starts: as in MicroBatch.

@@ -73,8 +73,7 @@ absl::Status DescribeDifference(const ExportProof& proof) {
 
 // Writes and proves; what it returns is verification.json.
 absl::StatusOr<nlohmann::json> WriteModel(const TrainJob& job, const NativeRepository& source, Transformer& model,
-                                          const MicroBatch& sample, Publication& publication,
-                                          TrainObserver& observer) {
+                                          const MicroBatch& sample, Publication& publication, TrainObserver& observer) {
   const absl::Status exported = ExportModel(*source.repository, *source.family, source.config, model.views(),
                                             {.max_shard_size = job.output.max_shard_size}, publication);
   if (!exported.ok()) return exported;

@@ -29,9 +29,9 @@ absl::Status CheckOutputWritable(ObjectStore& store, const TrainJob& job);
 // Writes the trained model at JOB/export-eNNNN, proves it and commits it, or leaves nothing behind.
 //
 // Without adapters it is an HF directory, and the proof, verification.json in it, is threefold: every tensor is its
-// master rounded to nearest even, bit for bit; the export, opened as a stranger would, describes the same model; and what
-// it computes on `sample` differs from the trained model by no more than that rounding. With adapters (`sites` are those
-// that the model was built with) it is a PEFT adapter directory, whose tensors are compared with their masters.
+// master rounded to nearest even, bit for bit; the export, opened as a stranger would, describes the same model; and
+// what it computes on `sample` differs from the trained model by no more than that rounding. With adapters (`sites` are
+// those that the model was built with) it is a PEFT adapter directory, whose tensors are compared with their masters.
 absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,
                                              const std::vector<AdapterSite>& sites, Transformer& model,
                                              const MicroBatch& sample, TrainObserver& observer);

@@ -6,8 +6,7 @@
 namespace temper {
 
 Objective::Evaluation SupervisedObjective::Evaluate(const at::Tensor& logprobs_S, double normalizer) const {
-  return {-logprobs_S.sum(at::kDouble).item<double>() / normalizer,
-          *KnownCoefficients(logprobs_S.size(0), normalizer)};
+  return {-logprobs_S.sum(at::kDouble).item<double>() / normalizer, *KnownCoefficients(logprobs_S.size(0), normalizer)};
 }
 
 std::optional<at::Tensor> SupervisedObjective::KnownCoefficients(int64_t rows, double normalizer) const {
@@ -20,8 +19,7 @@ ObjectiveResult ApplyObjective(const Objective& objective, LmHead& head, const a
     const ops::LogprobGradients out = head.Backward(hidden_SD, targets_S, known_S->to(hidden_SD.device()));
     return {objective.Evaluate(out.logprobs_S, normalizer).loss, out.grad_hidden_SD};
   }
-  const Objective::Evaluation evaluation =
-      objective.Evaluate(head.TokenLogprobs(hidden_SD, targets_S), normalizer);
+  const Objective::Evaluation evaluation = objective.Evaluate(head.TokenLogprobs(hidden_SD, targets_S), normalizer);
   return {evaluation.loss, head.Backward(hidden_SD, targets_S, evaluation.coefficient_S).grad_hidden_SD};
 }
 

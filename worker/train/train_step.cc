@@ -53,8 +53,7 @@ at::Tensor Backpropagate(const UnitRecord& record, const std::vector<Parameter*>
 
 }  // namespace
 
-double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective,
-                       double normalizer) {
+double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer) {
   const BatchContext context = MakeContext(model, batch);
   const at::Tensor scored_S = ToTensor(batch.loss_mask_T, at::kByte).nonzero().squeeze(1);
   if (scored_S.size(0) == 0) return 0.0;

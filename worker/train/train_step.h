@@ -10,7 +10,8 @@
 namespace temper {
 
 // Forward and backward of one micro-batch: adds every trainable parameter's gradient to its buffer and returns the
-// micro-batch's share of the loss. `normalizer` is the step's (worker/train/objective.h). docs/ARCHITECTURE.md draws it.
+// micro-batch's share of the loss. `normalizer` is the step's (worker/train/objective.h). docs/ARCHITECTURE.md draws
+// it.
 double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer);
 
 // Hidden states of the whole micro-batch, final norm included: [T, D]. Nothing is recorded.

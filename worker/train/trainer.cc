@@ -168,8 +168,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const std::atom
   observer.OnPhase(TrainPhase::kExporting, (*data)->total_steps());
   // Any text will do; the first row is real.
   if (const absl::Status status = (*data)->Seek({}); !status.ok()) return status;
-  const auto exported =
-      ExportAndProve(**output, job, *source, *sites, **model, (*data)->NextStep().front(), observer);
+  const auto exported = ExportAndProve(**output, job, *source, *sites, **model, (*data)->NextStep().front(), observer);
   if (!exported.ok()) return exported.status();
   observer.OnLog(LogSeverity::kInfo, absl::StrCat("the export is proved: ", exported->proof));
   observer.OnExport(exported->uri, exported->bytes, exported->files);

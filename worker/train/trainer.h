@@ -11,9 +11,9 @@ namespace temper {
 // Trains: reads the data and the model, takes the steps, writes and proves the export. This is the barrier between the
 // exceptions of the model's code and absl::Status.
 //
-// Returns OK when the export is committed; CANCELLED when `stop` became true (looked at between micro-batches); any other
-// status carries a FailureCause (common/failure.h) and says what was wrong, where, and what to do.
-// Call it once per process: it sets the number of torch's threads.
+// Returns OK when the export is committed; CANCELLED when `stop` became true (looked at between micro-batches); any
+// other status carries a FailureCause (common/failure.h) and says what was wrong, where, and what to do. Call it once
+// per process: it sets the number of torch's threads.
 absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const std::atomic<bool>& stop);
 
 }  // namespace temper

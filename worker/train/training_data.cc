@@ -18,8 +18,8 @@ namespace {
 absl::StatusOr<int64_t> MaxSampleTokens(const TrainJob& job, const ModelConfig& model) {
   const int64_t asked = job.data.max_sample_tokens;
   if (asked > model.max_positions) {
-    return absl::InvalidArgumentError(absl::StrFormat("data.max_sample_tokens is %d, but the model has %d positions",
-                                                      asked, model.max_positions));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("data.max_sample_tokens is %d, but the model has %d positions", asked, model.max_positions));
   }
   return asked > 0 ? asked : std::min(model.max_positions, job.training.micro_batch_tokens);
 }
@@ -65,8 +65,7 @@ absl::StatusOr<std::unique_ptr<BatchStream>> OpenTrainingData(const TrainJob& jo
   BatchOptions options;
   options.uri = job.data.uri;
   options.max_sample_tokens = *max_sample_tokens;
-  options.overlong =
-      job.data.overlong == OverlongPolicy::kDrop ? OverlongSamples::kDrop : OverlongSamples::kTruncate;
+  options.overlong = job.data.overlong == OverlongPolicy::kDrop ? OverlongSamples::kDrop : OverlongSamples::kTruncate;
   options.micro_batch_tokens = job.training.micro_batch_tokens;
   options.tokens_per_step = job.training.tokens_per_step;
   options.steps = job.training.steps;

@@ -55,8 +55,7 @@ TEST(ChunkedCrossEntropy, FrozenWeight_NeedsNoBuffer) {
   const Fixture f;
   at::Tensor with = at::zeros({kPadded, kHidden});
   const auto frozen = TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, f.coefficient_S, {});
-  const auto trained =
-      TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, f.coefficient_S, with);
+  const auto trained = TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, f.coefficient_S, with);
   EXPECT_TRUE(at::equal(frozen.grad_hidden_SD, trained.grad_hidden_SD));
 }
 

@@ -57,9 +57,7 @@ TEST(PackedAttention, WrongDocumentStarts_Throw) {
   EXPECT_THROW(PackedAttention(x, x, x, {}, 1.0), c10::Error);
 }
 
-TEST(CountAttentionPairs, Documents_AreSummedOneByOne) {
-  EXPECT_EQ(CountAttentionPairs({0, 3, 3, 7}), 6 + 0 + 10);
-}
+TEST(CountAttentionPairs, Documents_AreSummedOneByOne) { EXPECT_EQ(CountAttentionPairs({0, 3, 3, 7}), 6 + 0 + 10); }
 
 }  // namespace
 }  // namespace temper::ops

@@ -21,8 +21,7 @@ TEST_P(RmsNormTest, OutputAndGradients_EqualReference) {
   ExpectEqualsReference(op, Reference, inputs, at::kBFloat16, 1e-2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormTest,
-                         testing::Values(std::pair{1, 16}, std::pair{7, 33}, std::pair{64, 576}));
+INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormTest, testing::Values(std::pair{1, 16}, std::pair{7, 33}, std::pair{64, 576}));
 
 }  // namespace
 }  // namespace temper::ops

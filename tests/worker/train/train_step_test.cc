@@ -54,7 +54,8 @@ TEST(ForwardBackward, FusedAndTwoPassForms_AreEqual) {
   Randomise(fused);
   Randomise(two_pass);
   const MicroBatch batch = Document({1, 2, 3, 4}, {1, 0, 1, 0});
-  EXPECT_EQ(ForwardBackward(fused, batch, SupervisedObjective(), 2), ForwardBackward(two_pass, batch, TwoPassObjective(), 2));
+  EXPECT_EQ(ForwardBackward(fused, batch, SupervisedObjective(), 2),
+            ForwardBackward(two_pass, batch, TwoPassObjective(), 2));
   for (size_t i = 0; i < fused.parameters().size(); ++i) {
     EXPECT_TRUE(at::equal(fused.parameters()[i]->gradient, two_pass.parameters()[i]->gradient));
   }
