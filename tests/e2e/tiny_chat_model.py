@@ -74,15 +74,17 @@ def write_model(directory: Path, seed: int = 0, max_shard_size: str = "5GB", **o
 
 
 def loss_of(directory: Path) -> float:
-    """Mean loss of plain transformers on the conversations, all tokens counted."""
+    """Mean loss of plain transformers on the answers (the token that ends them included)."""
     model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
     losses = []
     with torch.no_grad():
         for messages in conversations():
-            text = tokenizer.apply_chat_template(messages, tokenize=False)
-            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-            losses.append(model(ids, labels=ids).loss.item())
+            question = tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
+            answer = messages[1]["content"] + "<|im_end|>"
+            question_ids, answer_ids = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (question, answer))
+            labels = torch.tensor([[-100] * len(question_ids) + answer_ids])
+            losses.append(model(torch.tensor([question_ids + answer_ids]), labels=labels).loss.item())
     return sum(losses) / len(losses)
 
 

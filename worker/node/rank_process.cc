@@ -11,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <string_view>
 #include <utility>
@@ -54,6 +55,9 @@ std::vector<std::string> RankEnvironment(int fd) {
     if (absl::StartsWith(*variable, "TEMPER_WORKER_TOKEN=") || absl::StartsWith(*variable, "TEMPER_RANK_FD=")) continue;
     environment.emplace_back(*variable);
   }
+  // A compute thread that waits must not spin: when anything else wants the cores, the threads that it waits for are
+  // the ones it keeps from running (docs/EXPERIMENTS.md). A user's own setting stands.
+  if (getenv("OMP_WAIT_POLICY") == nullptr) environment.emplace_back("OMP_WAIT_POLICY=PASSIVE");
   return environment;
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -58,12 +59,13 @@ absl::Status NotFinite(std::string_view what, int64_t step, double learning_rate
 // Takes the optimizer steps of a run.
 class StepLoop {
  public:
-  StepLoop(const TrainJob& job, Transformer& model, BatchStream& batches, double peak_flops, TrainObserver& observer)
+  StepLoop(const TrainJob& job, Transformer& model, at::ScalarType dtype, BatchStream& batches, TrainObserver& observer)
       : job_(job),
         model_(model),
         batches_(batches),
-        peak_flops_(peak_flops),
+        dtype_(dtype),
         observer_(observer),
+        peak_flops_(ops::MeasureMatmulPeak(dtype)),
         rates_(model.flop_rates()),
         optimizer_(model.parameters(), job.training.adamw) {}
 
@@ -95,6 +97,7 @@ class StepLoop {
 
     total_tokens_ += work.tokens;
     const double seconds = SecondsSince(begin);
+    CorrectPeak(HardwareFlops(rates_, work) / seconds);
     observer_.OnStep({
         .step = step,
         .total_steps = total_steps,
@@ -114,11 +117,23 @@ class StepLoop {
     return absl::OkStatus();
   }
 
+  // The machine was busy when its peak was measured if a whole step is faster: the denominator of MFU is then measured
+  // again, and is never below what was reached.
+  void CorrectPeak(double reached) {
+    if (reached <= peak_flops_) return;
+    peak_flops_ = std::max(reached, ops::MeasureMatmulPeak(dtype_));
+    observer_.OnLog(LogSeverity::kWarning,
+                    absl::StrFormat("the machine was busy when its peak was measured; it is %.0f GFLOP/s now, and the "
+                                    "MFU of earlier steps was too high",
+                                    peak_flops_ / 1e9));
+  }
+
   const TrainJob& job_;
   Transformer& model_;
   BatchStream& batches_;
-  const double peak_flops_;
+  const at::ScalarType dtype_;
   TrainObserver& observer_;
+  double peak_flops_;
   const FlopRates rates_;
   AdamW optimizer_;
   const SupervisedObjective objective_;
@@ -155,13 +170,11 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const std::atom
   const at::ScalarType dtype = ComputeDtype(job.training.precision);
   const auto model = LoadTransformer(*source, {.dtype = dtype, .lora = MakeLora(job, *sites)});
   if (!model.ok()) return model.status();
-  const double peak_flops = ops::MeasureMatmulPeak(dtype);
-  observer.OnLog(LogSeverity::kInfo,
-                 absl::StrFormat("%s, %s, %d threads, matrix product peak %.0f GFLOP/s", source->family->architecture,
-                                 dtype == at::kBFloat16 ? "bf16" : "fp32", at::get_num_threads(), peak_flops / 1e9));
+  observer.OnLog(LogSeverity::kInfo, absl::StrFormat("%s, %s, %d threads", source->family->architecture,
+                                                     dtype == at::kBFloat16 ? "bf16" : "fp32", at::get_num_threads()));
 
   observer.OnPhase(TrainPhase::kTraining, (*data)->total_steps());
-  if (const absl::Status trained = StepLoop(job, **model, **data, peak_flops, observer).Run(stop); !trained.ok()) {
+  if (const absl::Status trained = StepLoop(job, **model, dtype, **data, observer).Run(stop); !trained.ok()) {
     return trained;
   }
 
