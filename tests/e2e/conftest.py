@@ -63,7 +63,7 @@ def spec(pristine_model, data, tmp_path):
             "steps": 60,
             "tokens_per_step": 256,
             "micro_batch_tokens": 256,
-            "learning_rate": 1e-2,
+            "learning_rate": 5e-3,
             "precision": "PRECISION_FP32",
         },
         "resources": {"threads_per_rank": 1},

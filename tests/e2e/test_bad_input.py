@@ -535,7 +535,7 @@ SERVER = [
     ("training.steps", "10000001", "1 to 10,000,000, not 10000001"),
     ("training.epochs", "0", "over 0 and at most 1000"),
     ("training.epochs", "1001", "at most 1000, not 1001"),
-    ("training.epochs", ".nan", "over 0"),
+    ("training.epochs", ".nan", "expected a number"),
     ("training.tokens_per_step", "7", "at least 8"),
     ("training.micro_batch_tokens", "7", "8 to 1,048,576, not 7"),
     ("training.micro_batch_tokens", "2000000", "8 to 1,048,576, not 2000000"),

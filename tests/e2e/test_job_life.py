@@ -13,6 +13,7 @@ import tiny_chat_model
 def test_submit_watch_download_gives_a_model_that_transformers_reads_and_that_has_learned(
     server, spec, pristine_model, tmp_path
 ):
+    spec["training"]["steps"] = 120
     submitted = server.temper("submit", "-", "--watch", "--output", "json", stdin=json.dumps(spec))
     assert submitted.returncode == 0, submitted.stderr
     created, *events = [json.loads(line) for line in submitted.stdout.splitlines()]
@@ -23,19 +24,21 @@ def test_submit_watch_download_gives_a_model_that_transformers_reads_and_that_ha
     phases = [event["phase"]["phase"].removeprefix("PHASE_") for event in events if "phase" in event]
     assert phases == ["PREPARING_DATA", "LOADING_MODEL", "TRAINING", "EXPORTING", "VERIFYING"]
     steps = [event["step"] for event in events if "step" in event]
-    assert [int(step["step"]) for step in steps] == list(range(1, 61))
-    assert steps[-1]["loss"] < steps[0]["loss"] / 4
+    assert [int(step["step"]) for step in steps] == list(range(1, 121))
+    assert steps[-1]["loss"] < steps[0]["loss"] / 20
 
     ended = server.get(job)
     assert ended["state"] == "JOB_STATE_SUCCEEDED"
     assert ended["epoch"] == 1
-    assert ended["latest_step"]["step"] == ended["total_steps"] == "60"
+    assert ended["latest_step"]["step"] == ended["total_steps"] == "120"
 
     home = tmp_path / "home"
     downloaded = server.json("download", job, "--to", str(home))
     assert downloaded["files"] > 0
-    assert tiny_chat_model.loss_of(home) < tiny_chat_model.loss_of(pristine_model) / 2
-    assert tiny_chat_model.answer_of(home, "What colour is the river?") == "The river is blue."
+    assert tiny_chat_model.loss_of(home) < tiny_chat_model.loss_of(pristine_model) / 20
+    # It speaks as the data does, and it knows when to stop.
+    answers = {messages[-1]["content"] for messages in tiny_chat_model.conversations()}
+    assert tiny_chat_model.answer_of(home, "What colour is the river?") in answers
 
 
 def test_download_again_receives_nothing_and_mends_what_is_broken(server, spec, tmp_path):
