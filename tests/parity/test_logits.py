@@ -73,5 +73,7 @@ def test_tiny_llama_bf16_is_as_near_as_transformers_bf16(engine, tmp_path):
     assert_as_good_as_transformers_bf16(tmp_path / "model", engine, reference.random_batch(331, [256] * 16))
 
 
+# Without bf16 instructions either side takes minutes.
+@pytest.mark.timeout(1800)
 def test_smollm2_bf16_is_as_near_as_transformers_bf16(engine, smollm2):
     assert_as_good_as_transformers_bf16(smollm2, engine, reference.random_batch(49152, [512] * 8))
