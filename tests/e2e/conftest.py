@@ -13,10 +13,11 @@ from temper_server import BIN, Server
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def pytest_configure():
+@pytest.fixture(scope="session", autouse=True)
+def binaries():
     missing = [n for n in ("temper-server", "temper-worker", "temper-rank", "temper") if not (BIN / n).exists()]
     if missing:
-        raise pytest.UsageError(f"no {', '.join(missing)} in {BIN}: build them, or say where they are in TEMPER_BIN")
+        pytest.fail(f"no {', '.join(missing)} in {BIN}: run `make build`, or say where they are in TEMPER_BIN")
 
 
 @pytest.fixture(scope="session")

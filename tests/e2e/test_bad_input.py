@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import tiny_chat_model
-from temper_server import BIN, temper, wait_until
+from temper_server import BIN, temper
 
 
 @dataclass
@@ -429,6 +429,20 @@ def test_engine_by_hand_without_arguments_says_what_it_is_for():
     assert "temper-rank train" in result.stderr
 
 
+def test_worker_by_hand_says_what_it_is_for_and_leaves_an_account(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "TEMPER_WORKER_TOKEN"}
+    options = ["--server=127.0.0.1:1", "--job=jobs/a", "--epoch=1", "--node=0", f"--run-dir={tmp_path}"]
+    result = subprocess.run(
+        [BIN / "temper-worker", *options], capture_output=True, text=True, env=environment, check=False
+    )
+    assert result.returncode == 2
+    assert "TEMPER_WORKER_TOKEN" in result.stderr
+    record = json.loads((tmp_path / "exit.json").read_text())
+    assert record["exit_status"] == 2
+    assert record["cause"] == "LAUNCH"
+    assert "TEMPER_WORKER_TOKEN" in record["message"]
+
+
 # Disks. A mount namespace of the process's own: nothing is left mounted, and root is not needed.
 
 NAMESPACE = ["unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",))]
@@ -663,16 +677,14 @@ def test_download_to_a_place_that_can_not_be_written(server, spec, tmp_path):
 # The server as it starts
 
 
-def start_another(server, *options: str) -> subprocess.CompletedProcess:
+def start_another(*options: str) -> subprocess.CompletedProcess:
     return subprocess.run([BIN / "temper-server", *options], capture_output=True, text=True, timeout=30, check=False)
 
 
 def test_port_taken(server, tmp_path):
     for option, address in (("--listen", server.listen), ("--http", server.http)):
         other = "--http" if option == "--listen" else "--listen"
-        result = start_another(
-            server, f"--data-dir={tmp_path / 'other'}", f"{option}={address}", f"{other}=127.0.0.1:0"
-        )
+        result = start_another(f"--data-dir={tmp_path / 'other'}", f"{option}={address}", f"{other}=127.0.0.1:0")
         assert result.returncode == 4, result
         for part in (address, "in use", f"choose another with {option}"):
             assert part in result.stderr
@@ -681,22 +693,22 @@ def test_port_taken(server, tmp_path):
 
 
 def test_data_directory_in_use(server):
-    result = start_another(server, f"--data-dir={server.data_dir}", "--listen=127.0.0.1:0", "--http=127.0.0.1:0")
+    result = start_another(f"--data-dir={server.data_dir}", "--listen=127.0.0.1:0", "--http=127.0.0.1:0")
     assert result.returncode == 3, result
     for part in (str(server.data_dir), f"pid {server.process.pid}", "choose another --data-dir"):
         assert part in result.stderr
     assert server.json("list") == {}
 
 
-def test_data_directory_that_can_not_be(server, tmp_path):
+def test_data_directory_that_can_not_be(tmp_path):
     (tmp_path / "file").write_text("")
-    result = start_another(server, f"--data-dir={tmp_path / 'file/data'}", "--listen=127.0.0.1:0", "--http=127.0.0.1:0")
+    result = start_another(f"--data-dir={tmp_path / 'file/data'}", "--listen=127.0.0.1:0", "--http=127.0.0.1:0")
     assert result.returncode == 3, result
     assert str(tmp_path / "file") in result.stderr
 
 
-def test_no_worker_binary(server, tmp_path):
-    result = start_another(server, f"--data-dir={tmp_path / 'other'}", "--worker-binary=/nowhere/temper-worker")
+def test_no_worker_binary(tmp_path):
+    result = start_another(f"--data-dir={tmp_path / 'other'}", "--worker-binary=/nowhere/temper-worker")
     assert result.returncode == 5, result
     assert "/nowhere/temper-worker" in result.stderr
     assert "--worker-binary" in result.stderr
@@ -711,8 +723,8 @@ def test_no_worker_binary(server, tmp_path):
         ("--lissen=127.0.0.1:1", "--lissen"),
     ],
 )
-def test_server_options_that_make_no_sense(server, option, message):
-    result = start_another(server, option)
+def test_server_options_that_make_no_sense(option, message):
+    result = start_another(option)
     assert result.returncode == 2, result
     assert message in result.stderr
 
@@ -721,4 +733,3 @@ def test_a_server_that_dies_frees_its_data_directory(server):
     server.kill()
     server.start()
     assert server.json("list") == {}
-    wait_until(lambda: server.is_running)

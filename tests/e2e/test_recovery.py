@@ -3,9 +3,11 @@
 
 import json
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
+from temper_server import wait_until
 
 
 @pytest.fixture
@@ -15,10 +17,6 @@ def running_job(server, spec):
     job = server.submit(spec)
     server.wait_for_step(job)
     return job
-
-
-def has_exit_record(server, job, epoch):
-    return any(server.data_dir.glob(f"runs/**/{job}*{epoch}*/exit.json"))
 
 
 def test_rank_killed_restarts_the_job_and_counts_it(server, running_job):
@@ -94,8 +92,7 @@ def test_server_frozen_for_a_while_loses_no_step(server, running_job):
     before = rank.cpu_times().user
     try:
         # The rank goes on without it.
-        while rank.is_running() and rank.cpu_times().user < before + 0.2:
-            pass
+        wait_until(lambda: rank.cpu_times().user > before + 0.2)
     finally:
         server.process.send_signal(signal.SIGCONT)
     ended = server.wait_for_end(running_job)
@@ -111,8 +108,8 @@ def test_worker_leaves_an_account_of_its_end(server, endless_spec):
     run_dir = server.the_process("temper-worker").environ()["TEMPER_RUN_DIR"]
     server.json("cancel", job)
     server.wait_for_end(job)
-    with open(f"{run_dir}/exit.json") as file:  # noqa: PTH123
-        record = json.load(file)
+    record = json.loads((Path(run_dir) / "exit.json").read_text())
     assert record["exit_status"] == 3
-    assert record["cause"] == ""
-    assert "cancel" in record["message"]
+    # The server's word and the launcher's signal race; whichever is first is the reason.
+    assert (record["cause"], "cancel" in record["message"]) in [("", True), ("PREEMPTED", False)]
+    assert record["message"]

@@ -96,6 +96,8 @@ int main(int argc, char** argv) {
   link_options.absence_limit = std::chrono::milliseconds(static_cast<int64_t>(absence_limit_s * 1000));
 
   temper::BlockTerminationSignals();
+  // gRPC's own remarks repeat what we say better.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   temper::Node this_node(options, temper::ServerChannel(server), hello, link_options);
   temper::SignalWatcher signals(
       [&this_node](const std::string& name) { this_node.Terminate("the node was told to end by " + name); });

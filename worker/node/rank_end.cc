@@ -28,9 +28,14 @@ bool SaysOutOfMemory(const std::deque<std::string>& lines) {
   });
 }
 
+// What is shown of a dead rank's stderr. The rest is in the job's log.
+constexpr size_t kShownBytes = 4096;
+
 std::string LastErrors(const std::deque<std::string>& lines) {
   if (lines.empty()) return "It wrote nothing to stderr.";
-  return absl::StrCat("The last lines of its stderr:\n", absl::StrJoin(lines, "\n"));
+  std::string text = absl::StrJoin(lines, "\n");
+  if (text.size() > kShownBytes) text = absl::StrCat("…", text.substr(text.size() - kShownBytes));
+  return absl::StrCat("The last lines of its stderr:\n", text);
 }
 
 }  // namespace

@@ -51,6 +51,12 @@ TEST(RankEndTest, ExplainDeath_BadAlloc_IsOutOfMemory) {
   EXPECT_EQ(end.cause(), v1::FAILURE_CAUSE_OUT_OF_MEMORY);
 }
 
+TEST(RankEndTest, ExplainDeath_MuchOnStderr_ShowsTheEnd) {
+  const std::string message = ExplainDeath({{Exited(1), {std::string(8192, 'a'), std::string(8192, 'b')}}}).message();
+  EXPECT_LT(message.size(), 5000);
+  EXPECT_EQ(message.back(), 'b');
+}
+
 TEST(RankEndTest, ExplainDeath_GarbageOnStderr_IsStillUtf8) {
   v1::RankEnd parsed;
   EXPECT_TRUE(parsed.ParseFromString(ExplainDeath({{Exited(1), {"\xFF\xFE"}}}).SerializeAsString()));
