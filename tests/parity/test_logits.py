@@ -73,7 +73,18 @@ def test_tiny_llama_bf16_is_as_near_as_transformers_bf16(engine, tmp_path):
     assert_as_good_as_transformers_bf16(tmp_path / "model", engine, reference.random_batch(331, [256] * 16))
 
 
-# Without bf16 instructions either side takes minutes.
+def at_depth(source, layers, directory):
+    """The first layers of a real model, with its embedding, norm and head."""
+    model = reference.load(source, torch.bfloat16)
+    model.model.layers = model.model.layers[:layers]
+    model.config.num_hidden_layers = layers
+    model.save_pretrained(directory)
+    return directory
+
+
+# Without bf16 instructions either side takes minutes, so the model is cut to three layers there.
 @pytest.mark.timeout(1800)
-def test_smollm2_bf16_is_as_near_as_transformers_bf16(engine, smollm2):
-    assert_as_good_as_transformers_bf16(smollm2, engine, reference.random_batch(49152, [512] * 8))
+def test_smollm2_bf16_is_as_near_as_transformers_bf16(engine, smollm2, tmp_path):
+    native = torch.cpu._is_avx512_bf16_supported()
+    directory = smollm2 if native else at_depth(smollm2, 3, tmp_path / "model")
+    assert_as_good_as_transformers_bf16(directory, engine, reference.random_batch(49152, [512] * 8))
