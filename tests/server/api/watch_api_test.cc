@@ -206,6 +206,7 @@ class SlowWatcherTest : public WatchApiTest {
                                                                        v1::TrainingService::Stub& stub) {
     v1::WatchJobRequest request;
     request.set_name("jobs/a");
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
     return stub.WatchJob(&context, request);
   }
 };

@@ -12,8 +12,11 @@ class WorkerApiTest : public ApiTest {
  protected:
   // A node's end of the stream.
   struct Node {
-    explicit Node(std::unique_ptr<v1::WorkerService::Stub> worker_stub)
-        : stub(std::move(worker_stub)), stream(stub->Attach(&context)) {}
+    explicit Node(std::unique_ptr<v1::WorkerService::Stub> worker_stub) : stub(std::move(worker_stub)) {
+      // What would hang fails instead.
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+      stream = stub->Attach(&context);
+    }
 
     void Send(const v1::Hello& hello) {
       v1::AttachRequest request;

@@ -56,7 +56,9 @@ class ServerLinkTest : public testing::Test {
   }
 
   FakeWorkerService service_{Assignment()};
+  // No test waits for answer_timeout unless it sets it.
   ServerLinkOptions options_{.heartbeat_interval = milliseconds(20),
+                             .answer_timeout = milliseconds(60'000),
                              .first_backoff = milliseconds(10),
                              .last_backoff = milliseconds(50),
                              .window = 4};

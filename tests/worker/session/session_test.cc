@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <future>
+#include <optional>
 #include <stdexcept>
 #include <vector>
 
@@ -57,20 +58,29 @@ class SessionTest : public testing::Test {
     ASSERT_TRUE(WriteMessage(node_, command).ok());
   }
 
-  // Everything until the rank closes its end.
+  // The next report; nothing once the rank has closed its end.
+  std::optional<v1::RankReport> ReadReport() {
+    for (std::string payload;;) {
+      if (*decoder_.Next(&payload)) {
+        v1::RankReport report;
+        EXPECT_TRUE(report.ParseFromString(payload));
+        return report;
+      }
+      char bytes[4096];
+      const ssize_t count = recv(node_, bytes, sizeof bytes, 0);
+      if (count <= 0) return std::nullopt;
+      decoder_.Append({bytes, static_cast<size_t>(count)});
+    }
+  }
+
+  // Everything until then.
   std::vector<v1::RankReport> ReadReports() {
     std::vector<v1::RankReport> reports;
-    FrameDecoder decoder;
-    char bytes[4096];
-    for (ssize_t count; (count = recv(node_, bytes, sizeof bytes, 0)) > 0;) {
-      decoder.Append({bytes, static_cast<size_t>(count)});
-      for (std::string payload; *decoder.Next(&payload);) {
-        EXPECT_TRUE(reports.emplace_back().ParseFromString(payload));
-      }
-    }
+    while (auto report = ReadReport()) reports.push_back(*std::move(report));
     return reports;
   }
 
+  FrameDecoder decoder_;
   int node_ = -1;
   int rank_ = -1;
   std::future<int> exit_code_;
@@ -141,6 +151,7 @@ TEST_F(SessionTest, RunSession_ExceptionEscapes_IsReportedAsInternal) {
 TEST_F(SessionTest, RunSession_StopDuringTraining_EndsAsStoppedWithTheReason) {
   Start(TrainForever);
   Assign();
+  EXPECT_TRUE(ReadReport()->has_phase());  // it trains
   Stop("cancelled by the user");
   const auto reports = ReadReports();
   EXPECT_TRUE(reports.back().end().stopped());
@@ -163,6 +174,7 @@ TEST_F(SessionTest, RunSession_StopBeforeAssignment_NeverTrains) {
 TEST_F(SessionTest, RunSession_NodeGone_Stops) {
   Start(TrainForever);
   Assign();
+  EXPECT_TRUE(ReadReport()->has_phase());  // it trains
   CloseNode();
   EXPECT_EQ(exit_code_.get(), 0);
 }

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/model_export.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "tests/worker/checkpoint/tiny_checkpoint.h"
+
+namespace temper {
+namespace {
+
+constexpr char kConfig[] = R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16,
+  "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+  "vocab_size": 40, "max_position_embeddings": 64, "tie_word_embeddings": true, "torch_dtype": "bfloat16"})";
+
+NamedTensors Weights() {
+  at::manual_seed(5);
+  const auto random = [](std::vector<int64_t> shape) { return (at::randn(shape) * 0.5).to(at::kBFloat16); };
+  const std::string layer = "model.layers.0.";
+  // All tokens alike: the smallest difference between their rows decides.
+  return {{"model.embed_tokens.weight", random({1, 16}).expand({40, 16})},
+          {layer + "input_layernorm.weight", random({16})},
+          {layer + "self_attn.q_proj.weight", random({16, 16})},
+          {layer + "self_attn.k_proj.weight", random({8, 16})},
+          {layer + "self_attn.v_proj.weight", random({8, 16})},
+          {layer + "self_attn.o_proj.weight", random({16, 16})},
+          {layer + "post_attention_layernorm.weight", random({16})},
+          {layer + "mlp.gate_proj.weight", random({24, 16})},
+          {layer + "mlp.up_proj.weight", random({24, 16})},
+          {layer + "mlp.down_proj.weight", random({16, 24})},
+          {"model.norm.weight", random({16}) * 400}};
+}
+
+MicroBatch Sample() {
+  MicroBatch batch;
+  for (int64_t i = 0; i < 12; ++i) {
+    batch.tokens_T.push_back(i * 3 % 40);
+    batch.targets_T.push_back((i + 1) * 3 % 40);
+    batch.positions_T.push_back(i);
+    batch.loss_mask_T.push_back(i < 11);
+  }
+  batch.document_starts = {0, 12};
+  batch.capacity = 12;
+  return batch;
+}
+
+class RecordingObserver : public TrainObserver {
+ public:
+  void OnPhase(TrainPhase, int64_t) override {}
+  void OnStep(const StepMetrics&) override {}
+  void OnLog(LogSeverity severity, const std::string& text) override {
+    if (severity == LogSeverity::kWarning) warnings.push_back(text);
+  }
+  void OnExport(const std::string&, int64_t, int32_t) override {}
+  std::vector<std::string> warnings;
+};
+
+// A bf16 checkpoint, trained by as much as `change` makes of a weight's master.
+class ModelExportTest : public ::testing::Test {
+ protected:
+  ModelExportTest() {
+    std::filesystem::create_directories(directory_.path() / "model");
+    WriteFile(directory_.path() / "model/config.json", kConfig);
+    WriteFile(directory_.path() / "model/model.safetensors", SafetensorsBytes(Weights()));
+    job_.job_id = "job";
+    store_ = *ObjectStore::Open(directory_.path().string());
+  }
+
+  absl::StatusOr<ExportSummary> Export(const std::function<at::Tensor(const at::Tensor&)>& change) {
+    const NativeRepository source = *OpenNativeRepository((directory_.path() / "model").string());
+    const auto model = *LoadTransformer(source, {});
+    for (const WeightView& view : model->views()) StoreMaster(view, change(LoadMaster(view)));
+    return ExportAndProve(*store_, job_, source, {}, *model, Sample(), observer_);
+  }
+
+  TemporaryDirectory directory_;
+  TrainJob job_;
+  std::unique_ptr<ObjectStore> store_;
+  RecordingObserver observer_;
+};
+
+TEST_F(ModelExportTest, Untrained_IsProvedWithoutLoss) {
+  const auto exported = Export([](const at::Tensor& master) { return master; });
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  EXPECT_EQ(nlohmann::json::parse(exported->proof)["rounding"]["mean_token_kl"], 0.0);
+  EXPECT_TRUE(observer_.warnings.empty());
+}
+
+// A first step moves every weight by the learning rate, and bf16 rounds most of that away: the export computes
+// something else than the trained model and is sound all the same.
+TEST_F(ModelExportTest, UpdateThatRoundingTakesAway_IsProvedWithAWarning) {
+  const auto exported =
+      Export([](const at::Tensor& master) { return master * (1 + 0.0019 * at::randn_like(master).sign()); });
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  EXPECT_GT(nlohmann::json::parse(exported->proof)["rounding"]["mean_token_kl"], 1e-2);
+  EXPECT_EQ(observer_.warnings.size(), 1u);
+}
+
+TEST_F(ModelExportTest, NotFinite_IsRefusedAndLeavesNothing) {
+  const auto exported = Export([](const at::Tensor& master) { return master * std::nan(""); });
+  EXPECT_FALSE(exported.ok());
+  EXPECT_TRUE(store_->List("job")->empty());
+}
+
+}  // namespace
+}  // namespace temper
