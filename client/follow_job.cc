@@ -22,8 +22,9 @@ void Pause(std::stop_token stop, absl::Duration duration) {
   stopped.wait_for(lock, stop, absl::ToChronoMilliseconds(duration), [] { return false; });
 }
 
+// CANCELLED is what a server that shuts down does to a call that it has just accepted; who cancels here is known.
 bool WorthReconnecting(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
+  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status) || absl::IsCancelled(status);
 }
 
 }  // namespace

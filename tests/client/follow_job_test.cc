@@ -45,14 +45,15 @@ TEST(FollowJob, StreamBreaks_GoesOnAfterTheLastEventSeen) {
       writer.Write(Event(i));
       if (i == 2) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "restarting");
       if (i == 5) return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too slow");
+      if (i == 6) return grpc::Status::CANCELLED;  // as a server that shuts down
     }
     return grpc::Status::OK;
   };
   const Followed followed = Follow(server.Client());
   EXPECT_TRUE(followed.status.ok()) << followed.status;
   EXPECT_THAT(followed.sequences, ElementsAre(1, 2, 3, 4, 5, 6, 7));
-  EXPECT_THAT(resumed_after, ElementsAre(0, 2, 5));
-  EXPECT_EQ(followed.interruptions, 2);
+  EXPECT_THAT(resumed_after, ElementsAre(0, 2, 5, 6));
+  EXPECT_EQ(followed.interruptions, 3);
 }
 
 TEST(FollowJob, ServerProcessRestarts_GoesOn) {
