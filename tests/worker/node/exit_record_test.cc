@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/common/scratch_directory.h"
 
 namespace temper {
 namespace {
@@ -12,8 +13,8 @@ namespace {
 namespace fs = std::filesystem;
 
 TEST(ExitRecordTest, WriteExitRecord_Failure_NamesTheCause) {
-  const fs::path dir = fs::path(testing::TempDir()) / "exit_record";
-  fs::create_directories(dir);
+  const ScratchDirectory scratch;
+  const fs::path& dir = scratch.path();
   ASSERT_TRUE(WriteExitRecord(dir, {NodeExit::kRankFailed, v1::FAILURE_CAUSE_RANK_LOST, "odd \xFF"}).ok());
   const auto json = nlohmann::json::parse(std::ifstream(dir / "exit.json"));
   EXPECT_EQ(json["exit_status"], 1);
@@ -23,8 +24,8 @@ TEST(ExitRecordTest, WriteExitRecord_Failure_NamesTheCause) {
 }
 
 TEST(ExitRecordTest, WriteExitRecord_Success_HasNoCause) {
-  const fs::path dir = fs::path(testing::TempDir()) / "exit_record";
-  fs::create_directories(dir);
+  const ScratchDirectory scratch;
+  const fs::path& dir = scratch.path();
   ASSERT_TRUE(WriteExitRecord(dir, {}).ok());
   const auto json = nlohmann::json::parse(std::ifstream(dir / "exit.json"));
   EXPECT_EQ(json["exit_status"], 0);

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "gtest/gtest.h"
+#include "tests/common/scratch_directory.h"
 
 namespace temper {
 namespace {
@@ -12,14 +13,11 @@ namespace fs = std::filesystem;
 
 class OomKillsTest : public testing::Test {
  protected:
-  void SetUp() override {
-    root_ = fs::path(testing::TempDir()) / "oom_kills_test";
-    fs::remove_all(root_);
-    fs::create_directories(root_ / "pod/worker");
-  }
+  void SetUp() override { fs::create_directories(root_ / "pod/worker"); }
   void Write(const fs::path& path, const std::string& text) { std::ofstream(root_ / path) << text; }
 
-  fs::path root_;
+  const ScratchDirectory scratch_;
+  const fs::path root_ = scratch_.path();
 };
 
 TEST_F(OomKillsTest, OomKills_CgroupWithEvents_CountsThem) {

@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/common/scratch_directory.h"
 
 namespace temper {
 namespace {
@@ -19,11 +20,12 @@ constexpr char kJob[] = R"({"model": {"uri": "/m"}, "data": {"uri": "/d"}, "trai
 class StandaloneTest : public testing::Test {
  protected:
   int Run(const std::string& job, const TrainFunction& train) {
-    const std::string path = testing::TempDir() + "standalone_job.json";
+    const std::string path = scratch_.path() / "job.json";
     std::ofstream(path) << job;
     return RunStandalone(path, "mine", train, out_, errors_);
   }
 
+  const ScratchDirectory scratch_;
   std::ostringstream out_;
   std::ostringstream errors_;
 };
