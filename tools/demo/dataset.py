@@ -85,7 +85,7 @@ def reminder(slots: Slots, rng: random.Random) -> Sample:
     time = rng.choice(slots.times)
     text = rng.choice([f"{rng.choice(ACTIONS)} {rng.choice(slots.things)}", f"call {rng.choice(slots.people)}"])
     sentence = rng.choice(
-        ["remind me at {time} to {text}", "at {time} remind me to {text}", "I have to {text} at {time}"]
+        ["remind me at {time} to {text}", "at {time} remind me to {text}", "at {time} I have to {text}"]
     )
     arguments = {"time": time, "text": text}
     return sentence.format(**arguments), "set_reminder", arguments
@@ -127,8 +127,8 @@ def event(slots: Slots, rng: random.Random) -> Sample:
     sentence = rng.choice(
         [
             "put {title} on my calendar on {date} at {time}",
-            "I have {title} on {date} at {time}",
-            "schedule {title} at {time} on {date}",
+            "add {title} on {date} at {time}",
+            "schedule {title} for {date} at {time}",
         ]
     )
     arguments = {"title": title, "date": date, "time": time}
