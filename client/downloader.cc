@@ -21,7 +21,7 @@ absl::Status CheckPath(const std::string& path) {
   for (const std::string& part : std::vector<std::string>(absl::StrSplit(path, '/'))) {
     if (part.empty() || part == "." || part == ".." || part.find('\0') != std::string::npos) {
       return absl::DataLossError(absl::StrCat("the server lists a file with the path '", path,
-                                              "', which is not below the export; nothing was downloaded"));
+                                              "', which is not below its directory; nothing was downloaded"));
     }
   }
   return absl::OkStatus();
@@ -37,9 +37,9 @@ bool IsWhole(const std::string& path, const v1::Artifact& artifact) {
 
 class Download {
  public:
-  Download(const TrainingClient& client, std::string_view job,
+  Download(const TrainingClient& client, std::string_view parent,
            absl::FunctionRef<void(const DownloadProgress&)> progress)
-      : client_(client), job_(job), progress_(progress) {}
+      : client_(client), parent_(parent), progress_(progress) {}
 
   absl::StatusOr<DownloadResult> Run(const v1::ListArtifactsResponse& list, const std::string& directory) {
     for (const v1::Artifact& artifact : list.artifacts()) {
@@ -87,7 +87,7 @@ class Download {
       const int64_t before = file.written();
       absl::Status local;  // an error of ours, which no new stream would mend
       const absl::Status status =
-          client_.ReadArtifact(job_, artifact.path(), before, [&](std::string_view bytes) -> absl::Status {
+          client_.ReadArtifact(parent_, artifact.path(), before, [&](std::string_view bytes) -> absl::Status {
             result_.received_bytes += static_cast<int64_t>(bytes.size());
             local = file.Write(bytes);
             if (local.ok()) Report(artifact.path(), file.written());
@@ -102,7 +102,7 @@ class Download {
   }
 
   const TrainingClient& client_;
-  std::string_view job_;
+  std::string_view parent_;
   absl::FunctionRef<void(const DownloadProgress&)> progress_;
   DownloadResult result_;
   int64_t finished_bytes_ = 0;
@@ -110,16 +110,16 @@ class Download {
 
 }  // namespace
 
-absl::StatusOr<DownloadResult> DownloadExport(const TrainingClient& client, std::string_view job,
-                                              const std::string& directory,
-                                              absl::FunctionRef<void(const DownloadProgress&)> progress) {
-  const auto list = client.ListArtifacts(job);
+absl::StatusOr<DownloadResult> DownloadArtifacts(const TrainingClient& client, std::string_view parent,
+                                                 const std::string& directory,
+                                                 absl::FunctionRef<void(const DownloadProgress&)> progress) {
+  const auto list = client.ListArtifacts(parent);
   if (!list.ok()) return list.status();
   if (list->artifacts().empty()) {
     return absl::FailedPreconditionError(
-        absl::StrCat(ToJobName(job), " has no export yet; `temper get ", ToJobId(job), "` shows how far it is"));
+        absl::StrCat(ToJobName(parent), " has no export yet; `temper get ", ToJobId(parent), "` shows how far it is"));
   }
-  return Download(client, job, progress).Run(*list, directory);
+  return Download(client, parent, progress).Run(*list, directory);
 }
 
 }  // namespace temper

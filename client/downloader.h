@@ -24,7 +24,8 @@ struct DownloadResult {
   int64_t received_bytes = 0;  // that came over the network this time
 };
 
-// Takes a job's export home: every artifact, under its own path, into `directory`, which is created when missing.
+// Takes a job's export (`parent` is the job), or one of its checkpoints (CheckpointName()), home: every artifact, under
+// its own path, into `directory`, which is created when missing.
 //
 // A file that is there with the right size and SHA-256 is kept; a partial one (NAME.part, from an interrupted download)
 // goes on where it ended. A file appears under its name, by an atomic rename, only when it is whole, verified and on
@@ -33,8 +34,8 @@ struct DownloadResult {
 // Errors: the server's; FAILED_PRECONDITION when the job has no export (yet); DATA_LOSS when the bytes do not match the
 // digest, twice; PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full) or INTERNAL, with the file's path, when it can't be
 // written. What was received is kept for the next try.
-absl::StatusOr<DownloadResult> DownloadExport(const TrainingClient& client, std::string_view job,
-                                              const std::string& directory,
-                                              absl::FunctionRef<void(const DownloadProgress&)> progress);
+absl::StatusOr<DownloadResult> DownloadArtifacts(const TrainingClient& client, std::string_view parent,
+                                                 const std::string& directory,
+                                                 absl::FunctionRef<void(const DownloadProgress&)> progress);
 
 }  // namespace temper

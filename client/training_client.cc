@@ -41,6 +41,10 @@ std::string ToJobId(std::string_view name) {
   return std::string(name.starts_with(kJobPrefix) ? name.substr(kJobPrefix.size()) : name);
 }
 
+std::string CheckpointName(std::string_view job, int64_t step) {
+  return absl::StrCat(ToJobName(job), "/checkpoints/", step);
+}
+
 std::string NewRequestId() {
   std::random_device device;
   const auto bits = [&] { return (static_cast<uint64_t>(device()) << 32) | device(); };
@@ -86,9 +90,33 @@ absl::StatusOr<v1::Job> TrainingClient::CancelJob(std::string_view job) const {
   return Unary(&v1::TrainingService::Stub::CancelJob, request);
 }
 
-absl::StatusOr<v1::ListArtifactsResponse> TrainingClient::ListArtifacts(std::string_view job) const {
-  v1::ListArtifactsRequest request;
+absl::StatusOr<v1::Job> TrainingClient::PauseJob(std::string_view job) const {
+  v1::PauseJobRequest request;
+  request.set_name(ToJobName(job));
+  return Unary(&v1::TrainingService::Stub::PauseJob, request);
+}
+
+absl::StatusOr<v1::Job> TrainingClient::ResumeJob(std::string_view job) const {
+  v1::ResumeJobRequest request;
+  request.set_name(ToJobName(job));
+  return Unary(&v1::TrainingService::Stub::ResumeJob, request);
+}
+
+absl::Status TrainingClient::DeleteJob(std::string_view job) const {
+  v1::DeleteJobRequest request;
+  request.set_name(ToJobName(job));
+  return Unary(&v1::TrainingService::Stub::DeleteJob, request).status();
+}
+
+absl::StatusOr<v1::ListCheckpointsResponse> TrainingClient::ListCheckpoints(std::string_view job) const {
+  v1::ListCheckpointsRequest request;
   request.set_parent(ToJobName(job));
+  return Unary(&v1::TrainingService::Stub::ListCheckpoints, request);
+}
+
+absl::StatusOr<v1::ListArtifactsResponse> TrainingClient::ListArtifacts(std::string_view parent) const {
+  v1::ListArtifactsRequest request;
+  request.set_parent(ToJobName(parent));
   return Unary(&v1::TrainingService::Stub::ListArtifacts, request);
 }
 
@@ -109,11 +137,11 @@ absl::Status TrainingClient::WatchJob(std::string_view job, int64_t after_sequen
   return FromGrpcStatus(reader->Finish());
 }
 
-absl::Status TrainingClient::ReadArtifact(std::string_view job, const std::string& path, int64_t offset,
+absl::Status TrainingClient::ReadArtifact(std::string_view parent, const std::string& path, int64_t offset,
                                           absl::FunctionRef<absl::Status(std::string_view)> sink) const {
   Call call(options_);
   v1::ReadArtifactRequest request;
-  request.set_parent(ToJobName(job));
+  request.set_parent(ToJobName(parent));
   request.set_path(path);
   request.set_offset(offset);
   const auto reader = stub_->ReadArtifact(call.context(), request);

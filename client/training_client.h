@@ -23,6 +23,9 @@ std::string ToJobName(std::string_view id_or_name);
 // "ID" of a name.
 std::string ToJobId(std::string_view name);
 
+// "jobs/ID/checkpoints/STEP".
+std::string CheckpointName(std::string_view job, int64_t step);
+
 struct ClientOptions {
   std::string token;                            // sent as "authorization: Bearer TOKEN" when not empty
   absl::Duration deadline = absl::Seconds(10);  // of one unary call, retries included
@@ -44,7 +47,13 @@ class TrainingClient {
   absl::StatusOr<v1::Job> GetJob(std::string_view job) const;
   absl::StatusOr<v1::ListJobsResponse> ListJobs(const v1::ListJobsRequest& request) const;
   absl::StatusOr<v1::Job> CancelJob(std::string_view job) const;
-  absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(std::string_view job) const;
+  absl::StatusOr<v1::Job> PauseJob(std::string_view job) const;
+  absl::StatusOr<v1::Job> ResumeJob(std::string_view job) const;
+  absl::Status DeleteJob(std::string_view job) const;
+  absl::StatusOr<v1::ListCheckpointsResponse> ListCheckpoints(std::string_view job) const;
+
+  // `parent`: a job, for its export, or CheckpointName(), for a checkpoint.
+  absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(std::string_view parent) const;
 
   // Calls `sink` with the events after `after_sequence`, in order, on this thread, until the server ends the stream
   // (OK: the job has ended) or `sink` returns false (OK). For reconnecting see client/follow_job.h.
@@ -52,7 +61,7 @@ class TrainingClient {
                         absl::FunctionRef<bool(const v1::JobEvent&)> sink) const;
 
   // Calls `sink` with the bytes of one artifact from `offset` on, until the end or an error of `sink`.
-  absl::Status ReadArtifact(std::string_view job, const std::string& path, int64_t offset,
+  absl::Status ReadArtifact(std::string_view parent, const std::string& path, int64_t offset,
                             absl::FunctionRef<absl::Status(std::string_view)> sink) const;
 
   const ClientOptions& options() const { return options_; }

@@ -35,7 +35,7 @@ namespace temper {
 namespace {
 
 // For the gangs to stop: a worker's own grace (server/launch/local_launcher.h) and the kill after it.
-constexpr std::chrono::seconds kStopLimit{30};
+constexpr std::chrono::seconds kStopLimit{45};
 
 int Fail(int exit_code, const std::string& what) {
   spdlog::error("{}", what);
@@ -50,8 +50,8 @@ sigset_t StopSignals() {
   return signals;
 }
 
-// Waits for the first signal; a second one, later, ends the process as it would by default.
-void WaitForStop() {
+// Waits for the first signal and returns it; a second one, later, ends the process as it would by default.
+int WaitForStop() {
   const sigset_t signals = StopSignals();
   int signal = 0;
   while (sigwait(&signals, &signal) != 0) {
@@ -62,6 +62,7 @@ void WaitForStop() {
     sigwait(&signals, &again);
     ::_exit(128 + again);
   }).detach();
+  return signal;
 }
 
 // For scripts that start a server on any free port. Replaced at once, so that nobody reads half of it.
@@ -79,8 +80,8 @@ absl::Status WriteAddressFile(const std::filesystem::path& path, const ListenAdd
 absl::Status AddExistingJobs(const JobController& controller, JobMetrics& metrics) {
   v1::ListJobsRequest request;
   request.set_page_size(1000);
-  for (const auto state :
-       {v1::JOB_STATE_QUEUED, v1::JOB_STATE_STARTING, v1::JOB_STATE_RUNNING, v1::JOB_STATE_STOPPING}) {
+  for (const auto state : {v1::JOB_STATE_QUEUED, v1::JOB_STATE_STARTING, v1::JOB_STATE_RUNNING, v1::JOB_STATE_STOPPING,
+                           v1::JOB_STATE_PAUSED}) {
     request.add_states(state);
   }
   const auto list = controller.List(request);
@@ -107,6 +108,7 @@ int Serve(const ServerOptions& options) {
   JobControllerOptions controller_options;
   controller_options.runs_dir = options.data_dir / "runs";
   controller_options.slots = options.slots;
+  controller_options.retry = options.retry;
   JobController controller(**store, launcher, clock, controller_options);
 
   prometheus::Registry registry;
@@ -151,11 +153,13 @@ int Serve(const ServerOptions& options) {
               (*rpc)->address().Text().c_str(), http_address.Text().c_str(), options.data_dir.c_str());
   std::fflush(stdout);
 
-  WaitForStop();
+  const int signal = WaitForStop();
   // Gangs report while they stop, so the services outlive them.
   (*rpc)->AnnounceStop();
   hub.Stop();
-  controller.Shutdown(kStopLimit);
+  controller.Shutdown();
+  // SIGTERM is for a restart: gangs go on, and the next server adopts them. Who presses Ctrl-C wants everything to end.
+  if (signal == SIGINT) controller.StopGangs(kStopLimit);
   (*rpc)->Shutdown(std::chrono::seconds(2));
   std::filesystem::remove(address_file, ignored);
   spdlog::info("stopped");

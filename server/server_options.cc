@@ -2,6 +2,7 @@
 #include "server/server_options.h"
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdlib>
 #include <iostream>
 
@@ -12,8 +13,12 @@ namespace {
 
 constexpr char kFooter[] =
     "Everything that must not be forgotten is in the data directory, which one server at a time can use. The real\n"
-    "addresses are printed and written to DATA_DIR/address.json. SIGTERM and SIGINT stop the server in order: running\n"
-    "jobs are stopped and queued again, and go on when it is started anew.\n\n"
+    "addresses are printed and written to DATA_DIR/address.json.\n\n"
+    "SIGTERM, and even SIGKILL, end the server alone: jobs train on, and the next server adopts them with all that "
+    "they\n"
+    "have to tell (they wait for it for an hour). SIGINT (Ctrl-C) ends the jobs, too: each commits a checkpoint and "
+    "is\n"
+    "queued again.\n\n"
     "There is no authentication yet: whoever reaches the ports can train. Keep them on loopback or a trusted "
     "network.\n\n"
     "Exit codes:\n"
@@ -57,6 +62,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   std::string http = "127.0.0.1:8480";
   std::string slots = "cpu:1";
   std::string log_level = "info";
+  int64_t retry_backoff = options.retry.first_backoff.count();
 
   CLI::App app{"temper-server: accepts training jobs, runs them, and keeps what they report", "temper-server"};
   app.set_version_flag("--version", "temper-server " + version);
@@ -66,6 +72,13 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   app.add_option("--http", http, "Address for /metrics and /healthz")->capture_default_str();
   app.add_option("--slots", slots, "How many ranks may run at a time, by kind of device")->capture_default_str();
   app.add_option("--worker-binary", worker_binary, "The temper-worker to start")->capture_default_str();
+  app.add_option("--max-restarts", options.retry.max_restarts,
+                 "Restarts of a job without a new checkpoint between them, before it is given up")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--retry-backoff", retry_backoff, "Seconds before the first restart; they double with each")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--log-level", log_level, "Least severe lines that are logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
@@ -78,6 +91,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
     options.http = Take("--http", ListenAddress::Parse(http));
     options.slots = Take("--slots", ParseDeviceSlots(slots));
     options.log_level = log_level;
+    options.retry.first_backoff = std::chrono::seconds(retry_backoff);
   } catch (const CLI::ParseError& e) {
     exit_code = app.exit(e) == 0 ? kServerOk : kServerUsage;
     return false;

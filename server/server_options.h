@@ -5,6 +5,7 @@
 #include <string>
 
 #include "server/api/listen_address.h"
+#include "server/jobs/job_machine.h"
 #include "server/jobs/scheduler.h"
 
 namespace temper {
@@ -25,6 +26,7 @@ struct ServerOptions {
   ListenAddress http;
   DeviceSlots slots;
   std::filesystem::path worker_binary;
+  RetryPolicy retry;
   std::string log_level;
 };
 

@@ -36,6 +36,10 @@ void AddGet(CLI::App& app, CommandLine& line);
 void AddWatch(CLI::App& app, CommandLine& line);
 void AddLogs(CLI::App& app, CommandLine& line);
 void AddCancel(CLI::App& app, CommandLine& line);
+void AddPause(CLI::App& app, CommandLine& line);
+void AddResume(CLI::App& app, CommandLine& line);
+void AddDelete(CLI::App& app, CommandLine& line);
+void AddCheckpoints(CLI::App& app, CommandLine& line);
 void AddDownload(CLI::App& app, CommandLine& line);
 
 // Says on standard error what went wrong, in a server that does not answer also at which address and what to do.

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -20,6 +21,7 @@ constexpr absl::Duration kRedraw = absl::Milliseconds(100);
 struct DownloadOptions {
   std::string job;
   std::string directory;
+  std::optional<int64_t> checkpoint;
 };
 
 ExitCode DownloadCommand(const Context& context, const DownloadOptions& options) {
@@ -34,7 +36,9 @@ ExitCode DownloadCommand(const Context& context, const DownloadOptions& options)
     status_line.Draw(absl::StrCat(Bar(ratio, kBarWidth), "  ", HumanBytes(state.done_bytes), " of ",
                                   HumanBytes(state.total_bytes), "  ", Printable(state.path)));
   };
-  const auto result = DownloadExport(context.client, options.job, options.directory, progress);
+  const std::string parent =
+      options.checkpoint ? CheckpointName(options.job, *options.checkpoint) : ToJobName(options.job);
+  const auto result = DownloadArtifacts(context.client, parent, options.directory, progress);
   status_line.Clear();
   if (!result.ok()) return Fail(context, result.status());
   if (context.json) {
@@ -48,6 +52,7 @@ ExitCode DownloadCommand(const Context& context, const DownloadOptions& options)
     std::printf("%d files, %s in %s (%s received; digests verified)\n", result->files,
                 HumanBytes(result->bytes).c_str(), options.directory.c_str(),
                 HumanBytes(result->received_bytes).c_str());
+    if (options.checkpoint) std::printf("The model is in %s/weights\n", options.directory.c_str());
   }
   return kExitOk;
 }
@@ -56,16 +61,18 @@ ExitCode DownloadCommand(const Context& context, const DownloadOptions& options)
 
 void AddDownload(CLI::App& app, CommandLine& line) {
   auto options = std::make_shared<DownloadOptions>();
-  CLI::App* command = app.add_subcommand("download", "Take the export of a job home");
+  CLI::App* command = app.add_subcommand("download", "Take the export of a job home, or one of its checkpoints");
   command->fallthrough();
   command->add_option("job", options->job, "The job: ID or jobs/ID")->required();
   command->add_option("--to", options->directory, "Directory for the files, created when missing")->required();
+  command->add_option("--checkpoint", options->checkpoint, "Step of a checkpoint, as `temper checkpoints` lists them");
   command->footer(
       "Run it again after an interruption: whole files are kept, partial ones (NAME.part) go on where they ended. A "
       "file\n"
       "has its name only when its SHA-256 is right.\n\n"
       "Examples:\n"
-      "  temper download smollm2-k3f9x2 --to ./my-model");
+      "  temper download smollm2-k3f9x2 --to ./my-model\n"
+      "  temper download smollm2-k3f9x2 --checkpoint 200 --to ./step-200");
   command->callback([options, &line] {
     line.action = [options](const Context& context) { return DownloadCommand(context, *options); };
   });

@@ -52,6 +52,12 @@ void EventView::Show(const v1::JobEvent& event) {
       return ShowStep(event.step());
     case v1::JobEvent::kExport:
       return ShowExport(event.export_());
+    case v1::JobEvent::kCheckpoint:
+      return ShowCheckpoint(event.checkpoint());
+    case v1::JobEvent::kResumption:
+      return ShowResumption(event.resumption());
+    case v1::JobEvent::kCheckpointRemoved:
+      return;
     case v1::JobEvent::kLog:
       // Routine lines are for `temper logs`.
       if (event.log().severity() >= v1::LOG_SEVERITY_WARNING) status_.Print(LogText(event, terminal_));
@@ -95,6 +101,19 @@ void EventView::ShowExport(const v1::ExportCommitted& committed) {
   status_.Clear();
   status_.Print(absl::StrCat("exported ", committed.files(), " files, ", HumanBytes(committed.bytes()), ": ",
                              Printable(committed.uri())));
+}
+
+// On a terminal the line goes above the bar.
+void EventView::ShowCheckpoint(const v1::CheckpointCommitted& checkpoint) {
+  status_.Print(absl::StrCat("checkpoint at step ", checkpoint.step(), ": ", HumanBytes(checkpoint.bytes()),
+                             ", training paused ", HumanDuration(absl::Seconds(checkpoint.pause_seconds()))));
+}
+
+void EventView::ShowResumption(const v1::Resumption& resumption) {
+  std::string text = resumption.step() > 0 ? absl::StrCat("going on after step ", resumption.step())
+                                           : std::string("beginning from the start again");
+  if (resumption.lost_steps() > 0) absl::StrAppend(&text, ", ", resumption.lost_steps(), " steps are taken again");
+  status_.Print(text);
 }
 
 void EventView::Note(const std::string& text) {

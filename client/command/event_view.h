@@ -25,6 +25,8 @@ class EventView {
   void ShowState(const v1::StateChange& change);
   void ShowPhase(const v1::PhaseChange& change);
   void ShowStep(const v1::StepMetrics& step);
+  void ShowCheckpoint(const v1::CheckpointCommitted& checkpoint);
+  void ShowResumption(const v1::Resumption& resumption);
   void ShowExport(const v1::ExportCommitted& committed);
 
   const Terminal& terminal_;

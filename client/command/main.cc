@@ -51,7 +51,11 @@ int main(int argc, char** argv) {
   AddGet(app, line);
   AddWatch(app, line);
   AddLogs(app, line);
+  AddPause(app, line);
+  AddResume(app, line);
   AddCancel(app, line);
+  AddDelete(app, line);
+  AddCheckpoints(app, line);
   AddDownload(app, line);
   app.footer(
       absl::StrCat("Environment:\n"

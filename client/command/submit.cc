@@ -18,6 +18,7 @@ struct SubmitOptions {
   std::vector<std::string> overrides;
   std::string job_id;
   std::string request_id;
+  std::string resume_from;
   bool watch = false;
   bool validate_only = false;
 };
@@ -39,7 +40,9 @@ absl::Status WithFileLines(const absl::Status& status, const JobFile& file) {
 }
 
 ExitCode Submit(const Context& context, const SubmitOptions& options) {
-  const auto file = ReadJobFile(options.file, options.overrides);
+  std::vector<std::string> overrides = options.overrides;
+  if (!options.resume_from.empty()) overrides.push_back(absl::StrCat("resume_from=", options.resume_from));
+  const auto file = ReadJobFile(options.file, overrides);
   if (!file.ok()) {
     Fail(context, absl::InvalidArgumentError(file.status().message()));
     return kExitRefused;
@@ -79,6 +82,8 @@ void AddSubmit(CLI::App& app, CommandLine& line) {
   command->add_option("--job-id", options->job_id, "Id of the job (a-z, 0-9, hyphen); default: the server chooses");
   command->add_option("--request-id", options->request_id,
                       "A UUID that makes the command safe to repeat: the same id and job create one job");
+  command->add_option("--resume-from", options->resume_from,
+                      "Go on from this checkpoint of any job: the URI or path of its directory");
   command->add_flag("--watch", options->watch, "Follow the job until it ends");
   command->add_flag("--validate-only", options->validate_only, "Check the job, but create nothing");
   command->footer(

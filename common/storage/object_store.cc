@@ -243,7 +243,7 @@ absl::StatusOr<std::string> ObjectStore::Read(std::string_view path, int64_t max
   return (*reader)->ReadAt(0, (*reader)->size());
 }
 
-absl::StatusOr<std::vector<ObjectInfo>> ObjectStore::List(std::string_view directory) const {
+absl::StatusOr<std::vector<arrow::fs::FileInfo>> ObjectStore::Select(std::string_view directory, bool recursive) const {
   arrow::fs::FileSelector selector;
   if (directory.empty()) {
     selector.base_dir = root_;
@@ -252,10 +252,16 @@ absl::StatusOr<std::vector<ObjectInfo>> ObjectStore::List(std::string_view direc
     if (!full.ok()) return full.status();
     selector.base_dir = *full;
   }
-  selector.recursive = true;
+  selector.recursive = recursive;
   selector.allow_not_found = true;
   arrow::Result<arrow::fs::FileInfoVector> infos = file_system_->GetFileInfo(selector);
   if (!infos.ok()) return FromArrow(infos.status(), "cannot list", UriOf(directory));
+  return *std::move(infos);
+}
+
+absl::StatusOr<std::vector<ObjectInfo>> ObjectStore::List(std::string_view directory) const {
+  const auto infos = Select(directory, /*recursive=*/true);
+  if (!infos.ok()) return infos.status();
   const size_t prefix = root_ == "/" ? 1 : root_.size() + 1;
   std::vector<ObjectInfo> objects;
   for (const arrow::fs::FileInfo& info : *infos) {
@@ -264,6 +270,17 @@ absl::StatusOr<std::vector<ObjectInfo>> ObjectStore::List(std::string_view direc
   }
   std::sort(objects.begin(), objects.end(), [](const auto& a, const auto& b) { return a.path < b.path; });
   return objects;
+}
+
+absl::StatusOr<std::vector<std::string>> ObjectStore::ListDirectories(std::string_view directory) const {
+  const auto infos = Select(directory, /*recursive=*/false);
+  if (!infos.ok()) return infos.status();
+  std::vector<std::string> names;
+  for (const arrow::fs::FileInfo& info : *infos) {
+    if (info.type() == arrow::fs::FileType::Directory) names.push_back(info.base_name());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 absl::StatusOr<bool> ObjectStore::Exists(std::string_view path) const {

@@ -13,7 +13,8 @@
 
 namespace arrow::fs {
 class FileSystem;
-}
+struct FileInfo;
+}  // namespace arrow::fs
 namespace arrow::io {
 class OutputStream;
 class RandomAccessFile;
@@ -99,6 +100,8 @@ class ObjectStore {
 
   // Objects below a directory ("" is the root), at any depth, sorted by path. Empty when there is no such directory.
   absl::StatusOr<std::vector<ObjectInfo>> List(std::string_view directory) const;
+  // Names of the directories directly below one, sorted. Empty when there is no such directory.
+  absl::StatusOr<std::vector<std::string>> ListDirectories(std::string_view directory) const;
   absl::StatusOr<bool> Exists(std::string_view path) const;
   // OK when there is none.
   absl::Status Delete(std::string_view path);
@@ -114,6 +117,7 @@ class ObjectStore {
  private:
   ObjectStore(std::shared_ptr<arrow::fs::FileSystem> file_system, std::string root, std::string uri, bool local);
   absl::StatusOr<std::string> FullPath(std::string_view path) const;
+  absl::StatusOr<std::vector<arrow::fs::FileInfo>> Select(std::string_view directory, bool recursive) const;
 
   std::shared_ptr<arrow::fs::FileSystem> file_system_;
   std::string root_;  // in the file system's own notation, no trailing slash

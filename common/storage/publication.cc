@@ -79,6 +79,33 @@ absl::StatusOr<Manifest> ReadManifest(std::string_view uri) {
   return ReadManifest(**store, "");
 }
 
+absl::Status VerifyFiles(const ObjectStore& store, std::string_view directory, const Manifest& manifest) {
+  constexpr int64_t kChunk = 4 << 20;
+  for (const ManifestFile& file : manifest.files) {
+    const std::string path = Below(directory, file.path);
+    const auto damaged = [&](auto... what) {
+      return WithCause(absl::DataLossError(absl::StrCat(store.UriOf(path), " ", what...)), FailureCause::kStorage);
+    };
+    const auto reader = store.OpenForRead(path);
+    if (absl::IsNotFound(reader.status())) return damaged("is missing");
+    if (!reader.ok()) return reader.status();
+    if ((*reader)->size() != file.size) return damaged("has ", (*reader)->size(), " bytes instead of ", file.size);
+    Sha256 digest;
+    for (int64_t offset = 0; offset < file.size; offset += kChunk) {
+      const auto bytes = (*reader)->ReadAt(offset, std::min(kChunk, file.size - offset));
+      if (!bytes.ok()) return bytes.status();
+      digest.Update(*bytes);
+    }
+    if (digest.Hex() != file.sha256) return damaged("is damaged: its SHA-256 is not what the manifest says");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Unpublish(ObjectStore& store, std::string_view directory) {
+  if (absl::Status status = store.Delete(Below(directory, kManifestName)); !status.ok()) return status;
+  return store.DeleteDirectory(directory);
+}
+
 PublishedFile::PublishedFile(Publication* publication, std::string path, std::unique_ptr<ObjectWriter> writer)
     : publication_(publication), path_(std::move(path)), writer_(std::move(writer)) {}
 
@@ -151,6 +178,14 @@ absl::Status Publication::Commit() {
   absl::Status status = store_.Write(Below(directory_, kManifestName), ToJson(manifest_));
   if (status.ok()) ended_ = true;
   return status;
+}
+
+absl::StatusOr<std::unique_ptr<PublishedFile>> PublishedFolder::Create(std::string_view path) {
+  return publication_.Create(Below(path_, path));
+}
+
+absl::Status PublishedFolder::Write(std::string_view path, std::string_view bytes) {
+  return publication_.Write(Below(path_, path), bytes);
 }
 
 absl::Status Publication::Abort() {

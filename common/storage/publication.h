@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -36,6 +37,14 @@ struct Manifest {
 // DATA_LOSS when it is malformed or of a format that this build does not know.
 absl::StatusOr<Manifest> ReadManifest(const ObjectStore& store, std::string_view directory);
 absl::StatusOr<Manifest> ReadManifest(std::string_view uri);
+
+// Reads every file that the manifest names and compares size and digest. DATA_LOSS, naming the first file that is
+// missing or damaged.
+absl::Status VerifyFiles(const ObjectStore& store, std::string_view directory, const Manifest& manifest);
+
+// Removes a published directory, its manifest first, so that nobody takes what is left for complete. OK when there is
+// none.
+absl::Status Unpublish(ObjectStore& store, std::string_view directory);
 
 class Publication;
 
@@ -95,6 +104,22 @@ class Publication {
   Manifest manifest_;
   std::vector<std::string> open_;  // paths that were created and not closed
   bool ended_ = false;
+};
+
+// A folder of a publication, for those who write a part of it without knowing where it goes. The publication must
+// outlive it.
+class PublishedFolder {
+ public:
+  // `path` is relative to the publication; empty: all of it.
+  PublishedFolder(Publication& publication, std::string path = "")  // NOLINT: a publication is a folder
+      : publication_(publication), path_(std::move(path)) {}
+
+  absl::StatusOr<std::unique_ptr<PublishedFile>> Create(std::string_view path);
+  absl::Status Write(std::string_view path, std::string_view bytes);
+
+ private:
+  Publication& publication_;
+  std::string path_;
 };
 
 }  // namespace temper

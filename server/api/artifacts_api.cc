@@ -5,8 +5,11 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/digest.h"
 #include "common/rpc/status.h"
 #include "common/storage/object_store.h"
 #include "common/storage/publication.h"
@@ -17,23 +20,70 @@ namespace {
 
 constexpr int64_t kChunkSize = 1 << 20;
 
-absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(const JobController& controller, const std::string& job_name) {
-  const auto job = controller.Get(job_name);
-  if (!job.ok()) return job.status();
-  v1::ListArtifactsResponse response;
-  if (job->export_uri().empty()) return response;
-  const auto manifest = ReadManifest(job->export_uri());
-  if (!manifest.ok()) {
-    return absl::Status(manifest.status().code(), absl::StrCat("the export of ", job_name, " at ", job->export_uri(),
-                                                               " can't be read: ", manifest.status().message()));
+// The published directory that a request is about.
+struct Directory {
+  std::string what;  // for messages: "the export of jobs/x"
+  std::string uri;   // empty: there is none yet
+  bool checkpoint = false;
+};
+
+absl::StatusOr<Directory> CheckpointDirectoryOf(const JobController& controller, const std::string& job_name,
+                                                const std::string& step) {
+  const auto checkpoints = controller.Checkpoints(job_name);
+  if (!checkpoints.ok()) return checkpoints.status();
+  std::vector<int64_t> steps;
+  for (const v1::Checkpoint& checkpoint : *checkpoints) {
+    if (absl::StrCat(checkpoint.step()) == step) {
+      return Directory{absl::StrCat("the checkpoint ", step, " of ", job_name), checkpoint.uri(), true};
+    }
+    steps.push_back(checkpoint.step());
   }
-  for (const ManifestFile& file : manifest->files) {
-    v1::Artifact* artifact = response.add_artifacts();
-    artifact->set_path(file.path);
-    artifact->set_size_bytes(file.size);
-    artifact->set_sha256(file.sha256);
+  return absl::NotFoundError(absl::StrCat(job_name, " has no checkpoint ", step,
+                                          steps.empty() ? "; it has none" : "; it has ", absl::StrJoin(steps, ", ")));
+}
+
+absl::StatusOr<Directory> FindDirectory(const JobController& controller, const std::string& parent) {
+  constexpr std::string_view kCheckpoints = "/checkpoints/";
+  if (const size_t at = parent.find(kCheckpoints); at != std::string::npos) {
+    return CheckpointDirectoryOf(controller, parent.substr(0, at), parent.substr(at + kCheckpoints.size()));
+  }
+  const auto job = controller.Get(parent);
+  if (!job.ok()) return job.status();
+  return Directory{absl::StrCat("the export of ", parent), job->export_uri(), false};
+}
+
+void Add(const std::string& path, int64_t size, const std::string& sha256, v1::ListArtifactsResponse& response) {
+  v1::Artifact* artifact = response.add_artifacts();
+  artifact->set_path(path);
+  artifact->set_size_bytes(size);
+  artifact->set_sha256(sha256);
+}
+
+absl::StatusOr<v1::ListArtifactsResponse> ListFiles(const Directory& directory) {
+  v1::ListArtifactsResponse response;
+  if (directory.uri.empty()) return response;
+  const auto unreadable = [&](const absl::Status& status) {
+    return absl::Status(status.code(),
+                        absl::StrCat(directory.what, " at ", directory.uri, " can't be read: ", status.message()));
+  };
+  const auto manifest = ReadManifest(directory.uri);
+  if (!manifest.ok()) return unreadable(manifest.status());
+  for (const ManifestFile& file : manifest->files) Add(file.path, file.size, file.sha256, response);
+  if (directory.checkpoint) {
+    // A copy of a checkpoint is one only with its manifest.
+    const auto store = ObjectStore::Open(directory.uri);
+    if (!store.ok()) return unreadable(store.status());
+    const auto text = (*store)->Read(kManifestName);
+    if (!text.ok()) return unreadable(text.status());
+    Add(std::string(kManifestName), static_cast<int64_t>(text->size()), Sha256Hex(*text), response);
   }
   return response;
+}
+
+absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(const JobController& controller, const std::string& parent) {
+  const auto directory = FindDirectory(controller, parent);
+  if (!directory.ok()) return directory.status();
+  return ListFiles(*directory);
 }
 
 absl::StatusOr<std::unique_ptr<ObjectReader>> OpenArtifact(const JobController& controller,
@@ -41,22 +91,22 @@ absl::StatusOr<std::unique_ptr<ObjectReader>> OpenArtifact(const JobController& 
   if (request.path().empty()) return InvalidFields({{"path", "is required, as ListArtifacts gives it"}});
   if (request.offset() < 0)
     return InvalidFields({{"offset", absl::StrCat("must be at least 0, not ", request.offset())}});
-  const auto job = controller.Get(request.parent());
-  if (!job.ok()) return job.status();
-  const auto list = ListArtifacts(controller, request.parent());
+  const auto directory = FindDirectory(controller, request.parent());
+  if (!directory.ok()) return directory.status();
+  const auto list = ListFiles(*directory);
   if (!list.ok()) return list.status();
   const auto& artifacts = list->artifacts();
   const auto artifact = std::find_if(artifacts.begin(), artifacts.end(),
                                      [&](const v1::Artifact& file) { return file.path() == request.path(); });
   if (artifact == artifacts.end()) {
-    return absl::NotFoundError(absl::StrCat("the export of ", request.parent(), " has no file '", request.path(),
+    return absl::NotFoundError(absl::StrCat(directory->what, " has no file '", request.path(),
                                             artifacts.empty() ? "': there is no export yet" : "'"));
   }
   if (request.offset() > artifact->size_bytes()) {
     return absl::OutOfRangeError(absl::StrCat("offset ", request.offset(), " is past the end of '", request.path(),
                                               "', which has ", artifact->size_bytes(), " bytes"));
   }
-  auto store = ObjectStore::Open(job->export_uri());
+  auto store = ObjectStore::Open(directory->uri);
   if (!store.ok()) return store.status();
   return (*store)->OpenForRead(request.path());
 }

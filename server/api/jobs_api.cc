@@ -25,4 +25,34 @@ grpc::ServerUnaryReactor* JobsApi::Cancel(grpc::CallbackServerContext* context, 
   return Answer(context, "CancelJob", observer_, controller_.Cancel(request.name()), response);
 }
 
+grpc::ServerUnaryReactor* JobsApi::Pause(grpc::CallbackServerContext* context, const v1::PauseJobRequest& request,
+                                         v1::Job* response) {
+  return Answer(context, "PauseJob", observer_, controller_.Pause(request.name()), response);
+}
+
+grpc::ServerUnaryReactor* JobsApi::Resume(grpc::CallbackServerContext* context, const v1::ResumeJobRequest& request,
+                                          v1::Job* response) {
+  return Answer(context, "ResumeJob", observer_, controller_.Resume(request.name()), response);
+}
+
+grpc::ServerUnaryReactor* JobsApi::Delete(grpc::CallbackServerContext* context, const v1::DeleteJobRequest& request,
+                                          google::protobuf::Empty* response) {
+  absl::StatusOr<google::protobuf::Empty> result = google::protobuf::Empty();
+  if (absl::Status status = controller_.Delete(request.name()); !status.ok()) result = status;
+  return Answer(context, "DeleteJob", observer_, std::move(result), response);
+}
+
+grpc::ServerUnaryReactor* JobsApi::ListCheckpoints(grpc::CallbackServerContext* context,
+                                                   const v1::ListCheckpointsRequest& request,
+                                                   v1::ListCheckpointsResponse* response) {
+  const auto checkpoints = controller_.Checkpoints(request.parent());
+  absl::StatusOr<v1::ListCheckpointsResponse> result = v1::ListCheckpointsResponse();
+  if (checkpoints.ok()) {
+    for (const v1::Checkpoint& checkpoint : *checkpoints) *result->add_checkpoints() = checkpoint;
+  } else {
+    result = checkpoints.status();
+  }
+  return Answer(context, "ListCheckpoints", observer_, std::move(result), response);
+}
+
 }  // namespace temper

@@ -9,7 +9,8 @@
 
 namespace temper {
 
-// CreateJob, GetJob, ListJobs, CancelJob: the controller's calls, as they are. A call answers before it returns.
+// CreateJob, GetJob, ListJobs, CancelJob, PauseJob, ResumeJob, DeleteJob, ListCheckpoints: the controller's calls, as
+// they are. A call answers before it returns.
 class JobsApi {
  public:
   JobsApi(JobController& controller, RpcObserver observer) : controller_(controller), observer_(std::move(observer)) {}
@@ -22,6 +23,15 @@ class JobsApi {
                                  v1::ListJobsResponse* response);
   grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const v1::CancelJobRequest& request,
                                    v1::Job* response);
+  grpc::ServerUnaryReactor* Pause(grpc::CallbackServerContext* context, const v1::PauseJobRequest& request,
+                                  v1::Job* response);
+  grpc::ServerUnaryReactor* Resume(grpc::CallbackServerContext* context, const v1::ResumeJobRequest& request,
+                                   v1::Job* response);
+  grpc::ServerUnaryReactor* Delete(grpc::CallbackServerContext* context, const v1::DeleteJobRequest& request,
+                                   google::protobuf::Empty* response);
+  grpc::ServerUnaryReactor* ListCheckpoints(grpc::CallbackServerContext* context,
+                                            const v1::ListCheckpointsRequest& request,
+                                            v1::ListCheckpointsResponse* response);
 
  private:
   JobController& controller_;

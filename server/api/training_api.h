@@ -30,6 +30,23 @@ class TrainingApi final : public v1::TrainingService::CallbackService {
                                       v1::Job* response) override {
     return jobs_.Cancel(context, *request, response);
   }
+  grpc::ServerUnaryReactor* PauseJob(grpc::CallbackServerContext* context, const v1::PauseJobRequest* request,
+                                     v1::Job* response) override {
+    return jobs_.Pause(context, *request, response);
+  }
+  grpc::ServerUnaryReactor* ResumeJob(grpc::CallbackServerContext* context, const v1::ResumeJobRequest* request,
+                                      v1::Job* response) override {
+    return jobs_.Resume(context, *request, response);
+  }
+  grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext* context, const v1::DeleteJobRequest* request,
+                                      google::protobuf::Empty* response) override {
+    return jobs_.Delete(context, *request, response);
+  }
+  grpc::ServerUnaryReactor* ListCheckpoints(grpc::CallbackServerContext* context,
+                                            const v1::ListCheckpointsRequest* request,
+                                            v1::ListCheckpointsResponse* response) override {
+    return jobs_.ListCheckpoints(context, *request, response);
+  }
   grpc::ServerWriteReactor<v1::JobEvent>* WatchJob(grpc::CallbackServerContext* context,
                                                    const v1::WatchJobRequest* request) override {
     return watch_.Watch(context, *request);

@@ -12,10 +12,17 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/digest.h"
+#include "common/fault_point.h"
+#include "common/storage/job_layout.h"
+#include "common/storage/object_store.h"
+#include "common/storage/publication.h"
 #include "server/jobs/timestamp.h"
 
 namespace temper {
 namespace {
+
+// A gang has one rank, for now.
+constexpr int32_t kRanks = 1;
 
 // How often limits are looked at when nothing happens.
 constexpr std::chrono::milliseconds kTick{500};
@@ -71,7 +78,7 @@ JobController::JobController(JobStore& store, Launcher& launcher, const Clock& c
   launcher_.OnExit([inbox = inbox_](const GangExit& exit) { inbox->Add(exit); });
 }
 
-JobController::~JobController() { Shutdown(std::chrono::milliseconds(0)); }
+JobController::~JobController() { Shutdown(); }
 
 void JobController::AddListener(Listener listener) { listeners_.push_back(std::move(listener)); }
 
@@ -95,8 +102,14 @@ absl::Status JobController::Recover() {
       return absl::Status(status.code(), absl::StrCat("can't recover the gang of jobs/", id, ": ", status.message()));
     }
     live.launched = true;
-    live.recovered = true;
-    if (status = Happen(live, job_event::ServerRestarted{}); !status.ok()) return status;
+    live.adopted = true;
+    live.last_heard = clock_.Monotonic();
+    for (int32_t rank = -1; rank < kRanks; ++rank) {
+      const auto position = store_.LastReport(id, epoch, rank);
+      if (!position.ok()) return position.status();
+      live.positions[rank] = *position;
+    }
+    spdlog::info("jobs/{}: adopted epoch {}", id, epoch);
   }
   return absl::OkStatus();
 }
@@ -116,7 +129,7 @@ void JobController::Loop() {
   }
 }
 
-void JobController::Shutdown(std::chrono::milliseconds limit) {
+void JobController::Shutdown() {
   {
     std::lock_guard lock(mutex_);
     shutting_down_ = true;
@@ -128,12 +141,14 @@ void JobController::Shutdown(std::chrono::milliseconds limit) {
     inbox_->changed.notify_all();
   }
   if (loop_.joinable()) loop_.join();
-  if (limit.count() == 0) return;
+}
+
+void JobController::StopGangs(std::chrono::milliseconds limit) {
   {
     std::lock_guard lock(mutex_);
     for (auto it = live_.begin(); it != live_.end();) {
       LiveJob& live = (it++)->second;
-      if (absl::Status status = Happen(live, job_event::ServerRestarted{}); !status.ok()) Warn(live.record.id, status);
+      if (absl::Status status = Happen(live, job_event::ServerStops{}); !status.ok()) Warn(live.record.id, status);
     }
   }
   const auto deadline = std::chrono::steady_clock::now() + limit;
@@ -155,30 +170,48 @@ bool JobController::AnyGang() const {
 
 void JobController::Reconcile(const std::string& server_address) {
   std::lock_guard reconciling(reconcile_mutex_);
-  std::vector<std::function<void()>> stops;
-  std::vector<GangSpec> launches;
-  {
-    std::lock_guard lock(mutex_);
-    TakeExits();
-    EnforceLimits();
-    StopGangs(stops);
-    launches = StartJobs(server_address);
-  }
-  // Without the lock: a launcher may take its time.
-  for (const auto& stop : stops) stop();
-  for (const GangSpec& spec : launches) Launch(spec);
-}
-
-void JobController::TakeExits() {
   std::deque<GangExit> exits;
   {
     std::lock_guard lock(inbox_->mutex);
     exits.swap(inbox_->exits);
   }
+  for (const GangExit& exit : exits) TidyUp(exit);
+  std::vector<std::function<void()>> stops;
+  std::vector<GangSpec> launches;
+  {
+    std::lock_guard lock(mutex_);
+    TakeExits(std::move(exits));
+    EnforceLimits();
+    StopGangs(stops);
+    launches = StartJobs(server_address);
+  }
+  for (const auto& stop : stops) stop();
+  for (const GangSpec& spec : launches) Launch(spec);
+}
+
+// Before its job's state says that the gang is gone: who sees that finds no half-written files.
+void JobController::TidyUp(const GangExit& exit) {
+  const auto record = store_.Get(exit.key.job_id);
+  if (!record.ok() || record->life.epoch != exit.key.epoch || !HasGang(record->life.state)) return;
+  const auto output = ObjectStore::Open(record->job.spec().output().uri());
+  absl::Status status = output.status();
+  if (status.ok()) status = RemoveUncommitted(**output, exit.key.job_id, exit.key.epoch);
+  if (status.ok() && record->life.export_committed) {
+    status = RemoveOtherExports(**output, exit.key.job_id, exit.key.epoch);
+  }
+  // What can't be removed now is removed after the next gang, or stays: no reason to hold the job up.
+  if (!status.ok()) Warn(exit.key.job_id, status);
+}
+
+void JobController::TakeExits(std::deque<GangExit> exits) {
   for (GangExit& exit : exits) {
     LiveJob* live = FindLive(exit.key.job_id);
     if (live == nullptr || live->record.life.epoch != exit.key.epoch || !HasGang(live->record.life.state)) continue;
-    const job_event::ProcessesGone gone{{ToProto(exit.cause), exit.message}};
+    job_event::ProcessesGone gone{{ToProto(exit.cause), exit.message}};
+    // The earlier server did not live to launch it, or it did not live to find us.
+    if (live->adopted && live->epoch.incarnation.empty()) {
+      gone.ending = {v1::FAILURE_CAUSE_PREEMPTED, "the server was restarted while it launched the gang"};
+    }
     if (absl::Status status = Happen(*live, gone); !status.ok()) {
       Warn(exit.key.job_id, status);
       // It is not forgotten: a later round tries again.
@@ -210,23 +243,21 @@ void JobController::StopGangs(std::vector<std::function<void()>>& launcher_calls
   for (auto it = live_.begin(); it != live_.end();) {
     LiveJob& live = (it++)->second;
     const JobLife& life = live.record.life;
-    if (life.state != v1::JOB_STATE_STOPPING || live.launching || live.stop_asked) continue;
+    if (life.state != v1::JOB_STATE_STOPPING || live.launching) continue;
     const GangKey key{live.record.id, life.epoch};
     if (!live.launched) {
       if (absl::Status status = Happen(live, job_event::ProcessesGone{}); !status.ok()) Warn(key.job_id, status);
       continue;
     }
+    const auto stopping_for = clock_.Monotonic() - live.since;
     // A gang that has said how it ended goes by itself, unless somebody is in a hurry.
     const bool leave_it = live.said_end && life.target == v1::JOB_TARGET_RUN && !shutting_down_;
-    if (leave_it && clock_.Monotonic() - live.since <= options_.exit_limit) continue;
-    SendStopOnce(live);
+    if (leave_it && stopping_for <= options_.exit_limit) continue;
+    TellToStop(live);
+    const bool has_time = KeepsProgress(life) && live.attachment != 0 && !shutting_down_;
+    if (live.stop_asked || (has_time && stopping_for <= options_.pause_limit)) continue;
     live.stop_asked = true;
-    // There is nothing that a gang of an earlier server could still tell us.
-    if (live.recovered) {
-      launcher_calls.push_back([this, key] { launcher_.Kill(key); });
-    } else {
-      launcher_calls.push_back([this, key] { launcher_.Stop(key); });
-    }
+    launcher_calls.push_back([this, key] { launcher_.Stop(key); });
   }
 }
 
@@ -239,7 +270,7 @@ std::vector<GangSpec> JobController::StartJobs(const std::string& server_address
     const v1::JobSpec& spec = live.record.job.spec();
     if (HasGang(life.state)) {
       placed.push_back({id, DeviceOf(spec), 1});
-    } else {
+    } else if (life.state == v1::JOB_STATE_QUEUED) {
       waiting.push_back(
           {id, DeviceOf(spec), 1, spec.priority(), FromTimestamp(live.record.job.create_time()), life.retry_at});
     }
@@ -285,8 +316,52 @@ void JobController::SetWaitingReason(LiveJob& live, std::string reason) {
   if (absl::Status status = Commit(live, std::move(draft)); !status.ok()) Warn(live.record.id, status);
 }
 
+// The job's own checkpoints that its next gang may go on from: those that the index has, and those that the gang before
+// committed without living to say so. What an older gang, thought dead, adds later is garbage.
+absl::Status JobController::FindCheckpoints(const GangKey& key) {
+  if (key.epoch == 1) return absl::OkStatus();
+  const auto record = store_.Get(key.job_id);
+  if (!record.ok()) return record.status();
+  const auto index = store_.Checkpoints(key.job_id);
+  if (!index.ok()) return index.status();
+  const auto output = ObjectStore::Open(record->job.spec().output().uri());
+  if (!output.ok()) return output.status();
+  const auto committed = ListCommittedCheckpoints(**output, key.job_id);
+  if (!committed.ok()) return committed.status();
+
+  std::map<CheckpointKey, v1::Checkpoint> known;
+  for (const v1::Checkpoint& checkpoint : *index) known[{checkpoint.step(), checkpoint.epoch()}] = checkpoint;
+  std::lock_guard lock(mutex_);
+  LiveJob* live = FindLive(key.job_id);
+  if (live == nullptr) return absl::OkStatus();
+  JobDraft draft = Draft(*live);
+  EpochRecord epoch = live->epoch;
+  for (const CheckpointKey& found : *committed) {
+    const std::string directory = CheckpointDirectory(key.job_id, found);
+    if (known.erase(found) == 0) {
+      if (found.epoch != key.epoch - 1) continue;
+      const auto manifest = ReadManifest(**output, directory);
+      if (!manifest.ok()) continue;  // the rank would say what is wrong with it, and take another
+      draft.AddCheckpoint(found, (*output)->UriOf(directory), *manifest);
+    }
+    epoch.resume_from.push_back((*output)->UriOf(directory));
+  }
+  for (const auto& [gone, checkpoint] : known) draft.update().removed_checkpoints.push_back(gone);
+  draft.update().epoch = epoch;
+  if (absl::Status status = Commit(*live, std::move(draft)); !status.ok()) return status;
+  live->epoch = std::move(epoch);
+  return absl::OkStatus();
+}
+
 void JobController::Launch(const GangSpec& spec) {
-  const absl::StatusOr<std::string> handle = launcher_.Launch(spec);
+  FaultPoint("server.launch.before");
+  absl::StatusOr<std::string> handle;
+  if (absl::Status found = FindCheckpoints(spec.key); found.ok()) {
+    handle = launcher_.Launch(spec);
+  } else {
+    handle = absl::Status(found.code(), absl::StrCat("the job's checkpoints can't be listed: ", found.message()));
+  }
+  FaultPoint("server.launch.after");
   std::lock_guard lock(mutex_);
   LiveJob* live = FindLive(spec.key.job_id);
   if (live == nullptr) return;
@@ -336,10 +411,13 @@ absl::Status JobController::Commit(LiveJob& live, JobDraft draft) {
   JobUpdate& update = draft.update();
   const v1::JobState before = live.record.life.state;
   const bool unchanged = update.events.empty() && update.positions.empty() && !update.epoch &&
+                         update.checkpoints.empty() && update.removed_checkpoints.empty() &&
                          update.record.life == live.record.life &&
                          update.record.dropped_log_events == live.record.dropped_log_events;
   if (unchanged) return absl::OkStatus();
+  FaultPoint("server.commit.before");
   if (absl::Status status = store_.Update(update); !status.ok()) return status;
+  FaultPoint("server.commit.after");
 
   live.record = std::move(update.record);
   Tell(live.record.job, update.events);
@@ -369,11 +447,14 @@ void JobController::Tell(const v1::Job& job, const std::vector<v1::JobEvent>& ev
   }
 }
 
-void JobController::SendStopOnce(LiveJob& live) {
-  if (live.attachment == 0 || live.stop_sent || !live.send_stop) return;
-  live.stop_sent = true;
+void JobController::TellToStop(LiveJob& live) {
+  if (live.attachment == 0 || !live.send_stop) return;
   v1::Stop stop;
   stop.set_reason(live.record.life.reason);
+  stop.set_checkpoint(KeepsProgress(live.record.life));
+  // A second word makes a difference only if it is a harder one.
+  if (live.stop_sent && (stop.checkpoint() || !live.stop_sent->checkpoint())) return;
+  live.stop_sent = stop;
   live.send_stop(stop);
 }
 

@@ -39,6 +39,8 @@ struct JobControllerOptions {
   std::chrono::seconds silence_limit{120};
   // A gang that has reported its end has so long to exit by itself.
   std::chrono::seconds exit_limit{15};
+  // A gang that is paused has so long to finish its step and commit a checkpoint before it is stopped the hard way.
+  std::chrono::seconds pause_limit{600};
   // Log events that are kept per job; 5 % more for warnings and errors.
   int64_t max_log_events = 20'000;
 };
@@ -82,17 +84,20 @@ class JobController {
   // Before Recover() and Start().
   void AddListener(Listener listener);
 
-  // Takes up what the store knows: gangs of an earlier server are stopped, and their jobs queued again once they are
-  // gone. Once, before anything else.
+  // Takes up what the store knows. Gangs of an earlier server are adopted: they go on, and come back with what they had
+  // to report in the meantime. Once, before anything else.
   absl::Status Recover();
 
   // From now on jobs are launched; their workers call `server_address` (HOST:PORT). Runs Reconcile() on a thread of its
   // own whenever something happens.
   void Start(std::string server_address);
 
-  // Ends clients' waits, launches nothing any more, stops all gangs (their jobs are queued again, free of charge) and
-  // waits for them to be gone, at most `limit`. What is left then is dealt with by the next Recover().
-  void Shutdown(std::chrono::milliseconds limit);
+  // Ends clients' waits and launches nothing any more. Gangs go on, for the next Recover() to adopt.
+  void Shutdown();
+
+  // After Shutdown: stops all gangs, which commit a checkpoint (their jobs are queued again, free of charge), and waits
+  // for them to be gone, at most `limit`. What is left then is adopted by the next Recover().
+  void StopGangs(std::chrono::milliseconds limit);
 
   // One round of making true what shall be: launches, stops, limits. For tests that have no thread; the server uses
   // Start().
@@ -112,6 +117,14 @@ class JobController {
 
   // FAILED_PRECONDITION: has succeeded or failed.
   absl::StatusOr<v1::Job> Cancel(const std::string& name);
+  // FAILED_PRECONDITION: has ended, or is being cancelled.
+  absl::StatusOr<v1::Job> Pause(const std::string& name);
+  absl::StatusOr<v1::Job> Resume(const std::string& name);
+  // FAILED_PRECONDITION: has not ended.
+  absl::Status Delete(const std::string& name);
+
+  // Newest first.
+  absl::StatusOr<std::vector<v1::Checkpoint>> Checkpoints(const std::string& name) const;
 
   // Events after `after_sequence`, at most `limit`. INVALID_ARGUMENT: after_sequence below 0. OUT_OF_RANGE: over the
   // job's last one.
@@ -153,7 +166,7 @@ class JobController {
     EpochRecord epoch;
     bool launching = false;                // Launch() is being called, or is about to be
     bool launched = false;                 // the launcher has it in its charge
-    bool recovered = false;                // from an earlier server
+    bool adopted = false;                  // from an earlier server
     bool said_end = false;                 // its ending is its own word
     bool stop_asked = false;               // of the launcher
     MonotonicTime since;                   // when it entered its state
@@ -161,7 +174,7 @@ class JobController {
     // The node's stream; 0 when there is none.
     int64_t attachment = 0;
     SendStop send_stop;
-    bool stop_sent = false;
+    std::optional<v1::Stop> stop_sent;
     MonotonicTime last_heard;
   };
 
@@ -190,15 +203,21 @@ class JobController {
   absl::Status Commit(LiveJob& live, JobDraft draft);
   absl::Status Happen(LiveJob& live, const JobMachineEvent& event);
   void Tell(const v1::Job& job, const std::vector<v1::JobEvent>& events);
-  void SendStopOnce(LiveJob& live);
+  // Tells the node, unless it knows.
+  void TellToStop(LiveJob& live);
+  // Cancel, Pause and Resume: lets it happen, if the job is live, and returns the job as it is then.
+  absl::StatusOr<v1::Job> Request(const std::string& name, const JobMachineEvent& event);
   void SetWaitingReason(LiveJob& live, std::string reason);
 
   // The parts of Reconcile(), with mutex_ held.
-  void TakeExits();
+  void TakeExits(std::deque<GangExit> exits);
   void EnforceLimits();
   void StopGangs(std::vector<std::function<void()>>& launcher_calls);
   std::vector<GangSpec> StartJobs(const std::string& server_address);
-  void Launch(const GangSpec& spec);  // without mutex_
+  // … and without it, for storage and launcher may take their time.
+  void TidyUp(const GangExit& exit);
+  absl::Status FindCheckpoints(const GangKey& key);
+  void Launch(const GangSpec& spec);
 
   // The parts of Create(), with mutex_ held. FindRepeated: the job that an earlier call with this request_id created.
   absl::StatusOr<std::optional<v1::Job>> FindRepeated(const v1::CreateJobRequest& request,

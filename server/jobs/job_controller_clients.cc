@@ -43,6 +43,17 @@ std::string BodyDigest(const v1::JobSpec& spec, const std::string& job_id) {
   return digest.Hex();
 }
 
+absl::Status JobEnded(const v1::Job& job, const std::string& advice) {
+  return WithReason(absl::FailedPreconditionError(
+                        absl::StrCat(job.name(), " has ended already (", StateName(job.state()), "): ", advice)),
+                    "JOB_ENDED", {{"job", job.name()}, {"state", StateName(job.state())}});
+}
+
+absl::Status BeingCancelled(const v1::Job& job) {
+  return WithReason(absl::FailedPreconditionError(absl::StrCat(job.name(), " is being cancelled")), "JOB_CANCELLED",
+                    {{"job", job.name()}});
+}
+
 }  // namespace
 
 absl::StatusOr<v1::Job> JobController::Create(const v1::CreateJobRequest& request) {
@@ -155,23 +166,69 @@ absl::StatusOr<v1::ListJobsResponse> JobController::List(const v1::ListJobsReque
   return response;
 }
 
-absl::StatusOr<v1::Job> JobController::Cancel(const std::string& name) {
+absl::StatusOr<v1::Job> JobController::Request(const std::string& name, const JobMachineEvent& event) {
   const auto id = ParseJobName(name, "name");
   if (!id.ok()) return id.status();
   std::lock_guard lock(mutex_);
   if (LiveJob* live = FindLive(*id); live != nullptr) {
-    if (absl::Status status = Happen(*live, job_event::CancelRequested{}); !status.ok()) return status;
+    if (absl::Status status = Happen(*live, event); !status.ok()) return status;
     inbox_->Wake();
   }
   auto record = store_.Get(*id);
   if (!record.ok()) return TellIfMissing(record.status(), *id);
-  const v1::JobState state = record->job.state();
-  if (state == v1::JOB_STATE_SUCCEEDED || state == v1::JOB_STATE_FAILED) {
-    return WithReason(absl::FailedPreconditionError(absl::StrCat(name, " has ended already (", StateName(state),
-                                                                 "): there is nothing to cancel")),
-                      "JOB_ENDED", {{"job", name}, {"state", StateName(state)}});
-  }
   return View(std::move(record->job));
+}
+
+absl::StatusOr<v1::Job> JobController::Cancel(const std::string& name) {
+  auto job = Request(name, job_event::CancelRequested{});
+  if (!job.ok()) return job;
+  if (job->state() == v1::JOB_STATE_SUCCEEDED || job->state() == v1::JOB_STATE_FAILED) {
+    return JobEnded(*job, "there is nothing to cancel");
+  }
+  return job;
+}
+
+absl::StatusOr<v1::Job> JobController::Pause(const std::string& name) {
+  auto job = Request(name, job_event::PauseRequested{});
+  if (!job.ok()) return job;
+  if (IsFinal(job->state())) return JobEnded(*job, "there is nothing to pause");
+  return job->target() == v1::JOB_TARGET_CANCEL ? BeingCancelled(*job) : job;
+}
+
+absl::StatusOr<v1::Job> JobController::Resume(const std::string& name) {
+  auto job = Request(name, job_event::ResumeRequested{});
+  if (!job.ok()) return job;
+  if (IsFinal(job->state())) {
+    return JobEnded(*job, "submit another job with resume_from to go on from one of its checkpoints");
+  }
+  return job->target() == v1::JOB_TARGET_CANCEL ? BeingCancelled(*job) : job;
+}
+
+absl::Status JobController::Delete(const std::string& name) {
+  const auto id = ParseJobName(name, "name");
+  if (!id.ok()) return id.status();
+  {
+    std::lock_guard lock(mutex_);
+    const auto record = store_.Get(*id);
+    if (!record.ok()) return TellIfMissing(record.status(), *id);
+    if (!IsFinal(record->life.state)) {
+      return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                            name, " has not ended (", StateName(record->life.state), "): cancel it first")),
+                        "JOB_NOT_ENDED", {{"job", name}, {"state", StateName(record->life.state)}});
+    }
+    if (absl::Status status = store_.Delete(*id); !status.ok()) return status;
+  }
+  // What its gangs printed. Nobody else writes there any more.
+  std::error_code ignored;
+  std::filesystem::remove_all(options_.runs_dir / *id, ignored);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<v1::Checkpoint>> JobController::Checkpoints(const std::string& name) const {
+  const auto id = ParseJobName(name, "parent");
+  if (!id.ok()) return id.status();
+  if (const auto record = store_.Get(*id); !record.ok()) return TellIfMissing(record.status(), *id);
+  return store_.Checkpoints(*id);
 }
 
 absl::StatusOr<EventPage> JobController::Events(const std::string& name, int64_t after_sequence, int limit) const {

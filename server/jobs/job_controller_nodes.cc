@@ -56,9 +56,10 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
   if (!epoch.ok()) return epoch.status();
   if (Sha256Hex(hello.token()) != epoch->token_hash) return wrong_token;
 
+  // Not EPOCH_OVER: the next server adopts this gang.
+  if (shutting_down_) return absl::UnavailableError("the server shuts down");
   LiveJob* live = FindLive(*id);
-  if (live == nullptr || live->record.life.epoch != hello.epoch() || !HasGang(live->record.life.state) ||
-      live->recovered || shutting_down_) {
+  if (live == nullptr || live->record.life.epoch != hello.epoch() || !HasGang(live->record.life.state)) {
     return EpochOver(hello.job(), hello.epoch());
   }
   if (hello.node() < 0 || hello.node() >= kNodes) {
@@ -80,9 +81,9 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
   live->epoch.incarnation = hello.incarnation();
   live->attachment = ++last_attachment_;
   live->send_stop = std::move(send_stop);
-  live->stop_sent = false;
+  live->stop_sent.reset();
   live->last_heard = clock_.Monotonic();
-  if (live->stop_asked) SendStopOnce(*live);
+  if (live->record.life.state == v1::JOB_STATE_STOPPING && !live->said_end) TellToStop(*live);
 
   NodeAttachment attachment;
   attachment.id = live->attachment;
@@ -91,6 +92,7 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
   attachment.assignment.set_epoch(hello.epoch());
   attachment.assignment.set_world_size(kRanks);
   attachment.assignment.set_ranks_per_node(kRanks);
+  for (const std::string& uri : live->epoch.resume_from) attachment.assignment.add_checkpoints(uri);
   return attachment;
 }
 

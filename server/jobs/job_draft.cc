@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/jobs/job_draft.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -41,7 +42,7 @@ void JobDraft::AddState() {
   v1::StateChange& change = *AddEvent().mutable_state();
   change.set_state(life().state);
   change.set_reason(life().reason);
-  change.set_cause(life().cause);
+  change.set_cause(life().state == v1::JOB_STATE_STOPPING && life().ending ? life().ending->cause : life().cause);
   change.set_epoch(life().epoch);
 }
 
@@ -59,10 +60,7 @@ void JobDraft::Advance(const JobMachineEvent& event, const RetryPolicy& policy) 
   v1::Job& job = record.job;
   if (life().epoch != before.epoch) {
     if (!job.has_start_time()) *job.mutable_start_time() = ToTimestamp(now_);
-    // The new gang begins from the start.
     job.clear_export_uri();
-    job.clear_latest_step();
-    job.clear_total_steps();
   }
   if (!HasGang(state())) job.clear_phase();
   if (IsFinal(state())) {
@@ -104,6 +102,31 @@ void JobDraft::AddLog(v1::LogLine line, WallTime time) {
   *event.mutable_log() = std::move(line);
 }
 
+void JobDraft::AddCheckpoint(const v1::CheckpointCommitted& committed, WallTime time) {
+  v1::Job& job = update_.record.job;
+  v1::Checkpoint& entry = update_.checkpoints.emplace_back();
+  entry.set_name(absl::StrCat(job.name(), "/checkpoints/", committed.step()));
+  entry.set_step(committed.step());
+  entry.set_epoch(committed.epoch());
+  entry.set_uri(committed.uri());
+  entry.set_size_bytes(committed.bytes());
+  entry.set_files(committed.files());
+  *entry.mutable_commit_time() = ToTimestamp(time);
+  job.set_checkpoint_step(committed.step());
+  update_.record.life.restarts_since_checkpoint = 0;
+  *AddEvent().mutable_checkpoint() = committed;
+}
+
+void JobDraft::AddCheckpoint(const CheckpointKey& key, const std::string& uri, const Manifest& manifest) {
+  v1::CheckpointCommitted committed;
+  committed.set_step(key.step);
+  committed.set_epoch(key.epoch);
+  committed.set_uri(uri);
+  committed.set_bytes(manifest.total_size());
+  committed.set_files(static_cast<int32_t>(manifest.files.size()));
+  AddCheckpoint(committed, now_);
+}
+
 void JobDraft::Take(const v1::RankReport& report) {
   v1::Job& job = update_.record.job;
   const WallTime time = report.has_time() ? FromTimestamp(report.time()) : now_;
@@ -123,6 +146,19 @@ void JobDraft::Take(const v1::RankReport& report) {
       update_.record.life.export_committed = true;
       *AddEvent().mutable_export_() = report.export_();
       break;
+    case v1::RankReport::kCheckpoint:
+      AddCheckpoint(report.checkpoint(), time);
+      break;
+    case v1::RankReport::kCheckpointRemoved:
+      update_.removed_checkpoints.push_back({report.checkpoint_removed().step(), report.checkpoint_removed().epoch()});
+      *AddEvent().mutable_checkpoint_removed() = report.checkpoint_removed();
+      break;
+    case v1::RankReport::kResumption: {
+      v1::Resumption& resumption = *AddEvent().mutable_resumption();
+      resumption = report.resumption();
+      resumption.set_lost_steps(std::max<int64_t>(0, job.latest_step().step() - resumption.step()));
+      break;
+    }
     case v1::RankReport::kLog: {
       v1::LogLine line = report.log();
       line.set_rank(report.rank());

@@ -5,6 +5,8 @@
 #include <string>
 
 #include "common/clock.h"
+#include "common/storage/job_layout.h"
+#include "common/storage/publication.h"
 #include "server/jobs/job_machine.h"
 #include "server/jobs/job_store.h"
 #include "temper/v1/worker_service.pb.h"
@@ -24,8 +26,11 @@ class JobDraft {
   // A remark of the server (rank -2).
   void Remark(v1::LogSeverity severity, std::string text);
 
-  // What a rank tells of its work: phase, step, log, export. The end of a rank is the controller's affair.
+  // What a rank tells of its work: phase, step, log, checkpoint, export. The end of a rank is the controller's affair.
   void Take(const v1::RankReport& report);
+
+  // A checkpoint that was committed by a gang that did not live to tell.
+  void AddCheckpoint(const CheckpointKey& key, const std::string& uri, const Manifest& manifest);
 
   // The event that creates the job.
   void Begin();
@@ -39,6 +44,7 @@ class JobDraft {
   v1::JobEvent& AddEvent();
   void AddState();
   void AddLog(v1::LogLine line, WallTime time);
+  void AddCheckpoint(const v1::CheckpointCommitted& committed, WallTime time);
   // Copies what job and life have in common into the job.
   void Sync();
 

@@ -36,8 +36,17 @@ bool IsWellEnded(const GangEnding& ending) { return ending.cause == v1::FAILURE_
 // What becomes of a job whose gang is gone, having ended as `ending` says.
 JobLife AfterGang(const JobLife& life, const GangEnding& ending, const RetryPolicy& policy, WallTime now) {
   if (life.target == v1::JOB_TARGET_CANCEL) return Enter(life, v1::JOB_STATE_CANCELLED, "cancelled on request");
+  // However its processes ended: all is done.
+  if (life.export_committed) {
+    JobLife next = Enter(life, v1::JOB_STATE_SUCCEEDED, "");
+    next.target = v1::JOB_TARGET_RUN;
+    return next;
+  }
+  if (life.target == v1::JOB_TARGET_PAUSE) {
+    if (IsWellEnded(ending) || IsRetried(ending.cause)) return Enter(life, v1::JOB_STATE_PAUSED, "paused on request");
+    return Failed(life, ending, ending.message);
+  }
   if (IsWellEnded(ending)) {
-    if (life.export_committed) return Enter(life, v1::JOB_STATE_SUCCEEDED, "");
     const GangEnding bug{v1::FAILURE_CAUSE_INTERNAL, "the rank reported its end without having committed an export"};
     return AfterGang(life, bug, policy, now);
   }
@@ -45,14 +54,17 @@ JobLife AfterGang(const JobLife& life, const GangEnding& ending, const RetryPoli
     return Enter(life, v1::JOB_STATE_QUEUED, absl::StrCat("preempted: ", ending.message));
   }
   if (!IsRetried(ending.cause)) return Failed(life, ending, ending.message);
-  if (life.restarts >= policy.max_restarts) {
-    return Failed(life, ending, absl::StrCat(ending.message, " (given up after ", life.restarts, " restarts)"));
+  if (life.restarts_since_checkpoint >= policy.max_restarts) {
+    return Failed(life, ending,
+                  absl::StrCat(ending.message, " (given up after ", life.restarts_since_checkpoint,
+                               " restarts without a new checkpoint)"));
   }
   JobLife next = Enter(life, v1::JOB_STATE_QUEUED, "");
   ++next.restarts;
-  next.retry_at = now + Backoff(policy, next.restarts);
-  next.reason = absl::StrCat("restart ", next.restarts, " of ", policy.max_restarts, " after ", CauseName(ending.cause),
-                             ": ", ending.message);
+  ++next.restarts_since_checkpoint;
+  next.retry_at = now + Backoff(policy, next.restarts_since_checkpoint);
+  next.reason = absl::StrCat("restart ", next.restarts_since_checkpoint, " of ", policy.max_restarts, " after ",
+                             CauseName(ending.cause), ": ", ending.message);
   return next;
 }
 
@@ -100,19 +112,40 @@ struct Transition {
     return AfterGang(life, ending, policy, now);
   }
 
+  JobLife operator()(const PauseRequested&) const {
+    if (IsFinal(life.state) || life.target != v1::JOB_TARGET_RUN) return life;
+    if (IsDone()) return life;
+    JobLife next = HasGang(life.state) ? Stopping(life, "pausing on request", life.ending)
+                                       : Enter(life, v1::JOB_STATE_PAUSED, "paused on request");
+    next.target = v1::JOB_TARGET_PAUSE;
+    return next;
+  }
+
+  JobLife operator()(const ResumeRequested&) const {
+    if (IsFinal(life.state) || life.target != v1::JOB_TARGET_PAUSE) return life;
+    // A gang that is stopping for the pause is let go; the job starts again after it, free of charge.
+    const GangEnding pause{v1::FAILURE_CAUSE_PREEMPTED, "paused and resumed"};
+    JobLife next = HasGang(life.state) ? Stopping(life, "pausing, to be resumed", life.ending.value_or(pause))
+                                       : Enter(life, v1::JOB_STATE_QUEUED, "resumed on request");
+    next.target = v1::JOB_TARGET_RUN;
+    return next;
+  }
+
+  // All is done and committed but for the exit of the processes: too late for anything else.
+  bool IsDone() const { return life.ending && IsWellEnded(*life.ending) && life.export_committed; }
+
   JobLife operator()(const CancelRequested&) const {
     if (IsFinal(life.state) || life.target == v1::JOB_TARGET_CANCEL) return life;
-    // All is done and committed but for the exit of the processes: too late.
-    if (life.ending && IsWellEnded(*life.ending) && life.export_committed) return life;
+    if (IsDone()) return life;
     JobLife next = HasGang(life.state) ? Stopping(life, "cancelled on request", life.ending)
                                        : Enter(life, v1::JOB_STATE_CANCELLED, "cancelled on request");
     next.target = v1::JOB_TARGET_CANCEL;
     return next;
   }
 
-  JobLife operator()(const ServerRestarted&) const {
+  JobLife operator()(const ServerStops&) const {
     if (life.state != v1::JOB_STATE_STARTING && life.state != v1::JOB_STATE_RUNNING) return life;
-    return Stopping(life, "the server restarts", GangEnding{v1::FAILURE_CAUSE_PREEMPTED, "the server was restarted"});
+    return Stopping(life, "the server stops", GangEnding{v1::FAILURE_CAUSE_PREEMPTED, "the server was stopped"});
   }
 };
 
@@ -129,6 +162,11 @@ JobLife Advance(const JobLife& life, const JobMachineEvent& event, const RetryPo
 
 bool IsFinal(v1::JobState state) {
   return state == v1::JOB_STATE_SUCCEEDED || state == v1::JOB_STATE_FAILED || state == v1::JOB_STATE_CANCELLED;
+}
+
+bool KeepsProgress(const JobLife& life) {
+  if (life.target == v1::JOB_TARGET_CANCEL) return false;
+  return life.target == v1::JOB_TARGET_PAUSE || (life.ending && life.ending->cause == v1::FAILURE_CAUSE_PREEMPTED);
 }
 
 bool HasGang(v1::JobState state) {

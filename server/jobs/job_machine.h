@@ -17,12 +17,13 @@ namespace temper {
 //            ┌────────────────────── retry, or preempted ──────────────────────┐
 //            ▼                                                                 │
 //   ──▶ QUEUED ──slot──▶ STARTING ──node attached──▶ RUNNING ──ended──▶ STOPPING ──all processes gone──▶ SUCCEEDED
-//          │                 └──────────── ended ─────────────────────────▶ ▲       │                    FAILED
-//          └── cancel ─▶ CANCELLED                          cancel ─────────┘       └──▶ CANCELLED
+//        ▲  │                └──────────── ended ─────────────────────────▶ ▲       │                    FAILED
+//        │  └── cancel ─▶ CANCELLED                  cancel, pause ─────────┘       ├──▶ CANCELLED
+//        └── resume ── PAUSED ◀── pause (QUEUED too) ──────────────────────────────┘
 
 // How a job is retried.
 struct RetryPolicy {
-  // Restarts after which an environmental failure is final.
+  // Restarts without a new checkpoint between them after which an environmental failure is final.
   int32_t max_restarts = 3;
   // Wait before the first one; it doubles with each.
   std::chrono::seconds first_backoff{5};
@@ -44,6 +45,8 @@ struct JobLife {
   v1::JobTarget target = v1::JOB_TARGET_RUN;
   int32_t epoch = 0;
   int32_t restarts = 0;
+  // Set to 0 when one is committed.
+  int32_t restarts_since_checkpoint = 0;
   // By the present gang.
   bool export_committed = false;
   // Why it is in this state; what a user reads.
@@ -78,13 +81,16 @@ struct ProcessesGone {
 };
 // The user wants no more of it.
 struct CancelRequested {};
-// The server goes away, or was away, and cannot keep the gang.
-struct ServerRestarted {};
+// The user wants it to wait, or to go on.
+struct PauseRequested {};
+struct ResumeRequested {};
+// The server goes away and takes the gang with it.
+struct ServerStops {};
 }  // namespace job_event
 
-using JobMachineEvent =
-    std::variant<job_event::SlotAssigned, job_event::LaunchFailed, job_event::NodeAttached, job_event::GangEnded,
-                 job_event::ProcessesGone, job_event::CancelRequested, job_event::ServerRestarted>;
+using JobMachineEvent = std::variant<job_event::SlotAssigned, job_event::LaunchFailed, job_event::NodeAttached,
+                                     job_event::GangEnded, job_event::ProcessesGone, job_event::CancelRequested,
+                                     job_event::PauseRequested, job_event::ResumeRequested, job_event::ServerStops>;
 
 // What `event` at `now` makes of `life`. An event that means nothing in a state leaves the life as it is: events come
 // from many sides and cross each other.
@@ -92,6 +98,9 @@ JobLife Advance(const JobLife& life, const JobMachineEvent& event, const RetryPo
 
 // SUCCEEDED, FAILED, CANCELLED.
 bool IsFinal(v1::JobState state);
+
+// Whether a gang that is STOPPING is to commit a checkpoint first.
+bool KeepsProgress(const JobLife& life);
 
 // STARTING, RUNNING, STOPPING: processes may exist, and hold a slot.
 bool HasGang(v1::JobState state);

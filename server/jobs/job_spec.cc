@@ -189,6 +189,18 @@ class SpecCheck {
     Require(output.max_shard_size() >= kMiB, "output.max_shard_size", "at least 1048576 (1 MiB)",
             output.max_shard_size());
   }
+
+  void Checkpoints(v1::CheckpointPolicy& policy) {
+    constexpr double kMaxMinutes = 10'000;
+    if (!policy.has_every_minutes()) policy.set_every_minutes(policy.every_steps() > 0 ? 0 : 15);
+    if (policy.keep_last() == 0) policy.set_keep_last(2);
+    Require(policy.every_steps() >= 0 && policy.every_steps() <= 10'000'000, "checkpoints.every_steps",
+            "0 to 10,000,000", policy.every_steps());
+    Require(policy.every_minutes() >= 0 && policy.every_minutes() <= kMaxMinutes, "checkpoints.every_minutes",
+            "0 to 10,000", policy.every_minutes());
+    Require(policy.keep_last() >= 1 && policy.keep_last() <= 1000, "checkpoints.keep_last", "1 to 1000",
+            policy.keep_last());
+  }
 };
 
 }  // namespace
@@ -204,6 +216,8 @@ absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec) {
   check.Training(spec);
   check.Resources(*spec.mutable_resources());
   check.Output(*spec.mutable_output());
+  check.Checkpoints(*spec.mutable_checkpoints());
+  if (!spec.resume_from().empty()) check.Uri("resume_from", spec.resume_from(), "a checkpoint's directory");
   check.Require(spec.priority() >= -1000 && spec.priority() <= 1000, "priority", "-1000 to 1000", spec.priority());
   if (!check.violations.empty()) return InvalidFields(check.violations);
   return spec;

@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::string_view kRecordColumns =
     "id, job, export_committed, retry_at_us, ending_cause, ending_message, request_id, request_digest, log_events, "
-    "dropped_log_events";
+    "dropped_log_events, restarts_since_checkpoint";
 
 absl::Status Damaged(const std::string& what) {
   return WithCause(absl::DataLossError(absl::StrCat("the database is damaged: ", what, " can't be read")),
@@ -51,6 +51,7 @@ absl::StatusOr<JobRecord> ReadRecord(SqliteStatement& row) {
   record.request_digest = row.Text();
   record.log_events = row.Integer();
   record.dropped_log_events = row.Integer();
+  life.restarts_since_checkpoint = static_cast<int32_t>(row.Integer());
   return record;
 }
 
@@ -73,18 +74,18 @@ void BindRecord(SqliteStatement& statement, const JobRecord& record) {
   } else {
     statement.Bind(record.request_id).Bind(record.request_digest);
   }
-  statement.Bind(record.log_events).Bind(record.dropped_log_events);
+  statement.Bind(record.log_events).Bind(record.dropped_log_events).Bind(life.restarts_since_checkpoint);
 }
 
 absl::Status WriteJob(Sqlite& database, const JobRecord& record, bool create) {
   if (create) {
     SqliteStatement insert(database, absl::StrCat("INSERT INTO jobs (", std::string(kRecordColumns),
-                                                  ", state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+                                                  ", state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
     BindRecord(insert, record);
     return insert.Bind(static_cast<int64_t>(record.life.state)).Run();
   }
   SqliteStatement update(database, absl::StrCat("UPDATE jobs SET (", std::string(kRecordColumns),
-                                                ", state) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE id = ? "
+                                                ", state) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE id = ? "
                                                 "RETURNING 1"));
   BindRecord(update, record);
   const auto updated = update.Bind(static_cast<int64_t>(record.life.state)).Bind(record.id).Step();
@@ -95,7 +96,7 @@ absl::Status WriteJob(Sqlite& database, const JobRecord& record, bool create) {
 absl::Status WriteEpoch(Sqlite& database, const EpochRecord& epoch) {
   SqliteStatement upsert(database,
                          "INSERT OR REPLACE INTO epochs (job_id, epoch, launch_us, run_dir, token_hash, "
-                         "launcher_handle, incarnation) VALUES (?, ?, ?, ?, ?, ?, ?)");
+                         "launcher_handle, incarnation, resume_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
   return upsert.Bind(epoch.job_id)
       .Bind(epoch.epoch)
       .Bind(ToMicroseconds(epoch.launch_time))
@@ -103,7 +104,23 @@ absl::Status WriteEpoch(Sqlite& database, const EpochRecord& epoch) {
       .Bind(epoch.token_hash)
       .Bind(epoch.launcher_handle)
       .Bind(epoch.incarnation)
+      .Bind(absl::StrJoin(epoch.resume_from, "\n"))
       .Run();
+}
+
+absl::Status WriteCheckpoint(Sqlite& database, const std::string& id, const v1::Checkpoint& checkpoint) {
+  SqliteStatement upsert(database,
+                         "INSERT OR REPLACE INTO checkpoints (job_id, step, epoch, checkpoint) VALUES (?, ?, ?, ?)");
+  return upsert.Bind(id)
+      .Bind(checkpoint.step())
+      .Bind(checkpoint.epoch())
+      .BindBlob(checkpoint.SerializeAsString())
+      .Run();
+}
+
+absl::Status RemoveCheckpoint(Sqlite& database, const std::string& id, const CheckpointKey& key) {
+  SqliteStatement remove(database, "DELETE FROM checkpoints WHERE job_id = ? AND step = ? AND epoch = ?");
+  return remove.Bind(id).Bind(key.step).Bind(key.epoch).Run();
 }
 
 absl::Status WriteEvent(Sqlite& database, const std::string& id, const v1::JobEvent& event) {
@@ -180,6 +197,12 @@ absl::Status JobStore::Write(const JobUpdate& update, bool create) {
   for (const ReportPosition& position : update.positions) {
     if (status.ok()) status = WritePosition(*writer_, update.record.id, position);
   }
+  for (const v1::Checkpoint& checkpoint : update.checkpoints) {
+    if (status.ok()) status = WriteCheckpoint(*writer_, update.record.id, checkpoint);
+  }
+  for (const CheckpointKey& key : update.removed_checkpoints) {
+    if (status.ok()) status = RemoveCheckpoint(*writer_, update.record.id, key);
+  }
   if (status.ok()) status = transaction.Commit();
   return status;
 }
@@ -206,8 +229,8 @@ absl::StatusOr<JobRecord> JobStore::FindByRequestId(const std::string& request_i
 absl::StatusOr<EpochRecord> JobStore::GetEpoch(const std::string& id, int32_t epoch) const {
   std::lock_guard lock(read_mutex_);
   SqliteStatement select(*reader_,
-                         "SELECT launch_us, run_dir, token_hash, launcher_handle, incarnation FROM epochs WHERE job_id "
-                         "= ? AND epoch = ?");
+                         "SELECT launch_us, run_dir, token_hash, launcher_handle, incarnation, resume_from FROM epochs "
+                         "WHERE job_id = ? AND epoch = ?");
   const auto row = select.Bind(id).Bind(epoch).Step();
   if (!row.ok()) return row.status();
   if (!*row) return absl::NotFoundError(absl::StrCat("jobs/", id, " has no epoch ", epoch));
@@ -219,6 +242,7 @@ absl::StatusOr<EpochRecord> JobStore::GetEpoch(const std::string& id, int32_t ep
   record.token_hash = select.Text();
   record.launcher_handle = select.Text();
   record.incarnation = select.Text();
+  record.resume_from = absl::StrSplit(select.Text(), '\n', absl::SkipEmpty());
   return record;
 }
 
@@ -300,6 +324,37 @@ absl::StatusOr<std::vector<v1::JobEvent>> JobStore::Events(const std::string& id
     v1::JobEvent& event = events.emplace_back();
     if (!event.ParseFromString(select.Text())) return Damaged(absl::StrCat("an event of job ", id));
   }
+}
+
+absl::StatusOr<std::vector<v1::Checkpoint>> JobStore::Checkpoints(const std::string& id) const {
+  std::lock_guard lock(read_mutex_);
+  SqliteStatement select(*reader_,
+                         "SELECT checkpoint FROM checkpoints WHERE job_id = ? ORDER BY step DESC, epoch DESC");
+  select.Bind(id);
+  std::vector<v1::Checkpoint> checkpoints;
+  while (true) {
+    const auto row = select.Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return checkpoints;
+    v1::Checkpoint& checkpoint = checkpoints.emplace_back();
+    if (!checkpoint.ParseFromString(select.Text())) return Damaged(absl::StrCat("a checkpoint of job ", id));
+  }
+}
+
+absl::Status JobStore::Delete(const std::string& id) {
+  std::lock_guard lock(write_mutex_);
+  SqliteTransaction transaction(*writer_);
+  absl::Status status = transaction.Begin();
+  for (const char* table : {"checkpoints", "report_positions", "events", "epochs"}) {
+    if (!status.ok()) return status;
+    SqliteStatement remove(*writer_, absl::StrCat("DELETE FROM ", table, " WHERE job_id = ?"));
+    status = remove.Bind(id).Run();
+  }
+  if (status.ok()) {
+    SqliteStatement remove(*writer_, "DELETE FROM jobs WHERE id = ?");
+    status = remove.Bind(id).Run();
+  }
+  return status.ok() ? transaction.Commit() : status;
 }
 
 absl::StatusOr<int64_t> JobStore::LastReport(const std::string& id, int32_t epoch, int32_t rank) const {

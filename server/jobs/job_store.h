@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/storage/job_layout.h"
 #include "server/jobs/data_directory.h"
 #include "server/jobs/job_machine.h"
 #include "server/jobs/sqlite.h"
@@ -46,6 +47,8 @@ struct EpochRecord {
   std::string launcher_handle;
   // Of the node that is attached, or was; empty before.
   std::string incarnation;
+  // URIs of the job's own checkpoints, newest first: where the gang shall go on from.
+  std::vector<std::string> resume_from;
 };
 
 // The newest report of a rank that is kept.
@@ -61,6 +64,8 @@ struct JobUpdate {
   std::optional<EpochRecord> epoch;
   std::vector<v1::JobEvent> events;  // numbered by the caller
   std::vector<ReportPosition> positions;
+  std::vector<v1::Checkpoint> checkpoints;         // new in the index, or replaced
+  std::vector<CheckpointKey> removed_checkpoints;  // no longer in the index
 };
 
 // A page of jobs, newest first.
@@ -107,6 +112,12 @@ class JobStore {
 
   // Events with a sequence over `after_sequence`, in order, at most `limit`.
   absl::StatusOr<std::vector<v1::JobEvent>> Events(const std::string& id, int64_t after_sequence, int limit) const;
+
+  // The index of the job's committed checkpoints, newest first.
+  absl::StatusOr<std::vector<v1::Checkpoint>> Checkpoints(const std::string& id) const;
+
+  // Forgets the job and all that belongs to it. OK when there is none.
+  absl::Status Delete(const std::string& id);
 
   // 0 when the rank has reported nothing.
   absl::StatusOr<int64_t> LastReport(const std::string& id, int32_t epoch, int32_t rank) const;

@@ -54,6 +54,18 @@ constexpr std::array kSteps = {
         PRIMARY KEY (job_id, epoch, rank)
       ) STRICT, WITHOUT ROWID;
     )sql",
+    R"sql(
+      ALTER TABLE jobs ADD COLUMN restarts_since_checkpoint INTEGER NOT NULL DEFAULT 0;
+      ALTER TABLE epochs ADD COLUMN resume_from TEXT NOT NULL DEFAULT '';  -- URIs, a line each
+
+      CREATE TABLE checkpoints (
+        job_id TEXT NOT NULL REFERENCES jobs (id),
+        step INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        checkpoint BLOB NOT NULL,                  -- temper.v1.Checkpoint
+        PRIMARY KEY (job_id, step, epoch)
+      ) STRICT, WITHOUT ROWID;
+    )sql",
 };
 
 absl::StatusOr<int64_t> Version(Sqlite& database) {

@@ -20,8 +20,9 @@ namespace temper {
 
 struct LocalLauncherOptions {
   std::filesystem::path worker_binary;
-  // Between SIGTERM and SIGKILL. A worker gives its ranks 10 s and then the server 5 s to take its last reports.
-  std::chrono::milliseconds stop_grace{20'000};
+  // Between SIGTERM and SIGKILL. A worker gives its ranks 25 s to commit a checkpoint, and then the server 5 s to take
+  // its last reports.
+  std::chrono::milliseconds stop_grace{40'000};
 };
 
 // Starts temper-worker on this host: a session of its own, output to RUN_DIR/worker.log, nothing of the server's open

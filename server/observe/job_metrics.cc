@@ -2,6 +2,7 @@
 #include "server/observe/job_metrics.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,7 @@ Family<Histogram>& HistogramFamily(prometheus::Registry& registry, const char* n
 }
 
 const Histogram::BucketBoundaries kStepBuckets = {0.01, 0.03, 0.1, 0.3, 1, 2, 5, 10, 20, 60, 120, 300};
+const Histogram::BucketBoundaries kCheckpointBuckets = {0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000};
 const Histogram::BucketBoundaries kQueueBuckets = {0.1, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400};
 
 std::string IdOf(const v1::Job& job) { return job.name().substr(job.name().find('/') + 1); }
@@ -62,16 +64,22 @@ struct JobMetrics::Families {
                             "Padding as a share of all positions of the newest step")),
         mfu(GaugeFamily(registry, "temper_train_mfu_ratio", "Model FLOPs utilization of the newest step")),
         hfu(GaugeFamily(registry, "temper_train_hfu_ratio", "Hardware FLOPs utilization of the newest step")),
+        checkpoint_step(GaugeFamily(registry, "temper_checkpoint_last_committed_step",
+                                    "Step of the newest committed checkpoint of a job")),
         tokens(CounterFamily(registry, "temper_train_tokens_total", "Tokens, not padding, that a job was trained on")),
         scored(CounterFamily(registry, "temper_train_scored_tokens_total", "Tokens that the loss looked at")),
+        lost_steps(CounterFamily(registry, "temper_lost_steps_total",
+                                 "Steps that were taken again after a gang was lost, by the cause of its end")),
+        checkpoint_seconds(HistogramFamily(registry, "temper_checkpoint_seconds",
+                                           "Time of a checkpoint: training paused, and until it was committed")),
         step_seconds(HistogramFamily(registry, "temper_train_step_seconds", "Wall-clock time of an optimizer step")),
         queue_wait(HistogramFamily(registry, "temper_queue_wait_seconds",
                                    "Time from when a job was queued, at first or again, until its gang was launched")
                        .Add({}, kQueueBuckets)) {}
 
-  Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu;
-  Family<Counter>&tokens, &scored;
-  Family<Histogram>& step_seconds;
+  Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu, &checkpoint_step;
+  Family<Counter>&tokens, &scored, &lost_steps;
+  Family<Histogram>&checkpoint_seconds, &step_seconds;
   Histogram& queue_wait;
 };
 
@@ -97,7 +105,20 @@ struct JobMetrics::JobSeries {
   Series<Gauge> info;
   std::vector<std::pair<v1::JobState, Series<Gauge>>> states;
   std::unique_ptr<Training> training;
-  double queued_since = 0;  // seconds of the epoch; 0 when not queued
+  // From the first checkpoint on.
+  struct Checkpoints {
+    Checkpoints(Families& families, const std::string& id)
+        : step(families.checkpoint_step, {{"job", id}}),
+          pause(families.checkpoint_seconds, {{"job", id}, {"stage", "pause"}}, kCheckpointBuckets),
+          commit(families.checkpoint_seconds, {{"job", id}, {"stage", "commit"}}, kCheckpointBuckets) {}
+    Series<Gauge> step;
+    Series<Histogram> pause, commit;
+  };
+  std::unique_ptr<Checkpoints> checkpoints;
+  std::map<v1::FailureCause, Series<Counter>> lost_steps;
+  v1::FailureCause last_ending = v1::FAILURE_CAUSE_UNSPECIFIED;  // of a gang
+  int64_t counted_step = 0;                                      // a step that is taken again is not counted again
+  double queued_since = 0;                                       // seconds of the epoch; 0 when not queued
   std::optional<WallTime> ended;
 };
 
@@ -143,7 +164,29 @@ void JobMetrics::SetState(JobSeries& series, const v1::StateChange& change, doub
     if (change.state() == v1::JOB_STATE_STARTING && since > 0)
       families_->queue_wait.Observe(std::max(0.0, time - since));
   }
+  if (change.state() == v1::JOB_STATE_STOPPING) series.last_ending = change.cause();
   if (IsFinal(change.state())) series.ended = clock_.Wall();
+}
+
+void JobMetrics::AddCheckpoint(const std::string& id, JobSeries& series, const v1::CheckpointCommitted& checkpoint) {
+  if (series.checkpoints == nullptr) series.checkpoints = std::make_unique<JobSeries::Checkpoints>(*families_, id);
+  series.checkpoints->step->Set(static_cast<double>(checkpoint.step()));
+  // One whose gang did not live to report it has no times.
+  if (checkpoint.commit_seconds() <= 0) return;
+  series.checkpoints->pause->Observe(checkpoint.pause_seconds());
+  series.checkpoints->commit->Observe(checkpoint.commit_seconds());
+}
+
+void JobMetrics::AddLostSteps(const std::string& id, JobSeries& series, int64_t steps) {
+  if (steps <= 0) return;
+  const v1::FailureCause cause = series.last_ending;
+  auto found = series.lost_steps.find(cause);
+  if (found == series.lost_steps.end()) {
+    found = series.lost_steps
+                .emplace(cause, Series<Counter>(families_->lost_steps, {{"job", id}, {"cause", CauseName(cause)}}))
+                .first;
+  }
+  found->second->Increment(static_cast<double>(steps));
 }
 
 void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::StepMetrics& step, bool counts) {
@@ -158,6 +201,8 @@ void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::Ste
   training.padding->Set(step.padding_ratio());
   training.mfu->Set(step.mfu());
   training.hfu->Set(step.hfu());
+  if (step.step() <= series.counted_step) return;
+  series.counted_step = step.step();
   if (!counts) return;
   training.tokens->Increment(static_cast<double>(std::max<int64_t>(0, step.tokens())));
   training.scored->Increment(static_cast<double>(std::max<int64_t>(0, step.scored_tokens())));
@@ -175,12 +220,13 @@ void JobMetrics::AddExisting(const v1::Job& job) {
 }
 
 void JobMetrics::OnEvent(const v1::Job& job, const v1::JobEvent& event) {
-  if (!event.has_state() && !event.has_step()) return;
   std::lock_guard lock(mutex_);
   JobSeries* series = Find(job);
   if (series == nullptr) return;
   if (event.has_state()) SetState(*series, event.state(), Seconds(event.time()));
   if (event.has_step()) AddStep(IdOf(job), *series, event.step(), /*counts=*/true);
+  if (event.has_checkpoint()) AddCheckpoint(IdOf(job), *series, event.checkpoint());
+  if (event.has_resumption()) AddLostSteps(IdOf(job), *series, event.resumption().lost_steps());
 }
 
 void JobMetrics::ForgetEnded() {

@@ -51,6 +51,8 @@ class JobMetrics {
   void Evict();
   void SetState(JobSeries& series, const v1::StateChange& change, double time);
   void AddStep(const std::string& id, JobSeries& series, const v1::StepMetrics& step, bool counts);
+  void AddCheckpoint(const std::string& id, JobSeries& series, const v1::CheckpointCommitted& checkpoint);
+  void AddLostSteps(const std::string& id, JobSeries& series, int64_t steps);
 
   const Clock& clock_;
   const JobMetricsOptions options_;

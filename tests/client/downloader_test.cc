@@ -54,7 +54,7 @@ class DownloaderTest : public ::testing::Test {
   }
 
   absl::StatusOr<DownloadResult> Run() {
-    return DownloadExport(server_.Client(), "a", directory_.string(), [&](const DownloadProgress& progress) {
+    return DownloadArtifacts(server_.Client(), "a", directory_.string(), [&](const DownloadProgress& progress) {
       last_ = progress;
       last_.path = {};
     });

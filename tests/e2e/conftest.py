@@ -92,7 +92,7 @@ def start_server(protos, tmp_path):
     try:
         for server in servers:
             if server.is_running:
-                assert server.stop() == 0
+                assert server.interrupt() == 0
             assert server.processes() == []
     finally:
         for server in servers:

@@ -20,10 +20,11 @@ ENDED = ("JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
 class Server:
     """One data directory and the server over it, which can be stopped, killed and started again on its old ports."""
 
-    def __init__(self, data_dir: Path, protos, slots: str = "cpu:1"):
+    def __init__(self, data_dir: Path, protos, slots: str = "cpu:1", environment: dict | None = None):
         self.data_dir = data_dir
         self.protos = protos
         self.slots = slots
+        self.environment = environment or {}
         self.listen = "127.0.0.1:0"
         self.process = None
         self.start()
@@ -37,12 +38,15 @@ class Server:
             f"--listen={self.listen}",
             "--http=127.0.0.1:0",
             f"--slots={self.slots}",
+            "--retry-backoff=1",
             *options,
         ]
 
     def start(self) -> None:
         self.log = (self.data_dir.parent / f"{self.data_dir.name}.log").open("a")
-        self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=self.log, text=True)
+        self.process = subprocess.Popen(
+            self.command(), stdout=subprocess.PIPE, stderr=self.log, text=True, env=os.environ | self.environment
+        )
         # The line that says the addresses; at its end the server serves.
         assert self.process.stdout.readline().startswith("temper-server"), Path(self.log.name).read_text()
         address = json.loads((self.data_dir / "address.json").read_text())
@@ -52,7 +56,12 @@ class Server:
         self.stub = self.protos.training_service_grpc.TrainingServiceStub(self.channel)
 
     def stop(self) -> int:
+        """Ends the server; its jobs go on."""
         return self._end(signal.SIGTERM)
+
+    def interrupt(self) -> int:
+        """Ends the server and its jobs."""
+        return self._end(signal.SIGINT)
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)

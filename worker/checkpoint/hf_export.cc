@@ -100,8 +100,8 @@ absl::Status WriteTensor(const HfRepository& source, const RepositoryTensor& ten
   });
 }
 
-absl::Status WriteShard(const HfRepository& source, Shard& shard, const TensorMap& map, Publication& publication) {
-  absl::StatusOr<std::unique_ptr<PublishedFile>> file = publication.Create(shard.name);
+absl::Status WriteShard(const HfRepository& source, Shard& shard, const TensorMap& map, PublishedFolder folder) {
+  absl::StatusOr<std::unique_ptr<PublishedFile>> file = folder.Create(shard.name);
   if (!file.ok()) return file.status();
   std::vector<SafetensorsEntry> entries;
   for (const RepositoryTensor* tensor : shard.tensors) entries.push_back(tensor->entry);
@@ -113,7 +113,7 @@ absl::Status WriteShard(const HfRepository& source, Shard& shard, const TensorMa
   return status.ok() ? (*file)->Close() : status;
 }
 
-absl::Status WriteIndex(const HfRepository& source, const std::vector<Shard>& shards, Publication& publication) {
+absl::Status WriteIndex(const HfRepository& source, const std::vector<Shard>& shards, PublishedFolder folder) {
   if (shards.size() == 1 && shards[0].name == kSingleFile) return absl::OkStatus();
   nlohmann::ordered_json index;
   index["metadata"] = source.index_metadata();
@@ -125,7 +125,7 @@ absl::Status WriteIndex(const HfRepository& source, const std::vector<Shard>& sh
   }
   index["metadata"]["total_size"] = total_size;
   index["weight_map"] = weight_map;
-  return publication.Write(kIndex, index.dump(2) + "\n");
+  return folder.Write(kIndex, index.dump(2) + "\n");
 }
 
 // What config.json calls the dtype that most of the weights have.
@@ -138,11 +138,11 @@ std::string CommonDtype(const HfRepository& source) {
   return most->first == "F16" ? "float16" : "bfloat16";
 }
 
-absl::Status CarryOver(const HfRepository& source, const std::string& path, Publication& publication) {
+absl::Status CarryOver(const HfRepository& source, const std::string& path, PublishedFolder folder) {
   const std::string from = absl::StrCat(source.directory(), "/", path);
   std::ifstream input(from, std::ios::binary);
   if (!input) return absl::UnavailableError(absl::StrCat("cannot read ", from, ": ", std::strerror(errno)));
-  absl::StatusOr<std::unique_ptr<PublishedFile>> file = publication.Create(path);
+  absl::StatusOr<std::unique_ptr<PublishedFile>> file = folder.Create(path);
   if (!file.ok()) return file.status();
   std::string buffer(kCopyBytes, '\0');
   while (input) {
@@ -157,24 +157,23 @@ absl::Status CarryOver(const HfRepository& source, const std::string& path, Publ
 }  // namespace
 
 absl::Status ExportModel(const HfRepository& source, const FamilySpec& family, const ModelConfig& config,
-                         std::span<const WeightView> weights, const HfExportOptions& options,
-                         Publication& publication) {
+                         std::span<const WeightView> weights, const HfExportOptions& options, PublishedFolder folder) {
   absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
   if (!map.ok()) return map.status();
   std::vector<Shard> shards = PlanShards(source, options.max_shard_size);
   for (Shard& shard : shards) {
-    if (absl::Status status = WriteShard(source, shard, *map, publication); !status.ok()) return status;
+    if (absl::Status status = WriteShard(source, shard, *map, folder); !status.ok()) return status;
   }
-  if (absl::Status status = WriteIndex(source, shards, publication); !status.ok()) return status;
+  if (absl::Status status = WriteIndex(source, shards, folder); !status.ok()) return status;
 
   const nlohmann::ordered_json config_json = ExportConfig(source.config(), CommonDtype(source));
-  if (absl::Status status = publication.Write("config.json", config_json.dump(2) + "\n"); !status.ok()) return status;
+  if (absl::Status status = folder.Write("config.json", config_json.dump(2) + "\n"); !status.ok()) return status;
   if (!source.HasFile("generation_config.json")) {
     const std::string generation = DeriveGenerationConfig(source.config()).dump(2) + "\n";
-    if (absl::Status status = publication.Write("generation_config.json", generation); !status.ok()) return status;
+    if (absl::Status status = folder.Write("generation_config.json", generation); !status.ok()) return status;
   }
   for (const std::string& path : source.carried_files()) {
-    if (absl::Status status = CarryOver(source, path, publication); !status.ok()) return status;
+    if (absl::Status status = CarryOver(source, path, folder); !status.ok()) return status;
   }
   return absl::OkStatus();
 }

@@ -20,7 +20,7 @@ struct HfExportOptions {
   int64_t max_shard_size = 5'000'000'000;
 };
 
-// Writes the model as an HF directory into `publication`, streaming, and leaves the commit to the caller.
+// Writes the model as an HF directory into `folder`, streaming, and leaves the commit to the caller.
 //
 // The tensors of `source` come out under their names, in their dtypes, in their order and in their files; files are cut
 // anew only when one is larger than max_shard_size. A tied head is written when the source had one. config.json carries
@@ -28,6 +28,6 @@ struct HfExportOptions {
 //
 // Failed writes are as in ObjectStore. INVALID_ARGUMENT (NUMERICS): a finite master that the stored dtype can't hold.
 absl::Status ExportModel(const HfRepository& source, const FamilySpec& family, const ModelConfig& config,
-                         std::span<const WeightView> weights, const HfExportOptions& options, Publication& publication);
+                         std::span<const WeightView> weights, const HfExportOptions& options, PublishedFolder folder);
 
 }  // namespace temper

@@ -56,13 +56,13 @@ nlohmann::ordered_json ConfigJson(const PeftConfig& config, std::span<const Name
 }  // namespace
 
 absl::Status ExportPeftAdapter(const PeftConfig& config, std::span<const NamedAdapter> adapters,
-                               Publication& publication) {
-  const absl::Status written = publication.Write("adapter_config.json", ConfigJson(config, adapters).dump(2) + "\n");
+                               PublishedFolder folder) {
+  const absl::Status written = folder.Write("adapter_config.json", ConfigJson(config, adapters).dump(2) + "\n");
   if (!written.ok()) return written;
   const std::map<std::string, at::Tensor> masters = Masters(adapters);
   std::vector<SafetensorsEntry> entries;
   for (const auto& [name, tensor] : masters) entries.push_back({name, "F32", tensor.sizes().vec()});
-  auto file = publication.Create(kWeights);
+  auto file = folder.Create(kWeights);
   if (!file.ok()) return file.status();
   absl::Status status = (*file)->Write(BuildSafetensorsHeader(entries, {{"format", "pt"}}));
   for (auto it = masters.begin(); status.ok() && it != masters.end(); ++it) {

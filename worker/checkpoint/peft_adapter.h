@@ -27,7 +27,7 @@ struct PeftConfig {
 // Writes a PEFT adapter directory, adapter_config.json and adapter_model.safetensors (fp32 masters), and leaves the
 // commit to the caller.
 absl::Status ExportPeftAdapter(const PeftConfig& config, std::span<const NamedAdapter> adapters,
-                               Publication& publication);
+                               PublishedFolder folder);
 
 // Reads the file back and compares every number, bit for bit, with the masters. DATA_LOSS when one differs.
 absl::Status ProvePeftAdapter(const ObjectStore& store, std::string_view directory,

@@ -14,9 +14,10 @@ enum class NodeExit {
   kOk = 0,          // every rank ended well, and the server knows
   kRankFailed = 1,  // a rank, or its launch, failed
   kUsage = 2,       // the command line or the environment is wrong
-  kStopped = 3,     // told to stop, by the server or by a signal
+  kStopped = 3,     // told to stop by the server
   kRefused = 4,     // the server will have nothing to do with this node: the epoch is over, or the token wrong
   kServerAway = 5,  // no server for longer than the limit
+  kPreempted = 6,   // told to end by a signal; the ranks had time to commit a checkpoint
 };
 
 struct ExitRecord {

@@ -52,6 +52,7 @@ int main(int argc, char** argv) {
   options.rank_binary = BesideThisBinary("temper-rank");
   double absence_limit_s = 3600;
   double stop_grace_s = 10;
+  double checkpoint_grace_s = 25;
   std::string job;
   int32_t epoch = 0;
   int32_t node = 0;
@@ -67,6 +68,10 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   app.add_option("--stop-grace", stop_grace_s, "Seconds between telling a rank to stop and killing it")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--checkpoint-grace", checkpoint_grace_s,
+                 "Seconds that a rank has for its step and a checkpoint after SIGTERM")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   try {
@@ -92,6 +97,7 @@ int main(int argc, char** argv) {
   hello.set_pid(getpid());
   hello.set_version(TEMPER_VERSION);
   options.stop_grace = std::chrono::milliseconds(static_cast<int64_t>(stop_grace_s * 1000));
+  options.checkpoint_grace = std::chrono::milliseconds(static_cast<int64_t>(checkpoint_grace_s * 1000));
   temper::ServerLinkOptions link_options;
   link_options.absence_limit = std::chrono::milliseconds(static_cast<int64_t>(absence_limit_s * 1000));
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/fault_point.h"
 #include "google/protobuf/util/time_util.h"
 #include "spdlog/spdlog.h"
 #include "worker/node/oom_kills.h"
@@ -22,6 +23,17 @@ using std::chrono::steady_clock;
 // What a platform gives a process between SIGTERM and SIGKILL is short: the server's acknowledgements are waited for
 // this long after the ranks had their grace.
 constexpr std::chrono::seconds kLastReports{5};
+
+// With no server and no platform in a hurry, a checkpoint may take its time, but not forever.
+constexpr std::chrono::minutes kAwayGrace(10);
+constexpr std::chrono::milliseconds kNoLimit = std::chrono::milliseconds::max();
+
+v1::Stop NewStop(const std::string& reason, bool checkpoint) {
+  v1::Stop stop;
+  stop.set_reason(ReplaceInvalidUtf8(reason));
+  stop.set_checkpoint(checkpoint);
+  return stop;
+}
 
 v1::RankReport NewReport(int32_t rank) {
   v1::RankReport report;
@@ -53,7 +65,7 @@ ExitRecord Node::Run() {
 ServerLink::Events Node::LinkEvents() {
   return {
       .on_assignment = [this](const v1::Assignment& assignment) { events_.Push(Assigned{assignment}); },
-      .on_stop = [this](const std::string& reason) { events_.Push(StopAsked{reason}); },
+      .on_stop = [this](const v1::Stop& stop) { events_.Push(StopAsked{stop}); },
       .on_drained = [this] { events_.Push(Drained{}); },
       .on_lost = [this](const absl::Status& status) { events_.Push(ServerLost{status}); },
   };
@@ -70,6 +82,7 @@ RankProcess::Events Node::RankEvents(size_t index) {
               events_.Push(RankSaidEnd{index, report.end()});
               return;
             }
+            FaultPoint("worker.report.received");
             report.set_rank(rank);
             if (report.has_log()) report.mutable_log()->set_rank(rank);
             link_->Report(std::move(report));
@@ -114,38 +127,48 @@ void Node::StartRank(size_t index) {
   v1::RankCommand command;
   *command.mutable_assignment() = *assignment_;
   rank.process->Send(command);
+  FaultPoint("worker.rank.started");
 }
 
-void Node::On(const StopAsked& event) { StopRanks(event.reason); }
+void Node::On(const StopAsked& event) {
+  StopRanks(event.stop, event.stop.checkpoint() ? kNoLimit : options_.stop_grace);
+}
 
 void Node::On(const TerminateAsked& event) {
   terminated_ = terminated_ || !stop_reason_;
-  give_up_at_ = std::min(give_up_at_, steady_clock::now() + options_.stop_grace + kLastReports);
-  StopRanks(event.reason);
+  const auto grace = options_.checkpoint_grace;
+  give_up_at_ = std::min(give_up_at_, steady_clock::now() + grace + kLastReports);
+  StopRanks(NewStop(event.reason, /*checkpoint=*/true), grace);
 }
 
 void Node::On(const ServerLost& event) {
   lost_ = event.status;
-  StopRanks(std::string(event.status.message()));
+  // A server that is away may come back to what was kept. One that refuses this node has another gang at work.
+  const bool away = absl::IsUnavailable(event.status);
+  StopRanks(NewStop(std::string(event.status.message()), away), away ? kAwayGrace : options_.stop_grace);
 }
 
-void Node::StopRanks(const std::string& reason) {
-  if (stop_reason_) return;
-  stop_reason_ = reason;
-  spdlog::info("stopping: {}", reason);
+void Node::StopRanks(const v1::Stop& stop, std::chrono::milliseconds grace) {
+  const bool overrules = !stop.checkpoint() && !stop_keeps_nothing_;
+  const bool first = !stop_reason_;
+  if (first) {
+    stop_reason_ = stop.reason();
+    spdlog::info("stopping: {}", stop.reason());
+  }
+  stop_keeps_nothing_ = stop_keeps_nothing_ || !stop.checkpoint();
   v1::RankCommand command;
-  command.mutable_stop()->set_reason(ReplaceInvalidUtf8(reason));
+  *command.mutable_stop() = stop;
   for (Rank& rank : ranks_) {
     if (!rank.running) continue;
-    rank.process->Send(command);
-    rank.kill_at = std::min(rank.kill_at, steady_clock::now() + options_.stop_grace);
+    if (first || overrules) rank.process->Send(command);
+    if (grace < kNoLimit) rank.kill_at = std::min(rank.kill_at, steady_clock::now() + grace);
   }
 }
 
 void Node::KillOverdueRanks() {
   for (Rank& rank : ranks_) {
     if (!rank.running || rank.killed || steady_clock::now() < rank.kill_at) continue;
-    spdlog::warn("rank {} did not end within {} ms; killing it", rank.rank, options_.stop_grace.count());
+    spdlog::warn("rank {} did not end in time; killing it", rank.rank);
     rank.killed = true;
     rank.process->Kill();
   }
@@ -179,6 +202,7 @@ void Node::On(const RankExited& event) {
 
 void Node::ReportEnd(Rank& rank, v1::RankEnd end) {
   rank.end = end;
+  FaultPoint("worker.end.before_report");
   v1::RankReport report = NewReport(rank.rank);
   *report.mutable_end() = std::move(end);
   link_->Report(std::move(report));
@@ -217,8 +241,8 @@ ExitRecord Node::Record() const {
   const bool all_ended_well =
       assignment_ && std::none_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) { return rank.end->stopped(); });
   if (!all_ended_well || !link_->drained()) {
-    const auto cause = terminated_ ? v1::FAILURE_CAUSE_PREEMPTED : v1::FAILURE_CAUSE_UNSPECIFIED;
-    return {NodeExit::kStopped, cause, stop_reason_.value_or("")};
+    if (terminated_) return {NodeExit::kPreempted, v1::FAILURE_CAUSE_PREEMPTED, stop_reason_.value_or("")};
+    return {NodeExit::kStopped, v1::FAILURE_CAUSE_UNSPECIFIED, stop_reason_.value_or("")};
   }
   return {};
 }

@@ -23,6 +23,9 @@ struct NodeOptions {
   std::string rank_binary;
   // A rank that was told to stop, or has said that it is done, and still runs after so long is killed.
   std::chrono::milliseconds stop_grace{10'000};
+  // The same for a rank that is to commit a checkpoint first, when the platform wants the node gone. A stop by the
+  // server has no such limit: the server sets its own.
+  std::chrono::milliseconds checkpoint_grace{25'000};
 };
 
 // One node of a gang, for one epoch: asks the server what to do, starts the ranks, relays what they report, passes
@@ -44,7 +47,7 @@ class Node {
     v1::Assignment assignment;
   };
   struct StopAsked {
-    std::string reason;
+    v1::Stop stop;
   };
   struct TerminateAsked {
     std::string reason;
@@ -85,7 +88,8 @@ class Node {
   void On(const RankExited& event);
 
   void StartRank(size_t index);
-  void StopRanks(const std::string& reason);
+  // Tells the ranks; `grace` is how long they have. A stop that keeps nothing overrules one that checkpoints first.
+  void StopRanks(const v1::Stop& stop, std::chrono::milliseconds grace);
   void KillOverdueRanks();
   void ReportEnd(Rank& rank, v1::RankEnd end);
   bool RanksRunning() const;
@@ -103,6 +107,7 @@ class Node {
   std::optional<int64_t> oom_kills_before_;
   std::optional<v1::Assignment> assignment_;
   std::optional<std::string> stop_reason_;
+  bool stop_keeps_nothing_ = false;
   bool terminated_ = false;                  // the stop came from the platform, not from the server
   TimePoint give_up_at_ = TimePoint::max();  // the server need not know more after this
   std::optional<absl::Status> lost_;

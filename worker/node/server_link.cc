@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/fault_point.h"
 #include "common/rpc/status.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
@@ -201,6 +202,7 @@ void ServerLink::Handle(const v1::AttachResponse& response) {
       break;
     }
     case v1::AttachResponse::kAck: {
+      FaultPoint("worker.report.acknowledged");
       buffer_.Acknowledge(response.ack().rank(), response.ack().sequence());
       changed_.notify_all();  // the window may have opened
       const bool drained = buffer_.empty();
@@ -210,7 +212,7 @@ void ServerLink::Handle(const v1::AttachResponse& response) {
     }
     case v1::AttachResponse::kStop:
       lock.unlock();
-      events_.on_stop(response.stop().reason());
+      events_.on_stop(response.stop());
       break;
     case v1::AttachResponse::MESSAGE_NOT_SET:
       break;  // of a newer server

@@ -39,7 +39,7 @@ class ServerLink {
   struct Events {
     // Once, with the server's first answer.
     std::function<void(const v1::Assignment&)> on_assignment;
-    std::function<void(const std::string& reason)> on_stop;
+    std::function<void(const v1::Stop&)> on_stop;
     // Every report was acknowledged. May come more than once.
     std::function<void()> on_drained;
     // The server will have nothing more to do with this node (UNAUTHENTICATED, FAILED_PRECONDITION, …), or was away for

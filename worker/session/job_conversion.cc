@@ -15,6 +15,8 @@ constexpr int64_t kDefaultMicroBatchTokens = 2048;
 constexpr double kDefaultLearningRate = 2e-5;
 constexpr double kDefaultLoraLearningRate = 2e-4;
 constexpr int64_t kDefaultLoraRank = 16;
+constexpr double kDefaultCheckpointMinutes = 15;
+constexpr int32_t kDefaultKeptCheckpoints = 2;
 constexpr int64_t kDefaultMaxShardSize = 5'000'000'000;
 
 // proto3: a number without `optional` that is 0 was not given.
@@ -113,6 +115,13 @@ absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, bool 
   return training;
 }
 
+CheckpointOptions CheckpointsFromSpec(const v1::CheckpointPolicy& spec) {
+  const double default_minutes = spec.every_steps() > 0 ? 0 : kDefaultCheckpointMinutes;
+  return {.every_steps = spec.every_steps(),
+          .every_minutes = spec.has_every_minutes() ? spec.every_minutes() : default_minutes,
+          .keep_last = OrDefault(spec.keep_last(), kDefaultKeptCheckpoints)};
+}
+
 }  // namespace
 
 absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::string& job_name, int32_t epoch) {
@@ -135,6 +144,8 @@ absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::st
   job.training = *training;
   job.output.uri = spec.output().uri();
   job.output.max_shard_size = OrDefault(spec.output().max_shard_size(), kDefaultMaxShardSize);
+  job.checkpoint_options = CheckpointsFromSpec(spec.checkpoints());
+  job.resume_from = spec.resume_from();
   job.threads = spec.resources().threads_per_rank();
   return job;
 }

@@ -23,8 +23,8 @@ NodeLink::~NodeLink() {
 
 absl::StatusOr<v1::Assignment> NodeLink::WaitForAssignment() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return assignment_.has_value() || stop_; });
-  if (stop_) return absl::CancelledError(stop_reason_);
+  changed_.wait(lock, [this] { return assignment_.has_value() || stop_.requested(); });
+  if (stop_.requested()) return absl::CancelledError(stop_reason_);
   return *assignment_;
 }
 
@@ -71,18 +71,17 @@ void NodeLink::Handle(const std::string& payload) {
       break;
     }
     case v1::RankCommand::kStop:
-      Stop(command.stop().reason());
+      Stop(command.stop().reason(), command.stop().checkpoint());
       break;
     case v1::RankCommand::COMMAND_NOT_SET:
       break;  // of a newer node; nothing that this version could do
   }
 }
 
-void NodeLink::Stop(const std::string& reason) {
+void NodeLink::Stop(const std::string& reason, bool checkpoint) {
   std::lock_guard lock(mutex_);
-  if (stop_) return;
-  stop_reason_ = reason;
-  stop_ = true;
+  if (stop_reason_.empty()) stop_reason_ = reason.empty() ? "stopped on request" : reason;
+  stop_.Request(checkpoint);
   changed_.notify_all();
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -10,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "temper/v1/worker_service.pb.h"
+#include "worker/train/stop_signal.h"
 
 namespace temper {
 
@@ -31,18 +31,18 @@ class NodeLink {
   // Any thread. Blocks while the socket is full. A report to a node that is gone is dropped, and the rank is stopped.
   void Send(const v1::RankReport& report);
 
-  // Becomes true, and stays it, when the node says Stop or is gone.
-  const std::atomic<bool>& stop() const { return stop_; }
+  // What the node asks for. When it is gone: an end without a checkpoint, for nobody would know of one.
+  const StopSignal& stop() const { return stop_; }
   // Why; empty before.
   std::string stop_reason() const;
 
  private:
   void Read();
   void Handle(const std::string& payload);
-  void Stop(const std::string& reason);
+  void Stop(const std::string& reason, bool checkpoint = false);
 
   const int fd_;
-  std::atomic<bool> stop_ = false;
+  StopSignal stop_;
   std::mutex write_mutex_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;

@@ -103,6 +103,33 @@ v1::RankReport LogReport(LogSeverity severity, const std::string& text) {
   return report;
 }
 
+v1::RankReport CheckpointCommittedReport(const CheckpointReport& checkpoint, int32_t epoch) {
+  v1::RankReport report = NewReport();
+  v1::CheckpointCommitted& committed = *report.mutable_checkpoint();
+  committed.set_step(checkpoint.step);
+  committed.set_epoch(epoch);
+  committed.set_uri(ReplaceInvalidUtf8(checkpoint.uri));
+  committed.set_bytes(checkpoint.bytes);
+  committed.set_files(checkpoint.files);
+  committed.set_pause_seconds(checkpoint.pause_seconds);
+  committed.set_commit_seconds(checkpoint.commit_seconds);
+  return report;
+}
+
+v1::RankReport CheckpointRemovedReport(int64_t step, int32_t epoch) {
+  v1::RankReport report = NewReport();
+  report.mutable_checkpoint_removed()->set_step(step);
+  report.mutable_checkpoint_removed()->set_epoch(epoch);
+  return report;
+}
+
+v1::RankReport ResumptionReport(int64_t step, const std::string& uri) {
+  v1::RankReport report = NewReport();
+  report.mutable_resumption()->set_step(step);
+  report.mutable_resumption()->set_uri(ReplaceInvalidUtf8(uri));
+  return report;
+}
+
 v1::RankReport ExportReport(const std::string& uri, int64_t bytes, int32_t files) {
   v1::RankReport report = NewReport();
   report.mutable_export_()->set_uri(ReplaceInvalidUtf8(uri));

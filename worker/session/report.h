@@ -14,6 +14,9 @@ namespace temper {
 v1::RankReport PhaseReport(TrainPhase phase, int64_t total_steps);
 v1::RankReport StepReport(const StepMetrics& metrics);
 v1::RankReport LogReport(LogSeverity severity, const std::string& text);
+v1::RankReport CheckpointCommittedReport(const CheckpointReport& report, int32_t epoch);
+v1::RankReport CheckpointRemovedReport(int64_t step, int32_t epoch);
+v1::RankReport ResumptionReport(int64_t step, const std::string& uri);
 v1::RankReport ExportReport(const std::string& uri, int64_t bytes, int32_t files);
 
 // The last report of a rank. OK: it did all that it was asked to; CANCELLED: it was told to stop; anything else: the

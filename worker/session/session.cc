@@ -14,27 +14,32 @@ namespace {
 
 class ReportingObserver : public TrainObserver {
  public:
-  explicit ReportingObserver(NodeLink& link) : link_(link) {}
+  ReportingObserver(NodeLink& link, int32_t epoch) : link_(link), epoch_(epoch) {}
   void OnPhase(TrainPhase phase, int64_t total_steps) override { link_.Send(PhaseReport(phase, total_steps)); }
   void OnStep(const StepMetrics& metrics) override { link_.Send(StepReport(metrics)); }
   void OnLog(LogSeverity severity, const std::string& text) override { link_.Send(LogReport(severity, text)); }
   void OnExport(const std::string& uri, int64_t bytes, int32_t files) override {
     link_.Send(ExportReport(uri, bytes, files));
   }
+  void OnCheckpoint(const CheckpointReport& report) override { link_.Send(CheckpointCommittedReport(report, epoch_)); }
+  void OnCheckpointRemoved(int64_t step, int32_t epoch) override { link_.Send(CheckpointRemovedReport(step, epoch)); }
+  void OnResume(int64_t step, const std::string& uri) override { link_.Send(ResumptionReport(step, uri)); }
 
  private:
   NodeLink& link_;
+  const int32_t epoch_;
 };
 
 absl::Status Train(NodeLink& link, const TrainFunction& train) {
   const absl::StatusOr<v1::Assignment> assignment = link.WaitForAssignment();
   if (!assignment.ok()) return assignment.status();
-  const absl::StatusOr<TrainJob> job = TrainJobFromSpec(assignment->spec(), assignment->job(), assignment->epoch());
+  absl::StatusOr<TrainJob> job = TrainJobFromSpec(assignment->spec(), assignment->job(), assignment->epoch());
   if (!job.ok()) return job.status();
-  ReportingObserver observer(link);
+  job->checkpoints.assign(assignment->checkpoints().begin(), assignment->checkpoints().end());
+  ReportingObserver observer(link, assignment->epoch());
   const absl::Status status = train(*job, observer, link.stop());
   // The trainer knows only that it was stopped; the link knows why.
-  if (absl::IsCancelled(status) && link.stop()) return absl::CancelledError(link.stop_reason());
+  if (absl::IsCancelled(status) && link.stop().requested()) return absl::CancelledError(link.stop_reason());
   return status;
 }
 

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <functional>
 
 #include "absl/status/status.h"
+#include "worker/train/stop_signal.h"
 #include "worker/train/train_job.h"
 
 namespace temper {
 
 // RunTrainJob of worker/train/trainer.h, or a test's stand-in.
-using TrainFunction = std::function<absl::Status(const TrainJob&, TrainObserver&, const std::atomic<bool>& stop)>;
+using TrainFunction = std::function<absl::Status(const TrainJob&, TrainObserver&, const StopSignal& stop)>;
 
 // The life of a rank: gets its job from the node at the other end of `fd` (taken over), trains, reports all that
 // happens and how it ended. Returns the process's exit code: 0 when the rank did all that it was asked to or stopped

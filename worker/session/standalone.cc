@@ -46,6 +46,20 @@ class PrintingObserver : public TrainObserver {
   void OnExport(const std::string& uri, int64_t bytes, int32_t files) override {
     Print({{"export", uri}, {"bytes", bytes}, {"files", files}});
   }
+  void OnCheckpoint(const CheckpointReport& report) override {
+    Print({{"checkpoint", report.uri},
+           {"step", report.step},
+           {"bytes", report.bytes},
+           {"files", report.files},
+           {"pause_seconds", report.pause_seconds},
+           {"commit_seconds", report.commit_seconds}});
+  }
+  void OnCheckpointRemoved(int64_t step, int32_t epoch) override {
+    Print({{"checkpoint_removed", step}, {"gang_epoch", epoch}});
+  }
+  void OnResume(int64_t step, const std::string& uri) override {
+    Print({{"resumed_after", step}, {"checkpoint", uri}});
+  }
 
  private:
   // Whole lines at once, so that a reader of the pipe sees each as it happens.
@@ -77,7 +91,7 @@ absl::Status Train(const std::string& path, const std::string& job_id, const Tra
   if (!spec.ok()) return spec.status();
   const absl::StatusOr<TrainJob> job = TrainJobFromSpec(*spec, job_id, /*epoch=*/1);
   if (!job.ok()) return job.status();
-  const std::atomic<bool> stop = false;
+  const StopSignal stop;
   return train(*job, observer, stop);
 }
 

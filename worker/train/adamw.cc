@@ -11,7 +11,7 @@ AdamW::AdamW(const std::vector<Parameter*>& parameters, const AdamWOptions& opti
   for (Parameter* parameter : parameters) {
     if (!parameter->trainable) continue;
     const auto fp32 = parameter->weight.options().dtype(at::kFloat).requires_grad(false);
-    states_.push_back(
+    moments_.push_back(
         {parameter, at::zeros(parameter->weight.sizes(), fp32), at::zeros(parameter->weight.sizes(), fp32)});
   }
 }
@@ -19,7 +19,7 @@ AdamW::AdamW(const std::vector<Parameter*>& parameters, const AdamWOptions& opti
 void AdamW::Step(double learning_rate, double gradient_scale) {
   const at::NoGradGuard no_grad;
   ++steps_;
-  for (State& state : states_) {
+  for (Moments& state : moments_) {
     Parameter& parameter = *state.parameter;
     if (!parameter.gradient.defined()) continue;
     const ops::AdamWCoefficients coefficients = {
@@ -32,12 +32,12 @@ void AdamW::Step(double learning_rate, double gradient_scale) {
         .gradient_scale = gradient_scale,
     };
     if (!parameter.low.defined()) {
-      ops::AdamWUpdate(parameter.weight, parameter.gradient, state.first_moment, state.second_moment, coefficients);
+      ops::AdamWUpdate(parameter.weight, parameter.gradient, state.first, state.second, coefficients);
       continue;
     }
     const WeightView whole = {parameter.name, &parameter, 0, parameter.weight.size(0)};
     const at::Tensor master = LoadMaster(whole);
-    ops::AdamWUpdate(master, parameter.gradient, state.first_moment, state.second_moment, coefficients);
+    ops::AdamWUpdate(master, parameter.gradient, state.first, state.second, coefficients);
     StoreMaster(whole, master);
   }
 }

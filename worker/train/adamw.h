@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "worker/checkpoint/train_snapshot.h"
 #include "worker/model/parameter.h"
 #include "worker/train/train_job.h"
 
@@ -20,14 +21,14 @@ class AdamW {
   // Updates every master weight from its gradient buffer, each gradient multiplied by `gradient_scale` first.
   void Step(double learning_rate, double gradient_scale);
 
+  // The state of each trainable parameter, for checkpoints: what is written into the tensors is the new state.
+  const std::vector<Moments>& moments() const { return moments_; }
+  // Steps that were taken, which the bias correction depends on.
+  void set_steps(int64_t steps) { steps_ = steps; }
+
  private:
-  struct State {
-    Parameter* parameter;
-    at::Tensor first_moment;
-    at::Tensor second_moment;
-  };
   AdamWOptions options_;
-  std::vector<State> states_;
+  std::vector<Moments> moments_;
   int64_t steps_ = 0;
 };
 

@@ -11,6 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/fault_point.h"
+#include "common/storage/job_layout.h"
 #include "common/storage/publication.h"
 #include "worker/checkpoint/export_proof.h"
 #include "worker/checkpoint/hf_export.h"
@@ -27,8 +29,6 @@ constexpr double kMaxReloadKl = 1e-8;
 constexpr double kNotableRoundingKl = 1e-2;
 // Logits of this many positions are compared: two T × V matrices in fp64.
 constexpr int64_t kMaxSampleTokens = 256;
-
-std::string ExportDirectory(const TrainJob& job) { return absl::StrFormat("%s/export-e%04d", job.job_id, job.epoch); }
 
 // KL(expected ‖ actual) of each position, in fp64.
 at::Tensor TokenKl(const at::Tensor& expected_TV, const at::Tensor& actual_TV) {
@@ -103,15 +103,18 @@ absl::Status DescribeDifference(const ExportProof& proof) {
 
 // Writes and proves; what it returns is verification.json.
 absl::StatusOr<nlohmann::json> WriteModel(const TrainJob& job, const NativeRepository& source, Transformer& model,
-                                          const MicroBatch& sample, Publication& publication, TrainObserver& observer) {
+                                          const MicroBatch& sample, Publication& publication, const StopSignal& stop,
+                                          TrainObserver& observer) {
   const absl::Status exported = ExportModel(*source.repository, *source.family, source.config, model.views(),
                                             {.max_shard_size = job.output.max_shard_size}, publication);
   if (!exported.ok()) return exported;
+  if (stop.requested()) return absl::CancelledError("stopped on request");
   observer.OnPhase(TrainPhase::kVerifying, 0);
   const auto proof = ProveExport(publication.store(), publication.directory(), *source.repository, *source.family,
                                  source.config, model.views());
   if (!proof.ok()) return proof.status();
   if (!proof->passed()) return DescribeDifference(*proof);
+  if (stop.requested()) return absl::CancelledError("stopped on request");
   const auto reload = ReloadExport(publication.uri(), source, model, sample);
   if (!reload.ok()) return reload.status();
   if (reload->mean_rounding_token_kl > kNotableRoundingKl) {
@@ -131,10 +134,9 @@ absl::StatusOr<nlohmann::json> WriteModel(const TrainJob& job, const NativeRepos
 absl::StatusOr<nlohmann::json> WriteAdapter(const TrainJob& job, const std::vector<AdapterSite>& sites,
                                             const Transformer& model, Publication& publication,
                                             TrainObserver& observer) {
-  std::map<std::string, std::string> modules;
-  for (const AdapterSite& site : sites) modules[site.internal] = site.hf_module;
+  const std::vector<std::string> modules = HfModules(sites, model);
   std::vector<NamedAdapter> adapters;
-  for (const LoraAdapter* adapter : model.adapters()) adapters.push_back({modules.at(adapter->site), adapter});
+  for (size_t i = 0; i < modules.size(); ++i) adapters.push_back({modules[i], model.adapters()[i]});
   const PeftConfig config = {job.model_uri, job.lora->rank, job.lora->alpha};
   if (const absl::Status exported = ExportPeftAdapter(config, adapters, publication); !exported.ok()) return exported;
   observer.OnPhase(TrainPhase::kVerifying, 0);
@@ -145,25 +147,37 @@ absl::StatusOr<nlohmann::json> WriteAdapter(const TrainJob& job, const std::vect
 
 }  // namespace
 
+std::vector<std::string> HfModules(const std::vector<AdapterSite>& sites, const Transformer& model) {
+  std::map<std::string, std::string> modules;
+  for (const AdapterSite& site : sites) modules[site.internal] = site.hf_module;
+  std::vector<std::string> names;
+  for (const LoraAdapter* adapter : model.adapters()) names.push_back(modules.at(adapter->site));
+  return names;
+}
+
 absl::Status CheckOutputWritable(ObjectStore& store, const TrainJob& job) {
-  const std::string probe = absl::StrFormat("%s/.write-check-e%04d", job.job_id, job.epoch);
+  const std::string probe = WriteProbe(job.job_id, job.epoch);
   if (const absl::Status written = store.Write(probe, "temper"); !written.ok()) return written;
   return store.Delete(probe);
 }
 
 absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,
                                              const std::vector<AdapterSite>& sites, Transformer& model,
-                                             const MicroBatch& sample, TrainObserver& observer) {
-  auto publication = Publication::Begin(store, ExportDirectory(job), job.job_id, job.epoch);
+                                             const MicroBatch& sample, const StopSignal& stop,
+                                             TrainObserver& observer) {
+  if (stop.requested()) return absl::CancelledError("stopped on request");
+  auto publication = Publication::Begin(store, ExportDirectory(job.job_id, job.epoch), job.job_id, job.epoch);
   if (!publication.ok()) return publication.status();
   const auto verification = job.lora ? WriteAdapter(job, sites, model, **publication, observer)
-                                     : WriteModel(job, source, model, sample, **publication, observer);
+                                     : WriteModel(job, source, model, sample, **publication, stop, observer);
   if (!verification.ok()) return verification.status();
   if (const absl::Status written = (*publication)->Write("verification.json", verification->dump(2) + "\n");
       !written.ok()) {
     return written;
   }
+  FaultPoint("rank.export.before_commit");
   if (const absl::Status committed = (*publication)->Commit(); !committed.ok()) return committed;
+  FaultPoint("rank.export.committed");
   const Manifest& manifest = (*publication)->manifest();
   return ExportSummary{(*publication)->uri(), manifest.total_size(), static_cast<int32_t>(manifest.files.size()),
                        verification->dump()};

@@ -12,6 +12,7 @@
 #include "worker/data/micro_batch.h"
 #include "worker/families/adapter_sites.h"
 #include "worker/model/transformer.h"
+#include "worker/train/stop_signal.h"
 #include "worker/train/train_job.h"
 
 namespace temper {
@@ -23,6 +24,9 @@ struct ExportSummary {
   std::string proof;  // what was proved, for people
 };
 
+// The HF module of each of the model's adapters, in their order.
+std::vector<std::string> HfModules(const std::vector<AdapterSite>& sites, const Transformer& model);
+
 // Fails now, not hours later, when nothing can be written to the job's output.
 absl::Status CheckOutputWritable(ObjectStore& store, const TrainJob& job);
 
@@ -32,8 +36,10 @@ absl::Status CheckOutputWritable(ObjectStore& store, const TrainJob& job);
 // master rounded to nearest even, bit for bit; the export, opened as a stranger would, describes the same model; and
 // what it computes on `sample` differs from the trained model by no more than that rounding. With adapters (`sites` are
 // those that the model was built with) it is a PEFT adapter directory, whose tensors are compared with their masters.
+//
+// CANCELLED, with nothing left behind, when `stop` asks for it before the commit.
 absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,
                                              const std::vector<AdapterSite>& sites, Transformer& model,
-                                             const MicroBatch& sample, TrainObserver& observer);
+                                             const MicroBatch& sample, const StopSignal& stop, TrainObserver& observer);
 
 }  // namespace temper

@@ -55,6 +55,12 @@ struct OutputOptions {
   int64_t max_shard_size = 5'000'000'000;
 };
 
+struct CheckpointOptions {
+  int64_t every_steps = 0;   // 0: not by steps
+  double every_minutes = 0;  // 0: not by time
+  int32_t keep_last = 2;
+};
+
 struct TrainJob {
   std::string job_id;
   int32_t epoch = 1;  // of the gang
@@ -63,7 +69,10 @@ struct TrainJob {
   std::optional<LoraOptions> lora;
   TrainingOptions training;
   OutputOptions output;
-  int threads = 0;  // 0: all cores that the process may use
+  CheckpointOptions checkpoint_options;
+  std::vector<std::string> checkpoints;  // the job's own, newest first: URIs to go on from
+  std::string resume_from;               // another job's, where there is none of its own; empty: start with the model
+  int threads = 0;                       // 0: all cores that the process may use
 };
 
 enum class TrainPhase { kPreparingData, kLoadingModel, kTraining, kExporting, kVerifying };
@@ -87,6 +96,16 @@ struct StepMetrics {
   double epoch = 0;
 };
 
+// A committed checkpoint; temper.v1.CheckpointCommitted documents each field.
+struct CheckpointReport {
+  int64_t step = 0;
+  std::string uri;
+  int64_t bytes = 0;
+  int32_t files = 0;
+  double pause_seconds = 0;
+  double commit_seconds = 0;
+};
+
 // Gets what the trainer has to say, on the trainer's thread. Calls must not block for long.
 class TrainObserver {
  public:
@@ -95,6 +114,10 @@ class TrainObserver {
   virtual void OnStep(const StepMetrics& metrics) = 0;
   virtual void OnLog(LogSeverity severity, const std::string& text) = 0;
   virtual void OnExport(const std::string& uri, int64_t bytes, int32_t files) = 0;
+  virtual void OnCheckpoint(const CheckpointReport& report) = 0;
+  virtual void OnCheckpointRemoved(int64_t step, int32_t epoch) = 0;
+  // Training goes on after `step`, from the checkpoint at `uri`; 0 and "": from the start, though it was begun before.
+  virtual void OnResume(int64_t step, const std::string& uri) = 0;
 };
 
 }  // namespace temper

@@ -18,9 +18,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/failure.h"
+#include "common/fault_point.h"
 #include "worker/model/gradient.h"
 #include "worker/ops/matmul_peak.h"
 #include "worker/train/adamw.h"
+#include "worker/train/checkpointer.h"
 #include "worker/train/lr_schedule.h"
 #include "worker/train/model_export.h"
 #include "worker/train/step_metrics.h"
@@ -56,57 +58,67 @@ absl::Status NotFinite(std::string_view what, int64_t step, double learning_rate
                    FailureCause::kNumerics);
 }
 
-// Takes the optimizer steps of a run.
+// Takes the optimizer steps of a run, from `position` on.
 class StepLoop {
  public:
-  StepLoop(const TrainJob& job, Transformer& model, at::ScalarType dtype, BatchStream& batches, TrainObserver& observer)
+  StepLoop(const TrainJob& job, Transformer& model, at::ScalarType dtype, AdamW& optimizer, BatchStream& batches,
+           const TrainPosition& position, Checkpointer& checkpointer, TrainObserver& observer)
       : job_(job),
         model_(model),
+        optimizer_(optimizer),
         batches_(batches),
+        checkpointer_(checkpointer),
         dtype_(dtype),
         observer_(observer),
         peak_flops_(ops::MeasureMatmulPeak(dtype)),
         rates_(model.flop_rates()),
-        optimizer_(model.parameters(), job.training.adamw) {}
+        position_(position) {}
 
-  absl::Status Run(const std::atomic<bool>& stop) {
-    const int64_t total_steps = batches_.total_steps();
-    for (int64_t step = 1; step <= total_steps; ++step) {
-      if (const absl::Status status = TakeStep(step, total_steps, stop); !status.ok()) return status;
+  absl::Status Run(const StopSignal& stop) {
+    while (position_.step < batches_.total_steps()) {
+      if (const absl::Status status = TakeStep(stop); !status.ok()) return status;
+      checkpointer_.AfterStep(position_);
+      if (stop.requested()) return Stopped();
     }
     return absl::OkStatus();
   }
 
+  // Steps that were taken; a step that was left in the middle counts for nothing.
+  const TrainPosition& position() const { return position_; }
+
  private:
-  absl::Status TakeStep(int64_t step, int64_t total_steps, const std::atomic<bool>& stop) {
+  absl::Status TakeStep(const StopSignal& stop) {
     const Clock::time_point begin = Clock::now();
+    const int64_t step = position_.step + 1;
     const std::vector<MicroBatch> batches = batches_.NextStep();
     const StepWork work = CountWork(batches);
 
     ZeroGradients(model_.parameters());
     double loss = 0;
     for (const MicroBatch& batch : batches) {
-      if (stop) return Stopped();
+      if (stop.now()) return Stopped();
       loss += ForwardBackward(model_, batch, objective_, static_cast<double>(work.scored_tokens));
     }
-    const double learning_rate = LearningRate(job_.training, step, total_steps);
+    const double learning_rate = LearningRate(job_.training, step, batches_.total_steps());
     if (!std::isfinite(loss)) return NotFinite("loss", step, learning_rate);
     const double norm = GlobalGradientNorm(model_.parameters());
     if (!std::isfinite(norm)) return NotFinite("gradient", step, learning_rate);
+    FaultPoint("rank.step.before_update");
     optimizer_.Step(learning_rate, ClipScale(norm, job_.training.max_grad_norm));
 
-    total_tokens_ += work.tokens;
+    const BatchPosition& data = batches_.position();
+    position_ = {step, position_.total_tokens + work.tokens, data.epoch, data.row};
     const double seconds = SecondsSince(begin);
     CorrectPeak(HardwareFlops(rates_, work) / seconds);
     observer_.OnStep({
         .step = step,
-        .total_steps = total_steps,
+        .total_steps = batches_.total_steps(),
         .loss = loss,
         .grad_norm = norm,
         .learning_rate = learning_rate,
         .tokens = work.tokens,
         .scored_tokens = work.scored_tokens,
-        .total_tokens = total_tokens_,
+        .total_tokens = position_.total_tokens,
         .padding_ratio = 1.0 - static_cast<double>(work.tokens) / static_cast<double>(work.capacity),
         .seconds = seconds,
         .mfu = ModelFlops(rates_, work) / (seconds * peak_flops_),
@@ -114,6 +126,7 @@ class StepLoop {
         .peak_memory_bytes = PeakMemoryBytes(),
         .epoch = batches_.epochs_done(),
     });
+    FaultPoint("rank.step.reported");
     return absl::OkStatus();
   }
 
@@ -130,14 +143,15 @@ class StepLoop {
 
   const TrainJob& job_;
   Transformer& model_;
+  AdamW& optimizer_;
   BatchStream& batches_;
+  Checkpointer& checkpointer_;
   const at::ScalarType dtype_;
   TrainObserver& observer_;
   double peak_flops_;
   const FlopRates rates_;
-  AdamW optimizer_;
   const SupervisedObjective objective_;
-  int64_t total_tokens_ = 0;
+  TrainPosition position_;
 };
 
 // Where the job's adapters go; none in full training.
@@ -153,7 +167,79 @@ std::optional<LoraConfig> MakeLora(const TrainJob& job, const std::vector<Adapte
   return config;
 }
 
-absl::Status Train(const TrainJob& job, TrainObserver& observer, const std::atomic<bool>& stop) {
+std::optional<PeftConfig> MakePeft(const TrainJob& job) {
+  if (!job.lora) return std::nullopt;
+  return PeftConfig{job.model_uri, job.lora->rank, job.lora->alpha};
+}
+
+// The newest of the job's own checkpoints that is whole; else what the job shall resume from; else null.
+absl::StatusOr<std::unique_ptr<TrainCheckpoint>> FindCheckpoint(const TrainJob& job, TrainObserver& observer) {
+  for (const std::string& uri : job.checkpoints) {
+    auto checkpoint = TrainCheckpoint::Open(uri);
+    if (checkpoint.ok()) return checkpoint;
+    observer.OnLog(
+        LogSeverity::kWarning,
+        absl::StrCat("the checkpoint ", uri, " can't be used, trying the one before: ", checkpoint.status().message()));
+  }
+  if (!job.resume_from.empty()) {
+    auto checkpoint = TrainCheckpoint::Open(job.resume_from);
+    if (checkpoint.ok()) return checkpoint;
+    return WithCause(
+        absl::Status(checkpoint.status().code(), absl::StrCat("resume_from: ", checkpoint.status().message())),
+        FailureCause::kUserInput);
+  }
+  return std::unique_ptr<TrainCheckpoint>();
+}
+
+// Loads the model and puts everything where `checkpoint` says (null: at the start).
+struct TrainingState {
+  std::unique_ptr<Transformer> model;
+  std::unique_ptr<AdamW> optimizer;
+  TrainPosition position;
+};
+
+absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeRepository& source,
+                                        const std::vector<AdapterSite>& sites, const TrainCheckpoint* checkpoint,
+                                        at::ScalarType dtype, BatchStream& batches) {
+  const TransformerOptions options = {.dtype = dtype, .lora = MakeLora(job, sites)};
+  TrainingState state;
+  if (checkpoint == nullptr) {
+    auto model = LoadTransformer(source, options);
+    if (!model.ok()) return model.status();
+    state.model = *std::move(model);
+    state.optimizer = std::make_unique<AdamW>(state.model->parameters(), job.training.adamw);
+    return state;
+  }
+  state.position = checkpoint->position();
+  if (state.position.step > batches.total_steps()) {
+    return absl::InvalidArgumentError(absl::StrCat("the checkpoint ", checkpoint->uri(), " is at step ",
+                                                   state.position.step, ", but the job has only ",
+                                                   batches.total_steps(), " steps: raise training.steps or epochs"));
+  }
+  const absl::Status found = batches.Seek({state.position.data_epoch, state.position.data_row, state.position.step});
+  if (!found.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("the checkpoint ", checkpoint->uri(), ": ", found.message()));
+  }
+  const auto repository = checkpoint->OpenModel(source, MakePeft(job));
+  if (!repository.ok()) return repository.status();
+  auto model = LoadTransformer(*repository, options);
+  if (!model.ok()) return model.status();
+  state.model = *std::move(model);
+  state.optimizer = std::make_unique<AdamW>(state.model->parameters(), job.training.adamw);
+  state.optimizer->set_steps(state.position.step);
+  if (const absl::Status restored = checkpoint->Restore(state.optimizer->moments()); !restored.ok()) return restored;
+  return state;
+}
+
+CheckpointSource MakeCheckpointSource(const TrainJob& job, const NativeRepository& source,
+                                      const std::vector<AdapterSite>& sites, const Transformer& model) {
+  return {.model = &source,
+          .max_shard_size = job.output.max_shard_size,
+          .peft = MakePeft(job),
+          .hf_modules = HfModules(sites, model)};
+}
+
+absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSignal& stop) {
   observer.OnPhase(TrainPhase::kPreparingData, 0);
   const auto output = ObjectStore::Open(job.output.uri);
   if (!output.ok()) return output.status();
@@ -162,26 +248,39 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const std::atom
   if (!source.ok()) return source.status();
   const auto sites = FindSites(job, *source);
   if (!sites.ok()) return sites.status();
-  const auto data = OpenTrainingData(job, source->config, observer, stop);
+  const auto data = OpenTrainingData(job, source->config, observer, stop.requested());
   if (!data.ok()) return data.status();
-  if (stop) return Stopped();
+  if (stop.requested()) return Stopped();
 
   observer.OnPhase(TrainPhase::kLoadingModel, (*data)->total_steps());
+  auto checkpoint = FindCheckpoint(job, observer);
+  if (!checkpoint.ok()) return checkpoint.status();
   const at::ScalarType dtype = ComputeDtype(job.training.precision);
-  const auto model = LoadTransformer(*source, {.dtype = dtype, .lora = MakeLora(job, *sites)});
-  if (!model.ok()) return model.status();
+  const auto state = LoadState(job, *source, *sites, checkpoint->get(), dtype, **data);
+  if (!state.ok()) return state.status();
+  if (*checkpoint != nullptr || job.epoch > 1) {
+    observer.OnResume(state->position.step, *checkpoint != nullptr ? (*checkpoint)->uri() : "");
+  }
+  checkpoint->reset();
+  Transformer& model = *state->model;
   observer.OnLog(LogSeverity::kInfo, absl::StrFormat("%s, %s, %d threads", source->family->architecture,
                                                      dtype == at::kBFloat16 ? "bf16" : "fp32", at::get_num_threads()));
 
   observer.OnPhase(TrainPhase::kTraining, (*data)->total_steps());
-  if (const absl::Status trained = StepLoop(job, **model, dtype, **data, observer).Run(stop); !trained.ok()) {
-    return trained;
-  }
-
-  observer.OnPhase(TrainPhase::kExporting, (*data)->total_steps());
-  // Any text will do; the first row is real.
-  if (const absl::Status status = (*data)->Seek({}); !status.ok()) return status;
-  const auto exported = ExportAndProve(**output, job, *source, *sites, **model, (*data)->NextStep().front(), observer);
+  Checkpointer checkpointer(**output, job, MakeCheckpointSource(job, *source, *sites, model), model, *state->optimizer,
+                            state->position.step, observer);
+  StepLoop loop(job, model, dtype, *state->optimizer, **data, state->position, checkpointer, observer);
+  const auto train_and_export = [&]() -> absl::StatusOr<ExportSummary> {
+    if (absl::Status trained = loop.Run(stop); !trained.ok()) return trained;
+    checkpointer.Finish();
+    observer.OnPhase(TrainPhase::kExporting, (*data)->total_steps());
+    // Any text will do; the first row is real.
+    if (absl::Status found = (*data)->Seek({}); !found.ok()) return found;
+    return ExportAndProve(**output, job, *source, *sites, model, (*data)->NextStep().front(), stop, observer);
+  };
+  const auto exported = train_and_export();
+  // Told to stop, and to keep what there is.
+  if (absl::IsCancelled(exported.status()) && !stop.now()) checkpointer.SaveNow(loop.position());
   if (!exported.ok()) return exported.status();
   observer.OnLog(LogSeverity::kInfo, absl::StrCat("the export is proved: ", exported->proof));
   observer.OnExport(exported->uri, exported->bytes, exported->files);
@@ -197,7 +296,7 @@ absl::Status OutOfMemory(const std::string& detail) {
 
 }  // namespace
 
-absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const std::atomic<bool>& stop) {
+absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const StopSignal& stop) {
   at::set_num_threads(job.threads > 0 ? job.threads : static_cast<int>(std::thread::hardware_concurrency()));
   try {
     return Train(job, observer, stop);

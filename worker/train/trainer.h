@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
-
 #include "absl/status/status.h"
+#include "worker/train/stop_signal.h"
 #include "worker/train/train_job.h"
 
 namespace temper {
 
-// Trains: reads the data and the model, takes the steps, writes and proves the export. This is the barrier between the
-// exceptions of the model's code and absl::Status.
+// Trains: reads the data and the model (or the newest checkpoint that is whole), takes the steps, writes checkpoints,
+// and writes and proves the export. This is the barrier between the exceptions of the model's code and absl::Status.
 //
-// Returns OK when the export is committed; CANCELLED when `stop` became true (looked at between micro-batches); any
-// other status carries a FailureCause (common/failure.h) and says what was wrong, where, and what to do. Call it once
-// per process: it sets the number of torch's threads.
-absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const std::atomic<bool>& stop);
+// Returns OK when the export is committed; CANCELLED when `stop` asked for it: between two micro-batches, or, when a
+// checkpoint is wanted, after the step, with the checkpoint committed. Any other status carries a FailureCause
+// (common/failure.h) and says what was wrong, where, and what to do. Call it once per process: it sets the number of
+// torch's threads.
+absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const StopSignal& stop);
 
 }  // namespace temper

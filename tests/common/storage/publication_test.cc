@@ -116,5 +116,48 @@ TEST_F(PublicationTest, ReadManifest_Malformed_IsDataLossWithThePath) {
   }
 }
 
+TEST_F(PublicationTest, VerifyFiles_MissingShorterOrChanged_NamesTheFile) {
+  const auto damage = [this](const std::string& text) {
+    store_->DeleteDirectory("job/export-e0003").IgnoreError();
+    auto publication = Begin();
+    EXPECT_TRUE(publication->Write("a.bin", std::string(9 << 20, 'a')).ok());
+    EXPECT_TRUE(publication->Commit().ok());
+    const Manifest manifest = publication->manifest();
+    EXPECT_TRUE(VerifyFiles(*store_, "job/export-e0003", manifest).ok());
+    EXPECT_TRUE(store_->Delete("job/export-e0003/a.bin").ok());
+    if (!text.empty()) {
+      EXPECT_TRUE(store_->Write("job/export-e0003/a.bin", text).ok());
+    }
+    return VerifyFiles(*store_, "job/export-e0003", manifest);
+  };
+  const absl::Status missing = damage("");
+  EXPECT_EQ(missing.code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(CauseOf(missing), FailureCause::kStorage);
+  EXPECT_THAT(std::string(missing.message()), HasSubstr("job/export-e0003/a.bin is missing"));
+  EXPECT_THAT(std::string(damage("aaa").message()), HasSubstr("a.bin has 3 bytes instead of 9437184"));
+  std::string changed(9 << 20, 'a');
+  changed.back() = 'b';
+  EXPECT_THAT(std::string(damage(changed).message()), HasSubstr("a.bin is damaged"));
+}
+
+TEST_F(PublicationTest, Unpublish_RemovesAllAndIsSafeToRepeat) {
+  auto publication = Begin();
+  ASSERT_TRUE(publication->Write("a", "x").ok());
+  ASSERT_TRUE(publication->Commit().ok());
+  EXPECT_TRUE(Unpublish(*store_, "job/export-e0003").ok());
+  EXPECT_TRUE(Unpublish(*store_, "job/export-e0003").ok());
+  EXPECT_TRUE(store_->List("job")->empty());
+}
+
+TEST_F(PublicationTest, Folder_WritesBelowItsPath) {
+  auto publication = Begin();
+  PublishedFolder folder(*publication, "weights");
+  ASSERT_TRUE(folder.Write("config.json", "{}").ok());
+  ASSERT_TRUE((*folder.Create("a/b"))->Close().ok());
+  ASSERT_EQ(publication->manifest().files.size(), 2);
+  EXPECT_EQ(publication->manifest().files[0].path, "weights/a/b");
+  EXPECT_EQ(publication->manifest().files[1].path, "weights/config.json");
+}
+
 }  // namespace
 }  // namespace temper

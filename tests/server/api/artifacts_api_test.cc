@@ -102,7 +102,7 @@ TEST_F(ArtifactsApiTest, PathsOutsideTheExport_DoNotExist) {
 TEST_F(ArtifactsApiTest, Download_BringsTheSameBytes) {
   CommitExport();
   const std::string home = (scratch.path() / "home").string();
-  const auto result = DownloadExport(Client(), "a", home, [](const DownloadProgress&) {});
+  const auto result = DownloadArtifacts(Client(), "a", home, [](const DownloadProgress&) {});
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->files, 2);
   std::ifstream in(home + "/model.safetensors", std::ios::binary);

@@ -12,6 +12,8 @@
 
 #include "common/digest.h"
 #include "common/rpc/status.h"
+#include "common/storage/job_layout.h"
+#include "common/storage/publication.h"
 #include "tests/common/scratch_directory.h"
 #include "tests/server/jobs/fake_launcher.h"
 #include "tests/server/jobs/valid_spec.h"
@@ -154,6 +156,14 @@ class JobControllerTest : public testing::Test {
     return states;
   }
 
+  std::vector<int64_t> Steps(const std::string& id) {
+    std::vector<int64_t> steps;
+    for (const v1::JobEvent& event : Events(id)) {
+      if (event.has_step()) steps.push_back(event.step().step());
+    }
+    return steps;
+  }
+
   std::vector<std::string> LogOf(const std::string& id) {
     std::vector<std::string> lines;
     for (const v1::JobEvent& event : Events(id)) {
@@ -241,14 +251,14 @@ TEST_F(JobControllerTest, LostRank_IsRestartedAfterABackOffAndGivenUpInTheEnd) {
   EXPECT_EQ(Get("a").epoch(), 4);
 }
 
-TEST_F(JobControllerTest, RestartedGang_ReportsAfresh) {
+TEST_F(JobControllerTest, RestartedGang_TakesStepsAgain) {
   int64_t node = Run("a");
   Send(node, {Step(1), Step(2)});
   launcher.Exit({"a", 1});
   Settle();
   clock.Advance(seconds(5));
   Settle();
-  EXPECT_FALSE(Get("a").has_latest_step());
+  EXPECT_EQ(Get("a").latest_step().step(), 2);
   node = Attach("a");
   Send(node, {Step(1)});
   EXPECT_EQ(Get("a").latest_step().step(), 1);
@@ -596,7 +606,7 @@ TEST_F(JobControllerTest, WaitForEvents_EndedOrShutDown_ReturnsAtOnce) {
   auto waiter = std::async(std::launch::async, [&] {
     return controller->WaitForEvents("jobs/b", 99, std::chrono::minutes(5)).status().code();
   });
-  controller->Shutdown(milliseconds(1));
+  controller->Shutdown();
   EXPECT_EQ(waiter.get(), absl::StatusCode::kUnavailable);
 }
 
@@ -770,24 +780,58 @@ TEST_F(JobControllerTest, Token_IsNotInTheStore) {
 
 // --- restarts of the server ---
 
-TEST_F(JobControllerTest, ServerKilled_RunningGangIsKilledAndItsJobQueuedAgainForFree) {
-  const int64_t node = Run("a");
-  Send(node, {Step(1)});
-  const v1::Hello old = Hello("a");
+TEST_F(JobControllerTest, ServerKilled_RunningGangIsAdoptedAndGoesOnReporting) {
+  Send(Run("a"), {Step(1), Step(2)});
   Boot();
-  EXPECT_EQ(StateOf("a"), "STOPPING");
+  EXPECT_EQ(StateOf("a"), "RUNNING");
   EXPECT_EQ(launcher.recovered.at({"a", 1}),
             std::make_pair(std::filesystem::path("/runs/a/e1"), std::string("handle of a")));
   Settle();
-  EXPECT_THAT(launcher.kills, ElementsAre(GangKey{"a", 1}));
-  EXPECT_THAT(launcher.launches, SizeIs(1)) << "the old gang still holds its slot";
-  EXPECT_EQ(controller->AttachNode(old, nullptr).status().code(), absl::StatusCode::kFailedPrecondition);
+  // Back with what was not acknowledged, step 2 among it, and with what happened meanwhile.
+  const int64_t node = Attach("a");
+  sequence = 1;
+  Send(node, {Step(2), Step(3), Export(), End()});
+  Settle();
+  EXPECT_THAT(launcher.stops, IsEmpty());
   launcher.Exit({"a", 1});
   Settle();
-  EXPECT_THAT(launcher.launches, SizeIs(2));
+  EXPECT_EQ(StateOf("a"), "SUCCEEDED");
+  EXPECT_EQ(Get("a").epoch(), 1);
+  EXPECT_THAT(Steps("a"), ElementsAre(1, 2, 3));
+  EXPECT_THAT(History("a"), ElementsAre("QUEUED", "STARTING", "RUNNING", "STOPPING", "SUCCEEDED"));
+}
+
+TEST_F(JobControllerTest, ServerKilled_AdoptedGangThatStaysSilent_IsStopped) {
+  Run("a");
+  Boot();
+  Settle();
+  EXPECT_THAT(launcher.stops, IsEmpty());
+  clock.Advance(seconds(121));
+  Settle();
+  EXPECT_THAT(launcher.stops, ElementsAre(GangKey{"a", 1}));
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_THAT(Get("a").reason(), HasSubstr("HANG"));
+}
+
+TEST_F(JobControllerTest, ServerKilled_AdoptedGangThatDied_IsRestartedFromItsCheckpoint) {
+  Run("a");
+  Boot();
+  Settle();
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "QUEUED");
+  EXPECT_EQ(Get("a").restarts(), 1);
+}
+
+TEST_F(JobControllerTest, ServerKilled_BeforeTheGangWasThere_IsFree) {
+  Create("a");
+  Settle();
+  Boot();
+  launcher.Exit({"a", 1});
+  Settle();
   EXPECT_EQ(Get("a").restarts(), 0);
   EXPECT_EQ(Get("a").epoch(), 2);
-  EXPECT_THAT(History("a"), ElementsAre("QUEUED", "STARTING", "RUNNING", "STOPPING", "QUEUED", "STARTING"));
 }
 
 TEST_F(JobControllerTest, ServerKilled_RecoveredGangs_CountBeforeAnythingIsScheduled) {
@@ -851,18 +895,234 @@ TEST_F(JobControllerTest, ServerKilled_WaitingForARetry_StillWaits) {
   EXPECT_EQ(Get("a").restarts(), 1);
 }
 
-TEST_F(JobControllerTest, Shutdown_StopsGangsAndQueuesTheirJobs) {
+TEST_F(JobControllerTest, Shutdown_LeavesGangsAlone) {
+  Run("a");
+  controller->Shutdown();
+  EXPECT_THAT(launcher.stops, IsEmpty());
+  EXPECT_THAT(stops, IsEmpty());
+  EXPECT_EQ(store->Get("a")->life.state, v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(controller->Create(Request("b")).status().code(), absl::StatusCode::kUnavailable);
+  // A node that comes back meanwhile is to try again later, not to give up.
+  EXPECT_EQ(controller->AttachNode(Hello("a"), nullptr).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(JobControllerTest, StopGangs_AfterShutdown_KeepsProgressAndQueuesTheirJobs) {
   Run("a");
   std::promise<void> told;
   launcher.on_stop = [&] { told.set_value(); };
-  auto gone = std::async(std::launch::async, [this] { controller->Shutdown(std::chrono::minutes(5)); });
+  controller->Shutdown();
+  auto gone = std::async(std::launch::async, [this] { controller->StopGangs(std::chrono::minutes(5)); });
   told.get_future().get();
   launcher.Exit({"a", 1});
   gone.get();
+  ASSERT_THAT(stops, SizeIs(1));
+  EXPECT_TRUE(stops[0].checkpoint());
   EXPECT_EQ(store->Get("a")->life.state, v1::JOB_STATE_QUEUED);
   EXPECT_EQ(store->Get("a")->life.restarts, 0);
   EXPECT_THAT(launcher.launches, SizeIs(1)) << "nothing is started any more";
-  EXPECT_EQ(controller->Create(Request("b")).status().code(), absl::StatusCode::kUnavailable);
+}
+
+// --- pause, resume, delete ---
+
+TEST_F(JobControllerTest, Pause_RunningJob_HasTimeForItsCheckpointAndGivesItsSlotAway) {
+  slots = {{"cpu", 1}};
+  Boot();
+  Run("a");
+  Create("b");
+  ASSERT_TRUE(controller->Pause("jobs/a").ok());
+  Settle();
+  ASSERT_THAT(stops, SizeIs(1));
+  EXPECT_TRUE(stops[0].checkpoint());
+  EXPECT_THAT(launcher.stops, IsEmpty()) << "no signal while it may be writing";
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "PAUSED");
+  EXPECT_EQ(StateOf("b"), "STARTING");
+  EXPECT_EQ(controller->Pause("jobs/a")->state(), v1::JOB_STATE_PAUSED);
+
+  ASSERT_TRUE(controller->Resume("jobs/a").ok());
+  Settle();
+  EXPECT_EQ(Get("a").reason(), "resumed on request; waiting for 1 cpu slot: 1 of 1 in use by jobs/b");
+  EXPECT_EQ(Get("a").restarts(), 0);
+}
+
+TEST_F(JobControllerTest, Pause_GangTakesForever_IsStoppedTheHardWay) {
+  Run("a");
+  ASSERT_TRUE(controller->Pause("jobs/a").ok());
+  Settle();
+  clock.Advance(seconds(601));
+  Settle();
+  EXPECT_THAT(launcher.stops, ElementsAre(GangKey{"a", 1}));
+}
+
+TEST_F(JobControllerTest, Pause_ThenCancel_OverrulesTheStopThatKeepsProgress) {
+  Run("a");
+  ASSERT_TRUE(controller->Pause("jobs/a").ok());
+  Settle();
+  ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+  Settle();
+  ASSERT_THAT(stops, SizeIs(2));
+  EXPECT_FALSE(stops[1].checkpoint());
+  EXPECT_THAT(launcher.stops, ElementsAre(GangKey{"a", 1}));
+  EXPECT_EQ(controller->Resume("jobs/a").status().code(), absl::StatusCode::kFailedPrecondition);
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "CANCELLED");
+}
+
+TEST_F(JobControllerTest, Resume_WhilePausing_StartsAgainAfterThePause) {
+  Run("a");
+  ASSERT_TRUE(controller->Pause("jobs/a").ok());
+  Settle();
+  ASSERT_TRUE(controller->Resume("jobs/a").ok());
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "STARTING");
+  EXPECT_EQ(Get("a").epoch(), 2);
+  EXPECT_EQ(Get("a").restarts(), 0);
+}
+
+TEST_F(JobControllerTest, PausedJob_SurvivesTheServer) {
+  Create("a");
+  ASSERT_TRUE(controller->Pause("jobs/a").ok());
+  Boot();
+  Settle();
+  EXPECT_EQ(StateOf("a"), "PAUSED");
+  EXPECT_THAT(launcher.launches, IsEmpty());
+}
+
+TEST_F(JobControllerTest, Delete_EndedJobsOnly_LeavesNothing) {
+  Create("a");
+  EXPECT_EQ(controller->Delete("jobs/a").code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+  ASSERT_TRUE(controller->Delete("jobs/a").ok());
+  EXPECT_EQ(controller->Get("jobs/a").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(controller->Delete("jobs/a").code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(*store->Events("a", 0, 10), IsEmpty());
+  Create("a");  // the id is free again
+}
+
+// --- checkpoints ---
+
+// What a gang leaves in its output.
+class JobControllerCheckpointTest : public JobControllerTest {
+ protected:
+  JobControllerCheckpointTest() : output_(*ObjectStore::Open((scratch.path() / "out").string())) {}
+
+  int64_t RunWithOutput(const std::string& id) {
+    v1::CreateJobRequest request = Request(id);
+    request.mutable_job()->mutable_spec()->mutable_output()->set_uri(output_->uri());
+    EXPECT_TRUE(controller->Create(request).ok());
+    Settle();
+    return Attach(id);
+  }
+
+  std::string Commit(CheckpointKey key) {
+    const std::string directory = CheckpointDirectory("a", key);
+    auto publication = Publication::Begin(*output_, directory, "a", key.epoch);
+    EXPECT_TRUE((*publication)->Write("trainer.json", "{}").ok());
+    EXPECT_TRUE((*publication)->Commit().ok());
+    return output_->UriOf(directory);
+  }
+
+  v1::RankReport Committed(CheckpointKey key) {
+    v1::RankReport report = Report();
+    report.mutable_checkpoint()->set_step(key.step);
+    report.mutable_checkpoint()->set_epoch(key.epoch);
+    report.mutable_checkpoint()->set_uri(output_->UriOf(CheckpointDirectory("a", key)));
+    return report;
+  }
+
+  // The gang dies; the next one is launched. Returns where it shall go on from.
+  std::vector<std::string> Relaunch(int32_t epoch) {
+    launcher.Exit({"a", epoch});
+    Settle();
+    clock.Advance(std::chrono::minutes(5));
+    Settle();
+    const auto attachment = controller->AttachNode(Hello("a"), nullptr);
+    EXPECT_TRUE(attachment.ok()) << attachment.status();
+    sequence = 0;
+    return {attachment->assignment.checkpoints().begin(), attachment->assignment.checkpoints().end()};
+  }
+
+  std::unique_ptr<ObjectStore> output_;
+};
+
+TEST_F(JobControllerCheckpointTest, NextGang_GoesOnFromTheNewestCheckpoints) {
+  const int64_t node = RunWithOutput("a");
+  const std::string first = Commit({10, 1}), second = Commit({20, 1});
+  Send(node, {Step(25), Committed({10, 1}), Committed({20, 1})});
+  EXPECT_EQ(Get("a").checkpoint_step(), 20);
+  EXPECT_THAT(Relaunch(1), ElementsAre(second, first));
+  EXPECT_EQ(Get("a").latest_step().step(), 25);
+}
+
+TEST_F(JobControllerCheckpointTest, CommittedButNotReported_IsFoundAndIndexed) {
+  RunWithOutput("a");
+  const std::string uri = Commit({10, 1});
+  EXPECT_THAT(Relaunch(1), ElementsAre(uri));
+  const auto index = controller->Checkpoints("jobs/a");
+  ASSERT_THAT(*index, SizeIs(1));
+  EXPECT_EQ(index->front().name(), "jobs/a/checkpoints/10");
+  EXPECT_EQ(index->front().size_bytes(), 2);
+}
+
+TEST_F(JobControllerCheckpointTest, WhatAnOlderGangAddsLater_IsNotUsed) {
+  RunWithOutput("a");
+  const std::string good = Commit({10, 1});
+  Relaunch(1);
+  Commit({90, 1});  // a gang that was thought dead
+  EXPECT_THAT(Relaunch(2), ElementsAre(good));
+}
+
+TEST_F(JobControllerCheckpointTest, IndexedButGone_IsForgotten) {
+  const int64_t node = RunWithOutput("a");
+  Send(node, {Committed({10, 1})});
+  EXPECT_THAT(Relaunch(1), IsEmpty());
+  EXPECT_THAT(*controller->Checkpoints("jobs/a"), IsEmpty());
+}
+
+TEST_F(JobControllerCheckpointTest, HalfWritten_IsRemovedBeforeTheJobGoesOn) {
+  RunWithOutput("a");
+  ASSERT_TRUE(output_->Write("a/checkpoints/step-00000010-e0001/weights/config.json", "{").ok());
+  ASSERT_TRUE(output_->Write("a/export-e0001/config.json", "{").ok());
+  launcher.Exit({"a", 1});
+  Settle();
+  EXPECT_THAT(*output_->List("a"), IsEmpty());
+}
+
+TEST_F(JobControllerCheckpointTest, RemovedByTheRank_LeavesTheIndex) {
+  const int64_t node = RunWithOutput("a");
+  v1::RankReport removed = Committed({10, 1});
+  Send(node, {removed, Committed({20, 1})});
+  removed = Report();
+  removed.mutable_checkpoint_removed()->set_step(10);
+  removed.mutable_checkpoint_removed()->set_epoch(1);
+  Send(node, {removed});
+  ASSERT_THAT(*controller->Checkpoints("jobs/a"), SizeIs(1));
+  EXPECT_EQ(controller->Checkpoints("jobs/a")->front().step(), 20);
+}
+
+TEST_F(JobControllerCheckpointTest, RestartsWithACheckpointBetween_AreNotGivenUp) {
+  RunWithOutput("a");
+  for (int32_t epoch = 1; epoch <= 6; ++epoch) {
+    Commit({epoch * 10, epoch});
+    Relaunch(epoch);
+  }
+  EXPECT_EQ(Get("a").restarts(), 6);
+  EXPECT_EQ(StateOf("a"), "RUNNING");
+}
+
+TEST_F(JobControllerCheckpointTest, Resumption_CountsTheStepsThatAreTakenAgain) {
+  const int64_t node = RunWithOutput("a");
+  Commit({10, 1});
+  Send(node, {Step(17), Committed({10, 1})});
+  Relaunch(1);
+  v1::RankReport resumed = Report();
+  resumed.mutable_resumption()->set_step(10);
+  Send(Attach("a"), {resumed});
+  const auto page = controller->Events("jobs/a", 0, 100);
+  EXPECT_EQ(page->events.back().resumption().lost_steps(), 7);
 }
 
 // --- with the thread that the server uses ---

@@ -46,7 +46,17 @@ const std::vector<Situation>& Situations() {
       {"starting", Life(v1::JOB_STATE_STARTING)},
       {"running", Life(v1::JOB_STATE_RUNNING)},
       {"exported", Life(v1::JOB_STATE_RUNNING, [](JobLife& life) { life.export_committed = true; })},
-      {"worn out", Life(v1::JOB_STATE_RUNNING, [](JobLife& life) { life.restarts = kPolicy.max_restarts; })},
+      {"worn out", Life(v1::JOB_STATE_RUNNING,
+                        [](JobLife& life) { life.restarts = life.restarts_since_checkpoint = kPolicy.max_restarts; })},
+      {"restarted often, but has a new checkpoint",
+       Life(v1::JOB_STATE_RUNNING, [](JobLife& life) { life.restarts = kPolicy.max_restarts; })},
+      {"pausing", Life(v1::JOB_STATE_STOPPING, [](JobLife& life) { life.target = v1::JOB_TARGET_PAUSE; })},
+      {"pausing, but was done", Life(v1::JOB_STATE_STOPPING,
+                                     [](JobLife& life) {
+                                       life.target = v1::JOB_TARGET_PAUSE;
+                                       life.export_committed = true;
+                                     })},
+      {"paused", Life(v1::JOB_STATE_PAUSED, [](JobLife& life) { life.target = v1::JOB_TARGET_PAUSE; })},
       {"cancelling", Life(v1::JOB_STATE_STOPPING, [](JobLife& life) { life.target = v1::JOB_TARGET_CANCEL; })},
       {"finishing", Life(v1::JOB_STATE_STOPPING,
                          [](JobLife& life) {
@@ -82,7 +92,8 @@ const std::vector<NamedEvent>& Events() {
       {"attached", NodeAttached{}},  {"ended well", GangEnded{kDone}},
       {"lost", GangEnded{kLost}},    {"user error", GangEnded{kUserError}},
       {"taken", GangEnded{kTaken}},  {"gone", ProcessesGone{kLost}},
-      {"cancel", CancelRequested{}}, {"server restarted", ServerRestarted{}},
+      {"cancel", CancelRequested{}}, {"pause", PauseRequested{}},
+      {"resume", ResumeRequested{}}, {"server stops", ServerStops{}},
   };
   return events;
 }
@@ -99,6 +110,7 @@ const JobMachineEvent& EventOf(const std::string& name) {
 std::string Describe(const JobLife& life) {
   std::string text = StateName(life.state);
   if (life.target == v1::JOB_TARGET_CANCEL) text += " cancel";
+  if (life.target == v1::JOB_TARGET_PAUSE) text += " pause";
   if (life.epoch > 1) text += " epoch" + std::to_string(life.epoch);
   if (life.restarts > 0) text += " restarts" + std::to_string(life.restarts);
   if (life.retry_at) text += " later";
@@ -112,35 +124,54 @@ std::string Describe(const JobLife& life) {
 
 // The whole machine in one table: rows are situations, columns events; "." is "nothing happens".
 TEST(JobMachineTest, EverySituationTimesEveryEvent_AsTheTableSays) {
-  const std::vector<std::string> columns = {"slot",   "launch failed",   "attached", "ended well",
-                                            "lost",   "user error",      "taken",    "gone",
-                                            "cancel", "server restarted"};
+  const std::vector<std::string> columns = {"slot",   "launch failed", "attached", "ended well",
+                                            "lost",   "user error",    "taken",    "gone",
+                                            "cancel", "pause",         "resume",   "server stops"};
   const std::string restart = "QUEUED restarts1 later";
   const std::string stop_lost = "STOPPING (RANK_LOST)";
   const std::string stop_user = "STOPPING (USER_INPUT)";
   const std::string stop_taken = "STOPPING (PREEMPTED)";
   const std::string stop_done = "STOPPING (done)";
   const std::string stop_cancel = "STOPPING cancel";
+  const std::string stop_pause = "STOPPING pause";
+  const std::string done = "SUCCEEDED";
   const std::map<std::string, std::vector<std::string>> table = {
-      {"queued", {"STARTING", ".", ".", ".", ".", ".", ".", ".", "CANCELLED cancel", "."}},
+      {"queued", {"STARTING", ".", ".", ".", ".", ".", ".", ".", "CANCELLED cancel", "PAUSED pause", ".", "."}},
       {"waits for a retry",
-       {"STARTING epoch2 restarts1", ".", ".", ".", ".", ".", ".", ".", "CANCELLED cancel restarts1", "."}},
+       {"STARTING epoch2 restarts1", ".", ".", ".", ".", ".", ".", ".", "CANCELLED cancel restarts1",
+        "PAUSED pause restarts1", ".", "."}},
       {"starting",
-       {".", restart, "RUNNING", stop_done, stop_lost, stop_user, stop_taken, restart, stop_cancel, stop_taken}},
-      {"running", {".", ".", ".", stop_done, stop_lost, stop_user, stop_taken, restart, stop_cancel, stop_taken}},
-      {"exported", {".", ".", ".", stop_done, stop_lost, stop_user, stop_taken, restart, stop_cancel, stop_taken}},
+       {".", restart, "RUNNING", stop_done, stop_lost, stop_user, stop_taken, restart, stop_cancel, stop_pause, ".",
+        stop_taken}},
+      {"running",
+       {".", ".", ".", stop_done, stop_lost, stop_user, stop_taken, restart, stop_cancel, stop_pause, ".", stop_taken}},
+      {"exported",
+       {".", ".", ".", stop_done, stop_lost, stop_user, stop_taken, done, stop_cancel, stop_pause, ".", stop_taken}},
       {"worn out",
        {".", ".", ".", "STOPPING restarts3 (done)", "STOPPING restarts3 (RANK_LOST)", "STOPPING restarts3 (USER_INPUT)",
         "STOPPING restarts3 (PREEMPTED)", "FAILED restarts3 RANK_LOST", "STOPPING cancel restarts3",
-        "STOPPING restarts3 (PREEMPTED)"}},
-      {"cancelling", {".", "CANCELLED cancel", ".", ".", ".", ".", ".", "CANCELLED cancel", ".", "."}},
-      {"finishing", {".", restart, ".", ".", ".", ".", ".", "SUCCEEDED", ".", "."}},
-      {"failing", {".", restart, ".", ".", ".", ".", ".", "FAILED USER_INPUT", "STOPPING cancel (USER_INPUT)", "."}},
-      {"restarting", {".", restart, ".", ".", ".", ".", ".", restart, "STOPPING cancel (RANK_LOST)", "."}},
-      {"preempted", {".", restart, ".", ".", ".", ".", ".", "QUEUED", "STOPPING cancel (PREEMPTED)", "."}},
-      {"succeeded", {".", ".", ".", ".", ".", ".", ".", ".", ".", "."}},
-      {"failed", {".", ".", ".", ".", ".", ".", ".", ".", ".", "."}},
-      {"cancelled", {".", ".", ".", ".", ".", ".", ".", ".", ".", "."}},
+        "STOPPING pause restarts3", ".", "STOPPING restarts3 (PREEMPTED)"}},
+      {"restarted often, but has a new checkpoint",
+       {".", ".", ".", "STOPPING restarts3 (done)", "STOPPING restarts3 (RANK_LOST)", "STOPPING restarts3 (USER_INPUT)",
+        "STOPPING restarts3 (PREEMPTED)", "QUEUED restarts4 later", "STOPPING cancel restarts3",
+        "STOPPING pause restarts3", ".", "STOPPING restarts3 (PREEMPTED)"}},
+      {"pausing", {".", "PAUSED pause", ".", ".", ".", ".", ".", "PAUSED pause", stop_cancel, ".", stop_taken, "."}},
+      {"pausing, but was done", {".", done, ".", ".", ".", ".", ".", done, stop_cancel, ".", stop_taken, "."}},
+      {"paused", {".", ".", ".", ".", ".", ".", ".", ".", "CANCELLED cancel", ".", "QUEUED", "."}},
+      {"cancelling", {".", "CANCELLED cancel", ".", ".", ".", ".", ".", "CANCELLED cancel", ".", ".", ".", "."}},
+      {"finishing", {".", done, ".", ".", ".", ".", ".", done, ".", ".", ".", "."}},
+      {"failing",
+       {".", restart, ".", ".", ".", ".", ".", "FAILED USER_INPUT", "STOPPING cancel (USER_INPUT)",
+        "STOPPING pause (USER_INPUT)", ".", "."}},
+      {"restarting",
+       {".", restart, ".", ".", ".", ".", ".", restart, "STOPPING cancel (RANK_LOST)", "STOPPING pause (RANK_LOST)",
+        ".", "."}},
+      {"preempted",
+       {".", restart, ".", ".", ".", ".", ".", "QUEUED", "STOPPING cancel (PREEMPTED)", "STOPPING pause (PREEMPTED)",
+        ".", "."}},
+      {"succeeded", {".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."}},
+      {"failed", {".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."}},
+      {"cancelled", {".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."}},
   };
   ASSERT_EQ(table.size(), Situations().size());
   ASSERT_EQ(columns.size(), Events().size());
@@ -187,7 +218,7 @@ TEST(JobMachineTest, AnyThreeEvents_KeepTheInvariants) {
               EXPECT_EQ(life, before) << path;
             }
             EXPECT_GE(life.epoch, before.epoch) << path;
-            EXPECT_LE(life.restarts, kPolicy.max_restarts) << path;
+            EXPECT_LE(life.restarts_since_checkpoint, kPolicy.max_restarts) << path;
             EXPECT_EQ(life.cause != v1::FAILURE_CAUSE_UNSPECIFIED, life.state == v1::JOB_STATE_FAILED) << path;
             if (before.target == v1::JOB_TARGET_CANCEL) {
               EXPECT_EQ(life.target, before.target) << path;
@@ -248,14 +279,14 @@ TEST(JobMachineTest, EnvironmentalFailures_BackOffAndAreGivenUp) {
   EXPECT_THAT(waits, testing::ElementsAre(5, 10, 20));
   EXPECT_EQ(life.state, v1::JOB_STATE_FAILED);
   EXPECT_EQ(life.epoch, 4);
-  EXPECT_EQ(life.reason, "rank 0 died (given up after 3 restarts)");
+  EXPECT_EQ(life.reason, "rank 0 died (given up after 3 restarts without a new checkpoint)");
 }
 
 TEST(JobMachineTest, Preemption_AnyNumberOfTimes_IsFree) {
   JobLife life;
   for (int i = 0; i < 100; ++i) {
     life = Advance(life, SlotAssigned{}, kPolicy, kNow);
-    life = Advance(life, ServerRestarted{}, kPolicy, kNow);
+    life = Advance(life, ServerStops{}, kPolicy, kNow);
     life = Advance(life, ProcessesGone{kLost}, kPolicy, kNow);
     EXPECT_EQ(life.state, v1::JOB_STATE_QUEUED);
   }
@@ -271,7 +302,8 @@ TEST(JobMachineTest, RankEndsWellWithoutExport_IsABugOfOurs) {
 }
 
 TEST(JobMachineTest, ExportOfAnEarlierGang_DoesNotCountForTheNext) {
-  JobLife life = Advance(LifeOf("exported"), ProcessesGone{kLost}, kPolicy, kNow);
+  JobLife life = LifeOf("waits for a retry");
+  life.export_committed = true;
   life = Advance(life, SlotAssigned{}, kPolicy, kNow);
   EXPECT_FALSE(life.export_committed);
 }

@@ -53,7 +53,8 @@ TEST(CompleteJobSpecTest, LeastSpec_GetsEveryDefault) {
       precision: PRECISION_AUTO
     }
     resources { device: DEVICE_CPU }
-    output { uri: "/out" max_shard_size: 5000000000 })pb");
+    output { uri: "/out" max_shard_size: 5000000000 }
+    checkpoints { every_minutes: 15 keep_last: 2 })pb");
   std::string difference;
   google::protobuf::util::MessageDifferencer differencer;
   differencer.ReportDifferencesToString(&difference);

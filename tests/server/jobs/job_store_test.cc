@@ -17,6 +17,8 @@ namespace temper {
 namespace {
 
 using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
 
 JobUpdate NewJob(const std::string& id) {
   JobUpdate update;
@@ -169,14 +171,54 @@ TEST_F(JobStoreTest, Open_DatabaseOfANewerVersion_IsRefusedAndLeftAlone) {
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
     ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 99").ok());
   }
-  EXPECT_THAT(OpenError(), HasSubstr("schema version 99, this temper-server knows 1: it was written by a newer"));
+  EXPECT_THAT(OpenError(), HasSubstr("schema version 99, this temper-server knows 2: it was written by a newer"));
   EXPECT_EQ(JobStore::Open(directory()).status().code(), absl::StatusCode::kFailedPrecondition);
   {
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
-    ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 1").ok());
+    ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 2").ok());
   }
   Reopen();
   EXPECT_TRUE(store->Get("a").ok());
+}
+
+TEST_F(JobStoreTest, Open_DatabaseOfAnOlderVersion_IsBroughtUpToDateWithAllThatItHolds) {
+  JobUpdate update = NewJob("a");
+  update.epoch = EpochRecord{.job_id = "a", .epoch = 1, .run_dir = "/runs/a/e1"};
+  ASSERT_TRUE(store->Create(update).ok());
+  store.reset();
+  {
+    // What version 1 had.
+    auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
+    ASSERT_TRUE((*connection)
+                    ->Execute("DROP TABLE checkpoints; ALTER TABLE epochs DROP COLUMN resume_from; ALTER TABLE jobs "
+                              "DROP COLUMN restarts_since_checkpoint; PRAGMA user_version = 1")
+                    .ok());
+  }
+  Reopen();
+  EXPECT_EQ(store->Get("a")->life.restarts_since_checkpoint, 0);
+  EXPECT_EQ(store->GetEpoch("a", 1)->run_dir, "/runs/a/e1");
+  EXPECT_THAT(store->GetEpoch("a", 1)->resume_from, IsEmpty());
+  EXPECT_THAT(*store->Checkpoints("a"), IsEmpty());
+}
+
+TEST_F(JobStoreTest, Checkpoints_AreListedNewestFirstAndGoWithTheirJob) {
+  JobUpdate update = NewJob("a");
+  for (const CheckpointKey& key : {CheckpointKey{10, 1}, CheckpointKey{20, 2}, CheckpointKey{20, 1}}) {
+    v1::Checkpoint& checkpoint = update.checkpoints.emplace_back();
+    checkpoint.set_step(key.step);
+    checkpoint.set_epoch(key.epoch);
+  }
+  ASSERT_TRUE(store->Create(update).ok());
+  ASSERT_THAT(*store->Checkpoints("a"), SizeIs(3));
+  EXPECT_EQ(store->Checkpoints("a")->front().epoch(), 2);
+  update.checkpoints.clear();
+  update.removed_checkpoints = {{20, 2}};
+  ASSERT_TRUE(store->Update(update).ok());
+  EXPECT_EQ(store->Checkpoints("a")->front().epoch(), 1);
+  ASSERT_TRUE(store->Delete("a").ok());
+  EXPECT_TRUE(store->Delete("a").ok());
+  EXPECT_THAT(*store->Checkpoints("a"), IsEmpty());
+  EXPECT_TRUE(absl::IsNotFound(store->Get("a").status()));
 }
 
 TEST_F(JobStoreTest, Open_FileThatIsNoDatabase_IsDataLoss) {

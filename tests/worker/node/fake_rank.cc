@@ -16,7 +16,7 @@ namespace {
   for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
 }
 
-absl::Status Train(const TrainJob& job, TrainObserver& observer, const std::atomic<bool>& stop) {
+absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSignal& stop) {
   observer.OnPhase(TrainPhase::kTraining, job.training.steps);
   for (int64_t step = 1; step <= job.training.steps; ++step) {
     StepMetrics metrics;
@@ -27,7 +27,8 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const std::atom
   if (script == "succeed") return absl::OkStatus();
   if (script == "fail") return WithCause(absl::InternalError("loss is NaN"), FailureCause::kNumerics);
   if (script == "until-stopped") {
-    while (!stop) std::this_thread::yield();
+    while (!stop.requested()) std::this_thread::yield();
+    if (!stop.now()) observer.OnCheckpoint({.step = job.training.steps, .uri = "/o/checkpoint"});
     return absl::CancelledError("stopped");
   }
   if (script == "ignore-stop") IgnoreTheNode();

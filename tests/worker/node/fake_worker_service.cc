@@ -41,11 +41,12 @@ void FakeWorkerService::set_refusal(grpc::Status refusal) {
   refusal_ = std::move(refusal);
 }
 
-void FakeWorkerService::SendStop(const std::string& reason) {
+void FakeWorkerService::SendStop(const std::string& reason, bool checkpoint) {
   std::lock_guard lock(mutex_);
   ASSERT_NE(stream_, nullptr);
   v1::AttachResponse response;
   response.mutable_stop()->set_reason(reason);
+  response.mutable_stop()->set_checkpoint(checkpoint);
   stream_->Write(response);
 }
 

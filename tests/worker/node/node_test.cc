@@ -158,11 +158,42 @@ TEST_F(NodeTest, Terminate_RunningRank_EndsAsPreempted) {
   WaitForStep();
   node_->Terminate("the node was told to end by SIGTERM");
   const ExitRecord record = record_.get();
-  EXPECT_EQ(record.exit, NodeExit::kStopped);
+  EXPECT_EQ(record.exit, NodeExit::kPreempted);
   EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_PREEMPTED);
-  const v1::RankEnd end = service_->WaitForEnd().back().end();
+  const auto reports = service_->WaitForEnd();
+  EXPECT_EQ(reports[reports.size() - 2].checkpoint().uri(), "/o/checkpoint");
+  const v1::RankEnd end = reports.back().end();
   EXPECT_TRUE(end.stopped());
   EXPECT_EQ(end.cause(), v1::FAILURE_CAUSE_PREEMPTED);
+}
+
+TEST_F(NodeTest, Run_ServerSaysStopWithACheckpoint_RankHasAllTheTimeItNeeds) {
+  options_.stop_grace = milliseconds(1);
+  Start(Script("until-stopped"));
+  WaitForStep();
+  service_->SendStop("paused", /*checkpoint=*/true);
+  EXPECT_EQ(record_.get().exit, NodeExit::kStopped);
+  const auto reports = service_->WaitForEnd();
+  EXPECT_TRUE(reports[reports.size() - 2].has_checkpoint());
+  EXPECT_EQ(reports.back().end().message(), "paused");
+}
+
+TEST_F(NodeTest, Run_StopThatKeepsNothing_OverrulesOneWithACheckpoint) {
+  options_.stop_grace = milliseconds(50);
+  Start(Script("ignore-stop"));
+  WaitForStep();
+  service_->SendStop("paused", /*checkpoint=*/true);
+  service_->SendStop("cancelled by the user");
+  EXPECT_EQ(record_.get().exit, NodeExit::kStopped);
+  EXPECT_EQ(service_->WaitForEnd().back().end().exit_status(), -SIGKILL);
+}
+
+TEST_F(NodeTest, Terminate_RankIsTooSlow_IsKilledAfterTheGraceForCheckpoints) {
+  options_.checkpoint_grace = milliseconds(50);
+  Start(Script("ignore-stop"));
+  WaitForStep();
+  node_->Terminate("the node was told to end by SIGTERM");
+  EXPECT_EQ(record_.get().exit, NodeExit::kPreempted);
 }
 
 TEST_F(NodeTest, Terminate_WithoutAServer_StillEnds) {
@@ -171,7 +202,7 @@ TEST_F(NodeTest, Terminate_WithoutAServer_StillEnds) {
   node_ = std::make_unique<Node>(options_, ServerChannel(service_->address()), v1::Hello(), link_options_);
   record_ = std::async(std::launch::async, [this] { return node_->Run(); });
   node_->Terminate("the node was told to end by SIGTERM");
-  EXPECT_EQ(record_.get().exit, NodeExit::kStopped);
+  EXPECT_EQ(record_.get().exit, NodeExit::kPreempted);
 }
 
 TEST_F(NodeTest, Run_ServerRefusesAfterRestart_StopsTheRank) {

@@ -41,7 +41,7 @@ class ServerLinkTest : public testing::Test {
         ServerChannel(service_.address()), hello, options_,
         ServerLink::Events{
             .on_assignment = [this](const v1::Assignment& assignment) { assignments_.set_value(assignment); },
-            .on_stop = [this](const std::string& reason) { stop_.set_value(reason); },
+            .on_stop = [this](const v1::Stop& stop) { stop_.set_value(stop); },
             .on_drained =
                 [this] {
                   std::lock_guard lock(mutex_);
@@ -63,7 +63,7 @@ class ServerLinkTest : public testing::Test {
                              .last_backoff = milliseconds(50),
                              .window = 4};
   std::promise<v1::Assignment> assignments_;  // set twice: throws
-  std::promise<std::string> stop_;
+  std::promise<v1::Stop> stop_;
   std::promise<absl::Status> lost_;
   std::mutex mutex_;
   std::condition_variable drained_;
@@ -112,7 +112,7 @@ TEST_F(ServerLinkTest, Attach_ServerSaysStop_IsPassedOn) {
   Connect();
   assignments_.get_future().get();
   service_.SendStop("cancelled");
-  EXPECT_EQ(stop_.get_future().get(), "cancelled");
+  EXPECT_EQ(stop_.get_future().get().reason(), "cancelled");
 }
 
 TEST_F(ServerLinkTest, Attach_Refused_IsFinal) {

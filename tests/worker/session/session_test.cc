@@ -87,14 +87,14 @@ class SessionTest : public testing::Test {
 };
 
 // Trains until it is stopped.
-absl::Status TrainForever(const TrainJob&, TrainObserver& observer, const std::atomic<bool>& stop) {
+absl::Status TrainForever(const TrainJob&, TrainObserver& observer, const StopSignal& stop) {
   observer.OnPhase(TrainPhase::kTraining, 0);
-  while (!stop) std::this_thread::yield();
+  while (!stop.requested()) std::this_thread::yield();
   return absl::CancelledError("stopped");
 }
 
 TEST_F(SessionTest, RunSession_TrainingSucceeds_ReportsEverythingInOrder) {
-  Start([](const TrainJob& job, TrainObserver& observer, const std::atomic<bool>&) {
+  Start([](const TrainJob& job, TrainObserver& observer, const StopSignal&) {
     EXPECT_EQ(job.job_id, "abc");
     EXPECT_EQ(job.epoch, 2);
     observer.OnPhase(TrainPhase::kTraining, 2);
@@ -126,7 +126,7 @@ TEST_F(SessionTest, RunSession_TrainingSucceeds_ReportsEverythingInOrder) {
 }
 
 TEST_F(SessionTest, RunSession_TrainingFails_EndHasCauseAndMessage) {
-  Start([](const TrainJob&, TrainObserver&, const std::atomic<bool>&) {
+  Start([](const TrainJob&, TrainObserver&, const StopSignal&) {
     return WithCause(absl::InternalError("loss is NaN at step 3"), FailureCause::kNumerics);
   });
   Assign();
@@ -138,9 +138,8 @@ TEST_F(SessionTest, RunSession_TrainingFails_EndHasCauseAndMessage) {
 }
 
 TEST_F(SessionTest, RunSession_ExceptionEscapes_IsReportedAsInternal) {
-  Start([](const TrainJob&, TrainObserver&, const std::atomic<bool>&) -> absl::Status {
-    throw std::runtime_error("surprise");
-  });
+  Start(
+      [](const TrainJob&, TrainObserver&, const StopSignal&) -> absl::Status { throw std::runtime_error("surprise"); });
   Assign();
   const auto reports = ReadReports();
   ASSERT_EQ(reports.size(), 1);
@@ -160,7 +159,7 @@ TEST_F(SessionTest, RunSession_StopDuringTraining_EndsAsStoppedWithTheReason) {
 }
 
 TEST_F(SessionTest, RunSession_StopBeforeAssignment_NeverTrains) {
-  Start([](const TrainJob&, TrainObserver&, const std::atomic<bool>&) -> absl::Status {
+  Start([](const TrainJob&, TrainObserver&, const StopSignal&) -> absl::Status {
     ADD_FAILURE() << "trained";
     return absl::OkStatus();
   });

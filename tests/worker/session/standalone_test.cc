@@ -30,7 +30,7 @@ class StandaloneTest : public testing::Test {
   std::ostringstream errors_;
 };
 
-absl::Status TrainOneStep(const TrainJob& job, TrainObserver& observer, const std::atomic<bool>&) {
+absl::Status TrainOneStep(const TrainJob& job, TrainObserver& observer, const StopSignal&) {
   EXPECT_EQ(job.job_id, "mine");
   observer.OnPhase(TrainPhase::kTraining, 1);
   StepMetrics metrics;
@@ -58,7 +58,7 @@ TEST_F(StandaloneTest, RunStandalone_GoodJob_PrintsAnObjectALine) {
 TEST_F(StandaloneTest, RunStandalone_UnknownField_NamesFileAndField) {
   EXPECT_EQ(Run(R"({"training": {"stepz": 1}})", TrainOneStep), 1);
   EXPECT_THAT(errors_.str(), HasSubstr("USER_INPUT"));
-  EXPECT_THAT(errors_.str(), HasSubstr("standalone_job.json"));
+  EXPECT_THAT(errors_.str(), HasSubstr("/job.json"));
   EXPECT_THAT(errors_.str(), HasSubstr("stepz"));
 }
 
@@ -68,7 +68,7 @@ TEST_F(StandaloneTest, RunStandalone_NoSuchFile_SaysSo) {
 }
 
 TEST_F(StandaloneTest, RunStandalone_TrainingFails_SaysWhy) {
-  const auto fail = [](const TrainJob&, TrainObserver&, const std::atomic<bool>&) {
+  const auto fail = [](const TrainJob&, TrainObserver&, const StopSignal&) {
     return absl::DataLossError("disk broken");
   };
   EXPECT_EQ(Run(kJob, fail), 1);

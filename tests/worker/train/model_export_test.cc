@@ -56,6 +56,9 @@ class RecordingObserver : public TrainObserver {
     if (severity == LogSeverity::kWarning) warnings.push_back(text);
   }
   void OnExport(const std::string&, int64_t, int32_t) override {}
+  void OnCheckpoint(const CheckpointReport&) override {}
+  void OnCheckpointRemoved(int64_t, int32_t) override {}
+  void OnResume(int64_t, const std::string&) override {}
   std::vector<std::string> warnings;
 };
 
@@ -74,7 +77,7 @@ class ModelExportTest : public ::testing::Test {
     const NativeRepository source = *OpenNativeRepository((directory_.path() / "model").string());
     const auto model = *LoadTransformer(source, {});
     for (const WeightView& view : model->views()) StoreMaster(view, change(LoadMaster(view)));
-    return ExportAndProve(*store_, job_, source, {}, *model, Sample(), observer_);
+    return ExportAndProve(*store_, job_, source, {}, *model, Sample(), StopSignal(), observer_);
   }
 
   TemporaryDirectory directory_;

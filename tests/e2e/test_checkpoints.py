@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints as users meet them: listed, taken home, resumed from; and jobs that pause."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from temper_server import wait_until
+from transformers import AutoModelForCausalLM
+
+STEPS = 400
+
+
+@pytest.fixture
+def checkpointed(spec):
+    """A job of a few seconds with a checkpoint every 50 steps."""
+    spec["training"]["steps"] = STEPS
+    spec["checkpoints"] = {"every_steps": 50, "keep_last": 2}
+    return spec
+
+
+def kind(event) -> str:
+    return event.WhichOneof("event")
+
+
+def weights(job: dict) -> dict:
+    export = Path(job["export_uri"])
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in export.glob("*.safetensors")}
+
+
+def wait_for_checkpoint(server, job):
+    return server.wait_for(job, lambda event: kind(event) == "checkpoint").checkpoint
+
+
+@pytest.fixture
+def uninterrupted(start_server, checkpointed, tmp_path):
+    """What the job's weights are when nothing happens to it."""
+    server = start_server()
+    spec = checkpointed | {"output": {"uri": str(tmp_path / "undisturbed")}}
+    ended = server.wait_for_end(server.submit(spec))
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    return weights(ended)
+
+
+def test_rank_killed_goes_on_from_its_checkpoint_to_the_same_weights(server, checkpointed, uninterrupted):
+    job = server.submit(checkpointed)
+    wait_for_checkpoint(server, job)
+    server.the_process("temper-rank").kill()
+    ended = server.wait_for_end(job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert ended["epoch"] == 2
+    assert weights(ended) == uninterrupted
+    resumption = next(event.resumption for event in server.events(job) if kind(event) == "resumption")
+    assert resumption.step % 50 == 0
+    assert 0 <= resumption.lost_steps <= 100  # the interval, and what was taken while it was written
+
+
+def test_pause_and_resume_take_no_step_twice_and_give_the_same_weights(server, checkpointed, uninterrupted):
+    job = server.submit(checkpointed)
+    server.wait_for_step(job)
+    assert server.json("pause", job)["target"] == "JOB_TARGET_PAUSE"
+    server.wait_for_state(job, "PAUSED")
+    assert server.processes() == []
+    server.stop()
+    server.start()
+    assert server.get(job)["state"] == "JOB_STATE_PAUSED"
+    server.json("resume", job)
+    ended = server.wait_for_end(job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert ended.get("restarts", 0) == 0
+    assert weights(ended) == uninterrupted
+    assert [event.step.step for event in server.events(job) if kind(event) == "step"] == list(range(1, STEPS + 1))
+
+
+def test_list_download_and_resume_from_a_checkpoint(server, checkpointed, uninterrupted, start_server, tmp_path):
+    job = server.submit(checkpointed)
+    ended = server.wait_for_end(job)
+    listed = server.json("checkpoints", job)["checkpoints"]
+    assert [int(entry["step"]) for entry in listed] == [400, 350]
+    assert listed[1]["name"] == f"jobs/{job}/checkpoints/350"
+    table = server.temper("checkpoints", job).stdout
+    assert "350" in table
+    assert listed[1]["uri"] in table
+
+    home = tmp_path / "home"
+    result = server.temper("download", job, "--checkpoint", "350", "--to", str(home))
+    assert result.returncode == 0, result.stderr
+    AutoModelForCausalLM.from_pretrained(home / "weights")
+    # Another server, which knows nothing of the job: the copy is all it takes.
+    other = start_server()
+    resumed = other.submit(checkpointed | {"output": {"uri": str(tmp_path / "other")}}, f"--resume-from={home}")
+    resumed = other.wait_for_end(resumed)
+    assert resumed["state"] == "JOB_STATE_SUCCEEDED", resumed
+    assert weights(resumed) == weights(ended) == uninterrupted
+
+    missing = server.temper("download", job, "--checkpoint", "77", "--to", str(tmp_path / "none"))
+    assert missing.returncode == 4
+    assert "has no checkpoint 77; it has 400, 350" in missing.stderr
+
+
+def test_damaged_checkpoint_is_passed_over_with_a_warning(server, checkpointed, uninterrupted):
+    job = server.submit(checkpointed)
+    # Two, so that there is one before.
+    server.wait_for(job, lambda event: kind(event) == "checkpoint" and event.checkpoint.step >= 100)
+    server.json("pause", job)
+    server.wait_for_state(job, "PAUSED")
+    newest = Path(server.json("checkpoints", job)["checkpoints"][0]["uri"])
+    damaged = newest / "weights/model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x55")
+    server.json("resume", job)
+    ended = server.wait_for_end(job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert weights(ended) == uninterrupted
+    warnings = [e.log.text for e in server.events(job) if kind(e) == "log" and e.log.severity >= 2]
+    assert any(str(newest) in text and "model.safetensors is damaged" in text for text in warnings), warnings
+
+
+def test_delete_forgets_an_ended_job_and_leaves_its_output(server, spec):
+    job = server.submit(spec)
+    running = server.temper("delete", job)
+    assert running.returncode == 3
+    assert "cancel it first" in running.stderr
+    ended = server.wait_for_end(job)
+    assert server.temper("delete", job).returncode == 0
+    assert server.temper("get", job).returncode == 4
+    assert Path(ended["export_uri"]).is_dir()
+    assert not (server.data_dir / "runs" / job).exists()
+
+
+def test_cancel_of_a_paused_job(server, spec):
+    server.json("cancel", blocker := server.submit(spec))
+    job = server.submit(spec)
+    server.json("pause", job)
+    wait_until(lambda: server.get(job)["state"] != "JOB_STATE_STOPPING")
+    if server.get(job)["state"] == "JOB_STATE_PAUSED":
+        server.json("cancel", job)
+        assert server.wait_for_end(job)["state"] == "JOB_STATE_CANCELLED"
+        refused = server.temper("resume", job)
+        assert refused.returncode == 3
+        assert "submit another job with resume_from" in refused.stderr
+    server.wait_for_end(blocker)
+
+
+def test_events_of_checkpoints_are_shown(server, checkpointed):
+    job = server.submit(checkpointed)
+    server.wait_for_end(job)
+    shown = server.temper("watch", job).stdout
+    assert "checkpoint at step 50: " in shown
+    lines = [json.loads(line) for line in server.temper("watch", job, "--output", "json").stdout.splitlines()]
+    committed = [line["checkpoint"] for line in lines if "checkpoint" in line]
+    assert all(entry["pause_seconds"] > 0 and entry["commit_seconds"] > 0 for entry in committed)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training that was stopped and resumed gives the same weights, bit for bit, as training that never stopped."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+import tiny_chat_model  # noqa: E402
+
+RANK = Path(os.environ.get("TEMPER_BIN", ROOT / "build/release/bin")) / "temper-rank"
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("inputs")
+    tiny_chat_model.write_model(directory / "model")
+    tiny_chat_model.write_data(directory / "train.jsonl")
+    return directory
+
+
+def job(inputs: Path, output: Path, **changes) -> dict:
+    spec = {
+        "model": {"uri": str(inputs / "model")},
+        "data": {"uri": str(inputs / "train.jsonl")},
+        "training": {
+            "steps": STEPS,
+            "tokens_per_step": 256,
+            "micro_batch_tokens": 128,
+            "learning_rate": 5e-3,
+            "precision": "PRECISION_FP32",
+            "adamw": {"weight_decay": 0.1},
+        },
+        "resources": {"threads_per_rank": 1},
+        "output": {"uri": str(output)},
+        "checkpoints": {"every_steps": 5, "keep_last": 10},
+    }
+    for path, value in changes.items():
+        *parents, name = path.split("__")
+        target = spec
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[name] = value
+    return spec
+
+
+def run(spec: dict, directory: Path) -> subprocess.CompletedProcess:
+    file = directory / "job.json"
+    file.write_text(json.dumps(spec))
+    return subprocess.run([RANK, "train", file], capture_output=True, text=True, timeout=120, check=False)
+
+
+def train(spec: dict, directory: Path) -> list[dict]:
+    result = run(spec, directory)
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def digests(export: Path) -> dict:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(export.glob("*.safetensors"))}
+
+
+def checkpoint(output: Path, step: int) -> Path:
+    return output / f"local/checkpoints/step-{step:08}-e0001"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"training__precision": "PRECISION_BF16"},
+        {"lora": {"rank": 4}},
+        {"lora": {"rank": 4}, "training__precision": "PRECISION_BF16"},
+    ],
+    ids=["fp32", "bf16", "lora", "lora-bf16"],
+)
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16], ids=["F32", "BF16", "F16"])
+def test_resumed_equals_never_stopped(inputs, tmp_path, changes, stored):
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in (inputs / "model").iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(model / "model.safetensors")
+    save_file({k: v.to(stored) for k, v in tensors.items()}, model / "model.safetensors", metadata={"format": "pt"})
+
+    whole = train(job(inputs, tmp_path / "whole", model__uri=str(model), **changes), tmp_path)
+    source = checkpoint(tmp_path / "whole", 5)
+    resumed = train(
+        job(inputs, tmp_path / "resumed", model__uri=str(model), resume_from=str(source), **changes), tmp_path
+    )
+    assert {"resumed_after": 5, "checkpoint": str(source)} in resumed
+    steps = [line for line in resumed if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(6, STEPS + 1))
+    for line, before in zip(steps, [line for line in whole if "loss" in line][5:], strict=True):
+        for figure in ("loss", "grad_norm", "learning_rate", "total_tokens", "epoch"):
+            assert line[figure] == before[figure], (figure, line, before)
+    before, after = (digests(tmp_path / name / "local/export-e0001") for name in ("whole", "resumed"))
+    assert before
+    assert after == before
+    # The second checkpoint is the same, too, though one was taken by a resumed training.
+    files = [
+        tmp_path / name / "local/checkpoints/step-00000010-e0001/optimizer/state.safetensors"
+        for name in ("whole", "resumed")
+    ]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_checkpoint_weights_open_in_transformers(inputs, tmp_path):
+    train(job(inputs, tmp_path / "out"), tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint(tmp_path / "out", 10) / "weights")
+    assert model.num_parameters() > 0
+
+
+def test_keep_last_removes_older_ones_once_a_newer_is_committed(inputs, tmp_path):
+    lines = train(job(inputs, tmp_path / "out", checkpoints={"every_steps": 2, "keep_last": 2}), tmp_path)
+    kept = sorted(path.name for path in (tmp_path / "out/local/checkpoints").iterdir())
+    assert kept == ["step-00000010-e0001", "step-00000012-e0001"]
+    events = [
+        ("removed", line["checkpoint_removed"]) if "checkpoint_removed" in line else ("committed", line["step"])
+        for line in lines
+        if "checkpoint_removed" in line or "pause_seconds" in line
+    ]
+    for step in (2, 4, 6, 8):
+        assert events.index(("removed", step)) > events.index(("committed", step + 4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training__steps": 3}, "is at step 5, but the job has only 3 steps"),
+        ({"training__tokens_per_step": 512}, "Data file, model and data options must be those"),
+        ({"lora": {"rank": 4}}, "holds a whole model, but the job has lora"),
+        ({"resume_from": "/nonexistent"}, "resume_from: /nonexistent is not a committed checkpoint"),
+    ],
+)
+def test_resume_from_what_does_not_fit_says_so(inputs, tmp_path, changes, message):
+    train(job(inputs, tmp_path / "out"), tmp_path)
+    spec = job(inputs, tmp_path / "again", **{"resume_from": str(checkpoint(tmp_path / "out", 5))} | changes)
+    result = run(spec, tmp_path)
+    assert result.returncode == 1
+    assert "USER_INPUT" in result.stderr
+    assert message in result.stderr
+
+
+def test_checkpoint_that_can_not_be_written_is_a_warning(inputs, tmp_path):
+    # A file where the directory of checkpoints would be.
+    (tmp_path / "out/local").mkdir(parents=True)
+    (tmp_path / "out/local/checkpoints").write_text("in the way")
+    result = run(job(inputs, tmp_path / "out"), tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "the checkpoint of step 5 could not be written; training goes on" in result.stderr

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/checkpoint/train_snapshot.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <unordered_map>
+#include <utility>
+
+namespace temper {
+namespace {
+
+class Copier {
+ public:
+  explicit Copier(TrainSnapshot& snapshot) : snapshot_(snapshot) {}
+
+  at::Tensor Copy(const at::Tensor& tensor) {
+    if (!tensor.defined()) return tensor;
+    snapshot_.bytes += static_cast<int64_t>(tensor.nbytes());
+    return tensor.detach().clone();
+  }
+
+  // A parameter as it is now; `to` is where it lives from then on.
+  void CopyParameter(const Parameter& from, Parameter& to) {
+    to = from;
+    to.gradient = at::Tensor();
+    to.weight = from.trainable ? Copy(from.weight) : from.weight.detach();
+    to.low = from.trainable ? Copy(from.low) : from.low;
+    copies_[&from] = &to;
+  }
+
+  // Null for one that was not copied.
+  Parameter* CopyOf(const Parameter* parameter) const {
+    const auto found = copies_.find(parameter);
+    return found == copies_.end() ? nullptr : found->second;
+  }
+
+ private:
+  TrainSnapshot& snapshot_;
+  std::unordered_map<const Parameter*, Parameter*> copies_;
+};
+
+}  // namespace
+
+TrainSnapshot TakeSnapshot(const Transformer& model, std::span<const Moments> moments, const TrainPosition& position) {
+  const at::NoGradGuard no_grad;
+  TrainSnapshot snapshot;
+  snapshot.position = position;
+  Copier copier(snapshot);
+  for (const LoraAdapter* adapter : model.adapters()) {
+    LoraAdapter& copy = snapshot.adapters.emplace_back();
+    copy.site = adapter->site;
+    copy.row = adapter->row;
+    copy.rows = adapter->rows;
+    copy.scale = adapter->scale;
+    copier.CopyParameter(adapter->a_RI, copy.a_RI);
+    copier.CopyParameter(adapter->b_OR, copy.b_OR);
+  }
+  for (const Parameter* parameter : model.parameters()) {
+    if (copier.CopyOf(parameter) == nullptr) copier.CopyParameter(*parameter, snapshot.parameters.emplace_back());
+  }
+  for (WeightView view : model.views()) {
+    view.parameter = copier.CopyOf(view.parameter);
+    snapshot.views.push_back(std::move(view));
+  }
+  for (const Moments& state : moments) {
+    snapshot.moments.push_back({copier.CopyOf(state.parameter), copier.Copy(state.first), copier.Copy(state.second)});
+  }
+  const at::Generator& generator = at::detail::getDefaultCPUGenerator();
+  snapshot.rng_state = generator.get_state();
+  return snapshot;
+}
+
+}  // namespace temper

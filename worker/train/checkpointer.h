@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <future>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/storage/job_layout.h"
+#include "common/storage/object_store.h"
+#include "worker/checkpoint/train_checkpoint.h"
+#include "worker/train/adamw.h"
+#include "worker/train/train_job.h"
+
+namespace temper {
+
+// Whether one is to be written after `step`, `since_last` after the one before.
+bool CheckpointDue(const CheckpointOptions& options, int64_t step, std::chrono::duration<double> since_last);
+
+// Writes a training's checkpoints in the background, from a snapshot, and removes those that newer ones replace. One at
+// a time: one that falls due while another is written comes after it. A checkpoint that can't be written is a warning;
+// the next one is tried as if nothing had happened. One thread at a time.
+class Checkpointer {
+ public:
+  // All references must outlive it. `start` is where the training began or was resumed: nothing new is to be kept
+  // there.
+  Checkpointer(ObjectStore& store, const TrainJob& job, CheckpointSource source, const Transformer& model,
+               AdamW& optimizer, int64_t start, TrainObserver& observer);
+  // Waits for the one that is being written.
+  ~Checkpointer();
+  Checkpointer(const Checkpointer&) = delete;
+  Checkpointer& operator=(const Checkpointer&) = delete;
+
+  // After every step. Takes the snapshot when a checkpoint is due.
+  void AfterStep(const TrainPosition& position);
+
+  // One of this position, whatever the policy says; returns when it is committed, or could not be.
+  void SaveNow(const TrainPosition& position);
+
+  // Waits for the one that is being written.
+  void Finish();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Written {
+    absl::Status status;  // of the commit
+    CheckpointReport report;
+    std::vector<CheckpointKey> removed;
+  };
+
+  void Begin(const TrainPosition& position);
+  // On the background thread.
+  Written Write(TrainSnapshot snapshot, CheckpointReport report);
+  std::vector<CheckpointKey> RemoveReplaced();
+  // Reports what was written, if it was, or waits until it is.
+  void Collect(bool wait);
+
+  ObjectStore& store_;
+  const TrainJob& job_;
+  const CheckpointSource source_;
+  const Transformer& model_;
+  AdamW& optimizer_;
+  TrainObserver& observer_;
+  const int64_t start_;
+  int64_t saved_step_;  // of the newest one that was begun and has not failed
+  bool due_ = false;
+  Clock::time_point last_ = Clock::now();
+  std::future<Written> writing_;
+};
+
+}  // namespace temper
