@@ -167,7 +167,7 @@ def test_process_killed_at(point, start_server, job_spec, tmp_path, undisturbed,
     # No stray file: what was committed, and nothing else.
     output = Path(job_spec["output"]["uri"]) / job
     assert {path.name for path in output.iterdir()} == {"checkpoints", export.name}
-    checkpoints = [path for path in (output / "checkpoints").iterdir()]
+    checkpoints = list((output / "checkpoints").iterdir())
     assert 1 <= len(checkpoints) <= 2
     for directory in [export, *checkpoints]:
         manifest = json.loads((directory / "manifest.json").read_text())
