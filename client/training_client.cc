@@ -108,6 +108,10 @@ absl::Status TrainingClient::DeleteJob(std::string_view job) const {
   return Unary(&v1::TrainingService::Stub::DeleteJob, request).status();
 }
 
+absl::StatusOr<v1::QueryMetricsResponse> TrainingClient::QueryMetrics(const v1::QueryMetricsRequest& request) const {
+  return Unary(&v1::TrainingService::Stub::QueryMetrics, request);
+}
+
 absl::StatusOr<v1::ListCheckpointsResponse> TrainingClient::ListCheckpoints(std::string_view job) const {
   v1::ListCheckpointsRequest request;
   request.set_parent(ToJobName(job));

@@ -50,6 +50,7 @@ class TrainingClient {
   absl::StatusOr<v1::Job> PauseJob(std::string_view job) const;
   absl::StatusOr<v1::Job> ResumeJob(std::string_view job) const;
   absl::Status DeleteJob(std::string_view job) const;
+  absl::StatusOr<v1::QueryMetricsResponse> QueryMetrics(const v1::QueryMetricsRequest& request) const;
   absl::StatusOr<v1::ListCheckpointsResponse> ListCheckpoints(std::string_view job) const;
 
   // `parent`: a job, for its export, or CheckpointName(), for a checkpoint.

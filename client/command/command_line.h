@@ -39,6 +39,7 @@ void AddCancel(CLI::App& app, CommandLine& line);
 void AddPause(CLI::App& app, CommandLine& line);
 void AddResume(CLI::App& app, CommandLine& line);
 void AddDelete(CLI::App& app, CommandLine& line);
+void AddMetrics(CLI::App& app, CommandLine& line);
 void AddCheckpoints(CLI::App& app, CommandLine& line);
 void AddDownload(CLI::App& app, CommandLine& line);
 

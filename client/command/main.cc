@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
   AddGet(app, line);
   AddWatch(app, line);
   AddLogs(app, line);
+  AddMetrics(app, line);
   AddPause(app, line);
   AddResume(app, line);
   AddCancel(app, line);

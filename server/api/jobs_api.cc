@@ -42,6 +42,12 @@ grpc::ServerUnaryReactor* JobsApi::Delete(grpc::CallbackServerContext* context, 
   return Answer(context, "DeleteJob", observer_, std::move(result), response);
 }
 
+grpc::ServerUnaryReactor* JobsApi::QueryMetrics(grpc::CallbackServerContext* context,
+                                                const v1::QueryMetricsRequest& request,
+                                                v1::QueryMetricsResponse* response) {
+  return Answer(context, "QueryMetrics", observer_, controller_.Metrics(request), response);
+}
+
 grpc::ServerUnaryReactor* JobsApi::ListCheckpoints(grpc::CallbackServerContext* context,
                                                    const v1::ListCheckpointsRequest& request,
                                                    v1::ListCheckpointsResponse* response) {

@@ -9,7 +9,7 @@
 
 namespace temper {
 
-// CreateJob, GetJob, ListJobs, CancelJob, PauseJob, ResumeJob, DeleteJob, ListCheckpoints: the controller's calls, as
+// CreateJob, GetJob, ListJobs, CancelJob, PauseJob, ResumeJob, DeleteJob, QueryMetrics, ListCheckpoints: the controller's calls, as
 // they are. A call answers before it returns.
 class JobsApi {
  public:
@@ -29,6 +29,8 @@ class JobsApi {
                                    v1::Job* response);
   grpc::ServerUnaryReactor* Delete(grpc::CallbackServerContext* context, const v1::DeleteJobRequest& request,
                                    google::protobuf::Empty* response);
+  grpc::ServerUnaryReactor* QueryMetrics(grpc::CallbackServerContext* context, const v1::QueryMetricsRequest& request,
+                                         v1::QueryMetricsResponse* response);
   grpc::ServerUnaryReactor* ListCheckpoints(grpc::CallbackServerContext* context,
                                             const v1::ListCheckpointsRequest& request,
                                             v1::ListCheckpointsResponse* response);

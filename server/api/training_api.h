@@ -42,6 +42,10 @@ class TrainingApi final : public v1::TrainingService::CallbackService {
                                       google::protobuf::Empty* response) override {
     return jobs_.Delete(context, *request, response);
   }
+  grpc::ServerUnaryReactor* QueryMetrics(grpc::CallbackServerContext* context, const v1::QueryMetricsRequest* request,
+                                         v1::QueryMetricsResponse* response) override {
+    return jobs_.QueryMetrics(context, *request, response);
+  }
   grpc::ServerUnaryReactor* ListCheckpoints(grpc::CallbackServerContext* context,
                                             const v1::ListCheckpointsRequest* request,
                                             v1::ListCheckpointsResponse* response) override {

@@ -123,6 +123,9 @@ class JobController {
   // FAILED_PRECONDITION: has not ended.
   absl::Status Delete(const std::string& name);
 
+  // INVALID_ARGUMENT: a range or a number of points that is none.
+  absl::StatusOr<v1::QueryMetricsResponse> Metrics(const v1::QueryMetricsRequest& request) const;
+
   // Newest first.
   absl::StatusOr<std::vector<v1::Checkpoint>> Checkpoints(const std::string& name) const;
 

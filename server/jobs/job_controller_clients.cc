@@ -15,6 +15,8 @@ namespace {
 
 constexpr int kDefaultPageSize = 50;
 constexpr int kMaxPageSize = 1000;
+constexpr int kDefaultPoints = 1000;
+constexpr int kMaxPoints = 10'000;
 
 absl::Status NoSuchJob(const std::string& id) {
   return WithReason(absl::NotFoundError(absl::StrCat("there is no jobs/", id)), "JOB_NOT_FOUND",
@@ -222,6 +224,23 @@ absl::Status JobController::Delete(const std::string& name) {
   std::error_code ignored;
   std::filesystem::remove_all(options_.runs_dir / *id, ignored);
   return absl::OkStatus();
+}
+
+absl::StatusOr<v1::QueryMetricsResponse> JobController::Metrics(const v1::QueryMetricsRequest& request) const {
+  const auto id = ParseJobName(request.parent(), "parent");
+  if (!id.ok()) return id.status();
+  const int64_t last = request.last_step() == 0 ? INT64_MAX : request.last_step();
+  std::vector<FieldViolation> violations;
+  if (request.first_step() < 0) violations.push_back({"first_step", "must be at least 0"});
+  if (last < request.first_step()) violations.push_back({"last_step", "must not be below first_step"});
+  if (request.max_points() < 0 || request.max_points() == 1 || request.max_points() > kMaxPoints) {
+    violations.push_back({"max_points", absl::StrCat("must be 0 (", kDefaultPoints, " points) or 2 to ", kMaxPoints,
+                                                     ", not ", request.max_points())});
+  }
+  if (!violations.empty()) return InvalidFields(violations);
+  if (const auto record = store_.Get(*id); !record.ok()) return TellIfMissing(record.status(), *id);
+  return store_.Metrics(*id, request.first_step(), last,
+                        request.max_points() == 0 ? kDefaultPoints : request.max_points());
 }
 
 absl::StatusOr<std::vector<v1::Checkpoint>> JobController::Checkpoints(const std::string& name) const {

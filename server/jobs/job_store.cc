@@ -125,7 +125,10 @@ absl::Status RemoveCheckpoint(Sqlite& database, const std::string& id, const Che
 
 absl::Status WriteEvent(Sqlite& database, const std::string& id, const v1::JobEvent& event) {
   SqliteStatement insert(database, "INSERT INTO events (job_id, sequence, event) VALUES (?, ?, ?)");
-  return insert.Bind(id).Bind(event.sequence()).BindBlob(event.SerializeAsString()).Run();
+  absl::Status status = insert.Bind(id).Bind(event.sequence()).BindBlob(event.SerializeAsString()).Run();
+  if (!status.ok() || !event.has_step()) return status;
+  SqliteStatement upsert(database, "INSERT OR REPLACE INTO steps (job_id, step, metrics) VALUES (?, ?, ?)");
+  return upsert.Bind(id).Bind(event.step().step()).BindBlob(event.step().SerializeAsString()).Run();
 }
 
 absl::Status WritePosition(Sqlite& database, const std::string& id, const ReportPosition& position) {
@@ -326,6 +329,36 @@ absl::StatusOr<std::vector<v1::JobEvent>> JobStore::Events(const std::string& id
   }
 }
 
+absl::StatusOr<v1::QueryMetricsResponse> JobStore::Metrics(const std::string& id, int64_t first, int64_t last,
+                                                           int64_t max_points) const {
+  std::lock_guard lock(read_mutex_);
+  v1::QueryMetricsResponse response;
+  int64_t begin = 0;
+  int64_t end = 0;
+  {
+    SqliteStatement range(*reader_,
+                          "SELECT count(*), min(step), max(step) FROM steps WHERE job_id = ? AND step BETWEEN ? AND ?");
+    const auto row = range.Bind(id).Bind(first).Bind(last).Step();
+    if (!row.ok()) return row.status();
+    response.set_total_steps(range.Integer());
+    begin = range.Integer();
+    end = range.Integer();
+  }
+  if (response.total_steps() == 0) return response;
+  // Without the newest, which is always there.
+  const int64_t stride = std::max<int64_t>(1, (end - begin + max_points - 2) / (max_points - 1));
+  SqliteStatement select(*reader_,
+                         "SELECT metrics FROM steps WHERE job_id = ? AND step BETWEEN ? AND ? AND ((step - ?) % ? = 0 "
+                         "OR step = ?) ORDER BY step");
+  select.Bind(id).Bind(begin).Bind(end).Bind(begin).Bind(stride).Bind(end);
+  while (true) {
+    const auto row = select.Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return response;
+    if (!response.add_steps()->ParseFromString(select.Text())) return Damaged(absl::StrCat("a step of job ", id));
+  }
+}
+
 absl::StatusOr<std::vector<v1::Checkpoint>> JobStore::Checkpoints(const std::string& id) const {
   std::lock_guard lock(read_mutex_);
   SqliteStatement select(*reader_,
@@ -345,7 +378,7 @@ absl::Status JobStore::Delete(const std::string& id) {
   std::lock_guard lock(write_mutex_);
   SqliteTransaction transaction(*writer_);
   absl::Status status = transaction.Begin();
-  for (const char* table : {"checkpoints", "report_positions", "events", "epochs"}) {
+  for (const char* table : {"checkpoints", "steps", "report_positions", "events", "epochs"}) {
     if (!status.ok()) return status;
     SqliteStatement remove(*writer_, absl::StrCat("DELETE FROM ", table, " WHERE job_id = ?"));
     status = remove.Bind(id).Run();

@@ -58,7 +58,7 @@ struct ReportPosition {
   int64_t sequence = 0;
 };
 
-// What one call changes, all of it or nothing. The record replaces what was there.
+// What one call changes, all of it or nothing. The record replaces what was there. Steps are taken from the events.
 struct JobUpdate {
   JobRecord record;
   std::optional<EpochRecord> epoch;
@@ -112,6 +112,10 @@ class JobStore {
 
   // Events with a sequence over `after_sequence`, in order, at most `limit`.
   absl::StatusOr<std::vector<v1::JobEvent>> Events(const std::string& id, int64_t after_sequence, int limit) const;
+
+  // Steps of the job in [first, last], at most `max_points` of them (at least 2): every n-th, and the newest.
+  absl::StatusOr<v1::QueryMetricsResponse> Metrics(const std::string& id, int64_t first, int64_t last,
+                                                   int64_t max_points) const;
 
   // The index of the job's committed checkpoints, newest first.
   absl::StatusOr<std::vector<v1::Checkpoint>> Checkpoints(const std::string& id) const;

@@ -66,6 +66,14 @@ constexpr std::array kSteps = {
         PRIMARY KEY (job_id, step, epoch)
       ) STRICT, WITHOUT ROWID;
     )sql",
+    R"sql(
+      CREATE TABLE steps (
+        job_id TEXT NOT NULL REFERENCES jobs (id),
+        step INTEGER NOT NULL,
+        metrics BLOB NOT NULL,                     -- temper.v1.StepMetrics, of the last time that it was taken
+        PRIMARY KEY (job_id, step)
+      ) STRICT, WITHOUT ROWID;
+    )sql",
 };
 
 absl::StatusOr<int64_t> Version(Sqlite& database) {

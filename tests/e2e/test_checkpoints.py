@@ -150,3 +150,16 @@ def test_events_of_checkpoints_are_shown(server, checkpointed):
     lines = [json.loads(line) for line in server.temper("watch", job, "--output", "json").stdout.splitlines()]
     committed = [line["checkpoint"] for line in lines if "checkpoint" in line]
     assert all(entry["pause_seconds"] > 0 and entry["commit_seconds"] > 0 for entry in committed)
+
+
+def test_metrics_are_thinned_and_count_a_step_that_was_taken_again_once(server, checkpointed):
+    job = server.submit(checkpointed)
+    wait_for_checkpoint(server, job)
+    server.the_process("temper-rank").kill()
+    server.wait_for_end(job)
+    answer = server.json("metrics", job, "--points", "1000")
+    assert [int(step["step"]) for step in answer["steps"]] == list(range(1, STEPS + 1))
+    thinned = server.json("metrics", job, "--points", "5")
+    assert [int(step["step"]) for step in thinned["steps"]] == [1, 101, 201, 301, 400]
+    assert int(thinned["total_steps"]) == STEPS
+    assert server.temper("metrics", job).stdout.splitlines()[0].split()[:2] == ["STEP", "LOSS"]

@@ -21,8 +21,8 @@ def test_reflection_describes_every_call(server):
     service = DescriptorPool(database).FindServiceByName("temper.v1.TrainingService")
     methods = {method.name for method in service.methods}
     assert methods == {
-        *("CreateJob", "GetJob", "ListJobs", "CancelJob"),
-        *("WatchJob", "ListArtifacts", "ReadArtifact"),
+        *("CreateJob", "GetJob", "ListJobs", "CancelJob", "PauseJob", "ResumeJob", "DeleteJob"),
+        *("WatchJob", "QueryMetrics", "ListCheckpoints", "ListArtifacts", "ReadArtifact"),
     }
 
 

@@ -36,7 +36,7 @@ WORK = REPOSITORY / "build/demo"
 JOB_FILE = REPOSITORY / "client/examples/sft.yaml"
 REPORT = REPOSITORY / "build/reports/demo.json"
 JOB = "demo"
-TRAIN_SAMPLES, HELD_OUT_SAMPLES = 440, 200
+TRAIN_SAMPLES, HELD_OUT_SAMPLES = 400, 200
 GOOD_ENOUGH = 0.9  # exact match after training
 PARITY_SAMPLES = 12
 
@@ -76,7 +76,8 @@ def measure(title: str, model: Path, held_out: Path) -> float:
     start = time.monotonic()
     results = evaluate.answers(model, held_out)
     share = evaluate.exact_match(results)
-    print(f"  prompt    {results[0].prompt}\n  expected  {results[0].expected}\n  {title:<8}  {results[0].given!r}")
+    cut = "" if results[0].matches() else "  (cut at the first wrong character)"
+    print(f"  prompt    {results[0].prompt}\n  expected  {results[0].expected}\n  {title:<8}  {results[0].given!r}{cut}")
     print(
         f"  exact match {title}: {share:.1%} of {len(results)} prompts ({time.monotonic() - start:.0f} s)", flush=True
     )

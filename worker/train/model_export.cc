@@ -11,6 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "common/failure.h"
 #include "common/fault_point.h"
 #include "common/storage/job_layout.h"
 #include "common/storage/publication.h"
@@ -155,7 +157,16 @@ std::vector<std::string> HfModules(const std::vector<AdapterSite>& sites, const 
   return names;
 }
 
-absl::Status CheckOutputWritable(ObjectStore& store, const TrainJob& job) {
+absl::Status CheckOutput(ObjectStore& store, const TrainJob& job) {
+  // The first gang of a job finds nothing; later ones find what the job itself wrote.
+  const auto present = store.ListDirectories(job.job_id);
+  if (!present.ok()) return present.status();
+  if (job.epoch == 1 && !present->empty()) {
+    return WithCause(absl::AlreadyExistsError(absl::StrCat(
+                         store.UriOf(job.job_id), " holds the files of another job (", absl::StrJoin(*present, ", "),
+                         "): choose another output.uri or another job id, or move them away")),
+                     FailureCause::kUserInput);
+  }
   const std::string probe = WriteProbe(job.job_id, job.epoch);
   if (const absl::Status written = store.Write(probe, "temper"); !written.ok()) return written;
   return store.Delete(probe);

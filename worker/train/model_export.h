@@ -27,8 +27,8 @@ struct ExportSummary {
 // The HF module of each of the model's adapters, in their order.
 std::vector<std::string> HfModules(const std::vector<AdapterSite>& sites, const Transformer& model);
 
-// Fails now, not hours later, when nothing can be written to the job's output.
-absl::Status CheckOutputWritable(ObjectStore& store, const TrainJob& job);
+// Fails now, not hours later, when nothing can be written to the job's output, or when another job's files are there.
+absl::Status CheckOutput(ObjectStore& store, const TrainJob& job);
 
 // Writes the trained model at JOB/export-eNNNN, proves it and commits it, or leaves nothing behind.
 //

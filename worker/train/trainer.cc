@@ -243,7 +243,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   observer.OnPhase(TrainPhase::kPreparingData, 0);
   const auto output = ObjectStore::Open(job.output.uri);
   if (!output.ok()) return output.status();
-  if (const absl::Status writable = CheckOutputWritable(**output, job); !writable.ok()) return writable;
+  if (const absl::Status writable = CheckOutput(**output, job); !writable.ok()) return writable;
   const auto source = OpenNativeRepository(job.model_uri);
   if (!source.ok()) return source.status();
   const auto sites = FindSites(job, *source);

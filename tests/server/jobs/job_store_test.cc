@@ -16,6 +16,7 @@
 namespace temper {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
@@ -171,11 +172,11 @@ TEST_F(JobStoreTest, Open_DatabaseOfANewerVersion_IsRefusedAndLeftAlone) {
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
     ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 99").ok());
   }
-  EXPECT_THAT(OpenError(), HasSubstr("schema version 99, this temper-server knows 2: it was written by a newer"));
+  EXPECT_THAT(OpenError(), HasSubstr("schema version 99, this temper-server knows 3: it was written by a newer"));
   EXPECT_EQ(JobStore::Open(directory()).status().code(), absl::StatusCode::kFailedPrecondition);
   {
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
-    ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 2").ok());
+    ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 3").ok());
   }
   Reopen();
   EXPECT_TRUE(store->Get("a").ok());
@@ -190,7 +191,7 @@ TEST_F(JobStoreTest, Open_DatabaseOfAnOlderVersion_IsBroughtUpToDateWithAllThatI
     // What version 1 had.
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
     ASSERT_TRUE((*connection)
-                    ->Execute("DROP TABLE checkpoints; ALTER TABLE epochs DROP COLUMN resume_from; ALTER TABLE jobs "
+                    ->Execute("DROP TABLE steps; DROP TABLE checkpoints; ALTER TABLE epochs DROP COLUMN resume_from; ALTER TABLE jobs "
                               "DROP COLUMN restarts_since_checkpoint; PRAGMA user_version = 1")
                     .ok());
   }
@@ -199,6 +200,37 @@ TEST_F(JobStoreTest, Open_DatabaseOfAnOlderVersion_IsBroughtUpToDateWithAllThatI
   EXPECT_EQ(store->GetEpoch("a", 1)->run_dir, "/runs/a/e1");
   EXPECT_THAT(store->GetEpoch("a", 1)->resume_from, IsEmpty());
   EXPECT_THAT(*store->Checkpoints("a"), IsEmpty());
+}
+
+TEST_F(JobStoreTest, Metrics_AreThinnedToEveryNthAndTheNewest) {
+  JobUpdate update = NewJob("a");
+  const auto add = [&](int64_t step, double loss) {
+    v1::JobEvent& event = update.events.emplace_back();
+    event.set_sequence(static_cast<int64_t>(update.events.size()));
+    event.mutable_step()->set_step(step);
+    event.mutable_step()->set_loss(loss);
+  };
+  update.events.clear();
+  for (int64_t step = 1; step <= 100; ++step) add(step, 1);
+  for (int64_t step = 91; step <= 95; ++step) add(step, 2);  // taken again
+  ASSERT_TRUE(store->Create(update).ok());
+  const auto steps = [&](int64_t first, int64_t last, int64_t points) {
+    const auto answer = store->Metrics("a", first, last, points);
+    EXPECT_TRUE(answer.ok()) << answer.status();
+    std::vector<int64_t> numbers;
+    for (const v1::StepMetrics& step : answer->steps()) numbers.push_back(step.step());
+    return numbers;
+  };
+  EXPECT_THAT(steps(0, INT64_MAX, 1000), SizeIs(100));
+  EXPECT_THAT(steps(0, INT64_MAX, 4), ElementsAre(1, 34, 67, 100));
+  EXPECT_THAT(steps(0, INT64_MAX, 2), ElementsAre(1, 100));
+  EXPECT_THAT(steps(10, 20, 4), ElementsAre(10, 14, 18, 20));
+  EXPECT_THAT(steps(98, 500, 10), ElementsAre(98, 99, 100));
+  EXPECT_THAT(steps(101, 500, 10), IsEmpty());
+  const auto again = store->Metrics("a", 90, 96, 100);
+  EXPECT_EQ(again->total_steps(), 7);
+  EXPECT_EQ(again->steps(0).loss(), 1);
+  EXPECT_EQ(again->steps(1).loss(), 2);
 }
 
 TEST_F(JobStoreTest, Checkpoints_AreListedNewestFirstAndGoWithTheirJob) {

@@ -159,3 +159,10 @@ def test_checkpoint_that_can_not_be_written_is_a_warning(inputs, tmp_path):
     result = run(job(inputs, tmp_path / "out"), tmp_path)
     assert result.returncode == 0, result.stderr
     assert "the checkpoint of step 5 could not be written; training goes on" in result.stderr
+
+
+def test_output_of_another_job_is_refused_before_anything_is_read(inputs, tmp_path):
+    train(job(inputs, tmp_path / "out"), tmp_path)
+    result = run(job(inputs, tmp_path / "out", model__uri="/nonexistent"), tmp_path)
+    assert result.returncode == 1
+    assert f"{tmp_path}/out/local holds the files of another job (checkpoints, export-e0001)" in result.stderr

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/command/command_line.h"
+#include "client/command/format.h"
+#include "client/command/table.h"
+
+namespace temper::command {
+namespace {
+
+struct MetricsOptions {
+  std::string job;
+  int points = 20;
+};
+
+ExitCode Metrics(const Context& context, const MetricsOptions& options) {
+  v1::QueryMetricsRequest request;
+  request.set_parent(ToJobName(options.job));
+  request.set_max_points(options.points);
+  const auto answer = context.client.QueryMetrics(request);
+  if (!answer.ok()) return Fail(context, answer.status());
+  if (context.json) {
+    PrintJson(*answer);
+    return kExitOk;
+  }
+  if (answer->steps().empty()) {
+    std::printf("%s has taken no step yet\n", request.parent().c_str());
+    return kExitOk;
+  }
+  Table table({">STEP", ">LOSS", ">GRAD NORM", ">LR", ">TOKENS/S", ">MFU", ">TOKENS"});
+  for (const v1::StepMetrics& step : answer->steps()) {
+    const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
+    table.AddRow({absl::StrCat(step.step()), HumanLoss(step.loss()), absl::StrFormat("%.3g", step.grad_norm()),
+                  absl::StrFormat("%.2e", step.learning_rate()), HumanRate(rate), HumanPercent(step.mfu()),
+                  absl::StrCat(step.total_tokens())});
+  }
+  std::fputs(table.Render(context.terminal.width).c_str(), stdout);
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddMetrics(CLI::App& app, CommandLine& line) {
+  auto options = std::make_shared<MetricsOptions>();
+  CLI::App* command = app.add_subcommand("metrics", "Show the figures of a job's steps, thinned");
+  command->fallthrough();
+  command->add_option("job", options->job, "The job: ID or jobs/ID")->required();
+  command->add_option("--points", options->points, "At most so many steps")
+      ->check(CLI::Range(2, 10'000))
+      ->capture_default_str();
+  command->footer(
+      "Examples:\n"
+      "  temper metrics smollm2-k3f9x2\n"
+      "  temper metrics smollm2-k3f9x2 --points 1000 --output json | jq '.steps[].loss'");
+  command->callback(
+      [options, &line] { line.action = [options](const Context& context) { return Metrics(context, *options); }; });
+}
+
+}  // namespace temper::command
