@@ -55,7 +55,7 @@ class JobHandle:
         return self._info.export_uri
 
     def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__} {self.id} {self.state}>"
+        return f"<Job {self.id}: {self.state}>"
 
     def _observe(self, event: pb.JobEvent) -> pb.JobEvent:
         """Takes over what an event says, unless the server has said more already."""

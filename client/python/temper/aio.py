@@ -108,7 +108,9 @@ class Client:
             response_deserializer=method.response.FromString,
         )
         try:
-            response: Response = await call(request, timeout=self._connection.deadline, metadata=self._connection.metadata)
+            response: Response = await call(
+                request, timeout=self._connection.deadline, metadata=self._connection.metadata
+            )
         except grpc.RpcError as error:
             raise self._connection.error(error) from None
         return response
