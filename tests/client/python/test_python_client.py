@@ -198,9 +198,11 @@ def test_job_that_fails_says_why(client, spec, tmp_path):
     assert job.wait(check=False) is temper.State.FAILED
 
 
-def test_list_pages_by_itself(client, finished):
+def test_list_pages_by_itself(client, finished, spec):
+    job = client.submit(spec).cancel()
     request = temper.v1.training_service_pb2.ListJobsRequest(page_size=1)
     all_jobs = [job.id for job in client.list()]
+    assert {job.id, finished} <= set(all_jobs)
     assert [job.id for job in client._pages(request)] == all_jobs
     assert finished in [job.id for job in client.list(states=["succeeded"])]
     assert finished not in [job.id for job in client.list(states=[temper.State.FAILED])]

@@ -75,11 +75,14 @@ def test_pause_resume_checkpoints_cancel_delete(server, long_spec, tmp_path):
     async def test(client):
         job = await client.submit(long_spec)
         await first_step(job)
+        other = await client.get(job.id)
         await job.pause()
         async with aclosing(job.events()) as events:
             async for _ in events:
                 if job.state is temper.State.PAUSED:
                     break
+        assert other.state is temper.State.RUNNING
+        assert (await other.refresh()).state is temper.State.PAUSED
         newest = (await job.checkpoints())[0]
         result = await job.download(tmp_path / "checkpoint", checkpoint=newest.step)
         assert result.bytes > newest.size_bytes  # which leaves the manifest out
