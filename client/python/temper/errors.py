@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong. Every exception of this package is a `TemperError`, except Python's own OSError and ValueError."""
+"""What can go wrong: a `TemperError`, or Python's own OSError, ValueError and (an extra is missing) ImportError."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -137,11 +137,6 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> TemperError:
     call: Any = error  # grpc's errors are calls too: their type does not say so
     code: grpc.StatusCode = call.code()
     message: str = call.details() or code.name
-    if code is grpc.StatusCode.UNAVAILABLE:
-        message = (
-            f"no server answers at {address} ({message}); "
-            "start one with `temper-server`, or name another with Client(address) or TEMPER_SERVER"
-        )
     info = error_details_pb2.ErrorInfo()
     bad_request = error_details_pb2.BadRequest()
     for key, value in call.trailing_metadata() or ():
@@ -149,6 +144,11 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> TemperError:
             for detail in status_pb2.Status.FromString(value).details:
                 detail.Unpack(info)
                 detail.Unpack(bad_request)
+    if code is grpc.StatusCode.UNAVAILABLE and not info.reason:  # of the transport, not of a server
+        message = (
+            f"no server answers at {address} ({message}); "
+            "start one with `temper-server`, or name another with Client(address) or TEMPER_SERVER"
+        )
     violations = [FieldViolation(v.field, v.description) for v in bad_request.field_violations]
     return _BY_CODE.get(code, TemperError)(
         message, code=code, reason=info.reason, metadata=dict(info.metadata), violations=violations

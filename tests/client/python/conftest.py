@@ -21,6 +21,7 @@ def load_package() -> None:
     """Makes `temper` of this checkout importable, with generated modules that lie elsewhere.
 
     Before any test runs: the first `temper` that is imported stays, and other tests need no more than its temper.v1.
+    They come before those of an editable installation, which may be old.
     """
     out = GENERATED.name
     includes = [f"-I{ROOT / 'proto'}", f"-I{Path(protoc.__file__).parent / '_proto'}"]
@@ -28,7 +29,7 @@ def load_package() -> None:
     assert protoc.main(["protoc", *includes, f"--python_out={out}", f"--grpc_python_out={out}", *protos]) == 0
     package = ROOT / "client/python/temper"
     spec = importlib.util.spec_from_file_location(
-        "temper", package / "__init__.py", submodule_search_locations=[str(package), f"{out}/temper"]
+        "temper", package / "__init__.py", submodule_search_locations=[f"{out}/temper", str(package)]
     )
     module = importlib.util.module_from_spec(spec)
     sys.modules["temper"] = module

@@ -33,7 +33,7 @@ def python(*arguments, directory, interpreter=sys.executable, **environment):
 
 
 def test_wheel_from_sdist_from_checkout_installs_into_a_fresh_environment(tmp_path):
-    """About 8 s. With the setuptools and grpcio-tools of the tests, for these are there without a network."""
+    """A few seconds. With the setuptools and grpcio-tools of the tests, for these are there without a network."""
     checkout = tmp_path / "checkout"
     ignore = shutil.ignore_patterns("__pycache__", "build", "dist", "*.egg-info", "v1")
     shutil.copytree(ROOT / "client/python", checkout / "client/python", ignore=ignore)
