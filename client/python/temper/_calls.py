@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The calls of temper.v1.TrainingService with their types, and how they are made. Shared by both clients."""
+
+import json
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import grpc
+from google.protobuf import empty_pb2
+from google.protobuf.message import Message
+
+from temper._spec import JobSource, absolute_uri
+from temper.errors import TemperError, from_rpc_error
+from temper.v1 import training_service_pb2 as pb
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+DEFAULT_ADDRESS = "127.0.0.1:8470"
+DEFAULT_DEADLINE = 10.0
+
+
+@dataclass(frozen=True)
+class Method(Generic[Request, Response]):
+    name: str
+    request: type[Request]
+    response: type[Response]
+
+    @property
+    def path(self) -> str:
+        return f"/temper.v1.TrainingService/{self.name}"
+
+
+CREATE_JOB = Method("CreateJob", pb.CreateJobRequest, pb.Job)
+GET_JOB = Method("GetJob", pb.GetJobRequest, pb.Job)
+LIST_JOBS = Method("ListJobs", pb.ListJobsRequest, pb.ListJobsResponse)
+CANCEL_JOB = Method("CancelJob", pb.CancelJobRequest, pb.Job)
+PAUSE_JOB = Method("PauseJob", pb.PauseJobRequest, pb.Job)
+RESUME_JOB = Method("ResumeJob", pb.ResumeJobRequest, pb.Job)
+DELETE_JOB = Method("DeleteJob", pb.DeleteJobRequest, empty_pb2.Empty)
+QUERY_METRICS = Method("QueryMetrics", pb.QueryMetricsRequest, pb.QueryMetricsResponse)
+LIST_CHECKPOINTS = Method("ListCheckpoints", pb.ListCheckpointsRequest, pb.ListCheckpointsResponse)
+LIST_ARTIFACTS = Method("ListArtifacts", pb.ListArtifactsRequest, pb.ListArtifactsResponse)
+READ_ARTIFACT = Method("ReadArtifact", pb.ReadArtifactRequest, pb.ReadArtifactResponse)
+WATCH_JOB = Method("WatchJob", pb.WatchJobRequest, pb.JobEvent)
+
+# A unary call whose server is away is repeated for about two seconds: all are safe to repeat (CreateJob by its
+# request_id).
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": "temper.v1.TrainingService"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where the server is, and how it is talked to."""
+
+    address: str
+    deadline: float
+    token: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, address: str | None, token: str | None, deadline: float) -> "Connection":
+        if address is None:
+            address = os.environ.get("TEMPER_SERVER") or DEFAULT_ADDRESS
+        if token is None:
+            token = os.environ.get("TEMPER_TOKEN", "")
+        return cls(address, deadline, token)
+
+    @property
+    def channel_options(self) -> list[tuple[str, Any]]:
+        options: list[tuple[str, Any]] = [
+            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+            # So that a dead peer is noticed within half a minute; the server allows a ping every 10 s.
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
+        ]
+        if self.address.startswith(("127.", "localhost:", "[::1]", "unix:")):
+            options.append(("grpc.enable_http_proxy", 0))
+        return options
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+    def error(self, error: grpc.RpcError) -> TemperError:
+        return from_rpc_error(error, self.address)
+
+
+def job_name(id_or_name: str) -> str:
+    return id_or_name if id_or_name.startswith("jobs/") else f"jobs/{id_or_name}"
+
+
+def create_request(
+    source: JobSource, job_id: str | None, request_id: str | None, resume_from: str | os.PathLike[str] | None
+) -> pb.CreateJobRequest:
+    request = pb.CreateJobRequest(
+        job=pb.Job(spec=source.spec), job_id=job_id or "", request_id=request_id or str(uuid.uuid4())
+    )
+    if resume_from is not None:
+        request.job.spec.resume_from = absolute_uri(os.fspath(resume_from), Path.cwd())
+    return request
+
+
+def artifacts_parent(job: str, checkpoint: "int | pb.Checkpoint | None") -> str:
+    if checkpoint is None:
+        return job
+    return f"{job}/checkpoints/{checkpoint if isinstance(checkpoint, int) else checkpoint.step}"

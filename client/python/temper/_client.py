@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+import contextlib
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import grpc
+
+from temper import _calls as calls
+from temper._calls import Connection, Method, Request, Response
+from temper._download import Download, DownloadResult, Progress
+from temper._follow import Follower
+from temper._handle import JobHandle
+from temper._metrics import StepHistory
+from temper._spec import Spec, read_spec
+from temper._state import State, state_names
+from temper.errors import InvalidRequest, TemperError
+from temper.v1 import training_service_pb2 as pb
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Client:
+    """A temper-server. Any thread may use it; close it, or use it in `with`.
+
+    `address` is HOST:PORT, by default TEMPER_SERVER or 127.0.0.1:8470; `token`, by default TEMPER_TOKEN, is sent with
+    every call. A call that is answered at once takes at most `deadline` seconds. Connects when it is needed; plain
+    text: meant for loopback and trusted networks.
+    """
+
+    def __init__(
+        self, address: str | None = None, token: str | None = None, *, deadline: float = calls.DEFAULT_DEADLINE
+    ) -> None:
+        self._connection = Connection.of(address, token, deadline)
+        self._channel = grpc.insecure_channel(self._connection.address, self._connection.channel_options)
+        self._closed = False
+
+    @property
+    def address(self) -> str:
+        """Where the server is."""
+        return self._connection.address
+
+    def close(self) -> None:
+        """Ends every call. Jobs go on."""
+        self._closed = True
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(
+        self,
+        spec: Spec,
+        job_id: str | None = None,
+        request_id: str | None = None,
+        resume_from: str | os.PathLike[str] | None = None,
+    ) -> "Job":
+        """Queues a job.
+
+        `spec` is a JobSpec, a dict with the fields of a job file, or the path of a YAML or JSON file; relative paths in
+        it are meant relative to the file, or else to the working directory. `job_id`: default: the server chooses.
+        `request_id` is a UUID that makes the call safe to repeat: the same id and job create one job. `resume_from`:
+        URI or path of a checkpoint of any job to go on from.
+
+        Raises InvalidJob, AlreadyExists.
+        """
+        source = read_spec(spec)
+        try:
+            return Job(
+                self, self._call(calls.CREATE_JOB, calls.create_request(source, job_id, request_id, resume_from))
+            )
+        except InvalidRequest as error:
+            raise source.refused(error) from None
+
+    def get(self, job: str) -> "Job":
+        """A job by its id or name. Raises NotFound."""
+        return Job(self, self._call(calls.GET_JOB, pb.GetJobRequest(name=calls.job_name(job))))
+
+    def list(self, states: Iterable[State | str] = ()) -> Iterator["Job"]:
+        """Jobs, newest first; only those in one of `states` when any are given. Asks for a page when it is needed."""
+        request = pb.ListJobsRequest(states=state_names(states))
+        return self._pages(request)
+
+    def _pages(self, request: pb.ListJobsRequest) -> Iterator["Job"]:
+        while True:
+            page = self._call(calls.LIST_JOBS, request)
+            yield from (Job(self, job) for job in page.jobs)
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    def _call(self, method: Method[Request, Response], request: Request) -> Response:
+        call = self._channel.unary_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        try:
+            response: Response = call(request, timeout=self._connection.deadline, metadata=self._connection.metadata)
+        except grpc.RpcError as error:
+            raise self._connection.error(error) from None
+        return response
+
+    def _stream(
+        self, method: Method[Request, Response], request: Request, timeout: float | None = None
+    ) -> Generator[Response]:
+        open_stream = self._channel.unary_stream(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        stream = open_stream(request, timeout=timeout, metadata=self._connection.metadata)
+        try:
+            yield from stream
+        except grpc.RpcError as error:
+            raise self._connection.error(error) from None
+        finally:
+            stream.cancel()  # type: ignore[no-untyped-call, unused-ignore]
+
+
+class Job(JobHandle):
+    """A job of a server."""
+
+    def __init__(self, client: Client, info: pb.Job) -> None:
+        super().__init__(info)
+        self._client = client
+
+    def refresh(self) -> Self:
+        """Asks the server how the job is."""
+        self._info = self._client._call(calls.GET_JOB, pb.GetJobRequest(name=self.name))
+        return self
+
+    def cancel(self) -> Self:
+        """Asks it to stop for good, and returns at once. FailedPrecondition when it has succeeded or failed."""
+        self._info = self._client._call(calls.CANCEL_JOB, pb.CancelJobRequest(name=self.name))
+        return self
+
+    def pause(self) -> Self:
+        """Asks it to finish its step, commit a checkpoint and free the device, and returns at once.
+
+        FailedPrecondition when it has ended or is being cancelled.
+        """
+        self._info = self._client._call(calls.PAUSE_JOB, pb.PauseJobRequest(name=self.name))
+        return self
+
+    def resume(self) -> Self:
+        """Lets it go on from its newest checkpoint. FailedPrecondition when it has ended or is being cancelled."""
+        self._info = self._client._call(calls.RESUME_JOB, pb.ResumeJobRequest(name=self.name))
+        return self
+
+    def delete(self) -> None:
+        """Forgets it; what it wrote to its output stays. FailedPrecondition when it has not ended."""
+        self._client._call(calls.DELETE_JOB, pb.DeleteJobRequest(name=self.name))
+
+    def checkpoints(self) -> list[pb.Checkpoint]:
+        """Those that are committed, newest first."""
+        request = pb.ListCheckpointsRequest(parent=self.name)
+        return list(self._client._call(calls.LIST_CHECKPOINTS, request).checkpoints)
+
+    def events(self, after: int = 0) -> Generator[pb.JobEvent]:
+        """What has happened since event `after`, and then what happens, until the job has ended.
+
+        Each event comes once and in order, however often the connection breaks: it is opened again, for ten minutes.
+        Raises NotFound, Unavailable.
+        """
+        self.refresh()  # from here on the server is known to be there
+        yield from self._follow(Follower(self.name, after))
+
+    def wait(self, timeout: float | None = None, *, check: bool = True) -> State:
+        """Waits until the job has ended, also over restarts of the server.
+
+        Raises DeadlineExceeded (a TimeoutError) after `timeout` seconds, and JobFailed when the job has not succeeded,
+        unless `check` is false.
+        """
+        if not self.refresh().state.is_end:
+            with contextlib.closing(self._follow(Follower(self.name, self._info.last_sequence, timeout))) as events:
+                for _ in events:
+                    pass
+            self.refresh()
+        return self._ended(check)
+
+    def metrics(self, max_points: int | None = None) -> list[pb.StepMetrics]:
+        """Figures of every step so far, in order; with `max_points` (2 to 10,000), of every n-th and the newest."""
+        if max_points is None:
+            return self._history().steps
+        request = pb.QueryMetricsRequest(parent=self.name, max_points=max_points)
+        return list(self._client._call(calls.QUERY_METRICS, request).steps)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The same as a DataFrame: a row a step, a column a figure, and `time`. Needs `temper-client[pandas]`."""
+        return self._history().to_pandas()
+
+    def download(
+        self,
+        directory: str | os.PathLike[str],
+        checkpoint: int | pb.Checkpoint | None = None,
+        progress: Progress | None = None,
+    ) -> DownloadResult:
+        """Takes the export home, or a checkpoint (a step, or one of `checkpoints()`): every file into `directory`.
+
+        Run it again after an interruption: whole files are kept, partial ones (NAME.part) go on where they ended. A
+        file has its name only when its SHA-256 is right. `progress` is called with a DownloadProgress now and then.
+
+        Raises FailedPrecondition when there is no export yet, NotFound, DataLoss when what comes is wrong, twice.
+        """
+        parent = calls.artifacts_parent(self.name, checkpoint)
+        listed = self._client._call(calls.LIST_ARTIFACTS, pb.ListArtifactsRequest(parent=parent))
+        download = Download(parent, listed.artifacts, directory, progress)
+        while (file := download.next_file()) is not None:
+            with file:
+                while (request := file.next_request()) is not None:
+                    try:
+                        for chunk in self._client._stream(calls.READ_ARTIFACT, request):
+                            file.write(chunk.data)
+                            download.report(file.path)
+                        file.stream_ended()
+                    except TemperError as error:
+                        file.stream_broke(error)
+        return download.result
+
+    def _follow(self, follower: Follower) -> Generator[pb.JobEvent]:
+        while True:
+            try:
+                with contextlib.closing(
+                    self._client._stream(calls.WATCH_JOB, follower.request, follower.remaining)
+                ) as stream:
+                    for event in stream:
+                        yield self._observe(follower.accept(event))
+                return
+            except TemperError as error:
+                if self._client._closed:
+                    raise
+                pause = follower.interrupted(error)
+            time.sleep(pause)
+
+    def _history(self) -> StepHistory:
+        history = StepHistory(until=self.refresh().info.last_sequence)
+        if not history.is_complete:
+            with contextlib.closing(self._follow(Follower(self.name, 0))) as events:
+                for event in events:
+                    history.add(event)
+                    if history.is_complete:
+                        break
+        return history
