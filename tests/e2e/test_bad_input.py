@@ -319,7 +319,7 @@ def _(world):
     world.spec["data"]["uri"] = str(world.folder)
 
 
-@engine("data file empty", "train.jsonl is empty", '{"messages": […]} a line')
+@engine("data file empty", "train.jsonl is empty", "a sample a line", '{"messages": […]}')
 def _(world):
     world.write_data()
 
@@ -334,9 +334,23 @@ def _(world):
     world.data.write_bytes(GOOD_LINE.encode() + b'\n{"messages": [{"role": "user", "content": "\xff"}]}\n')
 
 
-@engine("line without messages", "train.jsonl, line 2: the sample has no `messages`", "must be")
+@engine("line of no form", "train.jsonl, line 2: the sample has no `messages`", "it has `chat`", "data.columns")
 def _(world):
-    world.write_data(GOOD_LINE, '{"prompt": "a", "completion": "b"}')
+    world.write_data(GOOD_LINE, '{"chat": []}')
+
+
+@engine("line of another form", "train.jsonl, line 3: this sample is a text", "line 1 is a conversation", "same form")
+def _(world):
+    world.write_data(GOOD_LINE, GOOD_LINE, '{"text": "a"}')
+
+
+@engine("text without an eos token", "train.jsonl, line 1", "names no `eos_token`", "Add it there")
+def _(world):
+    path = world.model / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    del config["eos_token"]
+    path.write_text(json.dumps(config))
+    world.write_data('{"text": "a"}')
 
 
 @engine("unknown role", "train.jsonl, line 1: messages[0].role", '"robot" is not one of', "assistant")

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "worker/data/chat_example.h"
 #include "worker/data/shuffle.h"
 
 namespace temper {
@@ -37,14 +36,14 @@ int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<BatchStream>> BatchStream::Open(const BatchOptions& options, const Tokenizer& tokenizer,
-                                                               const ChatTemplate& chat_template) {
+absl::StatusOr<std::unique_ptr<BatchStream>> BatchStream::Open(const BatchOptions& options,
+                                                               const SampleBuilder& builder) {
   absl::Status checked = Check(options);
   if (!checked.ok()) return checked;
   BatchOptions resolved = options;
   if (resolved.max_sample_tokens == 0) resolved.max_sample_tokens = resolved.micro_batch_tokens;
-  const ChatExampleBuilder builder(tokenizer, chat_template);
   absl::StatusOr<SampleSet> samples = SampleSet::Read({.uri = resolved.uri,
+                                                       .columns = resolved.columns,
                                                        .max_tokens = resolved.max_sample_tokens,
                                                        .overlong = resolved.overlong,
                                                        .threads = resolved.threads,

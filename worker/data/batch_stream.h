@@ -13,13 +13,12 @@
 #include "worker/data/micro_batch.h"
 #include "worker/data/packer.h"
 #include "worker/data/sample_set.h"
-#include "worker/text/chat_template.h"
-#include "worker/text/tokenizer.h"
 
 namespace temper {
 
 struct BatchOptions {
-  std::string uri;                // of a JSONL file of conversations
+  std::string uri;  // as SampleOptions has it
+  ColumnNames columns;
   int64_t max_sample_tokens = 0;  // 0: micro_batch_tokens; at most that
   OverlongSamples overlong = OverlongSamples::kTruncate;
   int64_t micro_batch_tokens = 2048;
@@ -47,14 +46,13 @@ struct BatchPosition {
   friend bool operator==(const BatchPosition&, const BatchPosition&) = default;
 };
 
-// The micro-batches of a whole training, step by step: conversations, tokenised once, in a new order every epoch,
-// packed into rows. A function of file, tokenizer, template and options alone. One thread.
+// The micro-batches of a whole training, step by step: samples, tokenised once, in a new order every epoch,
+// packed into rows. A function of data, tokenizer, template and options alone. One thread.
 class BatchStream {
  public:
-  // Reads and tokenises all data. Tokenizer and template are not needed afterwards.
+  // Reads and tokenises all data. The builder is not needed afterwards.
   // INVALID_ARGUMENT for options out of range; otherwise as SampleSet::Read.
-  static absl::StatusOr<std::unique_ptr<BatchStream>> Open(const BatchOptions& options, const Tokenizer& tokenizer,
-                                                           const ChatTemplate& chat_template);
+  static absl::StatusOr<std::unique_ptr<BatchStream>> Open(const BatchOptions& options, const SampleBuilder& builder);
 
   int64_t total_steps() const { return total_steps_; }
   const BatchStatistics& statistics() const { return statistics_; }

@@ -8,7 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "worker/data/conversation.h"
+#include "worker/data/json_line.h"
 #include "worker/data/jsonl_reader.h"
 
 namespace temper {
@@ -17,30 +17,59 @@ namespace {
 // Lines that are tokenised between two reads of the file.
 constexpr size_t kLinesAtOnce = 1024;
 
-absl::StatusOr<ChatExample> BuildLine(const JsonlReader& reader, const JsonLine& line,
-                                      const ChatExampleBuilder& builder) {
+// A line's tokens, and what form it had.
+struct BuiltLine {
+  absl::StatusOr<Example> example = absl::UnknownError("not built");
+  std::optional<SampleForm> form;  // absent when the line was not understood
+};
+
+BuiltLine BuildLine(const JsonlReader& reader, const JsonLine& line, const ColumnNames& columns,
+                    const SampleBuilder& builder) {
   const std::string where = reader.Where(line.number);
-  absl::StatusOr<Conversation> conversation = ParseConversation(line.text, where);
-  if (!conversation.ok()) return conversation.status();
-  absl::StatusOr<ChatExample> example = builder.Build(*conversation);
-  if (example.ok()) return example;
-  return absl::Status(example.status().code(), absl::StrCat(where, ": ", example.status().message()));
+  absl::StatusOr<Sample> sample = ParseSample(line.text, columns, where);
+  if (!sample.ok()) return {.example = sample.status()};
+  BuiltLine built{.example = builder.Build(*sample), .form = sample->form};
+  if (!built.example.ok()) {
+    const absl::Status& status = built.example.status();
+    built.example = absl::Status(status.code(), absl::StrCat(where, ": ", status.message()));
+  }
+  return built;
 }
 
-// The examples of `lines`, in their order.
-std::vector<absl::StatusOr<ChatExample>> BuildAll(const JsonlReader& reader, const std::vector<JsonLine>& lines,
-                                                  const ChatExampleBuilder& builder, int threads) {
-  std::vector<absl::StatusOr<ChatExample>> examples(lines.size(), absl::UnknownError("not built"));
+// In the order of `lines`.
+std::vector<BuiltLine> BuildAll(const JsonlReader& reader, const std::vector<JsonLine>& lines,
+                                const SampleOptions& options, const SampleBuilder& builder) {
+  std::vector<BuiltLine> built(lines.size());
   std::atomic<size_t> next = 0;
   const auto work = [&] {
-    for (size_t i = next++; i < lines.size(); i = next++) examples[i] = BuildLine(reader, lines[i], builder);
+    for (size_t i = next++; i < lines.size(); i = next++) {
+      built[i] = BuildLine(reader, lines[i], options.columns, builder);
+    }
   };
   std::vector<std::jthread> others;
-  for (int i = 1; i < threads && static_cast<size_t>(i) < lines.size(); ++i) others.emplace_back(work);
+  for (int i = 1; i < options.threads && static_cast<size_t>(i) < lines.size(); ++i) others.emplace_back(work);
   work();
   others.clear();  // joins
-  return examples;
+  return built;
 }
+
+// All samples are of one form: what is scored, and what a loss means, would differ within a batch.
+class FormCheck {
+ public:
+  absl::Status Add(SampleForm form, const std::string& where) {
+    if (!first_.has_value()) {
+      first_ = form;
+      first_where_ = where;
+    }
+    if (form == *first_) return absl::OkStatus();
+    return InvalidSample(where, absl::StrCat("this sample is ", Describe(form), ", but the one in ", first_where_,
+                                             " is ", Describe(*first_), "; all must have the same form"));
+  }
+
+ private:
+  std::optional<SampleForm> first_;
+  std::string first_where_;
+};
 
 absl::StatusOr<std::vector<JsonLine>> ReadLines(JsonlReader& reader) {
   std::vector<JsonLine> lines;
@@ -60,7 +89,7 @@ int64_t CountTargets(const std::vector<uint8_t>& scored) {
 
 }  // namespace
 
-void SampleSet::Add(ChatExample example, const SampleOptions& options) {
+void SampleSet::Add(Example example, const SampleOptions& options) {
   const bool overlong = static_cast<int64_t>(example.ids.size()) > options.max_tokens;
   if (overlong) {
     example.ids.resize(options.max_tokens);
@@ -80,30 +109,40 @@ void SampleSet::Add(ChatExample example, const SampleOptions& options) {
   begins_.push_back(ids_.size());
 }
 
-absl::StatusOr<SampleSet> SampleSet::Read(const SampleOptions& options, const ChatExampleBuilder& builder) {
+absl::Status SampleSet::Take(absl::StatusOr<Example> example, const SampleOptions& options) {
+  if (example.ok()) {
+    Add(*std::move(example), options);
+  } else if (absl::IsFailedPrecondition(example.status())) {
+    if (statistics_.refused++ == 0) statistics_.first_refusal = std::string(example.status().message());
+  } else {
+    return example.status();
+  }
+  ++statistics_.read;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SampleSet> SampleSet::Read(const SampleOptions& options, const SampleBuilder& builder) {
   absl::StatusOr<JsonlReader> reader = JsonlReader::Open(options.uri);
   if (!reader.ok()) return reader.status();
   SampleSet samples;
-  SampleStatistics& statistics = samples.statistics_;
+  const SampleStatistics& statistics = samples.statistics_;
+  FormCheck forms;
   while (true) {
     if (options.stop != nullptr && *options.stop) return absl::CancelledError("stopped while reading the data");
     absl::StatusOr<std::vector<JsonLine>> lines = ReadLines(*reader);
     if (!lines.ok()) return lines.status();
     if (lines->empty()) break;
-    for (absl::StatusOr<ChatExample>& example : BuildAll(*reader, *lines, builder, options.threads)) {
-      ++statistics.read;
-      if (example.ok()) {
-        samples.Add(*std::move(example), options);
-      } else if (absl::IsFailedPrecondition(example.status())) {
-        if (statistics.refused++ == 0) statistics.first_refusal = std::string(example.status().message());
-      } else {
-        return example.status();
-      }
+    std::vector<BuiltLine> built = BuildAll(*reader, *lines, options, builder);
+    for (size_t i = 0; i < built.size(); ++i) {
+      absl::Status taken;
+      if (built[i].form.has_value()) taken = forms.Add(*built[i].form, reader->Where((*lines)[i].number));
+      if (taken.ok()) taken = samples.Take(std::move(built[i].example), options);
+      if (!taken.ok()) return taken;
     }
   }
   if (statistics.read == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the data file ", options.uri, " is empty: it must have a sample {\"messages\": […]} a line"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the data file ", options.uri, " is empty: it must have a sample a line, like {\"messages\": […]}"));
   }
   if (statistics.kept == 0) {
     return absl::InvalidArgumentError(absl::StrCat(

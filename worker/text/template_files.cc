@@ -2,6 +2,7 @@
 #include "worker/text/template_files.h"
 
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -90,15 +91,23 @@ void AddSpecialTokens(const nlohmann::ordered_json& file, nlohmann::ordered_json
 
 }  // namespace
 
+absl::StatusOr<nlohmann::ordered_json> ReadSpecialTokens(const ObjectStore& model) {
+  auto special_tokens = nlohmann::ordered_json::object();
+  for (const char* name : {kConfigFile, kSpecialTokensFile}) {
+    absl::StatusOr<nlohmann::ordered_json> file = ReadObject(model, name);
+    if (!file.ok()) return file.status();
+    AddSpecialTokens(*file, special_tokens);
+  }
+  return special_tokens;
+}
+
 absl::StatusOr<TemplateFiles> ReadTemplateFiles(const ObjectStore& model) {
   TemplateFiles files;
-  files.special_tokens = nlohmann::ordered_json::object();
   absl::StatusOr<nlohmann::ordered_json> config = ReadObject(model, kConfigFile);
   if (!config.ok()) return config.status();
-  AddSpecialTokens(*config, files.special_tokens);
-  absl::StatusOr<nlohmann::ordered_json> special_tokens = ReadObject(model, kSpecialTokensFile);
+  absl::StatusOr<nlohmann::ordered_json> special_tokens = ReadSpecialTokens(model);
   if (!special_tokens.ok()) return special_tokens.status();
-  AddSpecialTokens(*special_tokens, files.special_tokens);
+  files.special_tokens = *std::move(special_tokens);
 
   absl::Status added = AddFromJinjaFiles(model, files);
   if (added.ok() && files.templates.empty()) added = AddFromJson(*config, model.UriOf(kConfigFile), files);

@@ -26,4 +26,8 @@ struct TemplateFiles {
 // INVALID_ARGUMENT for a file that cannot be understood.
 absl::StatusOr<TemplateFiles> ReadTemplateFiles(const ObjectStore& model);
 
+// "bos_token" → text, …, as tokenizer_config.json and special_tokens_map.json have them; maybe none.
+// INVALID_ARGUMENT for a file that cannot be understood.
+absl::StatusOr<nlohmann::ordered_json> ReadSpecialTokens(const ObjectStore& model);
+
 }  // namespace temper

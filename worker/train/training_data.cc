@@ -9,7 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/storage/object_store.h"
+#include "worker/data/sample_builder.h"
 #include "worker/text/chat_template.h"
+#include "worker/text/template_files.h"
 #include "worker/text/tokenizer.h"
 
 namespace temper {
@@ -59,8 +61,12 @@ absl::StatusOr<std::unique_ptr<BatchStream>> OpenTrainingData(const TrainJob& jo
         "another model, or the embedding was not resized after tokens were added",
         job.model_uri, tokenizer->max_id(), model.vocab_size));
   }
+  // Texts need no template, and a base model has none: who needs one says so.
   const auto chat_template = ChatTemplate::Open(**directory, std::time(nullptr));
-  if (!chat_template.ok()) return chat_template.status();
+  if (!chat_template.ok() && !absl::IsFailedPrecondition(chat_template.status())) return chat_template.status();
+  const auto special_tokens = ReadSpecialTokens(**directory);
+  if (!special_tokens.ok()) return special_tokens.status();
+  const SampleBuilder builder(*tokenizer, chat_template, special_tokens->value("eos_token", ""));
 
   BatchOptions options;
   options.uri = job.data.uri;
@@ -73,7 +79,7 @@ absl::StatusOr<std::unique_ptr<BatchStream>> OpenTrainingData(const TrainJob& jo
   options.seed = static_cast<uint64_t>(job.training.seed);
   options.threads = job.threads > 0 ? job.threads : static_cast<int>(std::thread::hardware_concurrency());
   options.stop = &stop;
-  auto stream = BatchStream::Open(options, *tokenizer, *chat_template);
+  auto stream = BatchStream::Open(options, builder);
   if (stream.ok()) Describe(**stream, *max_sample_tokens, observer);
   return stream;
 }

@@ -30,14 +30,14 @@ class BatchStreamTest : public testing::Test {
 
   std::unique_ptr<BatchStream> Open(BatchOptions options) {
     options.uri = file_.uri();
-    absl::StatusOr<std::unique_ptr<BatchStream>> stream = BatchStream::Open(options, tokenizer_, template_);
+    absl::StatusOr<std::unique_ptr<BatchStream>> stream = BatchStream::Open(options, builder_);
     EXPECT_TRUE(stream.ok()) << stream.status();
     return stream.ok() ? *std::move(stream) : nullptr;
   }
 
   absl::Status OpenStatus(BatchOptions options) {
     options.uri = file_.uri();
-    return BatchStream::Open(options, tokenizer_, template_).status();
+    return BatchStream::Open(options, builder_).status();
   }
 
   static std::vector<int64_t> Tokens(const std::vector<MicroBatch>& step) {
@@ -51,15 +51,16 @@ class BatchStreamTest : public testing::Test {
 
   const DataFile file_{Lines(100)};
   const Tokenizer tokenizer_ = CharacterTokenizer();
-  const ChatTemplate template_ = CompileTemplate(
+  const absl::StatusOr<ChatTemplate> template_ = CompileTemplate(
       "{% for m in messages %}{{ 'A' + m.content + eos_token if m.role == 'assistant' else m.content }}{% endfor %}"
       "{% if add_generation_prompt %}A{% endif %}");
+  const SampleBuilder builder_{tokenizer_, template_, "</s>"};
 };
 
 TEST_F(BatchStreamTest, NextStep_OneDocument_TargetsAreTheNextTokens) {
   const DataFile file(Lines(1));
   const BatchOptions options = {.uri = file.uri(), .micro_batch_tokens = 8, .tokens_per_step = 8, .steps = 1};
-  absl::StatusOr<std::unique_ptr<BatchStream>> stream = BatchStream::Open(options, tokenizer_, template_);
+  absl::StatusOr<std::unique_ptr<BatchStream>> stream = BatchStream::Open(options, builder_);
   ASSERT_TRUE(stream.ok()) << stream.status();
   const std::vector<MicroBatch> step = (*stream)->NextStep();
   ASSERT_EQ(step.size(), 1);

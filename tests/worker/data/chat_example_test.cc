@@ -7,6 +7,7 @@
 #include <string>
 
 #include "tests/worker/data/character_model.h"
+#include "worker/data/sample.h"
 
 namespace temper {
 namespace {
@@ -39,10 +40,11 @@ constexpr char kCalls[] =
 class ChatExampleTest : public testing::Test {
  protected:
   // The scored parts, each followed by "¦"; or the error.
-  std::string Scored(const ChatTemplate& chat_template, const std::string& line) {
-    absl::StatusOr<Conversation> conversation = ParseConversation(line, "test");
-    EXPECT_TRUE(conversation.ok()) << conversation.status();
-    absl::StatusOr<ChatExample> example = ChatExampleBuilder(tokenizer_, chat_template).Build(*conversation);
+  std::string Scored(const ChatTemplate& chat_template, const std::string& line, const ScoredTurns& turns = {}) {
+    const absl::StatusOr<Sample> sample = ParseSample(line, {}, "test");
+    EXPECT_TRUE(sample.ok()) << sample.status();
+    const Conversation* conversation = &sample->conversation;
+    absl::StatusOr<Example> example = ChatExampleBuilder(tokenizer_, chat_template).Build(*conversation, turns);
     if (!example.ok()) return std::string(example.status().message());
     const std::string text = chat_template.Render(conversation->messages, false, conversation->variables)->text;
     const std::vector<Token> tokens = *tokenizer_.Encode(text, false);
@@ -191,6 +193,28 @@ TEST_F(ChatExampleTest, PlaceholderWordsInTheData_DoNotMatter) {
   EXPECT_EQ(Scored(TestTemplate("chatml"), kLine), "Placeholder0Q1Z Placeholder1Q0Z<|im_end|>¦");
 }
 
+TEST_F(ChatExampleTest, FirstScoredMessage_LeavesEarlierTurnsOut) {
+  EXPECT_EQ(Scored(TestTemplate("chatml"), kMultiTurn, {.first_message = 3}), "two\n<|im_end|>¦");
+  EXPECT_EQ(Scored(TestTemplate("chatml"), kMultiTurn, {.first_message = 2}), " 2 <|im_end|>¦two\n<|im_end|>¦");
+  EXPECT_EQ(Scored(TestTemplate("llama3"), kTreacherous, {.first_message = 3}), "user<|eot_id|>¦");
+  EXPECT_EQ(Scored(TestTemplate("generation"), kMultiTurn, {.first_message = 3}), "two\n<|im_end|>¦");
+}
+
+TEST_F(ChatExampleTest, FirstScoredMessage_TagsThatFrameOtherThanTurns_IsRefused) {
+  const ChatTemplate chat_template = CompileTemplate(
+      "{% for m in messages %}{{ m.role }}{% if m.role == 'assistant' and loop.last %}{% generation %}{{ m.content }}"
+      "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}");
+  EXPECT_EQ(Scored(chat_template, kMultiTurn), "two\n¦");
+  EXPECT_THAT(Scored(chat_template, kMultiTurn, {.first_message = 3}),
+              HasSubstr("tags frame 1 parts of a conversation with 2 assistant messages"));
+}
+
+TEST_F(ChatExampleTest, AllTokens_AreScored_EvenWithoutAnAssistant) {
+  EXPECT_EQ(
+      Scored(TestTemplate("chatml"), R"({"messages": [{"role": "system", "content": "x"}]})", {.all_tokens = true}),
+      "<|im_start|>system\nx<|im_end|>\n¦");
+}
+
 TEST_F(ChatExampleTest, NoAssistantMessage_IsRefused) {
   EXPECT_THAT(Scored(TestTemplate("chatml"), R"({"messages": [{"role": "user", "content": "x"}]})"),
               HasSubstr("no token is scored: the conversation has no assistant message"));
@@ -212,10 +236,10 @@ TEST_F(ChatExampleTest, TemplateRewritesTheUser_IsRefusedWithAdvice) {
 
 TEST_F(ChatExampleTest, TemplateRefuses_IsInvalid) {
   const ChatTemplate chat_template = TestTemplate("mistral");
-  absl::StatusOr<Conversation> conversation = ParseConversation(
-      R"({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]})", "test");
-  ASSERT_TRUE(conversation.ok());
-  const absl::Status status = ChatExampleBuilder(tokenizer_, chat_template).Build(*conversation).status();
+  const absl::StatusOr<Sample> sample =
+      ParseSample(R"({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]})", {}, "test");
+  ASSERT_TRUE(sample.ok());
+  const absl::Status status = ChatExampleBuilder(tokenizer_, chat_template).Build(sample->conversation).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("Conversation roles must alternate"));
 }

@@ -2,30 +2,39 @@
 // Turns samples, one a line on stdin, into tokens and loss masks, one {"ids": […], "scored": […]} or {"error": "…"} a
 // line on stdout. Lets test_chat_examples.py compare with transformers.
 //
-//   data_probe MODEL_DIR
+//   data_probe MODEL_DIR default|assistant|completion|all|last_turn
 
 #include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "common/storage/object_store.h"
-#include "worker/data/chat_example.h"
+#include "worker/data/sample.h"
+#include "worker/data/sample_builder.h"
+#include "worker/text/template_files.h"
 
 namespace temper {
 namespace {
 
-absl::Status Run(const char* directory) {
+const std::map<std::string, TrainOn> kTrainOn = {{"default", TrainOn::kDefault},
+                                                 {"assistant", TrainOn::kAssistant},
+                                                 {"completion", TrainOn::kCompletion},
+                                                 {"all", TrainOn::kAll},
+                                                 {"last_turn", TrainOn::kLastTurn}};
+
+absl::Status Run(const char* directory, TrainOn train_on) {
   absl::StatusOr<std::unique_ptr<ObjectStore>> model = ObjectStore::Open(directory);
   if (!model.ok()) return model.status();
   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Open(**model);
   if (!tokenizer.ok()) return tokenizer.status();
-  absl::StatusOr<ChatTemplate> chat_template = ChatTemplate::Open(**model, /*now=*/0);
-  if (!chat_template.ok()) return chat_template.status();
-  const ChatExampleBuilder builder(*tokenizer, *chat_template);
+  const absl::StatusOr<ChatTemplate> chat_template = ChatTemplate::Open(**model, /*now=*/0);
+  const absl::StatusOr<nlohmann::ordered_json> special_tokens = ReadSpecialTokens(**model);
+  if (!special_tokens.ok()) return special_tokens.status();
+  const SampleBuilder builder(*tokenizer, chat_template, special_tokens->value("eos_token", ""), train_on);
   for (std::string line; std::getline(std::cin, line);) {
-    absl::StatusOr<Conversation> conversation = ParseConversation(line, "stdin");
-    absl::StatusOr<ChatExample> example =
-        conversation.ok() ? builder.Build(*conversation) : absl::StatusOr<ChatExample>(conversation.status());
+    absl::StatusOr<Sample> sample = ParseSample(line, {}, "stdin");
+    absl::StatusOr<Example> example = sample.ok() ? builder.Build(*sample) : absl::StatusOr<Example>(sample.status());
     const nlohmann::json answer = example.ok() ? nlohmann::json{{"ids", example->ids}, {"scored", example->scored}}
                                                : nlohmann::json{{"error", std::string(example.status().message())}};
     std::cout << answer.dump() << std::endl;
@@ -37,11 +46,11 @@ absl::Status Run(const char* directory) {
 }  // namespace temper
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::cerr << "usage: data_probe MODEL_DIR\n";
+  if (argc != 3 || !temper::kTrainOn.contains(argv[2])) {
+    std::cerr << "usage: data_probe MODEL_DIR TRAIN_ON\n";
     return 2;
   }
-  const absl::Status status = temper::Run(argv[1]);
+  const absl::Status status = temper::Run(argv[1], temper::kTrainOn.at(argv[2]));
   if (!status.ok()) std::cerr << status << "\n";
   return status.ok() ? 0 : 1;
 }

@@ -32,8 +32,8 @@ class SampleSetTest : public testing::Test {
   }
 
   Tokenizer tokenizer_ = CharacterTokenizer();
-  ChatTemplate template_ = CompileTemplate(kTemplate);
-  ChatExampleBuilder builder_{tokenizer_, template_};
+  absl::StatusOr<ChatTemplate> template_ = CompileTemplate(kTemplate);
+  SampleBuilder builder_{tokenizer_, template_, "</s>"};
 };
 
 TEST_F(SampleSetTest, Read_KeepsTheOrderOfTheFile) {
@@ -130,13 +130,43 @@ TEST_F(SampleSetTest, Read_BadLines_NamesTheFirst) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("data.jsonl, line 51: not valid JSON"));
 }
 
+TEST_F(SampleSetTest, Read_MixedForms_NamesBothLines) {
+  std::string text = Line("", "ok") + "\n" + Line("", "ok");
+  for (const auto& [line, form] : std::vector<std::pair<std::string, std::string>>{
+           {R"({"text": "x"})", "a text {\"text\": \"…\"}"},
+           {R"({"prompt": "x", "completion": "y"})", "prompt and completion as texts"},
+           {R"({"prompt": [{"role": "user", "content": "x"}], "completion": [{"role": "assistant", "content": "x"}]})",
+            "prompt and completion as messages"}}) {
+    const absl::Status status = Read(text + line + "\n").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("data.jsonl, line 4: this sample is " + form));
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("data.jsonl, line 1 is a conversation {\"messages\": […]}; all"));
+  }
+}
+
+TEST_F(SampleSetTest, Read_Columns_AreHonoured) {
+  const absl::StatusOr<SampleSet> samples =
+      Read(R"({"body": "abc", "text": 5})", {.columns = {{"text", "body"}}, .max_tokens = 20});
+  ASSERT_TRUE(samples.ok()) << samples.status();
+  EXPECT_EQ(samples->length(0), 4);
+}
+
+TEST_F(SampleSetTest, Read_TrainOnThatMeansNothing_IsAnErrorThatNamesTheLine) {
+  const DataFile file("\n{\"text\": \"abc\"}");
+  const SampleBuilder builder(tokenizer_, template_, "</s>", TrainOn::kAssistant);
+  const absl::Status status = SampleSet::Read({.uri = file.uri(), .max_tokens = 20}, builder).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("data.jsonl, line 2: data.train_on is assistant, but"));
+}
+
 TEST_F(SampleSetTest, Read_TemplateRefuses_NamesTheLine) {
-  const ChatTemplate strict = CompileTemplate(
+  const absl::StatusOr<ChatTemplate> strict = CompileTemplate(
       "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
       "{{ m.role + m.content + eos_token }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}");
   const DataFile file(Line("", "ok") + R"({"messages": [{"role": "system", "content": "x"}]})");
   const absl::Status status =
-      SampleSet::Read({.uri = file.uri(), .max_tokens = 50}, ChatExampleBuilder(tokenizer_, strict)).status();
+      SampleSet::Read({.uri = file.uri(), .max_tokens = 50}, SampleBuilder(tokenizer_, strict, "</s>")).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("line 2: the chat template refuses this conversation: no system"));

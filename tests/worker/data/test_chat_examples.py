@@ -56,9 +56,18 @@ CONVERSATIONS = list(random_conversations(300))
 
 
 def ask(model, conversations):
-    lines = "".join(json.dumps({"messages": messages}) + "\n" for messages in conversations)
+    return ask_samples(model, [{"messages": messages} for messages in conversations])
+
+
+def ask_samples(model, samples, train_on="default"):
+    lines = "".join(json.dumps(sample) + "\n" for sample in samples)
     output = subprocess.run(
-        [BUILD / "tests" / "data_probe", model], input=lines, capture_output=True, text=True, check=True, timeout=120
+        [BUILD / "tests" / "data_probe", model, train_on],
+        input=lines,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     ).stdout
     return [json.loads(line) for line in output.splitlines()]
 
@@ -109,3 +118,114 @@ def test_masks_without_tags_equal_those_of_a_tagged_template(tokenizer, tmp_path
         expected = tagged.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
         assert answer["ids"] == expected["input_ids"]
         assert answer["scored"] == expected["assistant_masks"]
+
+
+def random_texts(count):
+    generator = random.Random(5)
+    for _ in range(count):
+        yield "".join(generator.choice(PIECES) for _ in range(generator.randrange(1, 9)))
+
+
+TEXTS = list(random_texts(400))
+
+
+@pytest.fixture(scope="module", params=["without BOS", "with BOS"])
+def text_model(request, tmp_path_factory):
+    """SmolLM2's tokenizer puts nothing before a text; Llama 3's, for one, does."""
+    if request.param == "without BOS":
+        return MODEL
+    folder = tmp_path_factory.mktemp("bos")
+    with_template(folder, "")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+def test_texts_are_tokenised_as_trl_does(text_model):
+    """TRL appends eos to a text that does not end with it, and tokenises that."""
+    tokenizer = AutoTokenizer.from_pretrained(text_model)
+    for text, answer in zip(TEXTS, ask_samples(text_model, [{"text": text} for text in TEXTS]), strict=True):
+        expected = text if text.endswith(tokenizer.eos_token) else text + tokenizer.eos_token
+        assert answer.get("ids") == tokenizer(expected)["input_ids"], answer.get("error")
+        assert answer["scored"] == [1] * len(answer["ids"])
+
+
+def test_prompts_and_completions_are_tokenised_as_trl_does(text_model):
+    """TRL tokenises the prompt, and prompt and completion together; the former should begin the latter. Where it does
+    not, TRL warns and masks at a border that is off, and each is tokenised alone here."""
+    tokenizer = AutoTokenizer.from_pretrained(text_model)
+    pairs = list(zip(TEXTS[:200], TEXTS[200:], strict=True))
+    answers = ask_samples(text_model, [{"prompt": prompt, "completion": completion} for prompt, completion in pairs])
+    straddling = 0
+    for (prompt, completion), answer in zip(pairs, answers, strict=True):
+        if not completion.endswith(tokenizer.eos_token):
+            completion += tokenizer.eos_token
+        before = tokenizer(prompt)["input_ids"]
+        expected = tokenizer(prompt + completion)["input_ids"]
+        if expected[: len(before)] != before:
+            straddling += 1
+            expected = before + tokenizer(completion, add_special_tokens=False)["input_ids"]
+        assert answer.get("ids") == expected, answer.get("error")
+        assert answer["scored"] == [0] * len(before) + [1] * (len(expected) - len(before))
+    assert 5 < straddling < 150
+
+
+@pytest.mark.parametrize("train_on", ["completion", "last_turn", "assistant", "all"])
+def test_prompts_and_completions_in_messages(train_on, tmp_path):
+    """The ids are those of the whole conversation; of the mask of tags, what belongs to the completion stays."""
+    tokenizer = with_template(tmp_path, (TEMPLATES / "generation.jinja").read_text())
+    samples, borders = [], []
+    generator = random.Random(7)
+    for messages in CONVERSATIONS:
+        border = generator.choice([i for i, message in enumerate(messages) if message["role"] == "assistant"])
+        samples.append({"prompt": messages[:border], "completion": messages[border:]})
+        borders.append(border)
+    for sample, border, answer in zip(samples, borders, ask_samples(tmp_path, samples, train_on), strict=True):
+        messages = sample["prompt"] + sample["completion"]
+        expected = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        assert answer.get("ids") == expected["input_ids"], answer.get("error")
+        first = len(messages) - 1 if train_on == "last_turn" else border
+        prompt = tokenizer.apply_chat_template(messages[:first], add_generation_prompt=True, return_dict=True)
+        # A line break that begins an answer may share a token with the one before it.
+        common = len(os.path.commonprefix([prompt["input_ids"], expected["input_ids"]]))
+        learned = [0] * common + expected["assistant_masks"][common:]
+        assert (
+            answer["scored"]
+            == {
+                "completion": learned,
+                "last_turn": learned,
+                "assistant": expected["assistant_masks"],
+                "all": [1] * len(expected["input_ids"]),
+            }[train_on]
+        )
+
+
+@pytest.mark.parametrize("template", ["gemma", "llama3", "qwen3"])
+def test_text_parts_and_tools_reach_the_template(template, tmp_path):
+    """Parts are not joined beforehand: what a template makes of them is the template's business, as in transformers."""
+    tokenizer = with_template(tmp_path, (TEMPLATES / f"{template}.jinja").read_text())
+    parts = [{"type": "text", "text": " It is "}, {"type": "text", "text": "noon. "}]
+    messages = [{"role": "user", "content": "what time?"}, {"role": "assistant", "content": "noon"}]
+    if template == "gemma":
+        messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": parts}]
+    tools = [{"type": "function", "function": {"name": "clock", "description": "é", "parameters": {"b": 1, "a": [2]}}}]
+    (answer,) = ask_samples(tmp_path, [{"messages": messages, "tools": tools}])
+    expected = tokenizer.apply_chat_template(messages, tools=tools, return_dict=True)["input_ids"]
+    assert answer.get("ids") == expected, answer.get("error")
+    if template != "gemma":
+        assert "clock" in tokenizer.decode(expected)
+
+
+def test_text_parts_that_the_template_cannot_take_are_an_error(tokenizer):
+    """SmolLM2's template adds texts: a list of parts is an error in transformers too."""
+    messages = [{"role": "user", "content": [{"type": "text", "text": "x"}]}, {"role": "assistant", "content": "y"}]
+    with pytest.raises(TypeError):
+        tokenizer.apply_chat_template(messages)
+    (answer,) = ask(MODEL, [messages])
+    assert "the chat template refuses this conversation" in answer["error"]

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace temper {
+
+// A sample as tokens.
+struct Example {
+  std::vector<uint32_t> ids;
+  // 1 for a token that the loss looks at: what is learned to be written behind what stands before it.
+  std::vector<uint8_t> scored;
+};
+
+}  // namespace temper
