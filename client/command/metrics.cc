@@ -38,7 +38,7 @@ ExitCode Metrics(const Context& context, const MetricsOptions& options) {
                   absl::StrFormat("%.2e", step.learning_rate()), HumanRate(rate), HumanPercent(step.mfu()),
                   absl::StrCat(step.total_tokens())});
   }
-  std::fputs(table.Render(context.terminal.Width()).c_str(), stdout);
+  std::fputs(table.Render(context.terminal.interactive ? context.terminal.Width() : 0).c_str(), stdout);
   return kExitOk;
 }
 
