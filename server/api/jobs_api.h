@@ -9,8 +9,8 @@
 
 namespace temper {
 
-// CreateJob, GetJob, ListJobs, CancelJob, PauseJob, ResumeJob, DeleteJob, QueryMetrics, ListCheckpoints: the controller's calls, as
-// they are. A call answers before it returns.
+// CreateJob, GetJob, ListJobs, CancelJob, PauseJob, ResumeJob, DeleteJob, QueryMetrics, ListCheckpoints: the
+// controller's calls, as they are. A call answers before it returns.
 class JobsApi {
  public:
   JobsApi(JobController& controller, RpcObserver observer) : controller_(controller), observer_(std::move(observer)) {}

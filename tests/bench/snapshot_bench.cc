@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How long training stands still for a checkpoint's snapshot, against a plain memcpy of the same bytes into fresh memory:
+// How long training stands still for a checkpoint's snapshot, against a plain memcpy of the same bytes into fresh
+// memory:
 //   build/release/tests/snapshot_bench MODEL_DIRECTORY
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -56,8 +57,9 @@ int Run(const char* directory) {
     }));
     snapshots.push_back(Seconds([&] { bytes = TakeSnapshot(**model, moments, {}).bytes; }));
   }
-  std::printf("{\"bytes\": %ld, \"threads\": %d, \"memcpy_seconds\": %.3f, \"snapshot_seconds\": %.3f, \"ratio\": %.2f}\n",
-              bytes, at::get_num_threads(), Median(copies), Median(snapshots), Median(snapshots) / Median(copies));
+  std::printf(
+      "{\"bytes\": %ld, \"threads\": %d, \"memcpy_seconds\": %.3f, \"snapshot_seconds\": %.3f, \"ratio\": %.2f}\n",
+      bytes, at::get_num_threads(), Median(copies), Median(snapshots), Median(snapshots) / Median(copies));
   return 0;
 }
 

@@ -77,7 +77,9 @@ def measure(title: str, model: Path, held_out: Path) -> float:
     results = evaluate.answers(model, held_out)
     share = evaluate.exact_match(results)
     cut = "" if results[0].matches() else "  (cut at the first wrong character)"
-    print(f"  prompt    {results[0].prompt}\n  expected  {results[0].expected}\n  {title:<8}  {results[0].given!r}{cut}")
+    print(
+        f"  prompt    {results[0].prompt}\n  expected  {results[0].expected}\n  {title:<8}  {results[0].given!r}{cut}"
+    )
     print(
         f"  exact match {title}: {share:.1%} of {len(results)} prompts ({time.monotonic() - start:.0f} s)", flush=True
     )

@@ -191,7 +191,8 @@ TEST_F(JobStoreTest, Open_DatabaseOfAnOlderVersion_IsBroughtUpToDateWithAllThatI
     // What version 1 had.
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
     ASSERT_TRUE((*connection)
-                    ->Execute("DROP TABLE steps; DROP TABLE checkpoints; ALTER TABLE epochs DROP COLUMN resume_from; ALTER TABLE jobs "
+                    ->Execute("DROP TABLE steps; DROP TABLE checkpoints; ALTER TABLE epochs DROP COLUMN resume_from; "
+                              "ALTER TABLE jobs "
                               "DROP COLUMN restarts_since_checkpoint; PRAGMA user_version = 1")
                     .ok());
   }
