@@ -36,7 +36,7 @@ WORK = REPOSITORY / "build/demo"
 JOB_FILE = REPOSITORY / "client/examples/sft.yaml"
 REPORT = REPOSITORY / "build/reports/demo.json"
 JOB = "demo"
-TRAIN_SAMPLES, HELD_OUT_SAMPLES = 400, 200
+TRAIN_SAMPLES, HELD_OUT_SAMPLES = 440, 200
 GOOD_ENOUGH = 0.9  # exact match after training
 PARITY_SAMPLES = 12
 
