@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
-PATIENCE = 20  # seconds between SIGTERM and SIGKILL
+PATIENCE = 60  # seconds before SIGKILL; a job has 40 to commit a checkpoint
 
 
 def stop(process: subprocess.Popen) -> None:
-    """SIGTERM, and SIGKILL if that does not help."""
+    """SIGINT, with which a server ends its jobs, too, and SIGKILL if that does not help."""
     if process.poll() is not None:
         return
-    process.terminate()
+    process.send_signal(signal.SIGINT)
     try:
         process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
