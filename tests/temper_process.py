@@ -75,9 +75,9 @@ class Server:
         return self
 
     def stop(self, kill=False):
-        """Its exit status."""
+        """Its exit status. Its gangs end with it, unless it is killed."""
         if self.process.poll() is None:
-            self.process.kill() if kill else self.process.terminate()
+            self.process.send_signal(signal.SIGKILL if kill else signal.SIGINT)
         return self.process.wait(LIMIT)
 
     def environment_of(self, job: str, epoch: int = 1) -> dict[str, str]:

@@ -54,16 +54,20 @@ def test_stop_with_a_gang_queues_its_job_again_uncharged(tmp_path, protos):
     server.stop()
 
 
-def test_killed_server_still_knows_its_jobs_and_ends_the_old_gang(tmp_path, protos):
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_gang_outlives_its_server_and_is_adopted_by_the_next(tmp_path, protos, by):
     server = Server(tmp_path).start()
     server.temper("submit", "-", "--job-id", "a", text=JOB, check=0)
     node = Node(server, protos, "a")
-    server.stop(kill=True)
+    server.process.send_signal(by)
+    assert server.process.wait(LIMIT) == (-by if by == signal.SIGKILL else 0)
     node.close()
     server.start()
-    wait_for(lambda: server.environment_of("a", epoch=2), "the second launch")
-    assert json.loads(server.temper("get", "a", "--output", "json", check=0).stdout)["state"] == "JOB_STATE_STARTING"
+    node = Node(server, protos, "a")
+    job = json.loads(server.temper("get", "a", "--output", "json", check=0).stdout)
+    assert (job["state"], job["epoch"]) == ("JOB_STATE_RUNNING", 1)
     server.stop()
+    node.close()
 
 
 def test_watch_survives_a_restart_on_the_same_port(tmp_path):
