@@ -63,6 +63,7 @@ std::vector<std::string> FieldNames(const Descriptor& type) {
 
 // "a whole number", for messages.
 std::string ExpectedKind(const FieldDescriptor& field) {
+  if (field.is_map()) return "a map of names to names";
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32:
     case FieldDescriptor::CPPTYPE_INT64:
@@ -177,6 +178,11 @@ void YamlMessageReader::SetField(std::string_view dotted_path, const YAML::Node&
       lines_.erase(path);
       return ReadField(value, path, *field, *parent);
     }
+    if (field->is_map()) {
+      // The rest is the key, dots and all.
+      const std::string key = absl::StrJoin(names.begin() + i + 1, names.end(), ".");
+      return SetMapEntry(key, value, Join(path, key), *field, *parent);
+    }
     if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE || field->is_repeated()) {
       return Problem(0, path, absl::StrCat("has no field '", names[i + 1], "': it is ", ExpectedKind(*field)));
     }
@@ -198,6 +204,7 @@ void YamlMessageReader::ReadField(const YAML::Node& value, const std::string& pa
     if (is_message) return ReadMessage(value, path, *message.GetReflection()->MutableMessage(&message, &field));
     return ReadScalar(value, path, field, message);
   }
+  if (field.is_map()) return ReadMap(value, path, field, message);
   // A list of one may be written without brackets.
   if (!value.IsSequence()) return ReadScalar(value, path, field, message);
   for (size_t i = 0; i < value.size(); ++i) {
@@ -208,6 +215,46 @@ void YamlMessageReader::ReadField(const YAML::Node& value, const std::string& pa
       ReadScalar(value[i], item_path, field, message);
     }
   }
+}
+
+void YamlMessageReader::ReadMap(const YAML::Node& value, const std::string& path, const FieldDescriptor& field,
+                                Message& message) {
+  if (!value.IsMap()) {
+    return Problem(LineOf(value), path,
+                   absl::StrCat("expected ", ExpectedKind(field), ", like {name: name}, found ", Described(value)));
+  }
+  std::set<std::string> seen;
+  for (const auto& entry : value) {
+    const int line = LineOf(entry.first);
+    if (!entry.first.IsScalar()) {
+      Problem(line, path, absl::StrCat("expected a name, found ", Described(entry.first)));
+      continue;
+    }
+    const std::string& key = entry.first.Scalar();
+    const std::string entry_path = Join(path, key);
+    if (!seen.insert(key).second) {
+      Problem(line, entry_path, "is given twice; remove one of the two");
+      continue;
+    }
+    lines_[entry_path] = line;
+    SetMapEntry(key, entry.second, entry_path, field, message);
+  }
+}
+
+void YamlMessageReader::SetMapEntry(const std::string& key, const YAML::Node& value, const std::string& path,
+                                    const FieldDescriptor& field, Message& message) {
+  const google::protobuf::Reflection& reflection = *message.GetReflection();
+  const FieldDescriptor& key_field = *field.message_type()->map_key();
+  Message* entry = nullptr;
+  for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
+    Message* const present = reflection.MutableRepeatedMessage(&message, &field, i);
+    if (present->GetReflection()->GetString(*present, &key_field) == key) entry = present;
+  }
+  if (entry == nullptr) {
+    entry = reflection.AddMessage(&message, &field);
+    entry->GetReflection()->SetString(entry, &key_field, key);
+  }
+  ReadField(value, path, *field.message_type()->map_value(), *entry);
 }
 
 void YamlMessageReader::ReadScalar(const YAML::Node& value, const std::string& path, const FieldDescriptor& field,

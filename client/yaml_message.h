@@ -26,7 +26,8 @@ struct YamlProblem {
 //   - an unknown field or enum value brings a suggestion; a field that is given twice is a problem, as are two members
 //     of one `oneof`, and a field without a value
 // All problems are collected, in the order of the document. Understands the kinds of fields that temper's job schema
-// has: messages, enums, strings, booleans, int32, int64, float and double, and lists of them.
+// has: messages, enums, strings, booleans, int32, int64, float and double, lists of them, and
+// maps from texts to texts, which are merged.
 class YamlMessageReader {
  public:
   // Merges a map into `message`. `path` is prefixed to the paths of problems.
@@ -42,6 +43,10 @@ class YamlMessageReader {
  private:
   void ReadField(const YAML::Node& value, const std::string& path, const google::protobuf::FieldDescriptor& field,
                  google::protobuf::Message& message);
+  void ReadMap(const YAML::Node& value, const std::string& path, const google::protobuf::FieldDescriptor& field,
+               google::protobuf::Message& message);
+  void SetMapEntry(const std::string& key, const YAML::Node& value, const std::string& path,
+                   const google::protobuf::FieldDescriptor& field, google::protobuf::Message& message);
   void ReadScalar(const YAML::Node& value, const std::string& path, const google::protobuf::FieldDescriptor& field,
                   google::protobuf::Message& message);
   const google::protobuf::FieldDescriptor* FindField(const google::protobuf::Descriptor& type, const std::string& name,

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -82,10 +83,36 @@ class SpecCheck {
   }
 
   void Data(v1::DataSource& data) {
-    Uri("data.uri", data.uri(), "a JSONL file of conversations");
+    Uri("data.uri", data.uri(), "a JSONL file of samples");
     Require(data.max_sample_tokens() == 0 || data.max_sample_tokens() >= 8, "data.max_sample_tokens", "at least 8",
             data.max_sample_tokens());
     if (data.overlong() == v1::DataSource::OVERLONG_UNSPECIFIED) data.set_overlong(v1::DataSource::OVERLONG_TRUNCATE);
+    Columns(data);
+  }
+
+  void Columns(const v1::DataSource& data) {
+    static const std::set<std::string> kOurs = {"messages", "prompt",    "completion",          "text",
+                                                "tools",    "documents", "chat_template_kwargs"};
+    constexpr size_t kMaxBytes = 200;
+    const std::map<std::string, std::string> columns(data.columns().begin(), data.columns().end());  // in order
+    std::set<std::string> seen;
+    for (const auto& [ours, theirs] : columns) {
+      const std::string field = absl::StrCat("data.columns.", LastComponent(ours));
+      if (!kOurs.contains(ours)) {
+        Wrong(field,
+              "is not one of messages, prompt, completion, text, tools, documents, chat_template_kwargs: the "
+              "keys are our names, the values are the data's");
+      } else if (theirs.empty() || theirs.size() > kMaxBytes) {
+        Wrong(field, absl::StrCat("must name a field of the data in 1 to ", kMaxBytes, " bytes"));
+      } else if (!seen.insert(theirs).second) {
+        Wrong(field, absl::StrCat("names '", theirs, "', which another of our names stands for already"));
+      }
+    }
+    if (columns.contains("prompt") != columns.contains("completion")) {
+      Wrong("data.columns", "must name both prompt and completion, or neither");
+    } else if (columns.contains("messages") + columns.contains("prompt") + columns.contains("text") > 1) {
+      Wrong("data.columns", "must choose among messages, prompt with completion, and text: a sample has one form");
+    }
   }
 
   void Lora(v1::Lora& lora) {

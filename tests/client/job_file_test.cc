@@ -170,6 +170,30 @@ TEST(JobFile, Override_ReplacesWhatStoodThere) {
   EXPECT_EQ(file->spec.display_name(), "a=b");
 }
 
+TEST(JobFile, Columns_AreAMap_OverridesAddAndReplace) {
+  const std::string text = std::string(kGood) + "\n";
+  const std::string with = "data: {uri: /d, train_on: last_turn, columns: {messages: chat, tools: functions}}\n" +
+                           text.substr(text.find("training:"));
+  const auto file = Parse("model: {uri: /m}\n" + with, {"data.columns.messages=turns", "data.columns.documents=a.b"});
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->spec.data().train_on(), v1::DataSource::TRAIN_ON_LAST_TURN);
+  const auto& columns = file->spec.data().columns();
+  ASSERT_EQ(columns.size(), 3);
+  EXPECT_EQ(columns.at("messages"), "turns");
+  EXPECT_EQ(columns.at("tools"), "functions");
+  EXPECT_EQ(columns.at("documents"), "a.b");
+  EXPECT_EQ(file->Where("data.columns.tools"), "job.yaml:2: data.columns.tools");
+}
+
+TEST(JobFile, Columns_OtherThanNames_AreRefused) {
+  EXPECT_THAT(ErrorOf("data: {columns: [messages]}"),
+              HasSubstr("data.columns: expected a map of names to names, like {name: name}, found a list"));
+  EXPECT_THAT(ErrorOf("data: {columns: {messages: {a: b}}}"), HasSubstr("data.columns.messages: expected text"));
+  EXPECT_THAT(ErrorOf("data: {columns: {messages: }}"), HasSubstr("data.columns.messages: has no value"));
+  EXPECT_THAT(ErrorOf("data: {columns: {text: a, text: b}}"), HasSubstr("data.columns.text: is given twice"));
+  EXPECT_THAT(ErrorOf("data: {train_on: last}"), HasSubstr("one of assistant, completion, all, last_turn"));
+}
+
 TEST(JobFile, BadOverride_IsRefused) {
   EXPECT_THAT(ErrorOf(kGood, {"training.step=20"}),
               HasSubstr("--set training.step=20: training.step: unknown field; did you mean 'steps'?"));

@@ -344,6 +344,16 @@ def _(world):
     world.write_data(GOOD_LINE, GOOD_LINE, '{"text": "a"}')
 
 
+@engine("train_on that means nothing", "train.jsonl, line 1: data.train_on is completion", "one can learn assistant")
+def _(world):
+    world.spec["data"]["train_on"] = "TRAIN_ON_COMPLETION"
+
+
+@engine("column that is not there", "train.jsonl, line 1: the sample has no `chat` (messages)", "it has `messages`")
+def _(world):
+    world.spec["data"]["columns"] = {"messages": "chat"}
+
+
 @engine("text without an eos token", "train.jsonl, line 1", "names no `eos_token`", "Add it there")
 def _(world):
     path = world.model / "tokenizer_config.json"

@@ -10,19 +10,11 @@
 #include "worker/data/example.h"
 #include "worker/data/sample.h"
 #include "worker/data/text_example.h"
+#include "worker/data/train_on.h"
 #include "worker/text/chat_template.h"
 #include "worker/text/tokenizer.h"
 
 namespace temper {
-
-// What is learned of a sample.
-enum class TrainOn {
-  kDefault,     // conversations: kAssistant; prompts with completions: kCompletion; texts: kAll
-  kAssistant,   // what the assistant says, in every message
-  kCompletion,  // the completion; of a completion in messages what the assistant says
-  kAll,         // every token
-  kLastTurn,    // what the assistant says in its last message
-};
 
 // Makes tokens of samples of any form.
 class SampleBuilder {

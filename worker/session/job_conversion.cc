@@ -2,6 +2,7 @@
 #include "worker/session/job_conversion.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -40,6 +41,38 @@ absl::StatusOr<OverlongPolicy> Overlong(v1::DataSource::Overlong overlong) {
       return absl::InvalidArgumentError(
           absl::StrCat("job field `data.overlong` has the value ", overlong, ", which this version does not know"));
   }
+}
+
+absl::StatusOr<TrainOn> TrainOnFromSpec(v1::DataSource::TrainOn train_on) {
+  switch (train_on) {
+    case v1::DataSource::TRAIN_ON_UNSPECIFIED:
+      return TrainOn::kDefault;
+    case v1::DataSource::TRAIN_ON_ASSISTANT:
+      return TrainOn::kAssistant;
+    case v1::DataSource::TRAIN_ON_COMPLETION:
+      return TrainOn::kCompletion;
+    case v1::DataSource::TRAIN_ON_ALL:
+      return TrainOn::kAll;
+    case v1::DataSource::TRAIN_ON_LAST_TURN:
+      return TrainOn::kLastTurn;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("job field `data.train_on` has the value ", train_on, ", which this version does not know"));
+  }
+}
+
+absl::StatusOr<DataOptions> DataFromSpec(const v1::DataSource& spec) {
+  DataOptions data;
+  data.uri = spec.uri();
+  data.max_sample_tokens = spec.max_sample_tokens();
+  const auto overlong = Overlong(spec.overlong());
+  if (!overlong.ok()) return overlong.status();
+  data.overlong = *overlong;
+  const auto train_on = TrainOnFromSpec(spec.train_on());
+  if (!train_on.ok()) return train_on.status();
+  data.train_on = *train_on;
+  data.columns.insert(spec.columns().begin(), spec.columns().end());
+  return data;
 }
 
 absl::StatusOr<LearningRateSchedule> Schedule(v1::Training::Schedule schedule) {
@@ -126,18 +159,16 @@ CheckpointOptions CheckpointsFromSpec(const v1::CheckpointPolicy& spec) {
 
 absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::string& job_name, int32_t epoch) {
   if (spec.model().uri().empty()) return Missing("model.uri", "the directory of a Hugging Face model");
-  if (spec.data().uri().empty()) return Missing("data.uri", "a JSONL file of conversations");
+  if (spec.data().uri().empty()) return Missing("data.uri", "a JSONL file of samples");
   if (spec.output().uri().empty()) return Missing("output.uri", "a directory for the results");
 
   TrainJob job;
   job.job_id = std::string(absl::StripPrefix(job_name, "jobs/"));
   job.epoch = epoch;
   job.model_uri = spec.model().uri();
-  job.data.uri = spec.data().uri();
-  job.data.max_sample_tokens = spec.data().max_sample_tokens();
-  auto overlong = Overlong(spec.data().overlong());
-  if (!overlong.ok()) return overlong.status();
-  job.data.overlong = *overlong;
+  auto data = DataFromSpec(spec.data());
+  if (!data.ok()) return data.status();
+  job.data = *std::move(data);
   if (spec.has_lora()) job.lora = LoraFromSpec(spec.lora());
   auto training = TrainingFromSpec(spec.training(), spec.has_lora());
   if (!training.ok()) return training.status();

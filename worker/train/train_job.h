@@ -3,9 +3,12 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "worker/data/train_on.h"
 
 namespace temper {
 
@@ -20,6 +23,8 @@ struct DataOptions {
   std::string uri;
   int64_t max_sample_tokens = 0;  // 0: the smaller of the model's positions and micro_batch_tokens
   OverlongPolicy overlong = OverlongPolicy::kTruncate;
+  TrainOn train_on = TrainOn::kDefault;
+  std::map<std::string, std::string> columns;  // our names → the data's, for those that differ
 };
 
 struct LoraOptions {

@@ -66,10 +66,11 @@ absl::StatusOr<std::unique_ptr<BatchStream>> OpenTrainingData(const TrainJob& jo
   if (!chat_template.ok() && !absl::IsFailedPrecondition(chat_template.status())) return chat_template.status();
   const auto special_tokens = ReadSpecialTokens(**directory);
   if (!special_tokens.ok()) return special_tokens.status();
-  const SampleBuilder builder(*tokenizer, chat_template, special_tokens->value("eos_token", ""));
+  const SampleBuilder builder(*tokenizer, chat_template, special_tokens->value("eos_token", ""), job.data.train_on);
 
   BatchOptions options;
   options.uri = job.data.uri;
+  options.columns = job.data.columns;
   options.max_sample_tokens = *max_sample_tokens;
   options.overlong = job.data.overlong == OverlongPolicy::kDrop ? OverlongSamples::kDrop : OverlongSamples::kTruncate;
   options.micro_batch_tokens = job.training.micro_batch_tokens;

@@ -121,6 +121,16 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"data { uri: 'train.jsonl' }", "spec.data.uri", "relative path"},
       {"data { max_sample_tokens: 7 }", "spec.data.max_sample_tokens", "at least 8, not 7"},
       {"data { max_sample_tokens: -1 }", "spec.data.max_sample_tokens", "at least 8, not -1"},
+      {"data { train_on: 9 }", "spec.data.train_on", "the value 9, which this server does not know"},
+      {"data { columns { key: 'message' value: 'x' } }", "spec.data.columns.message", "is not one of messages, prompt"},
+      {"data { columns { key: 'text' value: '' } }", "spec.data.columns.text", "1 to 200 bytes"},
+      {"data { columns { key: 'text' value: '" + std::string(201, 'x') + "' } }", "spec.data.columns.text",
+       "1 to 200 bytes"},
+      {"data { columns { key: 'messages' value: 'x' } columns { key: 'tools' value: 'x' } }", "spec.data.columns.tools",
+       "names 'x', which another of our names stands for already"},
+      {"data { columns { key: 'prompt' value: 'x' } }", "spec.data.columns", "both prompt and completion, or neither"},
+      {"data { columns { key: 'messages' value: 'x' } columns { key: 'text' value: 'y' } }", "spec.data.columns",
+       "must choose among messages"},
       {"lora { rank: -1 }", "spec.lora.rank", "1 to 1024, not -1"},
       {"lora { rank: 1025 }", "spec.lora.rank", "1 to 1024, not 1025"},
       {"lora { alpha: -2 }", "spec.lora.alpha", "over 0, not -2"},
@@ -192,9 +202,11 @@ TEST(CompleteJobSpecTest, Limits_AreInclusiveWhereTheySaySo) {
   for (const char* change :
        {"training { steps: 10000000 }", "training { epochs: 1000 }", "training { learning_rate: 1 }",
         "lora { rank: 1024 }", "training { micro_batch_tokens: 1048576 }", "training { micro_batch_tokens: 8 }",
-        "training { tokens_per_step: 8 }", "data { max_sample_tokens: 8 }", "priority: 1000", "priority: -1000",
-        "output { max_shard_size: 1048576 }", "training { max_grad_norm: 0 }", "training { adamw { beta1: 0 } }",
-        "training { final_learning_rate_ratio: 1 }", "resources { threads_per_rank: 1024 }"}) {
+        "training { tokens_per_step: 8 }", "data { max_sample_tokens: 8 }", "priority: 1000",
+        "data { columns { key: 'prompt' value: 'q' } columns { key: 'completion' value: 'a' } train_on: TRAIN_ON_ALL }",
+        "priority: -1000", "output { max_shard_size: 1048576 }", "training { max_grad_norm: 0 }",
+        "training { adamw { beta1: 0 } }", "training { final_learning_rate_ratio: 1 }",
+        "resources { threads_per_rank: 1024 }"}) {
     const auto spec = CompleteJobSpec(With(change));
     EXPECT_TRUE(spec.ok()) << change << ": " << spec.status();
   }

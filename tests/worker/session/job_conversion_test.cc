@@ -33,6 +33,8 @@ TEST(JobConversionTest, TrainJobFromSpec_MinimalJob_TakesEveryDefault) {
   EXPECT_EQ(job->data.uri, "/d.jsonl");
   EXPECT_EQ(job->data.max_sample_tokens, 0);
   EXPECT_EQ(job->data.overlong, OverlongPolicy::kTruncate);
+  EXPECT_EQ(job->data.train_on, TrainOn::kDefault);
+  EXPECT_TRUE(job->data.columns.empty());
   EXPECT_FALSE(job->lora.has_value());
   EXPECT_EQ(job->training.steps, 7);
   EXPECT_EQ(job->training.epochs, 0);
@@ -57,7 +59,8 @@ TEST(JobConversionTest, TrainJobFromSpec_MinimalJob_TakesEveryDefault) {
 TEST(JobConversionTest, TrainJobFromSpec_EveryFieldGiven_IsTaken) {
   const auto job = TrainJobFromSpec(Parse(R"({
     "model": {"uri": "/m"},
-    "data": {"uri": "/d.jsonl", "max_sample_tokens": 100, "overlong": "OVERLONG_DROP"},
+    "data": {"uri": "/d.jsonl", "max_sample_tokens": 100, "overlong": "OVERLONG_DROP",
+             "train_on": "TRAIN_ON_LAST_TURN", "columns": {"messages": "chat", "tools": "functions"}},
     "lora": {"rank": 4, "alpha": 3.5, "targets": ["q_proj", "v_proj"]},
     "training": {"epochs": 1.5, "tokens_per_step": 64, "micro_batch_tokens": 32, "learning_rate": 0.5,
                  "schedule": "SCHEDULE_LINEAR", "warmup_steps": 0, "final_learning_rate_ratio": 0.25,
@@ -69,6 +72,9 @@ TEST(JobConversionTest, TrainJobFromSpec_EveryFieldGiven_IsTaken) {
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->data.max_sample_tokens, 100);
   EXPECT_EQ(job->data.overlong, OverlongPolicy::kDrop);
+  EXPECT_EQ(job->data.train_on, TrainOn::kLastTurn);
+  EXPECT_THAT(job->data.columns,
+              testing::ElementsAre(testing::Pair("messages", "chat"), testing::Pair("tools", "functions")));
   ASSERT_TRUE(job->lora.has_value());
   EXPECT_EQ(job->lora->rank, 4);
   EXPECT_EQ(job->lora->alpha, 3.5);
@@ -90,6 +96,17 @@ TEST(JobConversionTest, TrainJobFromSpec_EveryFieldGiven_IsTaken) {
   EXPECT_EQ(job->training.precision, Precision::kBf16);
   EXPECT_EQ(job->output.max_shard_size, 2'000'000);
   EXPECT_EQ(job->threads, 2);
+}
+
+TEST(JobConversionTest, TrainJobFromSpec_TrainOn_EachValueIsItself) {
+  v1::JobSpec spec = Minimal();
+  for (const auto& [value, expected] : {std::pair{v1::DataSource::TRAIN_ON_ASSISTANT, TrainOn::kAssistant},
+                                        {v1::DataSource::TRAIN_ON_COMPLETION, TrainOn::kCompletion},
+                                        {v1::DataSource::TRAIN_ON_ALL, TrainOn::kAll},
+                                        {v1::DataSource::TRAIN_ON_LAST_TURN, TrainOn::kLastTurn}}) {
+    spec.mutable_data()->set_train_on(value);
+    EXPECT_EQ(TrainJobFromSpec(spec, "a", 1)->data.train_on, expected);
+  }
 }
 
 TEST(JobConversionTest, TrainJobFromSpec_DefaultsThatDependOnOtherFields) {
@@ -138,6 +155,9 @@ TEST(JobConversionTest, TrainJobFromSpec_EnumValueOfANewerVersion_IsRefused) {
   spec = Minimal();
   spec.mutable_data()->set_overlong(static_cast<v1::DataSource::Overlong>(99));
   EXPECT_THAT(std::string(TrainJobFromSpec(spec, "a", 1).status().message()), HasSubstr("data.overlong"));
+  spec = Minimal();
+  spec.mutable_data()->set_train_on(static_cast<v1::DataSource::TrainOn>(99));
+  EXPECT_THAT(std::string(TrainJobFromSpec(spec, "a", 1).status().message()), HasSubstr("data.train_on"));
 }
 
 }  // namespace
