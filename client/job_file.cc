@@ -61,6 +61,14 @@ std::string AbsoluteUri(const std::string& uri, const std::filesystem::path& dir
 void ResolveUris(const std::filesystem::path& directory, v1::JobSpec& spec) {
   if (spec.has_model()) spec.mutable_model()->set_uri(AbsoluteUri(spec.model().uri(), directory));
   if (spec.has_data()) spec.mutable_data()->set_uri(AbsoluteUri(spec.data().uri(), directory));
+  if (spec.has_data()) {
+    for (v1::DataSource::Source& source : *spec.mutable_data()->mutable_sources()) {
+      source.set_uri(AbsoluteUri(source.uri(), directory));
+    }
+  }
+  if (!spec.validation().uri().empty()) {
+    spec.mutable_validation()->set_uri(AbsoluteUri(spec.validation().uri(), directory));
+  }
   if (!spec.resume_from().empty()) spec.set_resume_from(AbsoluteUri(spec.resume_from(), directory));
   if (spec.has_output()) spec.mutable_output()->set_uri(AbsoluteUri(spec.output().uri(), directory));
 }

@@ -55,7 +55,11 @@ std::string NewRequestId() {
 }
 
 TrainingClient::TrainingClient(std::shared_ptr<grpc::Channel> channel, ClientOptions options)
-    : stub_(v1::TrainingService::NewStub(std::move(channel))), options_(std::move(options)) {}
+    : channel_(std::move(channel)), stub_(v1::TrainingService::NewStub(channel_)), options_(std::move(options)) {}
+
+TrainingClient TrainingClient::WithoutStop() const {
+  return TrainingClient(channel_, {.token = options_.token, .deadline = options_.deadline});
+}
 
 template <typename Request, typename Response>
 absl::StatusOr<Response> TrainingClient::Unary(grpc::Status (v1::TrainingService::Stub::*method)(grpc::ClientContext*,

@@ -65,6 +65,9 @@ class TrainingClient {
   absl::Status ReadArtifact(std::string_view parent, const std::string& path, int64_t offset,
                             absl::FunctionRef<absl::Status(std::string_view)> sink) const;
 
+  // The same, but that options().stop ends no call: for what is to be said after it.
+  TrainingClient WithoutStop() const;
+
   const ClientOptions& options() const { return options_; }
 
  private:
@@ -74,6 +77,7 @@ class TrainingClient {
                                                                                    Response*),
                                  const Request& request) const;
 
+  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::TrainingService::Stub> stub_;
   ClientOptions options_;
 };

@@ -5,7 +5,8 @@ find_program(CARGO NAMES cargo cargo-web HINTS $ENV{HOME}/.cargo/bin REQUIRED)
 
 # temper_rust_library(NAME dir): ${dir}/Cargo.toml describes a `staticlib` called NAME.
 function(temper_rust_library name dir)
-  set(target_dir ${CMAKE_BINARY_DIR}/rust)
+  # The same for every preset: sanitizers do not reach into it.
+  set(target_dir ${CMAKE_SOURCE_DIR}/build/rust)
   set(archive ${target_dir}/release/lib${name}.a)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/src/*.rs)
   add_custom_command(OUTPUT ${archive}

@@ -80,8 +80,8 @@ absl::Status WriteAddressFile(const std::filesystem::path& path, const ListenAdd
 absl::Status AddExistingJobs(const JobController& controller, JobMetrics& metrics) {
   v1::ListJobsRequest request;
   request.set_page_size(1000);
-  for (const auto state : {v1::JOB_STATE_QUEUED, v1::JOB_STATE_STARTING, v1::JOB_STATE_RUNNING, v1::JOB_STATE_STOPPING,
-                           v1::JOB_STATE_PAUSED}) {
+  for (const auto state : {v1::JOB_STATE_QUEUED, v1::JOB_STATE_CHECKING, v1::JOB_STATE_STARTING, v1::JOB_STATE_RUNNING,
+                           v1::JOB_STATE_STOPPING, v1::JOB_STATE_PAUSED}) {
     request.add_states(state);
   }
   const auto list = controller.List(request);
@@ -109,6 +109,7 @@ int Serve(const ServerOptions& options) {
   controller_options.runs_dir = options.data_dir / "runs";
   controller_options.slots = options.slots;
   controller_options.retry = options.retry;
+  controller_options.max_preflights = options.max_preflights;
   JobController controller(**store, launcher, clock, controller_options);
 
   prometheus::Registry registry;

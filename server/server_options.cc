@@ -79,6 +79,10 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   app.add_option("--retry-backoff", retry_backoff, "Seconds before the first restart; they double with each")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app.add_option("--max-preflights", options.max_preflights,
+                 "Jobs whose model and data are looked at at a time, before they are queued; 0: none are")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--log-level", log_level, "Least severe lines that are logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str();

@@ -27,6 +27,7 @@ struct ServerOptions {
   DeviceSlots slots;
   std::filesystem::path worker_binary;
   RetryPolicy retry;
+  int max_preflights = 2;
   std::string log_level;
 };
 

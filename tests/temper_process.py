@@ -57,7 +57,7 @@ class Server:
             worker.write_text(PLACEHOLDER_WORKER)
             worker.chmod(0o755)
         self.command = [BIN / "temper-server", "--data-dir", self.data, "--worker-binary", worker]
-        self.command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *options]
+        self.command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--max-preflights", "0", *options]
         self.process = None
 
     def start(self):

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 CRATE = Path(__file__).resolve().parent.parent / "worker/text/rust"
-TARGET = CRATE.parents[2] / "build/release/rust"
+TARGET = CRATE.parents[2] / "build/rust"
 
 _path = f"{os.environ.get('PATH', os.defpath)}:{Path.home() / '.cargo/bin'}"
 ENVIRONMENT = os.environ | {"PATH": _path, "RUSTONIG_SYSTEM_LIBONIG": "0"}

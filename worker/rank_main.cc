@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "worker/session/session.h"
 #include "worker/session/standalone.h"
+#include "worker/train/preflight.h"
 #include "worker/train/trainer.h"
 
 namespace {
@@ -32,8 +33,11 @@ int main(int argc, char** argv) {
   CLI::App* train = app.add_subcommand("train", "Train without a server; prints one JSON object a line");
   train->add_option("file", job_file, "The job (temper.v1.JobSpec) as JSON")->required();
   train->add_option("--job-id", job_id, "Results go to OUTPUT/ID/export-e0001")->capture_default_str();
+  CLI::App* preflight = app.add_subcommand("preflight", "Look at model and data, train nothing; prints what it found");
+  preflight->add_option("file", job_file, "The job (temper.v1.JobSpec) as JSON")->required();
   CLI11_PARSE(app, argc, argv);
 
+  if (*preflight) return temper::RunStandalone(job_file, job_id, temper::RunPreflight, std::cout, std::cerr);
   if (*train) return temper::RunStandalone(job_file, job_id, temper::RunTrainJob, std::cout, std::cerr);
 
   const char* variable = std::getenv("TEMPER_RANK_FD");
@@ -44,5 +48,5 @@ int main(int argc, char** argv) {
     return 2;
   }
   LeaveSignalsToTheNode();
-  return temper::RunSession(fd, temper::RunTrainJob);
+  return temper::RunSession(fd, temper::RunTrainJob, temper::RunPreflight);
 }

@@ -31,6 +31,7 @@ struct CommandLine {
 
 // Each adds one subcommand, whose callback sets `line.action`. `line` outlives the parse.
 void AddSubmit(CLI::App& app, CommandLine& line);
+void AddPreflight(CLI::App& app, CommandLine& line);
 void AddList(CLI::App& app, CommandLine& line);
 void AddGet(CLI::App& app, CommandLine& line);
 void AddWatch(CLI::App& app, CommandLine& line);

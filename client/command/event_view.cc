@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/command/format.h"
+#include "client/command/preflight_view.h"
 
 namespace temper::command {
 namespace {
@@ -54,9 +55,14 @@ void EventView::Show(const v1::JobEvent& event) {
       return ShowExport(event.export_());
     case v1::JobEvent::kCheckpoint:
       return ShowCheckpoint(event.checkpoint());
+    case v1::JobEvent::kPreflight:
+      return ShowPreflight(event.preflight());
+    case v1::JobEvent::kValidation:
+      return ShowValidation(event.validation());
     case v1::JobEvent::kResumption:
       return ShowResumption(event.resumption());
     case v1::JobEvent::kCheckpointRemoved:
+    case v1::JobEvent::kData:  // its lines are in the log
       return;
     case v1::JobEvent::kLog:
       // Routine lines are for `temper logs`.
@@ -107,6 +113,21 @@ void EventView::ShowExport(const v1::ExportCommitted& committed) {
 void EventView::ShowCheckpoint(const v1::CheckpointCommitted& checkpoint) {
   status_.Print(absl::StrCat("checkpoint at step ", checkpoint.step(), ": ", HumanBytes(checkpoint.bytes()),
                              ", training paused ", HumanDuration(absl::Seconds(checkpoint.pause_seconds()))));
+}
+
+// What `temper preflight` shows in full.
+void EventView::ShowPreflight(const v1::PreflightReport& report) {
+  status_.Print(absl::StrCat("preflight: ", report.data().samples_kept(), " samples, ", report.data().tokens(),
+                             " tokens, ", report.total_steps(), " steps, ", MemoryText(report.memory())));
+  for (const v1::PreflightCheck& check : report.checks()) {
+    if (check.severity() < v1::LOG_SEVERITY_WARNING) continue;
+    status_.Print(terminal_.Paint(Color::kYellow, absl::StrCat("preflight: ", Printable(check.text()))));
+  }
+}
+
+void EventView::ShowValidation(const v1::ValidationResult& validation) {
+  status_.Print(absl::StrCat("validation at step ", validation.step(), ": loss ", HumanLoss(validation.loss()),
+                             validation.best() ? ", the best so far" : ""));
 }
 
 void EventView::ShowResumption(const v1::Resumption& resumption) {

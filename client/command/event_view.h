@@ -26,6 +26,8 @@ class EventView {
   void ShowPhase(const v1::PhaseChange& change);
   void ShowStep(const v1::StepMetrics& step);
   void ShowCheckpoint(const v1::CheckpointCommitted& checkpoint);
+  void ShowPreflight(const v1::PreflightReport& report);
+  void ShowValidation(const v1::ValidationResult& validation);
   void ShowResumption(const v1::Resumption& resumption);
   void ShowExport(const v1::ExportCommitted& committed);
 

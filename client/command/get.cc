@@ -1,16 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/command/command_line.h"
 #include "client/command/format.h"
 #include "client/command/training_progress.h"
 
 namespace temper::command {
 namespace {
+
+std::string DataText(const v1::DataSource& data) {
+  if (!data.uri().empty()) return data.uri();
+  return absl::StrJoin(data.sources(), ", ", [](std::string* out, const v1::DataSource::Source& source) {
+    absl::StrAppend(out, source.uri());
+    if (source.weight() != 1) absl::StrAppend(out, " × ", source.weight());
+  });
+}
+
+std::string SamplesText(const v1::DataStatistics& data) {
+  std::string text =
+      absl::StrCat(data.samples_kept(), ", ", data.tokens(), " tokens, ", data.scored_tokens(), " scored");
+  if (data.samples_truncated() > 0) absl::StrAppend(&text, ", ", data.samples_truncated(), " cut off");
+  const int64_t left_out = data.samples_overlong() + data.samples_refused();
+  if (left_out > 0) absl::StrAppend(&text, ", ", left_out, " left out");
+  if (data.data_share() < 1)
+    absl::StrAppend(&text, absl::StrFormat(" (in the first %.2g %%)", 100 * data.data_share()));
+  return text;
+}
+
+std::string ValidationText(const v1::Job& job) {
+  const v1::ValidationResult& latest = job.latest_validation();
+  std::string text = absl::StrCat("loss ", HumanLoss(latest.loss()), " at step ", latest.step());
+  if (!latest.best()) {
+    absl::StrAppend(&text, ", best ", HumanLoss(job.best_validation().loss()), " at step ",
+                    job.best_validation().step());
+  }
+  return text;
+}
 
 // One attribute a line; those without a value are left out.
 std::string Description(const v1::Job& job) {
@@ -28,12 +60,18 @@ std::string Description(const v1::Job& job) {
   if (job.state() == v1::JOB_STATE_RUNNING) add("Phase", PhaseText(job.phase()));
   if (job.has_latest_step()) add("Progress", StepText(job.latest_step()));
   if (job.has_latest_step()) add("Memory", absl::StrCat("at most ", HumanBytes(job.latest_step().peak_memory_bytes())));
+  if (job.has_latest_validation()) add("Validation", ValidationText(job));
+  if (job.queue_position() > 0) add("Queue", absl::StrCat("position ", job.queue_position()));
   add("Created", time(job.create_time()));
   if (job.has_start_time()) add("Started", time(job.start_time()));
   if (job.has_end_time()) add("Ended", time(job.end_time()));
   if (job.epoch() > 0) add("Launches", absl::StrCat(job.epoch(), ", restarts ", job.restarts()));
   add("Model", job.spec().model().uri());
-  add("Data", job.spec().data().uri());
+  add("Data", DataText(job.spec().data()));
+  if (job.has_data()) add("Samples", SamplesText(job.data()));
+  add("Owner", job.spec().owner());
+  add("Labels",
+      absl::StrJoin(std::map(job.spec().labels().begin(), job.spec().labels().end()), ", ", absl::PairFormatter("=")));
   add("Export", job.export_uri());
   return out;
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "client/command/command_line.h"
 #include "client/command/format.h"
@@ -20,6 +21,8 @@ constexpr int kPageSize = 200;
 
 struct ListOptions {
   std::vector<std::string> states;
+  std::vector<std::string> labels;  // key=value
+  std::string owner;
   int limit = 50;
 };
 
@@ -75,6 +78,15 @@ ExitCode List(const Context& context, const ListOptions& options) {
     }
     request.add_states(*state);
   }
+  request.set_owner(options.owner);
+  for (const std::string& label : options.labels) {
+    const std::vector<std::string> parts = absl::StrSplit(label, absl::MaxSplits('=', 1));
+    if (parts.size() != 2 || parts[0].empty()) {
+      Fail(context, absl::InvalidArgumentError(absl::StrCat("--label ", label, ": must be KEY=VALUE")));
+      return kExitUsage;
+    }
+    (*request.mutable_labels())[parts[0]] = parts[1];
+  }
   const auto list = ListJobs(context.client, request, options.limit);
   if (!list.ok()) return Fail(context, list.status());
   if (context.json) {
@@ -96,6 +108,8 @@ void AddList(CLI::App& app, CommandLine& line) {
   command->fallthrough();
   command->add_option("--state", options->states, "Only jobs in these states, for example running,queued")
       ->delimiter(',');
+  command->add_option("--owner", options->owner, "Only jobs of this owner");
+  command->add_option("--label", options->labels, "Only jobs with this label, as KEY=VALUE; may be repeated");
   command->add_option("--limit", options->limit, "At most so many")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();

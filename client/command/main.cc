@@ -47,6 +47,7 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"table", "json"}))
       ->capture_default_str();
   AddSubmit(app, line);
+  AddPreflight(app, line);
   AddList(app, line);
   AddGet(app, line);
   AddWatch(app, line);

@@ -2,58 +2,36 @@
 #include <cstdio>
 #include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/command/command_line.h"
+#include "client/command/create_job.h"
 #include "client/command/watch.h"
-#include "client/job_file.h"
-#include "common/rpc/status.h"
 
 namespace temper::command {
 namespace {
 
 struct SubmitOptions {
-  std::string file;
-  std::vector<std::string> overrides;
+  JobFileOptions file;
   std::string job_id;
   std::string request_id;
   std::string resume_from;
   bool watch = false;
   bool validate_only = false;
+  bool skip_preflight = false;
 };
 
-// Replaces a violation's path by the place in the file where the user can mend it.
-absl::Status WithFileLines(const absl::Status& status, const JobFile& file) {
-  const std::vector<FieldViolation> violations = FieldViolationsOf(status);
-  if (violations.empty()) return status;
-  std::string message = absl::StrCat("the server refused the job:");
-  for (const FieldViolation& violation : violations) {
-    constexpr std::string_view kSpec = "spec.";
-    std::string_view field = violation.field;
-    if (field.starts_with("job.")) field.remove_prefix(4);
-    const bool in_file = field.starts_with(kSpec);
-    if (in_file) field.remove_prefix(kSpec.size());
-    absl::StrAppend(&message, "\n", in_file ? file.Where(field) : std::string(field), ": ", violation.description);
-  }
-  return absl::Status(status.code(), message);
-}
-
 ExitCode Submit(const Context& context, const SubmitOptions& options) {
-  std::vector<std::string> overrides = options.overrides;
-  if (!options.resume_from.empty()) overrides.push_back(absl::StrCat("resume_from=", options.resume_from));
-  const auto file = ReadJobFile(options.file, overrides);
-  if (!file.ok()) {
-    Fail(context, absl::InvalidArgumentError(file.status().message()));
-    return kExitRefused;
-  }
+  JobFileOptions file = options.file;
+  if (!options.resume_from.empty()) file.overrides.push_back(absl::StrCat("resume_from=", options.resume_from));
+  if (options.skip_preflight) file.overrides.push_back("skip_preflight=true");
   v1::CreateJobRequest request;
-  *request.mutable_job()->mutable_spec() = file->spec;
   request.set_job_id(options.job_id);
   request.set_request_id(options.request_id);
   request.set_validate_only(options.validate_only);
-  const auto job = context.client.CreateJob(std::move(request));
-  if (!job.ok()) return Fail(context, WithFileLines(job.status(), *file));
+  const auto job = CreateJob(context, file, std::move(request));
+  if (!job.ok()) return Fail(context, job.status());
 
   if (context.json) {
     PrintJson(*job);
@@ -75,16 +53,14 @@ void AddSubmit(CLI::App& app, CommandLine& line) {
   auto options = std::make_shared<SubmitOptions>();
   CLI::App* command = app.add_subcommand("submit", "Send a job to the server");
   command->fallthrough();
-  command->add_option("file", options->file, "The job as YAML or JSON; '-' reads standard input")->required();
-  command->add_option("--set", options->overrides, "Set FIELD=VALUE, for example training.steps=20 (repeatable)")
-      ->allow_extra_args(false)
-      ->take_all();
+  AddJobFile(*command, options->file);
   command->add_option("--job-id", options->job_id, "Id of the job (a-z, 0-9, hyphen); default: the server chooses");
   command->add_option("--request-id", options->request_id,
                       "A UUID that makes the command safe to repeat: the same id and job create one job");
   command->add_option("--resume-from", options->resume_from,
                       "Go on from this checkpoint of any job: the URI or path of its directory");
   command->add_flag("--watch", options->watch, "Follow the job until it ends");
+  command->add_flag("--skip-preflight", options->skip_preflight, "Train without having looked at model and data first");
   command->add_flag("--validate-only", options->validate_only, "Check the job, but create nothing");
   command->footer(
       "The fields of a job file are those of proto/temper/v1/job.proto; client/examples/sft.yaml explains the usual "

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <random>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -226,11 +227,14 @@ void JobController::EnforceLimits() {
   for (auto it = live_.begin(); it != live_.end();) {
     LiveJob& live = (it++)->second;
     std::optional<GangEnding> ending;
-    if (live.record.life.state == v1::JOB_STATE_STARTING && live.launched && now - live.since > options_.attach_limit) {
+    const v1::JobState state = live.record.life.state;
+    const bool unheard = state == v1::JOB_STATE_CHECKING && live.epoch.incarnation.empty();
+    if ((state == v1::JOB_STATE_STARTING || unheard) && live.launched && now - live.since > options_.attach_limit) {
       ending = {v1::FAILURE_CAUSE_LAUNCH, absl::StrCat("the gang did not report within ", options_.attach_limit.count(),
                                                        " s of its launch; its output is in ", live.epoch.run_dir)};
     }
-    if (live.record.life.state == v1::JOB_STATE_RUNNING && now - live.last_heard > options_.silence_limit) {
+    const bool at_work = state == v1::JOB_STATE_RUNNING || (state == v1::JOB_STATE_CHECKING && !unheard);
+    if (at_work && now - live.last_heard > options_.silence_limit) {
       ending = {v1::FAILURE_CAUSE_HANG,
                 absl::StrCat("no word from the gang for ", options_.silence_limit.count(), " s, though it runs")};
     }
@@ -265,21 +269,44 @@ std::vector<GangSpec> JobController::StartJobs(const std::string& server_address
   if (shutting_down_) return {};
   std::vector<WaitingJob> waiting;
   std::vector<PlacedJob> placed;
+  std::vector<std::string> unchecked;
+  int checking = 0;
   for (const auto& [id, live] : live_) {
     const JobLife& life = live.record.life;
     const v1::JobSpec& spec = live.record.job.spec();
     if (HasGang(life.state)) {
-      placed.push_back({id, DeviceOf(spec), 1});
+      if (!life.preflight) placed.push_back({id, DeviceOf(spec), 1});
+      checking += life.preflight;
+    } else if (life.state == v1::JOB_STATE_QUEUED && life.preflight) {
+      unchecked.push_back(id);
     } else if (life.state == v1::JOB_STATE_QUEUED) {
       waiting.push_back(
           {id, DeviceOf(spec), 1, spec.priority(), FromTimestamp(live.record.job.create_time()), life.retry_at});
     }
   }
   const Schedule schedule = PlanSchedule(options_.slots, std::move(waiting), placed, clock_.Wall());
+  for (auto& [id, live] : live_) live.queue_position = 0;
+  int position = 0;
+  for (const std::string& id : schedule.queue) FindLive(id)->queue_position = ++position;
   for (const auto& [id, reason] : schedule.reasons) SetWaitingReason(*FindLive(id), reason);
 
+  // Oldest first; one whose user waits before all others.
+  std::sort(unchecked.begin(), unchecked.end(), [this](const std::string& a, const std::string& b) {
+    const JobRecord &first = FindLive(a)->record, &second = FindLive(b)->record;
+    return std::tuple(!first.life.preflight_only, FromTimestamp(first.job.create_time()), a) <
+           std::tuple(!second.life.preflight_only, FromTimestamp(second.job.create_time()), b);
+  });
+  std::vector<std::string> start = schedule.start;
+  for (const std::string& id : unchecked) {
+    if (checking++ < std::max(1, options_.max_preflights)) {
+      start.push_back(id);
+    } else {
+      SetWaitingReason(*FindLive(id), "waits for its preflight: others are being looked at");
+    }
+  }
+
   std::vector<GangSpec> launches;
-  for (const std::string& id : schedule.start) {
+  for (const std::string& id : start) {
     LiveJob& live = *FindLive(id);
     JobDraft draft = Draft(live);
     draft.Advance(job_event::SlotAssigned{}, options_.retry);
@@ -319,7 +346,7 @@ void JobController::SetWaitingReason(LiveJob& live, std::string reason) {
 // The job's own checkpoints that its next gang may go on from: those that the index has, and those that the gang before
 // committed without living to say so. What an older gang, thought dead, adds later is garbage.
 absl::Status JobController::FindCheckpoints(const GangKey& key) {
-  if (key.epoch == 1) return absl::OkStatus();
+  if (key.epoch <= 1) return absl::OkStatus();
   const auto record = store_.Get(key.job_id);
   if (!record.ok()) return record.status();
   const auto index = store_.Checkpoints(key.job_id);

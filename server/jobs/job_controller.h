@@ -32,6 +32,8 @@ struct JobControllerOptions {
   // Run directories are made below it: RUNS_DIR/{job}/e{epoch}.
   std::filesystem::path runs_dir;
   DeviceSlots slots{{"cpu", 1}};
+  // Preflights at a time; they take no slot. 0: jobs are queued without one, unless they are nothing else.
+  int max_preflights = 2;
   RetryPolicy retry;
   // A gang that was launched has so long to attach.
   std::chrono::seconds attach_limit{120};
@@ -164,6 +166,7 @@ class JobController {
   struct LiveJob {
     JobRecord record;
     // Why it is not started, as the scheduler sees it now. QUEUED only.
+    int queue_position = 0;  // as v1::Job has it
     std::string waiting_reason;
     // The present gang; meaningless without one.
     EpochRecord epoch;

@@ -37,10 +37,10 @@ bool IsUuid(std::string_view text) {
 }
 
 // Of what a request_id stands for.
-std::string BodyDigest(const v1::JobSpec& spec, const std::string& job_id) {
+std::string BodyDigest(const v1::JobSpec& spec, const v1::CreateJobRequest& request) {
   Sha256 digest;
-  digest.Update(job_id);
-  digest.Update("\n");
+  digest.Update(request.job_id());
+  digest.Update(request.preflight_only() ? "\npreflight\n" : "\n");
   digest.Update(spec.SerializeAsString());
   return digest.Hex();
 }
@@ -83,7 +83,7 @@ absl::StatusOr<std::optional<v1::Job>> JobController::FindRepeated(const v1::Cre
   auto earlier = store_.FindByRequestId(request.request_id());
   if (absl::IsNotFound(earlier.status())) return std::nullopt;
   if (!earlier.ok()) return earlier.status();
-  if (earlier->request_digest == BodyDigest(spec, request.job_id())) return View(earlier->job);
+  if (earlier->request_digest == BodyDigest(spec, request)) return View(earlier->job);
   const std::string name = earlier->job.name();
   return WithReason(absl::AlreadyExistsError(absl::StrCat("request_id ", request.request_id(), " was used before, for ",
                                                           name, ", with another body: use a new request_id")),
@@ -93,7 +93,7 @@ absl::StatusOr<std::optional<v1::Job>> JobController::FindRepeated(const v1::Cre
 absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& request, v1::JobSpec spec) {
   JobRecord record;
   record.request_id = request.request_id();
-  if (!record.request_id.empty()) record.request_digest = BodyDigest(spec, request.job_id());
+  if (!record.request_id.empty()) record.request_digest = BodyDigest(spec, request);
   record.id = request.job_id();
   auto is_taken = [this](const std::string& id) { return !absl::IsNotFound(store_.Get(id).status()); };
   if (record.id.empty() && !request.validate_only()) {
@@ -105,6 +105,9 @@ absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& req
                       "JOB_EXISTS", {{"job", JobName(record.id)}});
   }
   if (!record.id.empty()) record.job.set_name(JobName(record.id));
+  record.life.preflight = request.preflight_only() || (options_.max_preflights > 0 && !spec.skip_preflight());
+  record.life.preflight_only = request.preflight_only();
+  record.job.set_preflight_only(request.preflight_only());
   *record.job.mutable_spec() = std::move(spec);
   JobDraft draft(std::move(record), clock_.Wall(), options_.max_log_events);
   draft.Begin();
@@ -128,6 +131,7 @@ v1::Job JobController::View(v1::Job job) const {
   const LiveJob* live = id.ok() ? FindLive(*id) : nullptr;
   if (live == nullptr) return job;
   job = live->record.job;
+  job.set_queue_position(live->queue_position);
   if (live->waiting_reason.empty()) return job;
   job.set_reason(job.reason().empty() ? live->waiting_reason : absl::StrCat(job.reason(), "; ", live->waiting_reason));
   return job;
@@ -147,17 +151,17 @@ absl::StatusOr<v1::ListJobsResponse> JobController::List(const v1::ListJobsReque
   if (request.page_size() < 0 || request.page_size() > kMaxPageSize) {
     violations.push_back({"page_size", absl::StrCat("must be 0 to ", kMaxPageSize, ", not ", request.page_size())});
   }
-  std::vector<v1::JobState> states;
+  JobFilter filter{.owner = request.owner(), .labels = {request.labels().begin(), request.labels().end()}};
   for (int i = 0; i < request.states_size(); ++i) {
     if (!v1::JobState_IsValid(request.states(i)) || request.states(i) == v1::JOB_STATE_UNSPECIFIED) {
       violations.push_back({absl::StrCat("states[", i, "]"), "is no state of a job"});
     }
-    states.push_back(request.states(i));
+    filter.states.push_back(request.states(i));
   }
   if (!violations.empty()) return InvalidFields(violations);
   std::lock_guard lock(mutex_);
-  auto page =
-      store_.List(states, request.page_size() == 0 ? kDefaultPageSize : request.page_size(), request.page_token());
+  const int page_size = request.page_size() == 0 ? kDefaultPageSize : request.page_size();
+  auto page = store_.List(filter, page_size, request.page_token());
   if (absl::IsInvalidArgument(page.status())) {
     return InvalidFields({{"page_token", std::string(page.status().message())}});
   }
@@ -194,6 +198,10 @@ absl::StatusOr<v1::Job> JobController::Pause(const std::string& name) {
   auto job = Request(name, job_event::PauseRequested{});
   if (!job.ok()) return job;
   if (IsFinal(job->state())) return JobEnded(*job, "there is nothing to pause");
+  if (job->preflight_only()) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(name, " is only a preflight: cancel it instead")),
+                      "PREFLIGHT_ONLY", {{"job", name}});
+  }
   return job->target() == v1::JOB_TARGET_CANCEL ? BeingCancelled(*job) : job;
 }
 
@@ -246,8 +254,14 @@ absl::StatusOr<v1::QueryMetricsResponse> JobController::Metrics(const v1::QueryM
 absl::StatusOr<std::vector<v1::Checkpoint>> JobController::Checkpoints(const std::string& name) const {
   const auto id = ParseJobName(name, "parent");
   if (!id.ok()) return id.status();
-  if (const auto record = store_.Get(*id); !record.ok()) return TellIfMissing(record.status(), *id);
-  return store_.Checkpoints(*id);
+  const auto record = store_.Get(*id);
+  if (!record.ok()) return TellIfMissing(record.status(), *id);
+  auto checkpoints = store_.Checkpoints(*id);
+  if (!checkpoints.ok()) return checkpoints;
+  for (v1::Checkpoint& checkpoint : *checkpoints) {
+    checkpoint.set_best(checkpoint.step() > 0 && checkpoint.step() == record->job.best_validation().step());
+  }
+  return checkpoints;
 }
 
 absl::StatusOr<EventPage> JobController::Events(const std::string& name, int64_t after_sequence, int limit) const {

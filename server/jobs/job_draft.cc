@@ -141,6 +141,19 @@ void JobDraft::Take(const v1::RankReport& report) {
       if (report.step().total_steps() > 0) job.set_total_steps(report.step().total_steps());
       *AddEvent().mutable_step() = report.step();
       break;
+    case v1::RankReport::kData:
+      *job.mutable_data() = report.data();
+      *AddEvent().mutable_data() = report.data();
+      break;
+    case v1::RankReport::kPreflight:
+      *job.mutable_preflight() = report.preflight();
+      *AddEvent().mutable_preflight() = report.preflight();
+      break;
+    case v1::RankReport::kValidation:
+      *job.mutable_latest_validation() = report.validation();
+      if (report.validation().best()) *job.mutable_best_validation() = report.validation();
+      *AddEvent().mutable_validation() = report.validation();
+      break;
     case v1::RankReport::kExport:
       job.set_export_uri(report.export_().uri());
       update_.record.life.export_committed = true;

@@ -33,8 +33,24 @@ JobLife Failed(const JobLife& life, const GangEnding& ending, std::string reason
 
 bool IsWellEnded(const GangEnding& ending) { return ending.cause == v1::FAILURE_CAUSE_UNSPECIFIED; }
 
+// The same for a gang that only looked.
+JobLife AfterPreflight(JobLife life, const GangEnding& ending) {
+  life.preflight = false;
+  if (life.target == v1::JOB_TARGET_CANCEL) return Enter(life, v1::JOB_STATE_CANCELLED, "cancelled on request");
+  if (!IsWellEnded(ending) && (life.preflight_only || !IsRetried(ending.cause))) {
+    return Failed(life, ending, ending.message);
+  }
+  if (life.preflight_only) return Enter(life, v1::JOB_STATE_SUCCEEDED, "");
+  if (life.target == v1::JOB_TARGET_PAUSE) return Enter(life, v1::JOB_STATE_PAUSED, "paused on request");
+  if (IsWellEnded(ending)) return Enter(life, v1::JOB_STATE_QUEUED, "");
+  return Enter(
+      life, v1::JOB_STATE_QUEUED,
+      absl::StrCat("goes on without a preflight, which ended with ", CauseName(ending.cause), ": ", ending.message));
+}
+
 // What becomes of a job whose gang is gone, having ended as `ending` says.
 JobLife AfterGang(const JobLife& life, const GangEnding& ending, const RetryPolicy& policy, WallTime now) {
+  if (life.preflight) return AfterPreflight(life, ending);
   if (life.target == v1::JOB_TARGET_CANCEL) return Enter(life, v1::JOB_STATE_CANCELLED, "cancelled on request");
   // However its processes ended: all is done.
   if (life.export_committed) {
@@ -76,6 +92,8 @@ struct Transition {
 
   JobLife operator()(const SlotAssigned&) const {
     if (life.state != v1::JOB_STATE_QUEUED || life.target != v1::JOB_TARGET_RUN) return life;
+    // It is epoch 0: nothing was launched to train.
+    if (life.preflight) return Enter(life, v1::JOB_STATE_CHECKING, "");
     JobLife next = Enter(life, v1::JOB_STATE_STARTING, "");
     ++next.epoch;
     next.export_committed = false;
@@ -84,7 +102,7 @@ struct Transition {
 
   JobLife operator()(const LaunchFailed& event) const {
     // STOPPING: cancelled while it was being launched.
-    if (life.state != v1::JOB_STATE_STARTING && life.state != v1::JOB_STATE_STOPPING) return life;
+    if (!HasGang(life.state) || life.state == v1::JOB_STATE_RUNNING) return life;
     return AfterGang(life, {v1::FAILURE_CAUSE_LAUNCH, event.message}, policy, now);
   }
 
@@ -95,7 +113,7 @@ struct Transition {
 
   JobLife operator()(const GangEnded& event) const {
     // A rank that ends while it is being stopped ends because it is being stopped.
-    if (life.state != v1::JOB_STATE_STARTING && life.state != v1::JOB_STATE_RUNNING) return life;
+    if (!IsAtWork()) return life;
     std::string reason = IsWellEnded(event.ending) ? "finished"
                                                    : absl::StrCat("stopping after ", CauseName(event.ending.cause),
                                                                   ": ", event.ending.message);
@@ -113,7 +131,7 @@ struct Transition {
   }
 
   JobLife operator()(const PauseRequested&) const {
-    if (IsFinal(life.state) || life.target != v1::JOB_TARGET_RUN) return life;
+    if (IsFinal(life.state) || life.target != v1::JOB_TARGET_RUN || life.preflight_only) return life;
     if (IsDone()) return life;
     JobLife next = HasGang(life.state) ? Stopping(life, "pausing on request", life.ending)
                                        : Enter(life, v1::JOB_STATE_PAUSED, "paused on request");
@@ -131,6 +149,9 @@ struct Transition {
     return next;
   }
 
+  // A gang that nobody has told to stop.
+  bool IsAtWork() const { return HasGang(life.state) && life.state != v1::JOB_STATE_STOPPING; }
+
   // All is done and committed but for the exit of the processes: too late for anything else.
   bool IsDone() const { return life.ending && IsWellEnded(*life.ending) && life.export_committed; }
 
@@ -144,7 +165,7 @@ struct Transition {
   }
 
   JobLife operator()(const ServerStops&) const {
-    if (life.state != v1::JOB_STATE_STARTING && life.state != v1::JOB_STATE_RUNNING) return life;
+    if (!IsAtWork()) return life;
     return Stopping(life, "the server stops", GangEnding{v1::FAILURE_CAUSE_PREEMPTED, "the server was stopped"});
   }
 };
@@ -165,12 +186,13 @@ bool IsFinal(v1::JobState state) {
 }
 
 bool KeepsProgress(const JobLife& life) {
-  if (life.target == v1::JOB_TARGET_CANCEL) return false;
+  if (life.target == v1::JOB_TARGET_CANCEL || life.preflight) return false;
   return life.target == v1::JOB_TARGET_PAUSE || (life.ending && life.ending->cause == v1::FAILURE_CAUSE_PREEMPTED);
 }
 
 bool HasGang(v1::JobState state) {
-  return state == v1::JOB_STATE_STARTING || state == v1::JOB_STATE_RUNNING || state == v1::JOB_STATE_STOPPING;
+  return state == v1::JOB_STATE_CHECKING || state == v1::JOB_STATE_STARTING || state == v1::JOB_STATE_RUNNING ||
+         state == v1::JOB_STATE_STOPPING;
 }
 
 bool IsRetried(v1::FailureCause cause) {

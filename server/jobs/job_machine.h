@@ -14,6 +14,10 @@ namespace temper {
 // The life of a job, as pure functions: no clock, no store, no process. The controller feeds it with what happens and
 // carries out what it says.
 //
+// A job that is to be looked at first (JobLife::preflight) begins with a gang that needs no slot and trains nothing:
+//
+//   ──▶ QUEUED ──room──▶ CHECKING ──ended──▶ STOPPING ──all processes gone──▶ QUEUED, to be trained; or FAILED
+//
 //            ┌────────────────────── retry, or preempted ──────────────────────┐
 //            ▼                                                                 │
 //   ──▶ QUEUED ──slot──▶ STARTING ──node attached──▶ RUNNING ──ended──▶ STOPPING ──all processes gone──▶ SUCCEEDED
@@ -49,6 +53,10 @@ struct JobLife {
   int32_t restarts_since_checkpoint = 0;
   // By the present gang.
   bool export_committed = false;
+  // The next gang, or the present one, only looks. It is tried once: what it can't tell, the training will.
+  bool preflight = false;
+  // … and there is nothing to train after it.
+  bool preflight_only = false;
   // Why it is in this state; what a user reads.
   std::string reason;
   // Unspecified unless FAILED.
@@ -63,7 +71,7 @@ struct JobLife {
 
 // What can happen to a job.
 namespace job_event {
-// The scheduler found a slot.
+// The scheduler found a slot, or room for a preflight.
 struct SlotAssigned {};
 // The launcher could not start the gang; nothing runs.
 struct LaunchFailed {
@@ -102,7 +110,7 @@ bool IsFinal(v1::JobState state);
 // Whether a gang that is STOPPING is to commit a checkpoint first.
 bool KeepsProgress(const JobLife& life);
 
-// STARTING, RUNNING, STOPPING: processes may exist, and hold a slot.
+// CHECKING, STARTING, RUNNING, STOPPING: processes may exist; they hold a slot, unless they only look.
 bool HasGang(v1::JobState state);
 
 // Whether a failure is the environment's, so that trying again may help.

@@ -2,6 +2,7 @@
 #include "server/jobs/job_spec.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdint>
 #include <map>
@@ -74,30 +75,48 @@ class SpecCheck {
       spec.set_display_name(LastComponent(spec.model().uri()));
       return;
     }
-    // In characters: protobuf has made sure that it is UTF-8.
-    const auto characters = std::count_if(spec.display_name().begin(), spec.display_name().end(), BeginsCharacter);
-    if (characters > 100) Wrong("display_name", absl::StrCat("must have at most 100 characters, not ", characters));
-    const bool has_control = std::any_of(spec.display_name().begin(), spec.display_name().end(),
-                                         [](unsigned char c) { return c < 0x20 || c == 0x7f; });
-    if (has_control) Wrong("display_name", "must not contain control characters");
+    Name("display_name", spec.display_name());
+  }
+
+  void Sources(v1::DataSource& data) {
+    constexpr int kMaxSources = 1000;
+    constexpr double kMaxWeight = 1000;
+    if (data.sources().empty()) {
+      Uri("data.uri", data.uri(), "a file of samples, a directory of them or a pattern");
+      return;
+    }
+    if (!data.uri().empty()) Wrong("data", "must have uri or sources, not both");
+    Require(data.sources_size() <= kMaxSources, "data.sources", "at most 1000 sources", data.sources_size());
+    double weights = 0;
+    for (int i = 0; i < std::min(data.sources_size(), kMaxSources); ++i) {
+      v1::DataSource::Source& source = *data.mutable_sources(i);
+      const std::string field = absl::StrCat("data.sources[", i, "]");
+      Uri(field + ".uri", source.uri(), "a file of samples, a directory of them or a pattern");
+      if (!source.has_weight()) source.set_weight(1);
+      Require(source.weight() >= 0 && source.weight() <= kMaxWeight, field + ".weight", "0 to 1000", source.weight());
+      weights += source.weight();
+      Columns(source.columns(), field + ".columns");
+    }
+    if (weights == 0) Wrong("data.sources", "have weights that sum to 0: nothing is left to train on");
   }
 
   void Data(v1::DataSource& data) {
-    Uri("data.uri", data.uri(), "a JSONL file of samples");
+    Sources(data);
     Require(data.max_sample_tokens() == 0 || data.max_sample_tokens() >= 8, "data.max_sample_tokens", "at least 8",
             data.max_sample_tokens());
     if (data.overlong() == v1::DataSource::OVERLONG_UNSPECIFIED) data.set_overlong(v1::DataSource::OVERLONG_TRUNCATE);
-    Columns(data);
+    Columns(data.columns(), "data.columns");
   }
 
-  void Columns(const v1::DataSource& data) {
+  template <typename ProtoMap>
+  void Columns(const ProtoMap& given, const std::string& path) {
     static const std::set<std::string> kOurs = {"messages", "prompt",    "completion",          "text",
                                                 "tools",    "documents", "chat_template_kwargs"};
     constexpr size_t kMaxBytes = 200;
-    const std::map<std::string, std::string> columns(data.columns().begin(), data.columns().end());  // in order
+    const std::map<std::string, std::string> columns(given.begin(), given.end());  // in order
     std::set<std::string> seen;
     for (const auto& [ours, theirs] : columns) {
-      const std::string field = absl::StrCat("data.columns.", LastComponent(ours));
+      const std::string field = absl::StrCat(path, ".", LastComponent(ours));
       if (!kOurs.contains(ours)) {
         Wrong(field,
               "is not one of messages, prompt, completion, text, tools, documents, chat_template_kwargs: the "
@@ -109,10 +128,62 @@ class SpecCheck {
       }
     }
     if (columns.contains("prompt") != columns.contains("completion")) {
-      Wrong("data.columns", "must name both prompt and completion, or neither");
+      Wrong(path, "must name both prompt and completion, or neither");
     } else if (columns.contains("messages") + columns.contains("prompt") + columns.contains("text") > 1) {
-      Wrong("data.columns", "must choose among messages, prompt with completion, and text: a sample has one form");
+      Wrong(path, "must choose among messages, prompt with completion, and text: a sample has one form");
     }
+  }
+
+  void Validation(v1::Validation& validation) {
+    switch (validation.set_case()) {
+      case v1::Validation::kUri:
+        Uri("validation.uri", validation.uri(), "a file of samples, a directory of them or a pattern");
+        break;
+      case v1::Validation::kShare:
+        Require(validation.share() > 0 && validation.share() < 1, "validation.share", "over 0 and below 1",
+                validation.share());
+        break;
+      case v1::Validation::SET_NOT_SET:
+        Wrong("validation", "needs uri (samples of its own) or share (of the data)");
+    }
+    if (validation.max_samples() == 0) validation.set_max_samples(1000);
+    Require(validation.max_samples() >= 1 && validation.max_samples() <= 1'000'000, "validation.max_samples",
+            "1 to 1,000,000", validation.max_samples());
+    Require(validation.every_steps() >= 0 && validation.every_steps() <= 10'000'000, "validation.every_steps",
+            "1 to 10,000,000", validation.every_steps());
+    if (!validation.has_early_stop()) return;
+    v1::Validation::EarlyStop& stop = *validation.mutable_early_stop();
+    if (stop.patience() == 0) stop.set_patience(3);
+    Require(stop.patience() >= 1 && stop.patience() <= 1000, "validation.early_stop.patience", "1 to 1000",
+            stop.patience());
+    Require(stop.min_improvement() >= 0 && std::isfinite(stop.min_improvement()),
+            "validation.early_stop.min_improvement", "at least 0", stop.min_improvement());
+  }
+
+  void Labels(const v1::JobSpec& spec) {
+    constexpr size_t kMaxLabels = 32, kMaxCharacters = 63;
+    const auto valid = [](const std::string& text) {
+      return text.size() <= kMaxCharacters && std::all_of(text.begin(), text.end(), [](unsigned char c) {
+               return std::isalnum(c) || c == '-' || c == '_' || c == '.' || c == '/';
+             });
+    };
+    Require(spec.labels().size() <= kMaxLabels, "labels", "at most 32", spec.labels().size());
+    const std::map<std::string, std::string> labels(spec.labels().begin(), spec.labels().end());  // in order
+    for (const auto& [key, value] : labels) {
+      if (!key.empty() && valid(key) && valid(value)) continue;
+      Wrong(absl::StrCat("labels.", key.substr(0, kMaxCharacters)),
+            "must have at most 63 characters of a-z, A-Z, 0-9, '-', '_', '.' and '/', and a key at least one");
+      break;
+    }
+  }
+
+  // For names that are shown: UTF-8, which protobuf has made sure of, without control characters.
+  void Name(std::string_view field, const std::string& name) {
+    const auto characters = std::count_if(name.begin(), name.end(), BeginsCharacter);
+    if (characters > 100) Wrong(field, absl::StrCat("must have at most 100 characters, not ", characters));
+    const bool has_control =
+        std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+    if (has_control) Wrong(field, "must not contain control characters");
   }
 
   void Lora(v1::Lora& lora) {
@@ -143,8 +214,12 @@ class SpecCheck {
         Require(training.epochs() > 0 && training.epochs() <= 1000, "training.epochs", "over 0 and at most 1000",
                 training.epochs());
         break;
+      case v1::Training::kTokens:
+        Require(training.tokens() >= 8 && training.tokens() <= (int64_t{1} << 60), "training.tokens",
+                "at least 8 and at most 2^60", training.tokens());
+        break;
       case v1::Training::LENGTH_NOT_SET:
-        Wrong("training", "needs steps (optimizer steps) or epochs (passes over the data)");
+        Wrong("training", "needs steps (optimizer steps), epochs (passes over the data) or tokens");
     }
   }
 
@@ -163,6 +238,35 @@ class SpecCheck {
     const int64_t micro_batches =
         (training.tokens_per_step() + training.micro_batch_tokens() - 1) / training.micro_batch_tokens();
     training.set_tokens_per_step(micro_batches * training.micro_batch_tokens());
+    if (training.length_case() != v1::Training::kTokens) return;
+    const int64_t steps = (training.tokens() + training.tokens_per_step() - 1) / training.tokens_per_step();
+    Require(steps <= 10'000'000, "training.tokens", "at most 10,000,000 steps of tokens_per_step", steps);
+  }
+
+  void Limits(v1::Training& training, bool lora) {
+    constexpr size_t kMaxPatternBytes = 500;
+    Require(training.max_minutes() >= 0 && std::isfinite(training.max_minutes()), "training.max_minutes", "at least 0",
+            training.max_minutes());
+    for (int i = 0; i < training.freeze_size(); ++i) {
+      if (!training.freeze(i).empty() && training.freeze(i).size() <= kMaxPatternBytes) continue;
+      Wrong(absl::StrCat("training.freeze[", i, "]"), "must be a pattern of 1 to 500 bytes, like model.embed_tokens.*");
+    }
+    if (lora && training.freeze_size() > 0) {
+      Wrong("training.freeze", "does not go together with lora, which freezes the whole model");
+    }
+    Require(training.label_smoothing() >= 0 && training.label_smoothing() < 1, "training.label_smoothing",
+            "0 to below 1", training.label_smoothing());
+    Require(training.z_loss() >= 0 && training.z_loss() <= 1, "training.z_loss", "0 to 1", training.z_loss());
+  }
+
+  void Numerics(v1::Numerics& numerics) {
+    if (numerics.max_skipped_steps() == 0) numerics.set_max_skipped_steps(5);
+    Require(numerics.max_skipped_steps() >= 1 && numerics.max_skipped_steps() <= 1000,
+            "training.numerics.max_skipped_steps", "1 to 1000", numerics.max_skipped_steps());
+    if (numerics.on_spike() == v1::Numerics::ON_SPIKE_UNSPECIFIED) numerics.set_on_spike(v1::Numerics::ON_SPIKE_WARN);
+    if (numerics.spike_deviations() == 0) numerics.set_spike_deviations(6);
+    Require(numerics.spike_deviations() >= 2 && std::isfinite(numerics.spike_deviations()),
+            "training.numerics.spike_deviations", "at least 2", numerics.spike_deviations());
   }
 
   void LearningRate(v1::Training& training, bool lora) {
@@ -172,6 +276,13 @@ class SpecCheck {
     if (training.schedule() == v1::Training::SCHEDULE_UNSPECIFIED) training.set_schedule(v1::Training::SCHEDULE_COSINE);
     if (!training.has_warmup_steps() && training.length_case() == v1::Training::kSteps) {
       training.set_warmup_steps(training.steps() * 3 / 100);
+    }
+    if (training.schedule() == v1::Training::SCHEDULE_WSD) {
+      if (training.decay_ratio() == 0) training.set_decay_ratio(0.2);
+      Require(training.decay_ratio() > 0 && training.decay_ratio() <= 1, "training.decay_ratio", "over 0 and at most 1",
+              training.decay_ratio());
+    } else if (training.decay_ratio() != 0) {
+      Wrong("training.decay_ratio", "is for the schedule WSD only");
     }
     Require(training.warmup_steps() >= 0, "training.warmup_steps", "at least 0", training.warmup_steps());
     Require(training.final_learning_rate_ratio() >= 0 && training.final_learning_rate_ratio() <= 1,
@@ -194,6 +305,8 @@ class SpecCheck {
     Length(training);
     Batches(training);
     LearningRate(training, spec.has_lora());
+    Limits(training, spec.has_lora());
+    Numerics(*training.mutable_numerics());
     AdamW(*training.mutable_adamw());
     if (!training.has_max_grad_norm()) training.set_max_grad_norm(1);
     Require(training.max_grad_norm() >= 0 && std::isfinite(training.max_grad_norm()), "training.max_grad_norm",
@@ -239,6 +352,9 @@ absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec) {
   check.DisplayName(spec);
   check.Data(*spec.mutable_data());
   if (spec.method().method_case() == v1::Method::METHOD_NOT_SET) spec.mutable_method()->mutable_sft();
+  if (spec.has_validation()) check.Validation(*spec.mutable_validation());
+  check.Labels(spec);
+  check.Name("owner", spec.owner());
   if (spec.has_lora()) check.Lora(*spec.mutable_lora());
   check.Training(spec);
   check.Resources(*spec.mutable_resources());

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/digest.h"
 #include "common/failure.h"
 #include "server/jobs/schema.h"
 #include "server/jobs/timestamp.h"
@@ -18,7 +19,7 @@ namespace {
 
 constexpr std::string_view kRecordColumns =
     "id, job, export_committed, retry_at_us, ending_cause, ending_message, request_id, request_digest, log_events, "
-    "dropped_log_events, restarts_since_checkpoint";
+    "dropped_log_events, restarts_since_checkpoint, preflight, preflight_only";
 
 absl::Status Damaged(const std::string& what) {
   return WithCause(absl::DataLossError(absl::StrCat("the database is damaged: ", what, " can't be read")),
@@ -52,6 +53,8 @@ absl::StatusOr<JobRecord> ReadRecord(SqliteStatement& row) {
   record.log_events = row.Integer();
   record.dropped_log_events = row.Integer();
   life.restarts_since_checkpoint = static_cast<int32_t>(row.Integer());
+  life.preflight = row.Integer() != 0;
+  life.preflight_only = row.Integer() != 0;
   return record;
 }
 
@@ -75,17 +78,18 @@ void BindRecord(SqliteStatement& statement, const JobRecord& record) {
     statement.Bind(record.request_id).Bind(record.request_digest);
   }
   statement.Bind(record.log_events).Bind(record.dropped_log_events).Bind(life.restarts_since_checkpoint);
+  statement.Bind(life.preflight ? 1 : 0).Bind(life.preflight_only ? 1 : 0);
 }
 
 absl::Status WriteJob(Sqlite& database, const JobRecord& record, bool create) {
   if (create) {
     SqliteStatement insert(database, absl::StrCat("INSERT INTO jobs (", std::string(kRecordColumns),
-                                                  ", state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+                                                  ", state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
     BindRecord(insert, record);
     return insert.Bind(static_cast<int64_t>(record.life.state)).Run();
   }
   SqliteStatement update(database, absl::StrCat("UPDATE jobs SET (", std::string(kRecordColumns),
-                                                ", state) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE id = ? "
+                                                ", state) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE id = ? "
                                                 "RETURNING 1"));
   BindRecord(update, record);
   const auto updated = update.Bind(static_cast<int64_t>(record.life.state)).Bind(record.id).Step();
@@ -137,7 +141,6 @@ absl::Status WritePosition(Sqlite& database, const std::string& id, const Report
   return upsert.Bind(id).Bind(position.epoch).Bind(position.rank).Bind(position.sequence).Run();
 }
 
-// A page token names the job that its page begins after, and the filter that it belongs to.
 std::string StateList(std::vector<v1::JobState> states) {
   std::sort(states.begin(), states.end());
   states.erase(std::unique(states.begin(), states.end()), states.end());
@@ -145,16 +148,31 @@ std::string StateList(std::vector<v1::JobState> states) {
                        [](std::string* out, v1::JobState state) { absl::StrAppend(out, static_cast<int>(state)); });
 }
 
-std::string EncodePageToken(int64_t number, const std::string& states) {
-  return absl::WebSafeBase64Escape(absl::StrCat("1:", number, ":", states));
+std::string Fingerprint(const JobFilter& filter) {
+  std::string text = absl::StrCat(StateList(filter.states), "\n", filter.owner);
+  for (const auto& [key, value] : filter.labels) absl::StrAppend(&text, "\n", key, "=", value);
+  return Sha256Hex(text).substr(0, 16);
 }
 
-absl::StatusOr<int64_t> DecodePageToken(const std::string& token, const std::string& states) {
+bool Matches(const v1::JobSpec& spec, const JobFilter& filter) {
+  if (!filter.owner.empty() && spec.owner() != filter.owner) return false;
+  return std::all_of(filter.labels.begin(), filter.labels.end(), [&spec](const auto& wanted) {
+    const auto label = spec.labels().find(wanted.first);
+    return label != spec.labels().end() && label->second == wanted.second;
+  });
+}
+
+// A page token names the job that its page begins after, and the filter that it belongs to.
+std::string EncodePageToken(int64_t number, const std::string& filter) {
+  return absl::WebSafeBase64Escape(absl::StrCat("1:", number, ":", filter));
+}
+
+absl::StatusOr<int64_t> DecodePageToken(const std::string& token, const std::string& filter) {
   std::string text;
   int64_t number = 0;
   if (absl::WebSafeBase64Unescape(token, &text)) {
     const std::vector<std::string> parts = absl::StrSplit(text, ':');
-    if (parts.size() == 3 && parts[0] == "1" && absl::SimpleAtoi(parts[1], &number) && parts[2] == states) {
+    if (parts.size() == 3 && parts[0] == "1" && absl::SimpleAtoi(parts[1], &number) && parts[2] == filter) {
       return number;
     }
   }
@@ -280,35 +298,35 @@ absl::StatusOr<std::map<v1::JobState, int64_t>> JobStore::CountByState() const {
   }
 }
 
-absl::StatusOr<JobPage> JobStore::List(const std::vector<v1::JobState>& states, int page_size,
-                                       const std::string& page_token) const {
-  const std::string state_list = StateList(states);
+absl::StatusOr<JobPage> JobStore::List(const JobFilter& filter, int page_size, const std::string& page_token) const {
+  const std::string state_list = StateList(filter.states), fingerprint = Fingerprint(filter);
   int64_t before = INT64_MAX;
   if (!page_token.empty()) {
-    const auto number = DecodePageToken(page_token, state_list);
+    const auto number = DecodePageToken(page_token, fingerprint);
     if (!number.ok()) return number.status();
     before = *number;
   }
   // The list holds digits and commas only.
-  const std::string filter = state_list.empty() ? "" : absl::StrCat(" AND state IN (", state_list, ")");
+  const std::string in_states = state_list.empty() ? "" : absl::StrCat(" AND state IN (", state_list, ")");
   std::lock_guard lock(read_mutex_);
-  // One more than the page, to know whether it is the last.
   SqliteStatement select(
-      *reader_, absl::StrCat("SELECT number, job FROM jobs WHERE number < ?", filter, " ORDER BY number DESC LIMIT ?"));
-  select.Bind(before).Bind(int64_t{page_size} + 1);
+      *reader_, absl::StrCat("SELECT number, job FROM jobs WHERE number < ?", in_states, " ORDER BY number DESC"));
+  select.Bind(before);
   JobPage page;
   int64_t last = 0;
   while (true) {
     const auto row = select.Step();
     if (!row.ok()) return row.status();
     if (!*row) return page;
+    const int64_t number = select.Integer();
+    v1::Job job;
+    if (!job.ParseFromString(select.Text())) return Damaged(absl::StrCat("job number ", number));
+    if (!Matches(job.spec(), filter)) continue;
     if (static_cast<int>(page.jobs.size()) == page_size) {
-      page.next_page_token = EncodePageToken(last, state_list);
+      page.next_page_token = EncodePageToken(last, fingerprint);
       return page;
     }
-    last = select.Integer();
-    v1::Job job;
-    if (!job.ParseFromString(select.Text())) return Damaged(absl::StrCat("job number ", last));
+    last = number;
     page.jobs.push_back(std::move(job));
   }
 }

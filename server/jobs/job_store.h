@@ -68,6 +68,13 @@ struct JobUpdate {
   std::vector<CheckpointKey> removed_checkpoints;  // no longer in the index
 };
 
+// Which jobs are listed. What is empty does not count.
+struct JobFilter {
+  std::vector<v1::JobState> states;  // one of them
+  std::string owner;
+  std::map<std::string, std::string> labels;  // all of them
+};
+
 // A page of jobs, newest first.
 struct JobPage {
   std::vector<v1::Job> jobs;
@@ -105,10 +112,8 @@ class JobStore {
   // How many jobs are in each state.
   absl::StatusOr<std::map<v1::JobState, int64_t>> CountByState() const;
 
-  // Jobs in one of `states` (all when empty), newest first. INVALID_ARGUMENT: `page_token` is not from an earlier page
-  // with the same states.
-  absl::StatusOr<JobPage> List(const std::vector<v1::JobState>& states, int page_size,
-                               const std::string& page_token) const;
+  // Newest first. INVALID_ARGUMENT: `page_token` is not from an earlier page with the same filter.
+  absl::StatusOr<JobPage> List(const JobFilter& filter, int page_size, const std::string& page_token) const;
 
   // Events with a sequence over `after_sequence`, in order, at most `limit`.
   absl::StatusOr<std::vector<v1::JobEvent>> Events(const std::string& id, int64_t after_sequence, int limit) const;

@@ -94,6 +94,7 @@ Schedule PlanSchedule(const DeviceSlots& slots, std::vector<WaitingJob> waiting,
     }
     // One that will never fit holds nobody up.
     if (job.slots <= total) blocked.insert(job.device);
+    schedule.queue.push_back(job.id);
     schedule.reasons[job.id] = Explain(job, total, used[job.device], holders);
   }
   return schedule;

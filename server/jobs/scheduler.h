@@ -40,6 +40,8 @@ struct Schedule {
   std::vector<std::string> start;
   // Why each of the others waits, for people.
   std::map<std::string, std::string> reasons;
+  // Those of them that wait for slots, in this order.
+  std::vector<std::string> queue;
 };
 
 // Which waiting jobs start now: by priority (higher first), then age, then id. A job that does not fit keeps those

@@ -74,6 +74,10 @@ constexpr std::array kSteps = {
         PRIMARY KEY (job_id, step)
       ) STRICT, WITHOUT ROWID;
     )sql",
+    R"sql(
+      ALTER TABLE jobs ADD COLUMN preflight INTEGER NOT NULL DEFAULT 0;       -- the next or present gang only looks
+      ALTER TABLE jobs ADD COLUMN preflight_only INTEGER NOT NULL DEFAULT 0;
+    )sql",
 };
 
 absl::StatusOr<int64_t> Version(Sqlite& database) {

@@ -20,10 +20,18 @@ ENDED = ("JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
 class Server:
     """One data directory and the server over it, which can be stopped, killed and started again on its old ports."""
 
-    def __init__(self, data_dir: Path, protos, slots: str = "cpu:1", environment: dict | None = None):
+    def __init__(
+        self,
+        data_dir: Path,
+        protos,
+        slots: str = "cpu:1",
+        environment: dict | None = None,
+        preflights: int = 0,  # a launch more for every job
+    ):
         self.data_dir = data_dir
         self.protos = protos
         self.slots = slots
+        self.preflights = preflights
         self.environment = environment or {}
         self.listen = "127.0.0.1:0"
         self.process = None
@@ -38,6 +46,7 @@ class Server:
             f"--listen={self.listen}",
             "--http=127.0.0.1:0",
             f"--slots={self.slots}",
+            f"--max-preflights={self.preflights}",
             "--retry-backoff=1",
             *options,
         ]

@@ -5,6 +5,7 @@ to do. The engine notices, so it is run alone; test_bad_requests.py has what the
 A row is a name, pieces of the message that must come, and what a person does wrong.
 """
 
+import gzip
 import json
 import os
 import shutil
@@ -314,9 +315,21 @@ def _(world):
     world.spec["data"]["uri"] = "/nowhere/train.jsonl"
 
 
-@engine("data is a directory", "data.uri must be a JSONL file", "Is a directory")
+@engine("directory without data", "has no data", "ends in .jsonl", "Correct data.uri")
 def _(world):
-    world.spec["data"]["uri"] = str(world.folder)
+    world.spec["data"]["uri"] = str(world.model)
+
+
+@engine("pattern without files", "no file matches", "*.jsonl", "Correct data.uri")
+def _(world):
+    world.spec["data"]["uri"] = str(world.model / "*.jsonl")
+
+
+@engine("compressed data cut off", "train.jsonl.gz ends in the middle of its compressed data", "get it again")
+def _(world):
+    cut = world.folder / "train.jsonl.gz"
+    cut.write_bytes(gzip.compress(world.data.read_bytes())[:-20])
+    world.spec["data"]["uri"] = str(cut)
 
 
 @engine("data file empty", "train.jsonl is empty", "a sample a line", '{"messages": […]}')

@@ -71,7 +71,7 @@ def test_server_unreachable():
 
 SERVER = [
     ("model.uri", "''", "is required: a directory in Hugging Face layout"),
-    ("data.uri", "''", "is required: a JSONL file"),
+    ("data.uri", "''", "is required: a file of samples"),
     ("output.uri", "''", "is required: a directory"),
     ("model.uri", "s3://bucket/model", "has the scheme s3, which this version does not read"),
     ("data.uri", "file://host/data", "three slashes"),

@@ -19,6 +19,7 @@ INTERVAL = 10
 
 # Where, and which time: in the middle of things.
 POINTS = [
+    "rank.preflight.before_report",
     "rank.step.before_update@15",
     "rank.step.reported@15",
     "rank.checkpoint.snapshot_taken@2",
@@ -123,7 +124,9 @@ def wait_for_end(server, job: str) -> dict:
 def test_process_killed_at(point, start_server, job_spec, tmp_path, undisturbed, report):
     marks = tmp_path / "marks"
     marks.mkdir()
-    server = start_server(environment={"TEMPER_FAULT": point, "TEMPER_FAULT_DIR": str(marks)})
+    server = start_server(
+        environment={"TEMPER_FAULT": point, "TEMPER_FAULT_DIR": str(marks)}, preflights=int("preflight" in point)
+    )
     first = server.process.pid
     try:
         job = server.submit(job_spec, "--job-id=victim")

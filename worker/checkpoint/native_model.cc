@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/failure.h"
+#include "worker/checkpoint/freeze_weights.h"
 #include "worker/checkpoint/load_weights.h"
 #include "worker/families/families.h"
 
@@ -43,6 +44,8 @@ absl::StatusOr<std::unique_ptr<Transformer>> LoadTransformer(const NativeReposit
                                                              const TransformerOptions& options) {
   try {
     auto transformer = std::make_unique<Transformer>(native.config, options);
+    const absl::Status frozen = FreezeWeights(options.freeze, *native.family, native.config, transformer->views());
+    if (!frozen.ok()) return frozen;
     const absl::Status loaded = LoadWeights(*native.repository, *native.family, native.config, transformer->views());
     if (!loaded.ok()) return loaded;
     return transformer;

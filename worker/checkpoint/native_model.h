@@ -22,7 +22,8 @@ struct NativeRepository {
 // Opens a directory and reads config.json. Errors as HfRepository::Open, FindFamily and ConfigureModel have them.
 absl::StatusOr<NativeRepository> OpenNativeRepository(std::string_view uri);
 
-// Builds the model and loads its weights. RESOURCE_EXHAUSTED (OUT_OF_MEMORY) when it does not fit.
+// Builds the model and loads its weights. Errors as FreezeWeights; RESOURCE_EXHAUSTED (OUT_OF_MEMORY) when it does not
+// fit.
 absl::StatusOr<std::unique_ptr<Transformer>> LoadTransformer(const NativeRepository& native,
                                                              const TransformerOptions& options);
 

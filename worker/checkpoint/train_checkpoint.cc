@@ -19,7 +19,7 @@
 namespace temper {
 namespace {
 
-constexpr int kFormatVersion = 1;
+constexpr int kFormatVersion = 2;
 constexpr char kWeights[] = "weights";
 constexpr char kOptimizer[] = "optimizer/state.safetensors";
 constexpr char kTrainer[] = "trainer.json";
@@ -113,9 +113,21 @@ nlohmann::ordered_json TrainerJson(const TrainPosition& position, const std::opt
   nlohmann::ordered_json json = {
       {"format_version", kFormatVersion},
       {"step", position.step},
+      {"updates", position.updates},
       {"total_tokens", position.total_tokens},
-      {"data", {{"epoch", position.data_epoch}, {"row", position.data_row}}},
+      {"seconds", position.seconds},
+      {"data", {{"epoch", position.data_epoch}, {"block", position.data_block}, {"row", position.data_row}}},
+      {"numerics",
+       {{"skipped_in_a_row", position.skipped_in_a_row},
+        {"recent_losses", position.recent_losses},
+        {"recent_norms", position.recent_norms}}},
   };
+  if (position.validated_step > 0) {
+    json["validation"] = {{"step", position.validated_step},
+                          {"best_step", position.best_step},
+                          {"best_loss", position.best_loss},
+                          {"validations_since_best", position.validations_since_best}};
+  }
   if (peft) json["lora"] = {{"rank", peft->rank}, {"alpha", peft->alpha}};
   return json;
 }
@@ -174,8 +186,23 @@ absl::Status TrainCheckpoint::ReadTrainer(std::string_view text) {
     }
     position_.step = json.at("step").get<int64_t>();
     position_.total_tokens = json.at("total_tokens").get<int64_t>();
-    position_.data_epoch = json.at("data").at("epoch").get<int64_t>();
-    position_.data_row = json.at("data").at("row").get<int64_t>();
+    position_.updates = json.at("updates").get<int64_t>();
+    position_.seconds = json.at("seconds").get<double>();
+    const nlohmann::json& data = json.at("data");
+    position_.data_epoch = data.at("epoch").get<int64_t>();
+    position_.data_block = data.at("block").get<int64_t>();
+    position_.data_row = data.at("row").get<int64_t>();
+    const nlohmann::json& numerics = json.at("numerics");
+    position_.skipped_in_a_row = numerics.at("skipped_in_a_row").get<int32_t>();
+    position_.recent_losses = numerics.at("recent_losses").get<std::vector<double>>();
+    position_.recent_norms = numerics.at("recent_norms").get<std::vector<double>>();
+    if (json.contains("validation")) {
+      const nlohmann::json& validation = json["validation"];
+      position_.validated_step = validation.at("step").get<int64_t>();
+      position_.best_step = validation.at("best_step").get<int64_t>();
+      position_.best_loss = validation.at("best_loss").get<double>();
+      position_.validations_since_best = validation.at("validations_since_best").get<int32_t>();
+    }
     if (json.contains("lora")) {
       peft_ =
           PeftConfig{.rank = json["lora"].at("rank").get<int64_t>(), .alpha = json["lora"].at("alpha").get<double>()};

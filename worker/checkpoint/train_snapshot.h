@@ -16,10 +16,23 @@ namespace temper {
 
 // How far a training is: all that is neither weight nor optimizer state.
 struct TrainPosition {
-  int64_t step = 0;          // optimizer steps taken
+  int64_t step = 0;          // steps taken
+  int64_t updates = 0;       // of them, those that changed weights
   int64_t total_tokens = 0;  // trained on so far
-  int64_t data_epoch = 0;    // the next row of the data: rows given out of this pass over it
+  double seconds = 0;        // spent in steps so far
+  int64_t data_epoch = 0;    // the next row of the data: rows given out of this block of this pass over it
+  int64_t data_block = 0;
   int64_t data_row = 0;
+  int32_t skipped_in_a_row = 0;  // steps whose numbers were not finite
+  // Validation: the step of the newest one, the step of the best one, its loss, and how many came after it. Steps are 0
+  // when there was none.
+  int64_t validated_step = 0;
+  int64_t best_step = 0;
+  double best_loss = 0;
+  int32_t validations_since_best = 0;
+  // Of the newest good steps, for the detection of spikes: oldest first.
+  std::vector<double> recent_losses;
+  std::vector<double> recent_norms;
 
   bool operator==(const TrainPosition&) const = default;
 };

@@ -33,4 +33,10 @@ std::vector<int64_t> ShuffledOrder(int64_t size, uint64_t seed, int64_t epoch) {
   return order;
 }
 
+double UniformHash(uint64_t seed, int source, int64_t ordinal) {
+  // Another key than ShuffledOrder's, whose epochs are not negative.
+  const uint64_t key = SplitMix64(SplitMix64(seed + kGolden) - static_cast<uint64_t>(source + 1) * kGolden);
+  return static_cast<double>(SplitMix64(key + static_cast<uint64_t>(ordinal) * kGolden) >> 11) * 0x1p-53;
+}
+
 }  // namespace temper

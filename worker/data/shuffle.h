@@ -12,4 +12,7 @@ namespace temper {
 // Fisher-Yates; its i-th random number is the SplitMix64 hash (Steele, Lea, Flood 2014) of a key and i.
 std::vector<int64_t> ShuffledOrder(int64_t size, uint64_t seed, int64_t epoch);
 
+// A number in [0, 1) for a record of a source: uniform over records, the same in every build.
+double UniformHash(uint64_t seed, int source, int64_t ordinal);
+
 }  // namespace temper

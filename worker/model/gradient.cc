@@ -26,6 +26,15 @@ void ZeroGradients(const std::vector<Parameter*>& parameters) {
   }
 }
 
+void ZeroFrozenGradients(const std::vector<Parameter*>& parameters) {
+  for (Parameter* parameter : parameters) {
+    if (!parameter->gradient.defined()) continue;
+    for (const RowRange& frozen : parameter->frozen_rows) {
+      parameter->gradient.narrow(0, frozen.row, frozen.rows).zero_();
+    }
+  }
+}
+
 double GlobalGradientNorm(const std::vector<Parameter*>& parameters) {
   double sum_of_squares = 0;
   for (const Parameter* parameter : parameters) {

@@ -16,6 +16,9 @@ at::Tensor GradientBuffer(Parameter& parameter);
 // Adds `gradient` (any floating dtype) of a micro-batch. Undefined gradients are nothing.
 void AccumulateGradient(Parameter& parameter, const at::Tensor& gradient);
 
+// Zeroes what frozen rows got: their gradient counts for nothing.
+void ZeroFrozenGradients(const std::vector<Parameter*>& parameters);
+
 // Zeroes the buffers that exist.
 void ZeroGradients(const std::vector<Parameter*>& parameters);
 

@@ -13,9 +13,10 @@ at::Tensor LmHead::TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& 
 }
 
 ops::LogprobGradients LmHead::Backward(const at::Tensor& hidden_SD, const at::Tensor& targets_S,
-                                       const at::Tensor& coefficient_S) {
+                                       const at::Tensor& coefficient_S, const ops::DistributionPenalty& penalty) {
   const at::Tensor gradient = weight_->trainable ? GradientBuffer(*weight_) : at::Tensor();
-  return ops::TokenLogprobsWithGradients(hidden_SD, weight_->weight, vocab_size_, targets_S, coefficient_S, gradient);
+  return ops::TokenLogprobsWithGradients(hidden_SD, weight_->weight, vocab_size_, targets_S, coefficient_S, gradient,
+                                         penalty);
 }
 
 at::Tensor LmHead::Logits(const at::Tensor& hidden_SD) const {

@@ -22,7 +22,7 @@ class LmHead {
 
   // Log-probabilities and ∂loss/∂hidden, given ∂loss/∂logprob of each row. Adds the gradient of a trainable weight.
   ops::LogprobGradients Backward(const at::Tensor& hidden_SD, const at::Tensor& targets_S,
-                                 const at::Tensor& coefficient_S);
+                                 const at::Tensor& coefficient_S, const ops::DistributionPenalty& penalty = {});
 
   // All logits, fp32 [S, vocab]: for comparing models, never for training.
   at::Tensor Logits(const at::Tensor& hidden_SD) const;

@@ -18,6 +18,21 @@ at::Tensor RowsOf(const at::Tensor& tensor, const WeightView& view) {
 
 }  // namespace
 
+std::vector<RowRange> Parameter::trainable_rows() const {
+  std::vector<RowRange> ranges;
+  if (!trainable) return ranges;
+  int64_t next = 0;
+  const auto until = [&](int64_t end) {
+    if (end > next) ranges.push_back({next, end - next});
+  };
+  for (const RowRange& frozen : frozen_rows) {
+    until(frozen.row);
+    next = frozen.row + frozen.rows;
+  }
+  until(weight.size(0));
+  return ranges;
+}
+
 std::vector<int64_t> WeightView::shape() const {
   std::vector<int64_t> shape = parameter->weight.sizes().vec();
   shape[0] = rows;

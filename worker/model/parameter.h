@@ -9,12 +9,18 @@
 
 namespace temper {
 
+// Rows [row, row + rows) of a matrix or vector.
+struct RowRange {
+  int64_t row = 0;
+  int64_t rows = 0;
+};
+
 // One matrix or vector of weights, as the model computes with it.
 //
 // The master value of a trainable weight is fp32 in either precision:
 // - fp32 compute: `weight` is the master, `low` is undefined.
 // - bf16 compute: master = bits(weight) << 16 + low, as 32-bit integers; `weight` is the master rounded to nearest even
-//   and `low` (int16) what the rounding took away. A frozen weight has no `low`: the rounded value is all there is.
+//   and `low` (int16) what the rounding took away. Under adapters a base weight has no `low`: it is never written.
 struct Parameter {
   std::string name;
   at::Tensor weight;
@@ -24,6 +30,11 @@ struct Parameter {
   bool trainable = true;
   // Norms and biases are not decayed.
   bool decayed = true;
+  // Of a trainable parameter: rows that training leaves as they are, in order, none twice.
+  std::vector<RowRange> frozen_rows;
+
+  // The other rows, in order; none when it is not trainable.
+  std::vector<RowRange> trainable_rows() const;
 };
 
 // A named part of a parameter: rows [row, row + rows) of it. Matrices that are used together (q, k, v; gate, up) are

@@ -16,6 +16,8 @@ struct TransformerOptions {
   at::ScalarType dtype = at::kFloat;  // fp32 or bf16: weights and activations
   // Present: the base model is frozen, these adapters train.
   std::optional<LoraConfig> lora;
+  // Weights that stay as they are, as patterns for their HF names (FreezeWeights). Not with `lora`.
+  std::vector<std::string> freeze;
 };
 
 // The native decoder: embedding, blocks (a unit each), final norm, LM head. All weights are zero until StoreMaster sets

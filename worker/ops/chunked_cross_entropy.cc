@@ -25,6 +25,15 @@ at::Tensor Logits(const at::Tensor& hidden_CD, const at::Tensor& weight_VD, int6
   return logits_CV;
 }
 
+// What the rows of a chunk pay. lse_C1: log Z.
+double Penalty(const at::Tensor& logits_CV, const at::Tensor& lse_C1, const DistributionPenalty& penalty) {
+  double sum = penalty.log_normalizer * lse_C1.square().sum(at::kDouble).item<double>();
+  if (penalty.uniform != 0) {
+    sum += penalty.uniform * (lse_C1 - logits_CV.mean(1, /*keepdim=*/true)).sum(at::kDouble).item<double>();
+  }
+  return sum;
+}
+
 template <typename Visit>
 void ForEachChunk(int64_t rows, Visit visit) {
   for (int64_t begin = 0; begin < rows; begin += kRowsPerChunk) visit(begin, std::min(kRowsPerChunk, rows - begin));
@@ -46,7 +55,8 @@ at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_V
 
 LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const at::Tensor& weight_VD,
                                             int64_t vocab_size, const at::Tensor& targets_S,
-                                            const at::Tensor& coefficient_S, at::Tensor grad_weight_VD) {
+                                            const at::Tensor& coefficient_S, at::Tensor grad_weight_VD,
+                                            const DistributionPenalty& penalty) {
   const at::NoGradGuard no_grad;
   LogprobGradients result{at::empty({hidden_SD.size(0)}, hidden_SD.options().dtype(at::kFloat)),
                           at::empty_like(hidden_SD)};
@@ -57,8 +67,17 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
     at::Tensor logits_CV = Logits(hidden_CD, weight_VD, vocab_size);
     const at::Tensor lse_C1 = logits_CV.logsumexp(1, /*keepdim=*/true);
     result.logprobs_S.narrow(0, begin, rows).copy_((logits_CV.gather(1, targets_C1) - lse_C1).squeeze(1));
+    at::Tensor softmax_factor_C1 = coefficient_C1.neg();
+    if (penalty.any()) {
+      result.penalty += Penalty(logits_CV.narrow(1, 0, vocab_size), lse_C1, penalty);
+      // ∂(−mean logprob)/∂logits = softmax − 1/V, ∂log²Z/∂logits = 2 log Z · softmax.
+      softmax_factor_C1 = softmax_factor_C1 + penalty.uniform + 2 * penalty.log_normalizer * lse_C1;
+    }
     // ∂logprob/∂logits = onehot(target) − softmax; in place of the logits.
-    at::Tensor grad_CV = logits_CV.sub_(lse_C1).exp_().mul_(coefficient_C1.neg());
+    at::Tensor grad_CV = logits_CV.sub_(lse_C1).exp_().mul_(softmax_factor_C1);
+    if (penalty.uniform != 0) {
+      grad_CV.narrow(1, 0, vocab_size).sub_(penalty.uniform / static_cast<double>(vocab_size));
+    }
     grad_CV.scatter_add_(1, targets_C1, coefficient_C1);
     grad_CV = grad_CV.to(hidden_SD.scalar_type());
     at::Tensor grad_hidden_CD = result.grad_hidden_SD.narrow(0, begin, rows);

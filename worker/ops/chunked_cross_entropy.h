@@ -13,9 +13,18 @@ namespace temper::ops {
 // hidden_SD: fp32 or bf16. weight_VD: the same dtype; rows from `vocab_size` on are padding that no probability goes
 // to. targets_S: int64, below vocab_size. Softmax and sums are fp32. coefficient_S: fp32, ∂loss/∂logprob of each row.
 
+// What a row pays for its whole distribution, beside what its target's log-probability is worth.
+struct DistributionPenalty {
+  double uniform = 0;         // times −mean over the vocabulary of the log-probabilities: label smoothing
+  double log_normalizer = 0;  // times log²Z, Z the softmax's normaliser: z-loss
+
+  bool any() const { return uniform != 0 || log_normalizer != 0; }
+};
+
 struct LogprobGradients {
   at::Tensor logprobs_S;      // fp32
   at::Tensor grad_hidden_SD;  // hidden's dtype
+  double penalty = 0;         // sum over the rows
 };
 
 // Forward alone. [S] fp32.
@@ -23,9 +32,11 @@ at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_V
                          const at::Tensor& targets_S);
 
 // Forward and backward in one pass over the logits, for losses whose coefficients are known beforehand, or second pass
-// of those whose are not. Adds the weight's gradient to grad_weight_VD (fp32) when that is defined.
+// of those whose are not. `penalty` is part of the loss, and of the gradients. Adds the weight's gradient to
+// grad_weight_VD (fp32) when that is defined.
 LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const at::Tensor& weight_VD,
                                             int64_t vocab_size, const at::Tensor& targets_S,
-                                            const at::Tensor& coefficient_S, at::Tensor grad_weight_VD);
+                                            const at::Tensor& coefficient_S, at::Tensor grad_weight_VD,
+                                            const DistributionPenalty& penalty = {});
 
 }  // namespace temper::ops

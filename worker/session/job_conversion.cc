@@ -18,6 +18,8 @@ constexpr double kDefaultLoraLearningRate = 2e-4;
 constexpr int64_t kDefaultLoraRank = 16;
 constexpr double kDefaultCheckpointMinutes = 15;
 constexpr int32_t kDefaultKeptCheckpoints = 2;
+constexpr int64_t kDefaultValidationSamples = 1000;
+constexpr int32_t kDefaultPatience = 3;
 constexpr int64_t kDefaultMaxShardSize = 5'000'000'000;
 
 // proto3: a number without `optional` that is 0 was not given.
@@ -61,9 +63,20 @@ absl::StatusOr<TrainOn> TrainOnFromSpec(v1::DataSource::TrainOn train_on) {
   }
 }
 
+template <typename ProtoMap>
+ColumnNames Columns(const ProtoMap& map) {
+  return {map.begin(), map.end()};
+}
+
 absl::StatusOr<DataOptions> DataFromSpec(const v1::DataSource& spec) {
   DataOptions data;
-  data.uri = spec.uri();
+  const ColumnNames columns = Columns(spec.columns());
+  if (!spec.uri().empty()) data.sources.push_back({.uri = spec.uri(), .columns = columns});
+  for (const v1::DataSource::Source& source : spec.sources()) {
+    data.sources.push_back({.uri = source.uri(),
+                            .columns = source.columns().empty() ? columns : Columns(source.columns()),
+                            .weight = source.has_weight() ? source.weight() : 1.0});
+  }
   data.max_sample_tokens = spec.max_sample_tokens();
   const auto overlong = Overlong(spec.overlong());
   if (!overlong.ok()) return overlong.status();
@@ -71,8 +84,20 @@ absl::StatusOr<DataOptions> DataFromSpec(const v1::DataSource& spec) {
   const auto train_on = TrainOnFromSpec(spec.train_on());
   if (!train_on.ok()) return train_on.status();
   data.train_on = *train_on;
-  data.columns.insert(spec.columns().begin(), spec.columns().end());
   return data;
+}
+
+ValidationOptions ValidationFromSpec(const v1::Validation& spec, const v1::DataSource& data) {
+  ValidationOptions validation;
+  if (!spec.uri().empty()) validation.sources.push_back({.uri = spec.uri(), .columns = Columns(data.columns())});
+  validation.share = spec.share();
+  validation.max_samples = OrDefault(spec.max_samples(), kDefaultValidationSamples);
+  validation.every_steps = spec.every_steps();
+  if (spec.has_early_stop()) {
+    validation.early_stop = {.patience = OrDefault(spec.early_stop().patience(), kDefaultPatience),
+                             .min_improvement = spec.early_stop().min_improvement()};
+  }
+  return validation;
 }
 
 absl::StatusOr<LearningRateSchedule> Schedule(v1::Training::Schedule schedule) {
@@ -81,6 +106,8 @@ absl::StatusOr<LearningRateSchedule> Schedule(v1::Training::Schedule schedule) {
       return LearningRateSchedule::kConstant;
     case v1::Training::SCHEDULE_LINEAR:
       return LearningRateSchedule::kLinear;
+    case v1::Training::SCHEDULE_WSD:
+      return LearningRateSchedule::kWarmupStableDecay;
     case v1::Training::SCHEDULE_UNSPECIFIED:
     case v1::Training::SCHEDULE_COSINE:
       return LearningRateSchedule::kCosine;
@@ -123,16 +150,43 @@ AdamWOptions AdamWFromSpec(const v1::AdamW& spec) {
   return adamw;
 }
 
+absl::StatusOr<NumericsOptions> NumericsFromSpec(const v1::Numerics& spec) {
+  NumericsOptions numerics;
+  numerics.max_skipped_steps = OrDefault(spec.max_skipped_steps(), numerics.max_skipped_steps);
+  numerics.spike_deviations = OrDefault(spec.spike_deviations(), numerics.spike_deviations);
+  switch (spec.on_spike()) {
+    case v1::Numerics::ON_SPIKE_UNSPECIFIED:
+    case v1::Numerics::ON_SPIKE_WARN:
+      return numerics;
+    case v1::Numerics::ON_SPIKE_SKIP:
+      numerics.on_spike = OnSpike::kSkip;
+      return numerics;
+    case v1::Numerics::ON_SPIKE_ROLL_BACK:
+      numerics.on_spike = OnSpike::kRollBack;
+      return numerics;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("job field `training.numerics.on_spike` has the value ",
+                                                     spec.on_spike(), ", which this version does not know"));
+  }
+}
+
 absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, bool has_lora) {
   TrainingOptions training;
   training.steps = spec.steps();
   training.epochs = spec.epochs();
-  if (training.steps <= 0 && training.epochs <= 0) {
-    return Missing("training.steps", "the number of optimizer steps, or give `training.epochs`");
+  if (training.steps <= 0 && training.epochs <= 0 && spec.tokens() <= 0) {
+    return Missing("training.steps", "the number of optimizer steps, or give `training.epochs` or `training.tokens`");
   }
   training.tokens_per_step = OrDefault(spec.tokens_per_step(), kDefaultTokensPerStep);
   training.micro_batch_tokens =
       OrDefault(spec.micro_batch_tokens(), std::min(kDefaultMicroBatchTokens, training.tokens_per_step));
+  if (spec.tokens() > 0) {
+    const int64_t micro_batches =
+        (training.tokens_per_step + training.micro_batch_tokens - 1) / training.micro_batch_tokens;
+    const int64_t tokens_per_step = micro_batches * training.micro_batch_tokens;
+    training.steps = (spec.tokens() + tokens_per_step - 1) / tokens_per_step;
+  }
+  training.max_minutes = spec.max_minutes();
   training.learning_rate = OrDefault(spec.learning_rate(), has_lora ? kDefaultLoraLearningRate : kDefaultLearningRate);
   auto schedule = Schedule(spec.schedule());
   if (!schedule.ok()) return schedule.status();
@@ -145,6 +199,13 @@ absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, bool 
   auto precision = ComputePrecision(spec.precision());
   if (!precision.ok()) return precision.status();
   training.precision = *precision;
+  training.decay_ratio = OrDefault(spec.decay_ratio(), training.decay_ratio);
+  training.freeze.assign(spec.freeze().begin(), spec.freeze().end());
+  training.label_smoothing = spec.label_smoothing();
+  training.z_loss = spec.z_loss();
+  const auto numerics = NumericsFromSpec(spec.numerics());
+  if (!numerics.ok()) return numerics.status();
+  training.numerics = *numerics;
   return training;
 }
 
@@ -159,7 +220,7 @@ CheckpointOptions CheckpointsFromSpec(const v1::CheckpointPolicy& spec) {
 
 absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::string& job_name, int32_t epoch) {
   if (spec.model().uri().empty()) return Missing("model.uri", "the directory of a Hugging Face model");
-  if (spec.data().uri().empty()) return Missing("data.uri", "a JSONL file of samples");
+  if (spec.data().uri().empty() && spec.data().sources().empty()) return Missing("data.uri", "a file of samples");
   if (spec.output().uri().empty()) return Missing("output.uri", "a directory for the results");
 
   TrainJob job;
@@ -169,6 +230,7 @@ absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::st
   auto data = DataFromSpec(spec.data());
   if (!data.ok()) return data.status();
   job.data = *std::move(data);
+  if (spec.has_validation()) job.validation = ValidationFromSpec(spec.validation(), spec.data());
   if (spec.has_lora()) job.lora = LoraFromSpec(spec.lora());
   auto training = TrainingFromSpec(spec.training(), spec.has_lora());
   if (!training.ok()) return training.status();

@@ -41,6 +41,22 @@ v1::LogSeverity ToProto(LogSeverity severity) {
   return v1::LOG_SEVERITY_UNSPECIFIED;
 }
 
+v1::DataStatistics ToProto(const DataReport& data) {
+  v1::DataStatistics statistics;
+  statistics.set_samples_read(data.samples.read);
+  statistics.set_samples_kept(data.samples.kept);
+  statistics.set_samples_truncated(data.samples.truncated);
+  statistics.set_samples_overlong(data.samples.dropped_overlong);
+  statistics.set_samples_refused(data.samples.refused);
+  statistics.set_tokens(data.samples.tokens);
+  statistics.set_scored_tokens(data.samples.scored_tokens);
+  statistics.set_rows_per_epoch(data.rows_per_epoch);
+  statistics.set_padding_ratio(data.padding_ratio);
+  statistics.set_data_share(data.data_share);
+  statistics.set_validation_samples(data.validation_samples);
+  return statistics;
+}
+
 }  // namespace
 
 v1::FailureCause ToProto(FailureCause cause) {
@@ -93,6 +109,72 @@ v1::RankReport StepReport(const StepMetrics& metrics) {
   step.set_total_tokens(metrics.total_tokens);
   step.set_epoch(metrics.epoch);
   step.set_total_steps(metrics.total_steps);
+  v1::StepPhases& phases = *step.mutable_phases();
+  phases.set_data(metrics.phases.data);
+  phases.set_forward(metrics.phases.forward);
+  phases.set_backward(metrics.phases.backward);
+  phases.set_optimizer(metrics.phases.optimizer);
+  phases.set_checkpoint(metrics.phases.checkpoint);
+  phases.set_other(metrics.phases.other);
+  step.set_skipped(metrics.skipped);
+  return report;
+}
+
+v1::RankReport DataStatisticsReport(const DataReport& data) {
+  v1::RankReport report = NewReport();
+  *report.mutable_data() = ToProto(data);
+  return report;
+}
+
+v1::PreflightReport ToProto(const PreflightReport& report) {
+  v1::PreflightReport proto;
+  for (const PreflightSample& sample : report.samples) {
+    v1::PreflightSample& shown = *proto.add_samples();
+    shown.set_tokens(sample.tokens);
+    shown.set_scored_tokens(sample.scored_tokens);
+    for (const PreflightPiece& piece : sample.pieces) {
+      v1::PreflightPiece& text = *shown.add_pieces();
+      text.set_text(ReplaceInvalidUtf8(piece.text));
+      text.set_scored(piece.scored);
+    }
+  }
+  *proto.mutable_data() = ToProto(report.data);
+  proto.set_total_steps(report.total_steps);
+  proto.set_estimated_seconds(report.estimated_seconds);
+  v1::MemoryEstimate& memory = *proto.mutable_memory();
+  memory.set_weights(report.memory.weights);
+  memory.set_gradients(report.memory.gradients);
+  memory.set_optimizer(report.memory.optimizer);
+  memory.set_activations(report.memory.activations);
+  memory.set_data(report.memory.data);
+  memory.set_process(report.memory.process);
+  memory.set_snapshot(report.memory.snapshot);
+  memory.set_total(report.memory.total());
+  memory.set_available(report.memory.available);
+  proto.set_backend(report.backend);
+  proto.set_backend_reason(ReplaceInvalidUtf8(report.backend_reason));
+  for (const PreflightCheck& check : report.checks) {
+    v1::PreflightCheck& one = *proto.add_checks();
+    one.set_severity(ToProto(check.severity));
+    one.set_text(ReplaceInvalidUtf8(check.text));
+  }
+  return proto;
+}
+
+v1::RankReport PreflightReportReport(const PreflightReport& preflight) {
+  v1::RankReport report = NewReport();
+  *report.mutable_preflight() = ToProto(preflight);
+  return report;
+}
+
+v1::RankReport ValidationResultReport(const ValidationReport& validation) {
+  v1::RankReport report = NewReport();
+  v1::ValidationResult& result = *report.mutable_validation();
+  result.set_step(validation.step);
+  result.set_loss(validation.loss);
+  result.set_scored_tokens(validation.scored_tokens);
+  result.set_seconds(validation.seconds);
+  result.set_best(validation.best);
   return report;
 }
 
@@ -113,6 +195,7 @@ v1::RankReport CheckpointCommittedReport(const CheckpointReport& checkpoint, int
   committed.set_files(checkpoint.files);
   committed.set_pause_seconds(checkpoint.pause_seconds);
   committed.set_commit_seconds(checkpoint.commit_seconds);
+  committed.set_best(checkpoint.best);
   return report;
 }
 

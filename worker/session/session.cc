@@ -16,6 +16,9 @@ class ReportingObserver : public TrainObserver {
  public:
   ReportingObserver(NodeLink& link, int32_t epoch) : link_(link), epoch_(epoch) {}
   void OnPhase(TrainPhase phase, int64_t total_steps) override { link_.Send(PhaseReport(phase, total_steps)); }
+  void OnPreflight(const PreflightReport& report) override { link_.Send(PreflightReportReport(report)); }
+  void OnData(const DataReport& report) override { link_.Send(DataStatisticsReport(report)); }
+  void OnValidation(const ValidationReport& report) override { link_.Send(ValidationResultReport(report)); }
   void OnStep(const StepMetrics& metrics) override { link_.Send(StepReport(metrics)); }
   void OnLog(LogSeverity severity, const std::string& text) override { link_.Send(LogReport(severity, text)); }
   void OnExport(const std::string& uri, int64_t bytes, int32_t files) override {
@@ -30,14 +33,14 @@ class ReportingObserver : public TrainObserver {
   const int32_t epoch_;
 };
 
-absl::Status Train(NodeLink& link, const TrainFunction& train) {
+absl::Status Train(NodeLink& link, const TrainFunction& train, const TrainFunction& preflight) {
   const absl::StatusOr<v1::Assignment> assignment = link.WaitForAssignment();
   if (!assignment.ok()) return assignment.status();
   absl::StatusOr<TrainJob> job = TrainJobFromSpec(assignment->spec(), assignment->job(), assignment->epoch());
   if (!job.ok()) return job.status();
   job->checkpoints.assign(assignment->checkpoints().begin(), assignment->checkpoints().end());
   ReportingObserver observer(link, assignment->epoch());
-  const absl::Status status = train(*job, observer, link.stop());
+  const absl::Status status = (assignment->preflight() ? preflight : train)(*job, observer, link.stop());
   // The trainer knows only that it was stopped; the link knows why.
   if (absl::IsCancelled(status) && link.stop().requested()) return absl::CancelledError(link.stop_reason());
   return status;
@@ -45,11 +48,11 @@ absl::Status Train(NodeLink& link, const TrainFunction& train) {
 
 }  // namespace
 
-int RunSession(int fd, const TrainFunction& train) {
+int RunSession(int fd, const TrainFunction& train, const TrainFunction& preflight) {
   NodeLink link(fd);
   absl::Status status;
   try {
-    status = Train(link, train);
+    status = Train(link, train, preflight);
   } catch (const std::exception& error) {
     // The trainer is the barrier for exceptions. One that gets here is a bug, and worth more than a dead process.
     status = WithCause(absl::InternalError(absl::StrCat("an exception escaped from the trainer: ", error.what())),

@@ -38,7 +38,36 @@ class PrintingObserver : public TrainObserver {
            {"mfu", metrics.mfu},
            {"hfu", metrics.hfu},
            {"peak_memory_bytes", metrics.peak_memory_bytes},
-           {"epoch", metrics.epoch}});
+           {"epoch", metrics.epoch},
+           {"phases",
+            {{"data", metrics.phases.data},
+             {"forward", metrics.phases.forward},
+             {"backward", metrics.phases.backward},
+             {"optimizer", metrics.phases.optimizer},
+             {"checkpoint", metrics.phases.checkpoint},
+             {"other", metrics.phases.other}}},
+           {"skipped", metrics.skipped}});
+  }
+  void OnPreflight(const PreflightReport& report) override {
+    google::protobuf::util::JsonPrintOptions options;
+    options.preserve_proto_field_names = true;
+    std::string json;
+    const auto printed = google::protobuf::util::MessageToJsonString(ToProto(report), &json, options);
+    if (printed.ok()) Print({{"preflight", nlohmann::ordered_json::parse(json)}});
+  }
+  void OnData(const DataReport& report) override {
+    Print({{"samples", report.samples.kept},
+           {"tokens", report.samples.tokens},
+           {"scored_tokens", report.samples.scored_tokens},
+           {"data_share", report.data_share},
+           {"validation_samples", report.validation_samples}});
+  }
+  void OnValidation(const ValidationReport& report) override {
+    Print({{"validation_loss", report.loss},
+           {"validated_step", report.step},
+           {"scored_tokens", report.scored_tokens},
+           {"seconds", report.seconds},
+           {"best", report.best}});
   }
   void OnLog(LogSeverity severity, const std::string& text) override {
     errors_ << ReplaceInvalidUtf8(text) << std::endl;
@@ -52,7 +81,8 @@ class PrintingObserver : public TrainObserver {
            {"bytes", report.bytes},
            {"files", report.files},
            {"pause_seconds", report.pause_seconds},
-           {"commit_seconds", report.commit_seconds}});
+           {"commit_seconds", report.commit_seconds},
+           {"best", report.best}});
   }
   void OnCheckpointRemoved(int64_t step, int32_t epoch) override {
     Print({{"checkpoint_removed", step}, {"gang_epoch", epoch}});

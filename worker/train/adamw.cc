@@ -31,14 +31,18 @@ void AdamW::Step(double learning_rate, double gradient_scale) {
         .step = steps_,
         .gradient_scale = gradient_scale,
     };
-    if (!parameter.low.defined()) {
-      ops::AdamWUpdate(parameter.weight, parameter.gradient, state.first, state.second, coefficients);
-      continue;
+    for (const RowRange& range : parameter.trainable_rows()) {
+      const auto rows = [&range](const at::Tensor& whole) { return whole.narrow(0, range.row, range.rows); };
+      const at::Tensor gradient = rows(parameter.gradient), first = rows(state.first), second = rows(state.second);
+      if (!parameter.low.defined()) {
+        ops::AdamWUpdate(rows(parameter.weight), gradient, first, second, coefficients);
+        continue;
+      }
+      const WeightView view = {parameter.name, &parameter, range.row, range.rows};
+      const at::Tensor master = LoadMaster(view);
+      ops::AdamWUpdate(master, gradient, first, second, coefficients);
+      StoreMaster(view, master);
     }
-    const WeightView whole = {parameter.name, &parameter, 0, parameter.weight.size(0)};
-    const at::Tensor master = LoadMaster(whole);
-    ops::AdamWUpdate(master, parameter.gradient, state.first, state.second, coefficients);
-    StoreMaster(whole, master);
   }
 }
 

@@ -23,7 +23,7 @@ bool CheckpointDue(const CheckpointOptions& options, int64_t step, std::chrono::
 }
 
 Checkpointer::Checkpointer(ObjectStore& store, const TrainJob& job, CheckpointSource source, const Transformer& model,
-                           AdamW& optimizer, int64_t start, TrainObserver& observer)
+                           AdamW& optimizer, int64_t start, std::string start_uri, TrainObserver& observer)
     : store_(store),
       job_(job),
       source_(std::move(source)),
@@ -31,7 +31,8 @@ Checkpointer::Checkpointer(ObjectStore& store, const TrainJob& job, CheckpointSo
       optimizer_(optimizer),
       observer_(observer),
       start_(start),
-      saved_step_(start) {}
+      saved_step_(start),
+      newest_uri_(std::move(start_uri)) {}
 
 Checkpointer::~Checkpointer() {
   if (writing_.valid()) writing_.wait();
@@ -39,6 +40,12 @@ Checkpointer::~Checkpointer() {
 
 void Checkpointer::AfterStep(const TrainPosition& position) {
   Collect(/*wait=*/false);
+  if (position.step == saved_step_) return;
+  if (position.best_step == position.step && position.step > 0) {
+    Collect(/*wait=*/true);
+    Begin(position);
+    return;
+  }
   due_ = due_ || CheckpointDue(job_.checkpoint_options, position.step, Clock::now() - last_);
   if (due_ && !writing_.valid()) Begin(position);
 }
@@ -56,7 +63,7 @@ void Checkpointer::Begin(const TrainPosition& position) {
   due_ = false;
   last_ = Clock::now();
   saved_step_ = position.step;
-  CheckpointReport report{.step = position.step};
+  CheckpointReport report{.step = position.step, .best = position.best_step == position.step};
   try {
     TrainSnapshot snapshot = TakeSnapshot(model_, optimizer_.moments(), position);
     report.pause_seconds = Seconds(Clock::now() - last_).count();
@@ -83,6 +90,7 @@ Checkpointer::Written Checkpointer::Write(TrainSnapshot snapshot, CheckpointRepo
   } catch (const std::exception& error) {
     return {absl::InternalError(error.what()), report, {}};
   }
+  const int64_t best_step = snapshot.position.best_step;
   snapshot = {};
   FaultPoint("rank.checkpoint.before_commit");
   if (absl::Status status = (*publication)->Commit(); !status.ok()) return {status, report, {}};
@@ -91,11 +99,11 @@ Checkpointer::Written Checkpointer::Write(TrainSnapshot snapshot, CheckpointRepo
   report.bytes = (*publication)->manifest().total_size();
   report.files = static_cast<int32_t>((*publication)->manifest().files.size());
   report.commit_seconds = Seconds(Clock::now() - begin).count();
-  return {absl::OkStatus(), report, RemoveReplaced()};
+  return {absl::OkStatus(), report, RemoveReplaced(best_step)};
 }
 
 // What can't be listed or removed stays, until the next checkpoint.
-std::vector<CheckpointKey> Checkpointer::RemoveReplaced() {
+std::vector<CheckpointKey> Checkpointer::RemoveReplaced(int64_t best_step) {
   const auto keys = ListCommittedCheckpoints(store_, job_.job_id);
   if (!keys.ok()) return {};
   std::vector<CheckpointKey> removed;
@@ -104,7 +112,7 @@ std::vector<CheckpointKey> Checkpointer::RemoveReplaced() {
     if (key.epoch > job_.epoch) continue;  // not ours to judge: we are an old gang
     // Steps of an earlier gang that this one did not go on from: it takes them itself.
     const bool superseded = key.epoch < job_.epoch && key.step > start_;
-    if (!superseded && kept++ < job_.checkpoint_options.keep_last) continue;
+    if (!superseded && (kept++ < job_.checkpoint_options.keep_last || key.step == best_step)) continue;
     FaultPoint("rank.checkpoint.before_removal");
     if (Unpublish(store_, CheckpointDirectory(job_.job_id, key)).ok()) removed.push_back(key);
   }
@@ -122,6 +130,7 @@ void Checkpointer::Collect(bool wait) {
                                  " could not be written; training goes on: ", written.status.message()));
     return;
   }
+  newest_uri_ = written.report.uri;
   observer_.OnCheckpoint(written.report);
   for (const CheckpointKey& key : written.removed) observer_.OnCheckpointRemoved(key.step, key.epoch);
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <future>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -24,16 +25,17 @@ bool CheckpointDue(const CheckpointOptions& options, int64_t step, std::chrono::
 // the next one is tried as if nothing had happened. One thread at a time.
 class Checkpointer {
  public:
-  // All references must outlive it. `start` is where the training began or was resumed: nothing new is to be kept
-  // there.
+  // All references must outlive it. `start` is where the training began or was resumed, from the checkpoint `start_uri`
+  // if there was one: nothing new is to be kept there.
   Checkpointer(ObjectStore& store, const TrainJob& job, CheckpointSource source, const Transformer& model,
-               AdamW& optimizer, int64_t start, TrainObserver& observer);
+               AdamW& optimizer, int64_t start, std::string start_uri, TrainObserver& observer);
   // Waits for the one that is being written.
   ~Checkpointer();
   Checkpointer(const Checkpointer&) = delete;
   Checkpointer& operator=(const Checkpointer&) = delete;
 
-  // After every step. Takes the snapshot when a checkpoint is due.
+  // After every step, and its validation. Takes the snapshot when a checkpoint is due: by the policy, or because the
+  // step's validation is the best so far, which waits for the one before to be written.
   void AfterStep(const TrainPosition& position);
 
   // One of this position, whatever the policy says; returns when it is committed, or could not be.
@@ -41,6 +43,9 @@ class Checkpointer {
 
   // Waits for the one that is being written.
   void Finish();
+
+  // The newest one that was committed; empty when there is none.
+  const std::string& newest_uri() const { return newest_uri_; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -53,7 +58,7 @@ class Checkpointer {
   void Begin(const TrainPosition& position);
   // On the background thread.
   Written Write(TrainSnapshot snapshot, CheckpointReport report);
-  std::vector<CheckpointKey> RemoveReplaced();
+  std::vector<CheckpointKey> RemoveReplaced(int64_t best_step);
   // Reports what was written, if it was, or waits until it is.
   void Collect(bool wait);
 
@@ -66,6 +71,7 @@ class Checkpointer {
   const int64_t start_;
   int64_t saved_step_;  // of the newest one that was begun and has not failed
   bool due_ = false;
+  std::string newest_uri_;
   Clock::time_point last_ = Clock::now();
   std::future<Written> writing_;
 };

@@ -23,6 +23,11 @@ double LearningRate(const TrainingOptions& options, int64_t step, int64_t total_
       return options.learning_rate;
     case LearningRateSchedule::kLinear:
       return options.learning_rate * (floor + (1 - floor) * (1 - progress));
+    case LearningRateSchedule::kWarmupStableDecay: {
+      const double decay = options.decay_ratio * static_cast<double>(total_steps);
+      const double left = std::min(1.0, static_cast<double>(total_steps - step + 1) / decay);
+      return options.learning_rate * (floor + (1 - floor) * left);
+    }
     case LearningRateSchedule::kCosine:
       return options.learning_rate * (floor + (1 - floor) * 0.5 * (1 + std::cos(std::numbers::pi * progress)));
   }

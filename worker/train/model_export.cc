@@ -75,6 +75,12 @@ absl::StatusOr<Reload> ReloadExport(const std::string& uri, const NativeReposito
     return absl::InternalError("the exported config.json describes another model than the one that was trained");
   }
   const at::Tensor trained_TV = SampleLogits(model, sample);
+  if (!at::isfinite(trained_TV).all().item<bool>()) {
+    return WithCause(absl::AbortedError("the trained model computes values that are not finite: lower "
+                                        "training.learning_rate, set training.max_grad_norm, or look for broken "
+                                        "samples; its checkpoints may be of use"),
+                     FailureCause::kNumerics);
+  }
   at::Tensor expected_TV;
   {
     // One more model at a time.
@@ -149,6 +155,11 @@ absl::StatusOr<nlohmann::json> WriteAdapter(const TrainJob& job, const std::vect
 
 }  // namespace
 
+absl::StatusOr<std::vector<AdapterSite>> FindSites(const TrainJob& job, const NativeRepository& source) {
+  if (!job.lora) return std::vector<AdapterSite>();
+  return FindAdapterSites(*source.family, source.config, job.lora->targets);
+}
+
 std::vector<std::string> HfModules(const std::vector<AdapterSite>& sites, const Transformer& model) {
   std::map<std::string, std::string> modules;
   for (const AdapterSite& site : sites) modules[site.internal] = site.hf_module;
@@ -161,7 +172,7 @@ absl::Status CheckOutput(ObjectStore& store, const TrainJob& job) {
   // The first gang of a job finds nothing; later ones find what the job itself wrote.
   const auto present = store.ListDirectories(job.job_id);
   if (!present.ok()) return present.status();
-  if (job.epoch == 1 && !present->empty()) {
+  if (job.epoch <= 1 && !present->empty()) {
     return WithCause(absl::AlreadyExistsError(absl::StrCat(
                          store.UriOf(job.job_id), " holds the files of another job (", absl::StrJoin(*present, ", "),
                          "): choose another output.uri or another job id, or move them away")),
@@ -169,7 +180,11 @@ absl::Status CheckOutput(ObjectStore& store, const TrainJob& job) {
   }
   const std::string probe = WriteProbe(job.job_id, job.epoch);
   if (const absl::Status written = store.Write(probe, "temper"); !written.ok()) return written;
-  return store.Delete(probe);
+  if (const absl::Status deleted = store.Delete(probe); !deleted.ok()) return deleted;
+  // A job that is only looked at leaves nothing.
+  const auto files = store.List(job.job_id);
+  if (!files.ok()) return files.status();
+  return present->empty() && files->empty() ? store.DeleteDirectory(job.job_id) : absl::OkStatus();
 }
 
 absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,

@@ -24,6 +24,9 @@ struct ExportSummary {
   std::string proof;  // what was proved, for people
 };
 
+// Where the job's adapters go; none in full training. Errors as FindAdapterSites.
+absl::StatusOr<std::vector<AdapterSite>> FindSites(const TrainJob& job, const NativeRepository& source);
+
 // The HF module of each of the model's adapters, in their order.
 std::vector<std::string> HfModules(const std::vector<AdapterSite>& sites, const Transformer& model);
 

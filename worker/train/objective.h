@@ -27,13 +27,27 @@ class Objective {
 
   // The coefficients, when they do not depend on the log-probabilities: the head then needs one pass, not two.
   virtual std::optional<at::Tensor> KnownCoefficients(int64_t rows, double normalizer) const { return std::nullopt; }
+
+  // What is added for the distribution of each row.
+  virtual ops::DistributionPenalty Penalty(double normalizer) const { return {}; }
 };
 
-// Cross-entropy: −Σ logprob / normalizer, the normalizer being the number of scored tokens.
+// Cross-entropy: −Σ logprob / normalizer, the normalizer being the number of scored tokens. With label smoothing ε
+// (Szegedy et al. 2016) the target's part is 1 − ε and the vocabulary's mean ε; z-loss adds z_loss · log²Z a token.
 class SupervisedObjective : public Objective {
  public:
+  explicit SupervisedObjective(double label_smoothing = 0, double z_loss = 0)
+      : label_smoothing_(label_smoothing), z_loss_(z_loss) {}
+
+  ops::DistributionPenalty Penalty(double normalizer) const override {
+    return {label_smoothing_ / normalizer, z_loss_ / normalizer};
+  }
   Evaluation Evaluate(const at::Tensor& logprobs_S, double normalizer) const override;
   std::optional<at::Tensor> KnownCoefficients(int64_t rows, double normalizer) const override;
+
+ private:
+  double label_smoothing_;
+  double z_loss_;
 };
 
 struct ObjectiveResult {

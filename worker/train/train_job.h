@@ -3,11 +3,12 @@
 
 #include <atomic>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "worker/data/data_source.h"
+#include "worker/data/sample_reader.h"
 #include "worker/data/train_on.h"
 
 namespace temper {
@@ -16,15 +17,35 @@ namespace temper {
 // resolved but those that depend on the model or the data (0 or empty, as each field says).
 
 enum class OverlongPolicy { kTruncate, kDrop };
-enum class LearningRateSchedule { kConstant, kLinear, kCosine };
+enum class LearningRateSchedule { kConstant, kLinear, kCosine, kWarmupStableDecay };
+enum class OnSpike { kWarn, kSkip, kRollBack };
 enum class Precision { kAuto, kFp32, kBf16 };
 
 struct DataOptions {
-  std::string uri;
+  std::vector<DataSource> sources;
   int64_t max_sample_tokens = 0;  // 0: the smaller of the model's positions and micro_batch_tokens
   OverlongPolicy overlong = OverlongPolicy::kTruncate;
   TrainOn train_on = TrainOn::kDefault;
-  std::map<std::string, std::string> columns;  // our names → the data's, for those that differ
+};
+
+struct EarlyStopOptions {
+  int32_t patience = 3;
+  double min_improvement = 0;
+};
+
+// Exactly one of `sources` and `share` is given.
+struct ValidationOptions {
+  std::vector<DataSource> sources;
+  double share = 0;
+  int64_t max_samples = 1000;
+  int64_t every_steps = 0;  // 0: ten in a run
+  std::optional<EarlyStopOptions> early_stop;
+};
+
+struct NumericsOptions {
+  int32_t max_skipped_steps = 5;
+  OnSpike on_spike = OnSpike::kWarn;
+  double spike_deviations = 6;
 };
 
 struct LoraOptions {
@@ -46,13 +67,19 @@ struct TrainingOptions {
   int64_t tokens_per_step = 4096;
   int64_t micro_batch_tokens = 2048;
   double learning_rate = 2e-5;
+  double max_minutes = 0;  // 0: no limit
   LearningRateSchedule schedule = LearningRateSchedule::kCosine;
+  double decay_ratio = 0.2;
   std::optional<int64_t> warmup_steps;  // absent: 3 % of the steps
   double final_learning_rate_ratio = 0.0;
   AdamWOptions adamw;
   double max_grad_norm = 1.0;  // 0: no clipping
   int64_t seed = 0;
   Precision precision = Precision::kAuto;
+  std::vector<std::string> freeze;  // patterns for HF names
+  double label_smoothing = 0;
+  double z_loss = 0;
+  NumericsOptions numerics;
 };
 
 struct OutputOptions {
@@ -71,6 +98,7 @@ struct TrainJob {
   int32_t epoch = 1;  // of the gang
   std::string model_uri;
   DataOptions data;
+  std::optional<ValidationOptions> validation;
   std::optional<LoraOptions> lora;
   TrainingOptions training;
   OutputOptions output;
@@ -82,6 +110,16 @@ struct TrainJob {
 
 enum class TrainPhase { kPreparingData, kLoadingModel, kTraining, kExporting, kVerifying };
 enum class LogSeverity { kInfo, kWarning, kError };
+
+// Where a step's time went, in seconds; temper.v1.StepPhases documents each.
+struct StepPhases {
+  double data = 0;
+  double forward = 0;
+  double backward = 0;
+  double optimizer = 0;
+  double checkpoint = 0;
+  double other = 0;
+};
 
 // Figures of one optimizer step; temper.v1.StepMetrics documents each.
 struct StepMetrics {
@@ -99,6 +137,26 @@ struct StepMetrics {
   double hfu = 0;
   int64_t peak_memory_bytes = 0;
   double epoch = 0;
+  StepPhases phases;
+  bool skipped = false;
+};
+
+// What was found in the data; temper.v1.DataStatistics documents each field.
+struct DataReport {
+  SampleStatistics samples;
+  int64_t rows_per_epoch = 0;
+  double padding_ratio = 0;
+  double data_share = 1;
+  int64_t validation_samples = 0;
+};
+
+// The mean loss over held-out samples; temper.v1.ValidationResult documents each field.
+struct ValidationReport {
+  int64_t step = 0;
+  double loss = 0;
+  int64_t scored_tokens = 0;
+  double seconds = 0;
+  bool best = false;
 };
 
 // A committed checkpoint; temper.v1.CheckpointCommitted documents each field.
@@ -109,6 +167,50 @@ struct CheckpointReport {
   int32_t files = 0;
   double pause_seconds = 0;
   double commit_seconds = 0;
+  bool best = false;
+};
+
+// Text of tokens in a row, and whether the loss looks at them.
+struct PreflightPiece {
+  std::string text;
+  bool scored = false;
+};
+
+struct PreflightSample {
+  std::vector<PreflightPiece> pieces;
+  int64_t tokens = 0;
+  int64_t scored_tokens = 0;
+};
+
+struct PreflightCheck {
+  LogSeverity severity = LogSeverity::kInfo;
+  std::string text;
+};
+
+// Memory that training takes, in bytes; temper.v1.MemoryEstimate documents each field.
+struct MemoryEstimate {
+  int64_t weights = 0;
+  int64_t gradients = 0;
+  int64_t optimizer = 0;
+  int64_t activations = 0;
+  int64_t data = 0;
+  int64_t process = 0;
+  int64_t snapshot = 0;
+  int64_t available = 0;
+
+  int64_t total() const { return weights + gradients + optimizer + activations + data + process + snapshot; }
+};
+
+// What a preflight has found; temper.v1.PreflightReport documents each field.
+struct PreflightReport {
+  std::vector<PreflightSample> samples;
+  DataReport data;
+  int64_t total_steps = 0;
+  double estimated_seconds = 0;
+  MemoryEstimate memory;
+  std::string backend;
+  std::string backend_reason;
+  std::vector<PreflightCheck> checks;
 };
 
 // Gets what the trainer has to say, on the trainer's thread. Calls must not block for long.
@@ -116,7 +218,10 @@ class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
   virtual void OnPhase(TrainPhase phase, int64_t total_steps) = 0;
+  virtual void OnData(const DataReport& report) = 0;
+  virtual void OnPreflight(const PreflightReport& report) = 0;
   virtual void OnStep(const StepMetrics& metrics) = 0;
+  virtual void OnValidation(const ValidationReport& report) = 0;
   virtual void OnLog(LogSeverity severity, const std::string& text) = 0;
   virtual void OnExport(const std::string& uri, int64_t bytes, int32_t files) = 0;
   virtual void OnCheckpoint(const CheckpointReport& report) = 0;

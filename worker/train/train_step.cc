@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "worker/model/gradient.h"
+#include "worker/train/stopwatch.h"
 
 namespace temper {
 namespace {
@@ -51,9 +52,35 @@ at::Tensor Backpropagate(const UnitRecord& record, const std::vector<Parameter*>
   return record.input_TD.requires_grad() ? grads.back() : at::Tensor();
 }
 
+// The loss of the scored rows, and all of the way back.
+double Backward(TrainableModel& model, const Objective& objective, double normalizer, const BatchContext& context,
+                const at::Tensor& hidden_TD, const at::Tensor& scored_S, const at::Tensor& targets_S,
+                std::vector<UnitRecord>& records) {
+  // Rows that no loss looks at go no further.
+  UnitRecord final_record;
+  final_record.input_TD = hidden_TD.detach().index_select(0, scored_S).requires_grad_(hidden_TD.requires_grad());
+  final_record.output_TD = model.FinishHidden(final_record.input_TD);
+  const ObjectiveResult result =
+      ApplyObjective(objective, model.head(), final_record.output_TD.detach(), targets_S, normalizer);
+
+  if (!final_record.output_TD.requires_grad()) return result.loss;
+  const at::Tensor grad_SD = Backpropagate(final_record, model.final_parameters(), result.grad_hidden_SD);
+  if (!grad_SD.defined()) return result.loss;
+  at::Tensor grad_TD = at::zeros_like(hidden_TD).index_copy_(0, scored_S, grad_SD);
+  for (int unit = model.num_units() - 1; unit >= 0; --unit) {
+    grad_TD = Backpropagate(records[unit], model.unit_parameters(unit), grad_TD);
+    records[unit] = {};  // its activations go as soon as they are used
+    if (!grad_TD.defined()) return result.loss;
+  }
+  model.EmbedBackward(context, grad_TD);
+  return result.loss;
+}
+
 }  // namespace
 
-double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer) {
+double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
+                       StepPhases* phases) {
+  Stopwatch watch;
   const BatchContext context = MakeContext(model, batch);
   const at::Tensor scored_S = ToTensor(batch.loss_mask_T, at::kByte).nonzero().squeeze(1);
   if (scored_S.size(0) == 0) return 0.0;
@@ -72,24 +99,13 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
     records.push_back(std::move(record));
   }
 
-  // Rows that no loss looks at go no further.
-  UnitRecord final_record;
-  final_record.input_TD = hidden_TD.detach().index_select(0, scored_S).requires_grad_(gradient_wanted);
-  final_record.output_TD = model.FinishHidden(final_record.input_TD);
-  const ObjectiveResult result =
-      ApplyObjective(objective, model.head(), final_record.output_TD.detach(), targets_S, normalizer);
-
-  if (!final_record.output_TD.requires_grad()) return result.loss;
-  const at::Tensor grad_SD = Backpropagate(final_record, model.final_parameters(), result.grad_hidden_SD);
-  if (!grad_SD.defined()) return result.loss;
-  at::Tensor grad_TD = at::zeros_like(hidden_TD).index_copy_(0, scored_S, grad_SD);
-  for (int unit = model.num_units() - 1; unit >= 0; --unit) {
-    grad_TD = Backpropagate(records[unit], model.unit_parameters(unit), grad_TD);
-    records[unit] = {};  // its activations go as soon as they are used
-    if (!grad_TD.defined()) return result.loss;
+  const double forward = watch.Lap();
+  const double loss = Backward(model, objective, normalizer, context, hidden_TD, scored_S, targets_S, records);
+  if (phases != nullptr) {
+    phases->forward += forward;
+    phases->backward += watch.Lap();
   }
-  model.EmbedBackward(context, grad_TD);
-  return result.loss;
+  return loss;
 }
 
 at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch) {
@@ -98,6 +114,12 @@ at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch) {
   at::Tensor hidden_TD = model.Embed(context);
   for (int unit = 0; unit < model.num_units(); ++unit) hidden_TD = model.ForwardUnit(unit, hidden_TD, context);
   return model.FinishHidden(hidden_TD);
+}
+
+at::Tensor ScoredLogprobs(TrainableModel& model, const MicroBatch& batch) {
+  const at::Tensor scored_S = ToTensor(batch.loss_mask_T, at::kByte).nonzero().squeeze(1);
+  const at::Tensor targets_S = ToTensor(batch.targets_T, at::kLong).index_select(0, scored_S);
+  return model.head().TokenLogprobs(ForwardHidden(model, batch).index_select(0, scored_S), targets_S);
 }
 
 }  // namespace temper

@@ -6,15 +6,23 @@
 #include "worker/data/micro_batch.h"
 #include "worker/model/trainable_model.h"
 #include "worker/train/objective.h"
+#include "worker/train/train_job.h"
 
 namespace temper {
 
 // Forward and backward of one micro-batch: adds every trainable parameter's gradient to its buffer and returns the
 // micro-batch's share of the loss. `normalizer` is the step's (worker/train/objective.h). docs/ARCHITECTURE.md draws
 // it.
-double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer);
+//
+// Adds the time that it took to `phases`, if given: the blocks' forward pass to `forward`, the loss and all of the way
+// back to `backward`.
+double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
+                       StepPhases* phases = nullptr);
 
 // Hidden states of the whole micro-batch, final norm included: [T, D]. Nothing is recorded.
 at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch);
+
+// Log-probabilities of the targets that the loss looks at: [S], fp32. Nothing is recorded.
+at::Tensor ScoredLogprobs(TrainableModel& model, const MicroBatch& batch);
 
 }  // namespace temper

@@ -4,161 +4,28 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <memory>
 #include <new>
 #include <optional>
 #include <string>
 #include <thread>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/failure.h"
-#include "common/fault_point.h"
-#include "worker/model/gradient.h"
-#include "worker/ops/matmul_peak.h"
-#include "worker/train/adamw.h"
 #include "worker/train/checkpointer.h"
-#include "worker/train/lr_schedule.h"
+#include "worker/train/compute_dtype.h"
 #include "worker/train/model_export.h"
-#include "worker/train/step_metrics.h"
-#include "worker/train/train_step.h"
+#include "worker/train/step_loop.h"
 #include "worker/train/training_data.h"
 
 namespace temper {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double SecondsSince(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
-
 absl::Status Stopped() { return absl::CancelledError("stopped on request"); }
-
-at::ScalarType ComputeDtype(Precision precision) {
-  switch (precision) {
-    case Precision::kFp32:
-      return at::kFloat;
-    case Precision::kBf16:
-      return at::kBFloat16;
-    case Precision::kAuto:
-      break;
-  }
-  return ops::CpuHasNativeBf16() ? at::kBFloat16 : at::kFloat;
-}
-
-absl::Status NotFinite(std::string_view what, int64_t step, double learning_rate) {
-  return WithCause(absl::AbortedError(absl::StrFormat(
-                       "the %s of step %d is not finite (learning rate %g): lower training.learning_rate, set "
-                       "training.max_grad_norm, or look for broken samples",
-                       what, step, learning_rate)),
-                   FailureCause::kNumerics);
-}
-
-// Takes the optimizer steps of a run, from `position` on.
-class StepLoop {
- public:
-  StepLoop(const TrainJob& job, Transformer& model, at::ScalarType dtype, AdamW& optimizer, BatchStream& batches,
-           const TrainPosition& position, Checkpointer& checkpointer, TrainObserver& observer)
-      : job_(job),
-        model_(model),
-        optimizer_(optimizer),
-        batches_(batches),
-        checkpointer_(checkpointer),
-        dtype_(dtype),
-        observer_(observer),
-        peak_flops_(ops::MeasureMatmulPeak(dtype)),
-        rates_(model.flop_rates()),
-        position_(position) {}
-
-  absl::Status Run(const StopSignal& stop) {
-    while (position_.step < batches_.total_steps()) {
-      if (const absl::Status status = TakeStep(stop); !status.ok()) return status;
-      checkpointer_.AfterStep(position_);
-      if (stop.requested()) return Stopped();
-    }
-    return absl::OkStatus();
-  }
-
-  // Steps that were taken; a step that was left in the middle counts for nothing.
-  const TrainPosition& position() const { return position_; }
-
- private:
-  absl::Status TakeStep(const StopSignal& stop) {
-    const Clock::time_point begin = Clock::now();
-    const int64_t step = position_.step + 1;
-    const std::vector<MicroBatch> batches = batches_.NextStep();
-    const StepWork work = CountWork(batches);
-
-    ZeroGradients(model_.parameters());
-    double loss = 0;
-    for (const MicroBatch& batch : batches) {
-      if (stop.now()) return Stopped();
-      loss += ForwardBackward(model_, batch, objective_, static_cast<double>(work.scored_tokens));
-    }
-    const double learning_rate = LearningRate(job_.training, step, batches_.total_steps());
-    if (!std::isfinite(loss)) return NotFinite("loss", step, learning_rate);
-    const double norm = GlobalGradientNorm(model_.parameters());
-    if (!std::isfinite(norm)) return NotFinite("gradient", step, learning_rate);
-    FaultPoint("rank.step.before_update");
-    optimizer_.Step(learning_rate, ClipScale(norm, job_.training.max_grad_norm));
-
-    const BatchPosition& data = batches_.position();
-    position_ = {step, position_.total_tokens + work.tokens, data.epoch, data.row};
-    const double seconds = SecondsSince(begin);
-    CorrectPeak(HardwareFlops(rates_, work) / seconds);
-    observer_.OnStep({
-        .step = step,
-        .total_steps = batches_.total_steps(),
-        .loss = loss,
-        .grad_norm = norm,
-        .learning_rate = learning_rate,
-        .tokens = work.tokens,
-        .scored_tokens = work.scored_tokens,
-        .total_tokens = position_.total_tokens,
-        .padding_ratio = 1.0 - static_cast<double>(work.tokens) / static_cast<double>(work.capacity),
-        .seconds = seconds,
-        .mfu = ModelFlops(rates_, work) / (seconds * peak_flops_),
-        .hfu = HardwareFlops(rates_, work) / (seconds * peak_flops_),
-        .peak_memory_bytes = PeakMemoryBytes(),
-        .epoch = batches_.epochs_done(),
-    });
-    FaultPoint("rank.step.reported");
-    return absl::OkStatus();
-  }
-
-  // The machine was busy when its peak was measured if a whole step is faster: the denominator of MFU is then measured
-  // again, and is never below what was reached.
-  void CorrectPeak(double reached) {
-    if (reached <= peak_flops_) return;
-    peak_flops_ = std::max(reached, ops::MeasureMatmulPeak(dtype_));
-    observer_.OnLog(LogSeverity::kWarning,
-                    absl::StrFormat("the machine was busy when its peak was measured; it is %.0f GFLOP/s now, and the "
-                                    "MFU of earlier steps was too high",
-                                    peak_flops_ / 1e9));
-  }
-
-  const TrainJob& job_;
-  Transformer& model_;
-  AdamW& optimizer_;
-  BatchStream& batches_;
-  Checkpointer& checkpointer_;
-  const at::ScalarType dtype_;
-  TrainObserver& observer_;
-  double peak_flops_;
-  const FlopRates rates_;
-  const SupervisedObjective objective_;
-  TrainPosition position_;
-};
-
-// Where the job's adapters go; none in full training.
-absl::StatusOr<std::vector<AdapterSite>> FindSites(const TrainJob& job, const NativeRepository& source) {
-  if (!job.lora) return std::vector<AdapterSite>();
-  return FindAdapterSites(*source.family, source.config, job.lora->targets);
-}
 
 std::optional<LoraConfig> MakeLora(const TrainJob& job, const std::vector<AdapterSite>& sites) {
   if (!job.lora) return std::nullopt;
@@ -196,12 +63,13 @@ struct TrainingState {
   std::unique_ptr<Transformer> model;
   std::unique_ptr<AdamW> optimizer;
   TrainPosition position;
+  std::string checkpoint;  // URI; empty: the model itself
 };
 
 absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeRepository& source,
                                         const std::vector<AdapterSite>& sites, const TrainCheckpoint* checkpoint,
-                                        at::ScalarType dtype, BatchStream& batches) {
-  const TransformerOptions options = {.dtype = dtype, .lora = MakeLora(job, sites)};
+                                        at::ScalarType dtype) {
+  const TransformerOptions options = {.dtype = dtype, .lora = MakeLora(job, sites), .freeze = job.training.freeze};
   TrainingState state;
   if (checkpoint == nullptr) {
     auto model = LoadTransformer(source, options);
@@ -211,24 +79,28 @@ absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeReposit
     return state;
   }
   state.position = checkpoint->position();
-  if (state.position.step > batches.total_steps()) {
-    return absl::InvalidArgumentError(absl::StrCat("the checkpoint ", checkpoint->uri(), " is at step ",
-                                                   state.position.step, ", but the job has only ",
-                                                   batches.total_steps(), " steps: raise training.steps or epochs"));
-  }
-  const absl::Status found = batches.Seek({state.position.data_epoch, state.position.data_row, state.position.step});
-  if (!found.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat("the checkpoint ", checkpoint->uri(), ": ", found.message()));
-  }
+  state.checkpoint = checkpoint->uri();
   const auto repository = checkpoint->OpenModel(source, MakePeft(job));
   if (!repository.ok()) return repository.status();
   auto model = LoadTransformer(*repository, options);
   if (!model.ok()) return model.status();
   state.model = *std::move(model);
   state.optimizer = std::make_unique<AdamW>(state.model->parameters(), job.training.adamw);
-  state.optimizer->set_steps(state.position.step);
+  state.optimizer->set_steps(state.position.updates);
   if (const absl::Status restored = checkpoint->Restore(state.optimizer->moments()); !restored.ok()) return restored;
   return state;
+}
+
+absl::Status SeekData(const TrainCheckpoint& checkpoint, BatchStream& batches) {
+  const TrainPosition& position = checkpoint.position();
+  if (position.step > batches.total_steps() && batches.exact()) {
+    return absl::InvalidArgumentError(absl::StrCat("the checkpoint ", checkpoint.uri(), " is at step ", position.step,
+                                                   ", but the job has only ", batches.total_steps(),
+                                                   " steps: raise training.steps or epochs"));
+  }
+  const absl::Status found = batches.Seek({position.data_epoch, position.data_block, position.data_row, position.step});
+  if (found.ok() || !absl::IsOutOfRange(found)) return found;
+  return absl::InvalidArgumentError(absl::StrCat("the checkpoint ", checkpoint.uri(), ": ", found.message()));
 }
 
 CheckpointSource MakeCheckpointSource(const TrainJob& job, const NativeRepository& source,
@@ -237,6 +109,48 @@ CheckpointSource MakeCheckpointSource(const TrainJob& job, const NativeRepositor
           .max_shard_size = job.output.max_shard_size,
           .peft = MakePeft(job),
           .hf_modules = HfModules(sites, model)};
+}
+
+// The parts of a training that do not change when it goes back to a checkpoint.
+struct Training {
+  const TrainJob& job;
+  ObjectStore& output;
+  const NativeRepository& source;
+  const std::vector<AdapterSite>& sites;
+  TrainingData& data;
+  at::ScalarType dtype;
+  TrainObserver& observer;
+  const StopSignal& stop;
+};
+
+// Trains from `state` on, and writes and proves the export; or returns at what position to go on from which checkpoint.
+struct RollBack {
+  TrainPosition position;
+  std::string checkpoint;
+};
+
+absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Training& training, TrainingState& state) {
+  Transformer& model = *state.model;
+  Checkpointer checkpointer(training.output, training.job,
+                            MakeCheckpointSource(training.job, training.source, training.sites, model), model,
+                            *state.optimizer, state.position.step, state.checkpoint, training.observer);
+  StepLoop loop(training.job, model, training.dtype, *state.optimizer, training.data, state.position, checkpointer,
+                training.observer);
+  const auto finish = [&]() -> absl::StatusOr<std::variant<ExportSummary, RollBack>> {
+    const auto end = loop.Run(training.stop);
+    if (!end.ok()) return end.status();
+    checkpointer.Finish();
+    if (*end == StepLoop::End::kRollBack) return RollBack{loop.position(), checkpointer.newest_uri()};
+    training.observer.OnPhase(TrainPhase::kExporting, training.data.batches().total_steps());
+    auto exported = ExportAndProve(training.output, training.job, training.source, training.sites, model,
+                                   training.data.sample(), training.stop, training.observer);
+    if (!exported.ok()) return exported.status();
+    return *std::move(exported);
+  };
+  const auto finished = finish();
+  // Told to stop, and to keep what there is.
+  if (absl::IsCancelled(finished.status()) && !training.stop.now()) checkpointer.SaveNow(loop.position());
+  return finished;
 }
 
 absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSignal& stop) {
@@ -248,43 +162,46 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   if (!source.ok()) return source.status();
   const auto sites = FindSites(job, *source);
   if (!sites.ok()) return sites.status();
-  const auto data = OpenTrainingData(job, source->config, observer, stop.requested());
+  const auto data = TrainingData::Open(job, source->config, observer, stop.requested());
   if (!data.ok()) return data.status();
   if (stop.requested()) return Stopped();
 
-  observer.OnPhase(TrainPhase::kLoadingModel, (*data)->total_steps());
+  observer.OnPhase(TrainPhase::kLoadingModel, (*data)->batches().total_steps());
   auto checkpoint = FindCheckpoint(job, observer);
   if (!checkpoint.ok()) return checkpoint.status();
+  if (*checkpoint != nullptr) {
+    if (const absl::Status found = SeekData(**checkpoint, (*data)->batches()); !found.ok()) return found;
+  }
   const at::ScalarType dtype = ComputeDtype(job.training.precision);
-  const auto state = LoadState(job, *source, *sites, checkpoint->get(), dtype, **data);
+  auto state = LoadState(job, *source, *sites, checkpoint->get(), dtype);
   if (!state.ok()) return state.status();
   if (*checkpoint != nullptr || job.epoch > 1) {
     observer.OnResume(state->position.step, *checkpoint != nullptr ? (*checkpoint)->uri() : "");
   }
   checkpoint->reset();
-  Transformer& model = *state->model;
   observer.OnLog(LogSeverity::kInfo, absl::StrFormat("%s, %s, %d threads", source->family->architecture,
                                                      dtype == at::kBFloat16 ? "bf16" : "fp32", at::get_num_threads()));
 
-  observer.OnPhase(TrainPhase::kTraining, (*data)->total_steps());
-  Checkpointer checkpointer(**output, job, MakeCheckpointSource(job, *source, *sites, model), model, *state->optimizer,
-                            state->position.step, observer);
-  StepLoop loop(job, model, dtype, *state->optimizer, **data, state->position, checkpointer, observer);
-  const auto train_and_export = [&]() -> absl::StatusOr<ExportSummary> {
-    if (absl::Status trained = loop.Run(stop); !trained.ok()) return trained;
-    checkpointer.Finish();
-    observer.OnPhase(TrainPhase::kExporting, (*data)->total_steps());
-    // Any text will do; the first row is real.
-    if (absl::Status found = (*data)->Seek({}); !found.ok()) return found;
-    return ExportAndProve(**output, job, *source, *sites, model, (*data)->NextStep().front(), stop, observer);
-  };
-  const auto exported = train_and_export();
-  // Told to stop, and to keep what there is.
-  if (absl::IsCancelled(exported.status()) && !stop.now()) checkpointer.SaveNow(loop.position());
-  if (!exported.ok()) return exported.status();
-  observer.OnLog(LogSeverity::kInfo, absl::StrCat("the export is proved: ", exported->proof));
-  observer.OnExport(exported->uri, exported->bytes, exported->files);
-  return absl::OkStatus();
+  observer.OnPhase(TrainPhase::kTraining, (*data)->batches().total_steps());
+  const Training training = {job, **output, *source, *sites, **data, dtype, observer, stop};
+  while (true) {
+    const auto finished = TrainAndExport(training, *state);
+    if (!finished.ok()) return finished.status();
+    if (const auto* const exported = std::get_if<ExportSummary>(&*finished)) {
+      observer.OnLog(LogSeverity::kInfo, absl::StrCat("the export is proved: ", exported->proof));
+      observer.OnExport(exported->uri, exported->bytes, exported->files);
+      return absl::OkStatus();
+    }
+    const RollBack& back = std::get<RollBack>(*finished);
+    *state = {};  // before another is loaded
+    const auto older = TrainCheckpoint::Open(back.checkpoint);
+    if (!older.ok()) return older.status();
+    state = LoadState(job, *source, *sites, older->get(), dtype);
+    if (!state.ok()) return state.status();
+    const int64_t updates = state->position.updates;
+    state->position = back.position;
+    state->position.updates = updates;
+  }
 }
 
 absl::Status OutOfMemory(const std::string& detail) {

@@ -8,11 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/failure.h"
 #include "common/storage/object_store.h"
-#include "worker/data/sample_builder.h"
-#include "worker/text/chat_template.h"
 #include "worker/text/template_files.h"
-#include "worker/text/tokenizer.h"
 
 namespace temper {
 namespace {
@@ -26,14 +24,118 @@ absl::StatusOr<int64_t> MaxSampleTokens(const TrainJob& job, const ModelConfig& 
   return asked > 0 ? asked : std::min(model.max_positions, job.training.micro_batch_tokens);
 }
 
-void Describe(const BatchStream& stream, int64_t max_sample_tokens, TrainObserver& observer) {
-  const BatchStatistics& batches = stream.statistics();
+int Threads(const TrainJob& job) {
+  return job.threads > 0 ? job.threads : static_cast<int>(std::thread::hardware_concurrency());
+}
+
+}  // namespace
+
+TrainingData::TrainingData(Tokenizer tokenizer, absl::StatusOr<ChatTemplate> chat_template,
+                           const std::string& eos_token, TrainOn train_on)
+    : tokenizer_(std::move(tokenizer)),
+      chat_template_(std::move(chat_template)),
+      builder_(tokenizer_, chat_template_, eos_token, train_on) {}
+
+absl::StatusOr<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainJob& job, const ModelConfig& model,
+                                                                 TrainObserver& observer,
+                                                                 const std::atomic<bool>& stop) {
+  const auto max_sample_tokens = MaxSampleTokens(job, model);
+  if (!max_sample_tokens.ok()) return max_sample_tokens.status();
+  const auto directory = ObjectStore::Open(job.model_uri);
+  if (!directory.ok()) return directory.status();
+  auto tokenizer = Tokenizer::Open(**directory);
+  if (!tokenizer.ok()) return tokenizer.status();
+  if (tokenizer->max_id() >= model.vocab_size) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "%s: the tokenizer has ids up to %d, but the model's embedding has only %d rows: the tokenizer belongs to "
+        "another model, or the embedding was not resized after tokens were added",
+        job.model_uri, tokenizer->max_id(), model.vocab_size));
+  }
+  // Texts need no template, and a base model has none: who needs one says so.
+  auto chat_template = ChatTemplate::Open(**directory, std::time(nullptr));
+  if (!chat_template.ok() && !absl::IsFailedPrecondition(chat_template.status())) return chat_template.status();
+  const auto special_tokens = ReadSpecialTokens(**directory);
+  if (!special_tokens.ok()) return special_tokens.status();
+
+  auto data = std::unique_ptr<TrainingData>(new TrainingData(
+      *std::move(tokenizer), std::move(chat_template), special_tokens->value("eos_token", ""), job.data.train_on));
+  if (const absl::Status read = data->Read(job, *max_sample_tokens, stop); !read.ok()) return read;
+  data->Describe(*max_sample_tokens, observer);
+  return data;
+}
+
+absl::Status TrainingData::Read(const TrainJob& job, int64_t max_sample_tokens, const std::atomic<bool>& stop) {
+  const auto seed = static_cast<uint64_t>(job.training.seed);
+  BatchOptions options;
+  SampleOptions& samples = options.samples;
+  samples.sources = job.data.sources;
+  samples.max_tokens = max_sample_tokens;
+  samples.overlong = job.data.overlong == OverlongPolicy::kDrop ? OverlongSamples::kDrop : OverlongSamples::kTruncate;
+  samples.stopped = [&stop] { return stop.load(); };
+  if (job.validation && job.validation->share > 0) {
+    samples.split = {.part = RecordSplit::Part::kTraining, .held_out_share = job.validation->share, .seed = seed};
+  }
+  options.micro_batch_tokens = job.training.micro_batch_tokens;
+  options.tokens_per_step = job.training.tokens_per_step;
+  options.steps = job.training.steps;
+  options.epochs = job.training.epochs;
+  options.seed = seed;
+  options.threads = Threads(job);
+  auto batches = BatchStream::Open(options, builder_);
+  if (!batches.ok()) return batches.status();
+  batches_ = *std::move(batches);
+  sample_ = batches_->FirstRow();
+  if (!job.validation) return absl::OkStatus();
+
+  if (samples.split.part == RecordSplit::Part::kTraining) {
+    samples.split.part = RecordSplit::Part::kHeldOut;
+  } else {
+    samples.sources = job.validation->sources;
+  }
+  auto validation =
+      ReadValidationSet(samples, job.validation->max_samples, options.micro_batch_tokens, builder_, options.threads);
+  if (!validation.ok()) {
+    return WithCause(
+        absl::Status(validation.status().code(), absl::StrCat("validation: ", validation.status().message())),
+        CauseOf(validation.status()));
+  }
+  validation_ = *std::move(validation);
+  constexpr int64_t kValidations = 10;
+  validate_every_steps_ = job.validation->every_steps > 0
+                              ? job.validation->every_steps
+                              : std::max<int64_t>(1, batches_->total_steps() / kValidations);
+  return absl::OkStatus();
+}
+
+DataReport TrainingData::report() const {
+  const BatchStatistics& batches = batches_->statistics();
+  return {.samples = batches.samples,
+          .rows_per_epoch = batches.packs_per_epoch,
+          .padding_ratio = batches.padding_ratio,
+          .data_share = batches.data_share,
+          .validation_samples = validation_ ? validation_->samples : 0};
+}
+
+void TrainingData::Describe(int64_t max_sample_tokens, TrainObserver& observer) const {
+  const BatchStatistics& batches = batches_->statistics();
   const SampleStatistics& samples = batches.samples;
+  observer.OnData(report());
+  if (batches.data_share < 1) {
+    observer.OnLog(LogSeverity::kInfo,
+                   absl::StrFormat("data: more than 32 MiB, which is tokenised as it is needed; what follows is from "
+                                   "the first %.2g %% of it, and steps are estimated",
+                                   100 * batches.data_share));
+  }
   observer.OnLog(LogSeverity::kInfo,
                  absl::StrFormat("data: %d samples, %d tokens, %d of them scored; %d rows an epoch with %.1f %% room "
                                  "left, %d a step, %d steps",
                                  samples.kept, samples.tokens, samples.scored_tokens, batches.packs_per_epoch,
-                                 100 * batches.padding_ratio, batches.micro_batches_per_step, stream.total_steps()));
+                                 100 * batches.padding_ratio, batches.micro_batches_per_step, batches_->total_steps()));
+  if (validation_) {
+    observer.OnLog(LogSeverity::kInfo,
+                   absl::StrFormat("validation: %d samples, %d tokens scored, every %d steps", validation_->samples,
+                                   validation_->scored_tokens, validate_every_steps_));
+  }
   if (samples.truncated > 0 || samples.dropped_overlong > 0) {
     observer.OnLog(LogSeverity::kWarning,
                    absl::StrFormat("data: of %d samples, %d were longer than %d tokens and cut off, %d were left out",
@@ -43,46 +145,6 @@ void Describe(const BatchStream& stream, int64_t max_sample_tokens, TrainObserve
     observer.OnLog(LogSeverity::kWarning, absl::StrFormat("data: %d of %d samples were left out; the first: %s",
                                                           samples.refused, samples.read, samples.first_refusal));
   }
-}
-
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<BatchStream>> OpenTrainingData(const TrainJob& job, const ModelConfig& model,
-                                                              TrainObserver& observer, const std::atomic<bool>& stop) {
-  const auto max_sample_tokens = MaxSampleTokens(job, model);
-  if (!max_sample_tokens.ok()) return max_sample_tokens.status();
-  const auto directory = ObjectStore::Open(job.model_uri);
-  if (!directory.ok()) return directory.status();
-  const auto tokenizer = Tokenizer::Open(**directory);
-  if (!tokenizer.ok()) return tokenizer.status();
-  if (tokenizer->max_id() >= model.vocab_size) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "%s: the tokenizer has ids up to %d, but the model's embedding has only %d rows: the tokenizer belongs to "
-        "another model, or the embedding was not resized after tokens were added",
-        job.model_uri, tokenizer->max_id(), model.vocab_size));
-  }
-  // Texts need no template, and a base model has none: who needs one says so.
-  const auto chat_template = ChatTemplate::Open(**directory, std::time(nullptr));
-  if (!chat_template.ok() && !absl::IsFailedPrecondition(chat_template.status())) return chat_template.status();
-  const auto special_tokens = ReadSpecialTokens(**directory);
-  if (!special_tokens.ok()) return special_tokens.status();
-  const SampleBuilder builder(*tokenizer, chat_template, special_tokens->value("eos_token", ""), job.data.train_on);
-
-  BatchOptions options;
-  options.uri = job.data.uri;
-  options.columns = job.data.columns;
-  options.max_sample_tokens = *max_sample_tokens;
-  options.overlong = job.data.overlong == OverlongPolicy::kDrop ? OverlongSamples::kDrop : OverlongSamples::kTruncate;
-  options.micro_batch_tokens = job.training.micro_batch_tokens;
-  options.tokens_per_step = job.training.tokens_per_step;
-  options.steps = job.training.steps;
-  options.epochs = job.training.epochs;
-  options.seed = static_cast<uint64_t>(job.training.seed);
-  options.threads = job.threads > 0 ? job.threads : static_cast<int>(std::thread::hardware_concurrency());
-  options.stop = &stop;
-  auto stream = BatchStream::Open(options, builder);
-  if (stream.ok()) Describe(**stream, *max_sample_tokens, observer);
-  return stream;
 }
 
 }  // namespace temper

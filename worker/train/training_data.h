@@ -3,20 +3,61 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/data/batch_stream.h"
+#include "worker/data/sample_builder.h"
+#include "worker/data/validation_set.h"
 #include "worker/model/model_config.h"
+#include "worker/text/chat_template.h"
+#include "worker/text/tokenizer.h"
 #include "worker/train/train_job.h"
 
 namespace temper {
 
-// Reads a job's data with the model's tokenizer and chat template, and tells the observer what was found: samples,
-// tokens, what was truncated, dropped or refused.
-//
-// Errors as Tokenizer::Open, ChatTemplate::Open and BatchStream::Open have them, and INVALID_ARGUMENT when the
-// tokenizer has ids that the model has no embedding for or max_sample_tokens is beyond the model's positions.
-absl::StatusOr<std::unique_ptr<BatchStream>> OpenTrainingData(const TrainJob& job, const ModelConfig& model,
-                                                              TrainObserver& observer, const std::atomic<bool>& stop);
+// A job's data, tokenised with the model's tokenizer and chat template: batches to train on, and held-out samples. One
+// thread.
+class TrainingData {
+ public:
+  // Reads what must be read before the first step, and tells the observer what was found (OnData, OnLog). `stop` must
+  // outlive it.
+  //
+  // Errors as Tokenizer::Open, ChatTemplate::Open and BatchStream::Open have them, and INVALID_ARGUMENT when the
+  // tokenizer has ids that the model has no embedding for or max_sample_tokens is beyond the model's positions.
+  static absl::StatusOr<std::unique_ptr<TrainingData>> Open(const TrainJob& job, const ModelConfig& model,
+                                                            TrainObserver& observer, const std::atomic<bool>& stop);
+  TrainingData(const TrainingData&) = delete;
+  TrainingData& operator=(const TrainingData&) = delete;
+
+  BatchStream& batches() { return *batches_; }
+  // Absent: the job has none.
+  const std::optional<ValidationSet>& validation() const { return validation_; }
+  // At least 1.
+  int64_t validate_every_steps() const { return validate_every_steps_; }
+  // What the observer was told.
+  DataReport report() const;
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  // The status says why there is none.
+  const absl::StatusOr<ChatTemplate>& chat_template() const { return chat_template_; }
+  // A row of real data.
+  const MicroBatch& sample() const { return sample_; }
+
+ private:
+  TrainingData(Tokenizer tokenizer, absl::StatusOr<ChatTemplate> chat_template, const std::string& eos_token,
+               TrainOn train_on);
+  absl::Status Read(const TrainJob& job, int64_t max_sample_tokens, const std::atomic<bool>& stop);
+  void Describe(int64_t max_sample_tokens, TrainObserver& observer) const;
+
+  // The builder refers to the two before it, the stream to the builder.
+  const Tokenizer tokenizer_;
+  const absl::StatusOr<ChatTemplate> chat_template_;
+  const SampleBuilder builder_;
+  std::unique_ptr<BatchStream> batches_;
+  std::optional<ValidationSet> validation_;
+  int64_t validate_every_steps_ = 1;
+  MicroBatch sample_;
+};
 
 }  // namespace temper

@@ -4,6 +4,7 @@
 import json
 import os
 import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,6 +14,7 @@ from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
 from temper._spec import JobSource, absolute_uri
+from temper._state import State, state_names
 from temper.errors import TemperError, from_rpc_error
 from temper.v1 import training_service_pb2 as pb
 
@@ -109,14 +111,25 @@ def job_name(id_or_name: str) -> str:
 
 
 def create_request(
-    source: JobSource, job_id: str | None, request_id: str | None, resume_from: str | os.PathLike[str] | None
+    source: JobSource,
+    job_id: str | None,
+    request_id: str | None,
+    resume_from: str | os.PathLike[str] | None,
+    preflight_only: bool,
 ) -> pb.CreateJobRequest:
     request = pb.CreateJobRequest(
-        job=pb.Job(spec=source.spec), job_id=job_id or "", request_id=request_id or str(uuid.uuid4())
+        job=pb.Job(spec=source.spec),
+        job_id=job_id or "",
+        request_id=request_id or str(uuid.uuid4()),
+        preflight_only=preflight_only,
     )
     if resume_from is not None:
         request.job.spec.resume_from = absolute_uri(os.fspath(resume_from), Path.cwd())
     return request
+
+
+def list_request(states: Iterable[State | str], owner: str, labels: Mapping[str, str] | None) -> pb.ListJobsRequest:
+    return pb.ListJobsRequest(states=state_names(states), owner=owner, labels=labels)
 
 
 def artifacts_parent(job: str, checkpoint: "int | pb.Checkpoint | None") -> str:

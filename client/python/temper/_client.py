@@ -2,7 +2,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,7 +15,7 @@ from temper._follow import Follower
 from temper._handle import JobHandle
 from temper._metrics import StepHistory
 from temper._spec import Spec, read_spec
-from temper._state import State, state_names
+from temper._state import State
 from temper.errors import InvalidRequest, TemperError
 from temper.v1 import training_service_pb2 as pb
 
@@ -62,21 +62,23 @@ class Client:
         job_id: str | None = None,
         request_id: str | None = None,
         resume_from: str | os.PathLike[str] | None = None,
+        *,
+        preflight_only: bool = False,
     ) -> "Job":
         """Queues a job.
 
         `spec` is a JobSpec, a dict with the fields of a job file, or the path of a YAML or JSON file; relative paths in
         it are meant relative to the file, or else to the working directory. `job_id`: default: the server chooses.
         `request_id` is a UUID that makes the call safe to repeat: the same id and job create one job. `resume_from`:
-        URI or path of a checkpoint of any job to go on from.
+        URI or path of a checkpoint of any job to go on from. `preflight_only`: look at model and data, train nothing;
+        a job that has succeeded has `info.preflight`.
 
         Raises InvalidJob, AlreadyExists.
         """
         source = read_spec(spec)
+        request = calls.create_request(source, job_id, request_id, resume_from, preflight_only)
         try:
-            return Job(
-                self, self._call(calls.CREATE_JOB, calls.create_request(source, job_id, request_id, resume_from))
-            )
+            return Job(self, self._call(calls.CREATE_JOB, request))
         except InvalidRequest as error:
             raise source.refused(error) from None
 
@@ -84,10 +86,14 @@ class Client:
         """A job by its id or name. Raises NotFound."""
         return Job(self, self._call(calls.GET_JOB, pb.GetJobRequest(name=calls.job_name(job))))
 
-    def list(self, states: Iterable[State | str] = ()) -> Iterator["Job"]:
-        """Jobs, newest first; only those in one of `states` when any are given. Asks for a page when it is needed."""
-        request = pb.ListJobsRequest(states=state_names(states))
-        return self._pages(request)
+    def list(
+        self, states: Iterable[State | str] = (), *, owner: str = "", labels: Mapping[str, str] | None = None
+    ) -> Iterator["Job"]:
+        """Jobs, newest first, only those in one of `states`, of `owner` and with all of `labels`, where given.
+
+        Asks for a page when it is needed.
+        """
+        return self._pages(calls.list_request(states, owner, labels))
 
     def _pages(self, request: pb.ListJobsRequest) -> Iterator["Job"]:
         while True:

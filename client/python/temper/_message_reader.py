@@ -10,6 +10,7 @@ import difflib
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, cast
 
@@ -84,6 +85,8 @@ class MessageReader:
         if value is None:
             way_out = "write {} to take it with its defaults" if is_message else f"expected {_expected(field)}"
             self._problem(path, f"has no value; {way_out}, or remove it", line)
+        elif is_message and field.message_type.GetOptions().map_entry:
+            self._read_map(value, path, field, getattr(message, field.name), line)
         elif field.is_repeated:
             many = isinstance(value, Sequence) and not isinstance(value, str)
             for i, item in enumerate(value if many else [value]):  # type: ignore[arg-type, var-annotated]
@@ -98,6 +101,14 @@ class MessageReader:
             self.read_message(value, path, child, line)
         else:
             self._store(value, path, field, lambda scalar: setattr(message, field.name, scalar), line)
+
+    def _read_map(self, value: object, path: str, field: FieldDescriptor, entries: Any, line: int | None) -> None:
+        if not isinstance(value, Mapping):
+            self._problem(path, f"expected a mapping, found {_found(value)}", line)
+            return
+        value_field = field.message_type.fields_by_name["value"]
+        for name, item in value.items():
+            self._store(item, _join(path, str(name)), value_field, partial(entries.__setitem__, str(name)), line)
 
     def _store(self, value: object, path: str, field: FieldDescriptor, store: Any, line: int | None) -> None:
         try:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from temper.v1 import training_service_pb2 as pb
 
@@ -36,16 +37,8 @@ class StepHistory:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """In order: every figure by its name, and `time`."""
-        fields = [
-            field
-            for field in pb.StepMetrics.DESCRIPTOR.fields
-            if not field.is_repeated and field.cpp_type != FieldDescriptor.CPPTYPE_MESSAGE
-        ]
-        return [
-            {field.name: getattr(step, field.name) for field in fields} | {"time": time}
-            for time, step in self._steps.values()
-        ]
+        """In order: every figure by its name (`loss`, `phases.forward`), and `time`."""
+        return [_figures(step) | {"time": time} for time, step in self._steps.values()]
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A row a step; ImportError when there is no pandas."""
@@ -53,6 +46,17 @@ class StepHistory:
             import pandas
         except ImportError:
             raise ImportError("to_pandas() needs pandas: pip install 'temper-client[pandas]'") from None
-        columns = [field.name for field in pb.StepMetrics.DESCRIPTOR.fields]
-        frame = pandas.DataFrame(self.rows, columns=None if self._steps else [*columns, "time"])
+        columns = None if self._steps else [*_figures(pb.StepMetrics()), "time"]
+        frame = pandas.DataFrame(self.rows, columns=columns)
         return frame.set_index("step")
+
+
+def _figures(message: Message, prefix: str = "") -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+            figures |= _figures(value, f"{prefix}{field.name}.")
+        else:
+            figures[prefix + field.name] = value
+    return figures

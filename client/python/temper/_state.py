@@ -29,6 +29,8 @@ class State(StrEnum):
     """Ended on request."""
     PAUSED = "paused"
     """Stopped on request, and waits to be resumed."""
+    CHECKING = "checking"
+    """Model and data are being looked at, before it waits for a device slot."""
 
     @property
     def is_end(self) -> bool:

@@ -6,7 +6,7 @@ An `async for` that is left early should be closed, as any asynchronous generato
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -21,7 +21,7 @@ from temper._follow import Follower
 from temper._handle import JobHandle
 from temper._metrics import StepHistory
 from temper._spec import Spec, read_spec
-from temper._state import State, state_names
+from temper._state import State
 from temper.errors import InvalidRequest, TemperError
 from temper.v1 import training_service_pb2 as pb
 
@@ -66,13 +66,14 @@ class Client:
         job_id: str | None = None,
         request_id: str | None = None,
         resume_from: str | os.PathLike[str] | None = None,
+        *,
+        preflight_only: bool = False,
     ) -> "Job":
         """Queues a job. As `temper.Client.submit`."""
         source = read_spec(spec)
+        request = calls.create_request(source, job_id, request_id, resume_from, preflight_only)
         try:
-            return Job(
-                self, await self._call(calls.CREATE_JOB, calls.create_request(source, job_id, request_id, resume_from))
-            )
+            return Job(self, await self._call(calls.CREATE_JOB, request))
         except InvalidRequest as error:
             raise source.refused(error) from None
 
@@ -80,10 +81,14 @@ class Client:
         """A job by its id or name. Raises NotFound."""
         return Job(self, await self._call(calls.GET_JOB, pb.GetJobRequest(name=calls.job_name(job))))
 
-    def list(self, states: Iterable[State | str] = ()) -> AsyncIterator["Job"]:
-        """Jobs, newest first; only those in one of `states` when any are given. Asks for a page when it is needed."""
-        request = pb.ListJobsRequest(states=state_names(states))
-        return self._pages(request)
+    def list(
+        self, states: Iterable[State | str] = (), *, owner: str = "", labels: Mapping[str, str] | None = None
+    ) -> AsyncIterator["Job"]:
+        """Jobs, newest first, only those in one of `states`, of `owner` and with all of `labels`, where given.
+
+        Asks for a page when it is needed.
+        """
+        return self._pages(calls.list_request(states, owner, labels))
 
     async def _pages(self, request: pb.ListJobsRequest) -> AsyncIterator["Job"]:
         while True:

@@ -87,7 +87,9 @@ def test_steps_taken_again_replace_those_before():
     assert history.is_complete
     assert [(step.step, step.loss) for step in history.steps] == [(1, 1), (2, 20)]
     assert [(row["step"], row["loss"]) for row in history.rows] == [(1, 1), (2, 20)]
-    assert set(history.rows[0]) == {field.name for field in pb.StepMetrics.DESCRIPTOR.fields} | {"time"}
+    figures = {field.name for field in pb.StepMetrics.DESCRIPTOR.fields} - {"phases"}
+    phases = {f"phases.{field.name}" for field in pb.StepPhases.DESCRIPTOR.fields}
+    assert set(history.rows[0]) == figures | phases | {"time"}
     assert StepHistory(until=0).is_complete
 
 

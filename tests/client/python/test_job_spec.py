@@ -90,7 +90,7 @@ def test_a_list_of_one_needs_no_brackets():
         ({"priority": 2**31}, "priority: expected a whole number, found '2147483648', which does not fit"),
         ({"training": {"learning_rate": "nan"}}, "training.learning_rate: expected a number, found 'nan'"),
         ({"training": {"learning_rate": []}}, "training.learning_rate: expected a number, found a list"),
-        ({"training": {"schedule": "cosin"}}, "constant, linear, cosine, found 'cosin'; did you mean 'cosine'?"),
+        ({"training": {"schedule": "cosin"}}, "constant, linear, cosine, wsd, found 'cosin'; did you mean 'cosine'?"),
         ({"training": {"steps": 1, "epochs": 1}}, "training.epochs: excludes 'steps', which is given too"),
         ({"training": {"warmup_steps": 1, "warmupSteps": 1}}, "training.warmup_steps: is given twice"),
         ({"training": None}, "training: has no value; write {} to take it with its defaults"),

@@ -44,6 +44,22 @@ def test_submit_follow_download(client, spec, tmp_path):
     assert result.received_bytes == result.bytes == seen[-1].done_bytes == seen[-1].total_bytes
 
 
+def test_preflight_looks_and_trains_nothing(client, spec, tmp_path):
+    job = client.submit(spec, job_id="looked-at", preflight_only=True)
+    assert job.wait() is temper.State.SUCCEEDED
+    assert job.info.preflight.samples[0].tokens
+    assert job.metrics() == []
+    assert not (tmp_path / "output/looked-at").exists()
+
+
+def test_list_by_owner_and_label(client, spec):
+    for owner, team in (("ana", "red"), ("ana", "blue"), ("bob", "red")):
+        client.submit(spec | {"owner": owner, "labels": {"team": team}}, preflight_only=True)
+    assert [job.info.spec.labels["team"] for job in client.list(owner="ana")] == ["blue", "red"]
+    assert [job.info.spec.owner for job in client.list(labels={"team": "red"})] == ["bob", "ana"]
+    assert list(client.list(owner="ana", labels={"team": "green"})) == []
+
+
 def test_metrics_have_every_step(client, finished):
     job = client.get(finished)
     steps = job.metrics()

@@ -48,6 +48,7 @@ class ApiTest : public testing::Test {
     store = *std::move(opened);
     JobControllerOptions options;
     options.runs_dir = "/runs";
+    options.max_preflights = 0;
     options.slots = {{"cpu", 8}};
     controller = std::make_unique<JobController>(*store, launcher, clock, options);
     hub = std::make_unique<WatchHub>(watch_options);

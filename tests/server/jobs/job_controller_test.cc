@@ -45,6 +45,7 @@ class JobControllerTest : public testing::Test {
     options.runs_dir = "/runs";
     options.slots = slots;
     options.max_log_events = max_log_events;
+    options.max_preflights = max_preflights;
     controller = std::make_unique<JobController>(*store, launcher, clock, options);
     const absl::Status recovered = controller->Recover();
     ASSERT_TRUE(recovered.ok()) << recovered;
@@ -177,6 +178,7 @@ class JobControllerTest : public testing::Test {
   FakeLauncher launcher;
   DeviceSlots slots{{"cpu", 2}};
   int64_t max_log_events = 20'000;
+  int max_preflights = 0;
   std::unique_ptr<JobStore> store;
   std::unique_ptr<JobController> controller;
   int64_t sequence = 0;
@@ -216,6 +218,95 @@ TEST_F(JobControllerTest, Job_FromCreateToExport_Succeeds) {
   const std::vector<v1::JobEvent> events = Events("a");
   for (size_t i = 0; i < events.size(); ++i) EXPECT_EQ(events[i].sequence(), static_cast<int64_t>(i) + 1);
   EXPECT_EQ(job.last_sequence(), static_cast<int64_t>(events.size()));
+}
+
+// --- preflight ---
+
+v1::RankReport PreflightReportOf(v1::RankReport report) {
+  report.mutable_preflight()->set_total_steps(10);
+  report.mutable_preflight()->set_backend("native");
+  return report;
+}
+
+TEST_F(JobControllerTest, Preflight_ComesBeforeTheQueueAndTakesNoSlot) {
+  max_preflights = 1;
+  slots = {{"cpu", 0}};
+  Boot();
+  Create("a");
+  Create("b");
+  Settle();
+  ASSERT_THAT(launcher.launches, SizeIs(1)) << "one at a time";
+  EXPECT_EQ(launcher.launches[0].run_dir, "/runs/a/e0");
+  EXPECT_EQ(StateOf("a"), "CHECKING");
+  EXPECT_EQ(StateOf("b"), "QUEUED");
+  EXPECT_THAT(Get("b").reason(), HasSubstr("waits for its preflight"));
+  const auto attachment = controller->AttachNode(Hello("a"), [](const v1::Stop&) {});
+  ASSERT_TRUE(attachment.ok()) << attachment.status();
+  EXPECT_TRUE(attachment->assignment.preflight());
+  EXPECT_EQ(attachment->assignment.epoch(), 0);
+  sequence = 0;
+  Send(attachment->id, {PreflightReportOf(Report()), End()});
+  launcher.Exit({"a", 0});
+  Settle();
+  EXPECT_THAT(History("a"), ElementsAre("QUEUED", "CHECKING", "STOPPING", "QUEUED"));
+  EXPECT_EQ(Get("a").preflight().backend(), "native");
+  EXPECT_EQ(Get("a").epoch(), 0);
+  EXPECT_FALSE(Get("a").has_start_time());
+  EXPECT_THAT(Get("a").reason(), HasSubstr("this host has no cpu slots"));
+  EXPECT_EQ(StateOf("b"), "CHECKING");
+}
+
+TEST_F(JobControllerTest, Preflight_ThatIsSilent_IsGivenUpAndTheJobGoesOn) {
+  max_preflights = 1;
+  Boot();
+  Create("a");
+  Settle();
+  clock.Advance(seconds(121));
+  Settle();
+  EXPECT_EQ(StateOf("a"), "STOPPING");
+  launcher.Exit({"a", 0});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "STARTING");
+  EXPECT_EQ(Get("a").restarts(), 0);
+  EXPECT_EQ(launcher.launches.back().run_dir, "/runs/a/e1");
+}
+
+TEST_F(JobControllerTest, PreflightOnly_EndsWithItsReport) {
+  Create("before");  // no preflight, and a slot
+  v1::CreateJobRequest request = Request("a");
+  request.set_preflight_only(true);
+  request.set_request_id("123e4567-e89b-42d3-a456-426614174000");
+  ASSERT_TRUE(controller->Create(request).ok());
+  EXPECT_TRUE(controller->Create(request)->preflight_only());
+  request.set_preflight_only(false);
+  EXPECT_EQ(ReasonOf(controller->Create(request).status()), "REQUEST_ID_REUSED");
+  Settle();
+  EXPECT_EQ(StateOf("a"), "CHECKING");
+  EXPECT_EQ(ReasonOf(controller->Pause("jobs/a").status()), "PREFLIGHT_ONLY");
+  const int64_t node = Attach("a");
+  Send(node, {PreflightReportOf(Report()), End()});
+  launcher.Exit({"a", 0});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "SUCCEEDED");
+  EXPECT_EQ(Get("a").preflight().total_steps(), 10);
+  EXPECT_TRUE(controller->Delete("jobs/a").ok());
+}
+
+TEST_F(JobControllerTest, Preflight_OfAServerThatDied_IsAdopted) {
+  max_preflights = 1;
+  Boot();
+  Create("a");
+  Settle();
+  const int64_t node = Attach("a");
+  EXPECT_NE(node, 0);
+  Boot();
+  Settle();
+  EXPECT_EQ(StateOf("a"), "CHECKING");
+  Send(Attach("a"), {PreflightReportOf(Report()), End()});
+  launcher.Exit({"a", 0});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "STARTING");
+  EXPECT_TRUE(Get("a").has_preflight());
 }
 
 TEST_F(JobControllerTest, UserError_IsFinal) {
@@ -492,6 +583,38 @@ TEST_F(JobControllerTest, List_States_AreAFilter) {
   ASSERT_EQ(response->jobs_size(), 1);
   EXPECT_EQ(response->jobs(0).name(), "jobs/c");
   EXPECT_THAT(response->jobs(0).reason(), HasSubstr("waiting for 1 cpu slot"));
+}
+
+TEST_F(JobControllerTest, List_OwnerAndLabels_AreFilters) {
+  const auto create = [&](const std::string& id, const std::string& owner, const std::string& team) {
+    v1::CreateJobRequest request = Request(id);
+    request.mutable_job()->mutable_spec()->set_owner(owner);
+    (*request.mutable_job()->mutable_spec()->mutable_labels())["team"] = team;
+    ASSERT_TRUE(controller->Create(request).ok());
+  };
+  create("a", "ann", "red");
+  create("b", "bob", "red");
+  create("c", "ann", "blue");
+  create("d", "ann", "red");
+  const auto names = [&](v1::ListJobsRequest request) {
+    std::vector<std::string> found;
+    do {
+      const auto page = controller->List(request);
+      EXPECT_TRUE(page.ok()) << page.status();
+      if (!page.ok()) break;
+      for (const v1::Job& job : page->jobs()) found.push_back(job.name());
+      request.set_page_token(page->next_page_token());
+    } while (!request.page_token().empty());
+    return found;
+  };
+  v1::ListJobsRequest request;
+  request.set_page_size(1);
+  request.set_owner("ann");
+  EXPECT_THAT(names(request), ElementsAre("jobs/d", "jobs/c", "jobs/a"));
+  (*request.mutable_labels())["team"] = "red";
+  EXPECT_THAT(names(request), ElementsAre("jobs/d", "jobs/a"));
+  (*request.mutable_labels())["none"] = "";
+  EXPECT_THAT(names(request), IsEmpty());
 }
 
 TEST_F(JobControllerTest, List_BadRequests_NameTheField) {

@@ -35,6 +35,16 @@ JobLife Life(v1::JobState state, std::function<void(JobLife&)> change = [](JobLi
   return life;
 }
 
+void Looking(JobLife& life) {
+  life.epoch = 0;
+  life.preflight = true;
+}
+
+void OnlyLooking(JobLife& life) {
+  Looking(life);
+  life.preflight_only = true;
+}
+
 const std::vector<Situation>& Situations() {
   static const std::vector<Situation> situations = {
       {"queued", Life(v1::JOB_STATE_QUEUED)},
@@ -66,6 +76,19 @@ const std::vector<Situation>& Situations() {
       {"failing", Life(v1::JOB_STATE_STOPPING, [](JobLife& life) { life.ending = kUserError; })},
       {"restarting", Life(v1::JOB_STATE_STOPPING, [](JobLife& life) { life.ending = kLost; })},
       {"preempted", Life(v1::JOB_STATE_STOPPING, [](JobLife& life) { life.ending = kTaken; })},
+      {"to be looked at", Life(v1::JOB_STATE_QUEUED, [](JobLife& life) { life.preflight = true; })},
+      {"looking", Life(v1::JOB_STATE_CHECKING, Looking)},
+      {"looked", Life(v1::JOB_STATE_STOPPING,
+                      [](JobLife& life) {
+                        Looking(life);
+                        life.ending = kDone;
+                      })},
+      {"only looking", Life(v1::JOB_STATE_CHECKING, OnlyLooking)},
+      {"only looked", Life(v1::JOB_STATE_STOPPING,
+                           [](JobLife& life) {
+                             OnlyLooking(life);
+                             life.ending = kDone;
+                           })},
       {"succeeded", Life(v1::JOB_STATE_SUCCEEDED, [](JobLife& life) { life.export_committed = true; })},
       {"failed", Life(v1::JOB_STATE_FAILED, [](JobLife& life) { life.cause = v1::FAILURE_CAUSE_NUMERICS; })},
       {"cancelled", Life(v1::JOB_STATE_CANCELLED, [](JobLife& life) { life.target = v1::JOB_TARGET_CANCEL; })},
@@ -169,6 +192,17 @@ TEST(JobMachineTest, EverySituationTimesEveryEvent_AsTheTableSays) {
       {"preempted",
        {".", restart, ".", ".", ".", ".", ".", "QUEUED", "STOPPING cancel (PREEMPTED)", "STOPPING pause (PREEMPTED)",
         ".", "."}},
+      {"to be looked at",
+       {"CHECKING", ".", ".", ".", ".", ".", ".", ".", "CANCELLED cancel", "PAUSED pause", ".", "."}},
+      {"looking",
+       {".", "QUEUED", ".", stop_done, stop_lost, stop_user, stop_taken, "QUEUED", stop_cancel, stop_pause, ".",
+        stop_taken}},
+      {"looked",
+       {".", "QUEUED", ".", ".", ".", ".", ".", "QUEUED", "STOPPING cancel (done)", "STOPPING pause (done)", ".", "."}},
+      {"only looking",
+       {".", "FAILED LAUNCH", ".", stop_done, stop_lost, stop_user, stop_taken, "FAILED RANK_LOST", stop_cancel, ".",
+        ".", stop_taken}},
+      {"only looked", {".", "FAILED LAUNCH", ".", ".", ".", ".", ".", done, "STOPPING cancel (done)", ".", ".", "."}},
       {"succeeded", {".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."}},
       {"failed", {".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."}},
       {"cancelled", {".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."}},
@@ -306,6 +340,28 @@ TEST(JobMachineTest, ExportOfAnEarlierGang_DoesNotCountForTheNext) {
   life.export_committed = true;
   life = Advance(life, SlotAssigned{}, kPolicy, kNow);
   EXPECT_FALSE(life.export_committed);
+}
+
+TEST(JobMachineTest, Preflight_IsTriedOnce_AndCostsNothing) {
+  JobLife life = LifeOf("to be looked at");
+  life = Advance(life, SlotAssigned{}, kPolicy, kNow);
+  EXPECT_EQ(life.epoch, 0);
+  life = Advance(life, NodeAttached{}, kPolicy, kNow);
+  life = Advance(life, ProcessesGone{kLost}, kPolicy, kNow);
+  EXPECT_EQ(life.reason, "goes on without a preflight, which ended with RANK_LOST: rank 0 died");
+  EXPECT_FALSE(life.preflight);
+  EXPECT_FALSE(life.retry_at);
+  EXPECT_EQ(life.restarts, 0);
+  life = Advance(life, SlotAssigned{}, kPolicy, kNow);
+  EXPECT_EQ(Describe(life), "STARTING");
+  EXPECT_EQ(life.epoch, 1);
+}
+
+TEST(JobMachineTest, Preflight_ThatFindsAnError_EndsTheJob) {
+  JobLife life = Advance(LifeOf("looking"), GangEnded{kUserError}, kPolicy, kNow);
+  life = Advance(life, ProcessesGone{kDone}, kPolicy, kNow);
+  EXPECT_EQ(Describe(life), "FAILED USER_INPUT");
+  EXPECT_EQ(life.reason, "no such model");
 }
 
 TEST(JobMachineTest, WorkerDiesBeforeItsFirstWord_IsALaunchFailure) {

@@ -51,6 +51,7 @@ TEST(CompleteJobSpecTest, LeastSpec_GetsEveryDefault) {
       adamw { beta1: 0.9 beta2: 0.999 epsilon: 1e-8 }
       max_grad_norm: 1
       precision: PRECISION_AUTO
+      numerics { max_skipped_steps: 5 on_spike: ON_SPIKE_WARN spike_deviations: 6 }
     }
     resources { device: DEVICE_CPU }
     output { uri: "/out" max_shard_size: 5000000000 }
@@ -131,6 +132,30 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"data { columns { key: 'prompt' value: 'x' } }", "spec.data.columns", "both prompt and completion, or neither"},
       {"data { columns { key: 'messages' value: 'x' } columns { key: 'text' value: 'y' } }", "spec.data.columns",
        "must choose among messages"},
+      {"data { sources { uri: '/b' } }", "spec.data", "uri or sources, not both"},
+      {"validation {}", "spec.validation", "needs uri (samples of its own) or share"},
+      {"validation { share: 1 }", "spec.validation.share", "over 0 and below 1, not 1"},
+      {"validation { uri: 'x' }", "spec.validation.uri", "relative path"},
+      {"validation { share: 0.1 max_samples: -1 }", "spec.validation.max_samples", "1 to 1,000,000, not -1"},
+      {"validation { share: 0.1 every_steps: -1 }", "spec.validation.every_steps", "1 to 10,000,000"},
+      {"validation { share: 0.1 early_stop { patience: 1001 } }", "spec.validation.early_stop.patience", "1 to 1000"},
+      {"validation { share: 0.1 early_stop { min_improvement: -1 } }", "spec.validation.early_stop.min_improvement",
+       "at least 0"},
+      {"labels { key: '' value: 'x' }", "spec.labels.", "a key at least one"},
+      {"labels { key: 'a b' value: 'x' }", "spec.labels.a b", "at most 63 characters of a-z"},
+      {"owner: 'a\nb'", "spec.owner", "control characters"},
+      {"training { tokens: 7 }", "spec.training.tokens", "at least 8 and at most 2^60, not 7"},
+      {"training { tokens: 1152921504606846976 }", "spec.training.tokens", "at most 10,000,000 steps"},
+      {"training { max_minutes: -1 }", "spec.training.max_minutes", "at least 0"},
+      {"training { decay_ratio: 0.1 }", "spec.training.decay_ratio", "for the schedule WSD only"},
+      {"training { schedule: SCHEDULE_WSD decay_ratio: 1.1 }", "spec.training.decay_ratio", "over 0 and at most 1"},
+      {"training { freeze: '' }", "spec.training.freeze[0]", "a pattern of 1 to 500 bytes"},
+      {"lora {} training { freeze: 'x' }", "spec.training.freeze", "does not go together with lora"},
+      {"training { label_smoothing: 1 }", "spec.training.label_smoothing", "0 to below 1"},
+      {"training { z_loss: -0.1 }", "spec.training.z_loss", "0 to 1"},
+      {"training { numerics { max_skipped_steps: -1 } }", "spec.training.numerics.max_skipped_steps", "1 to 1000"},
+      {"training { numerics { on_spike: 9 } }", "spec.training.numerics.on_spike", "the value 9"},
+      {"training { numerics { spike_deviations: 1 } }", "spec.training.numerics.spike_deviations", "at least 2"},
       {"lora { rank: -1 }", "spec.lora.rank", "1 to 1024, not -1"},
       {"lora { rank: 1025 }", "spec.lora.rank", "1 to 1024, not 1025"},
       {"lora { alpha: -2 }", "spec.lora.alpha", "over 0, not -2"},
@@ -179,13 +204,28 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
   }
 }
 
+TEST(CompleteJobSpecTest, Sources_HaveWeightsThatMeanSomething) {
+  v1::JobSpec spec = With("data { sources { uri: '/a' } sources { uri: '/b' weight: 0 } }");
+  spec.mutable_data()->clear_uri();
+  ASSERT_TRUE(CompleteJobSpec(spec).ok()) << CompleteJobSpec(spec).status();
+  EXPECT_EQ(CompleteJobSpec(spec)->data().sources(0).weight(), 1);
+  spec.mutable_data()->mutable_sources(0)->set_weight(0);
+  EXPECT_THAT(std::string(CompleteJobSpec(spec).status().message()), testing::HasSubstr("weights that sum to 0"));
+  spec.mutable_data()->mutable_sources(1)->set_weight(1001);
+  EXPECT_EQ(FieldViolationsOf(CompleteJobSpec(spec).status()).at(0).field, "spec.data.sources[1].weight");
+  (*spec.mutable_data()->mutable_sources(1)->mutable_columns())["message"] = "x";
+  spec.mutable_data()->mutable_sources(1)->set_weight(1);
+  EXPECT_EQ(FieldViolationsOf(CompleteJobSpec(spec).status()).at(0).field, "spec.data.sources[1].columns.message");
+}
+
 TEST(CompleteJobSpecTest, EmptySpec_NamesEveryRequiredField) {
   const auto spec = CompleteJobSpec({});
   std::vector<std::string> fields;
   for (const FieldViolation& violation : FieldViolationsOf(spec.status())) fields.push_back(violation.field);
   EXPECT_THAT(fields, testing::ElementsAre("spec.model.uri", "spec.data.uri", "spec.training", "spec.output.uri"));
-  EXPECT_THAT(std::string(spec.status().message()),
-              testing::HasSubstr("spec.training: needs steps (optimizer steps) or epochs (passes over the data)"));
+  EXPECT_THAT(
+      std::string(spec.status().message()),
+      testing::HasSubstr("spec.training: needs steps (optimizer steps), epochs (passes over the data) or tokens"));
 }
 
 TEST(CompleteJobSpecTest, FieldOfANewerClient_IsRefused) {

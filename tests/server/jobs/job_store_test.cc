@@ -172,11 +172,11 @@ TEST_F(JobStoreTest, Open_DatabaseOfANewerVersion_IsRefusedAndLeftAlone) {
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
     ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 99").ok());
   }
-  EXPECT_THAT(OpenError(), HasSubstr("schema version 99, this temper-server knows 3: it was written by a newer"));
+  EXPECT_THAT(OpenError(), HasSubstr("schema version 99, this temper-server knows 4: it was written by a newer"));
   EXPECT_EQ(JobStore::Open(directory()).status().code(), absl::StatusCode::kFailedPrecondition);
   {
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
-    ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 3").ok());
+    ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 4").ok());
   }
   Reopen();
   EXPECT_TRUE(store->Get("a").ok());
@@ -191,13 +191,15 @@ TEST_F(JobStoreTest, Open_DatabaseOfAnOlderVersion_IsBroughtUpToDateWithAllThatI
     // What version 1 had.
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
     ASSERT_TRUE((*connection)
-                    ->Execute("DROP TABLE steps; DROP TABLE checkpoints; ALTER TABLE epochs DROP COLUMN resume_from; "
+                    ->Execute("ALTER TABLE jobs DROP COLUMN preflight; ALTER TABLE jobs DROP COLUMN preflight_only; "
+                              "DROP TABLE steps; DROP TABLE checkpoints; ALTER TABLE epochs DROP COLUMN resume_from; "
                               "ALTER TABLE jobs "
                               "DROP COLUMN restarts_since_checkpoint; PRAGMA user_version = 1")
                     .ok());
   }
   Reopen();
   EXPECT_EQ(store->Get("a")->life.restarts_since_checkpoint, 0);
+  EXPECT_FALSE(store->Get("a")->life.preflight);
   EXPECT_EQ(store->GetEpoch("a", 1)->run_dir, "/runs/a/e1");
   EXPECT_THAT(store->GetEpoch("a", 1)->resume_from, IsEmpty());
   EXPECT_THAT(*store->Checkpoints("a"), IsEmpty());

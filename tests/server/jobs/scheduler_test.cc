@@ -36,6 +36,7 @@ TEST(SchedulerTest, OneFreeSlot_OneStartsAndTheOtherIsToldAboutIt) {
   const Schedule schedule = PlanSchedule({{"cpu", 1}}, {Waiting("b", 1), Waiting("c", 2)}, {}, kNow);
   EXPECT_THAT(schedule.start, ElementsAre("c"));
   EXPECT_THAT(schedule.reasons, ElementsAre(Pair("b", "waiting for 1 cpu slot: 1 of 1 in use by jobs/c")));
+  EXPECT_THAT(schedule.queue, ElementsAre("b"));
 }
 
 TEST(SchedulerTest, RetryInTheFuture_WaitsAndHoldsNobodyUp) {
@@ -44,6 +45,7 @@ TEST(SchedulerTest, RetryInTheFuture_WaitsAndHoldsNobodyUp) {
   const Schedule schedule = PlanSchedule({{"cpu", 1}}, {retried, Waiting("second")}, {}, kNow);
   EXPECT_THAT(schedule.start, ElementsAre("second"));
   EXPECT_THAT(schedule.reasons, ElementsAre(Pair("first", "waiting until 00:00:05 UTC to try again")));
+  EXPECT_THAT(schedule.queue, IsEmpty()) << "it waits for the clock, not for a slot";
   const Schedule later = PlanSchedule({{"cpu", 1}}, {retried, Waiting("second")}, {}, kNow + seconds(5));
   EXPECT_THAT(later.start, ElementsAre("first"));
 }

@@ -13,7 +13,7 @@ namespace temper {
 // A file with a given text; removed at the end.
 class DataFile {
  public:
-  explicit DataFile(std::string_view text) {
+  explicit DataFile(std::string_view text, const std::string& name = "data.jsonl") : name_(name) {
     std::string pattern = (std::filesystem::temp_directory_path() / "temper_data_XXXXXX").string();
     directory_ = mkdtemp(pattern.data());
     std::ofstream(uri(), std::ios::binary) << text;
@@ -22,9 +22,15 @@ class DataFile {
   DataFile(const DataFile&) = delete;
   DataFile& operator=(const DataFile&) = delete;
 
-  std::string uri() const { return (directory_ / "data.jsonl").string(); }
+  std::string uri() const { return (directory_ / name_).string(); }
+  std::string directory() const { return directory_.string(); }
+  // One more file beside it.
+  void Add(const std::string& name, std::string_view text) const {
+    std::ofstream(directory_ / name, std::ios::binary) << text;
+  }
 
  private:
+  std::string name_;
   std::filesystem::path directory_;
 };
 

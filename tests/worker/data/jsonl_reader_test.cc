@@ -17,11 +17,11 @@ using ::testing::Pair;
 
 std::vector<std::pair<int64_t, std::string>> ReadAll(const std::string& uri) {
   std::vector<std::pair<int64_t, std::string>> lines;
-  absl::StatusOr<JsonlReader> reader = JsonlReader::Open(uri);
+  absl::StatusOr<std::unique_ptr<RecordReader>> reader = JsonlReader::Open(uri);
   EXPECT_TRUE(reader.ok()) << reader.status();
   if (!reader.ok()) return lines;
   while (true) {
-    absl::StatusOr<std::optional<JsonLine>> line = reader->Next();
+    absl::StatusOr<std::optional<Record>> line = (*reader)->Next();
     EXPECT_TRUE(line.ok()) << line.status();
     if (!line.ok() || !line->has_value()) return lines;
     lines.emplace_back((*line)->number, (*line)->text);
@@ -61,6 +61,22 @@ TEST(JsonlReader, Open_MissingFile_NamesIt) {
 TEST(JsonlReader, Open_NoFileName_IsInvalid) {
   EXPECT_EQ(JsonlReader::Open("/some/directory/").status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(JsonlReader::Open("data.jsonl").status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(JsonlReader, FractionRead_FollowsTheLines) {
+  const std::string line(1 << 20, 'x');
+  std::string text;
+  for (int i = 0; i < 10; ++i) text += line + "\n";
+  const DataFile file(text);
+  absl::StatusOr<std::unique_ptr<RecordReader>> reader = JsonlReader::Open(file.uri());
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  EXPECT_EQ((*reader)->fraction_read(), 0);
+  for (int i = 1; i <= 10; ++i) {
+    ASSERT_TRUE((*reader)->Next().ok());
+    EXPECT_NEAR((*reader)->fraction_read(), i / 10.0, 1e-6);
+  }
+  ASSERT_TRUE((*reader)->Next().ok());
+  EXPECT_EQ((*reader)->fraction_read(), 1);
 }
 
 TEST(JsonlReader, Open_FileUri_IsRead) {

@@ -46,6 +46,6 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
 
 int main() {
   std::signal(SIGTERM, SIG_IGN);
-  const int code = temper::RunSession(std::atoi(std::getenv("TEMPER_RANK_FD")), temper::Train);
+  const int code = temper::RunSession(std::atoi(std::getenv("TEMPER_RANK_FD")), temper::Train, temper::Train);
   return code;
 }

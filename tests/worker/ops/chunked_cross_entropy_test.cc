@@ -41,6 +41,27 @@ TEST(ChunkedCrossEntropy, LogprobsAndGradients_EqualReference) {
   }
 }
 
+TEST(ChunkedCrossEntropy, Penalty_EqualsReference) {
+  at::manual_seed(2);
+  const Fixture f;
+  const DistributionPenalty penalty = {.uniform = 0.3, .log_normalizer = 0.05};
+  const at::Tensor hidden64 = f.hidden_SD.to(at::kDouble).requires_grad_();
+  const at::Tensor weight64 = f.weight_VD.to(at::kDouble).requires_grad_();
+  const at::Tensor logits64 = at::matmul(hidden64, weight64.narrow(0, 0, kVocab).t());
+  const at::Tensor penalty64 =
+      0.3 * -logits64.log_softmax(-1).mean(-1).sum() + 0.05 * logits64.logsumexp(-1).square().sum();
+  const at::Tensor loss64 = penalty64 + (ReferenceLogprobs(hidden64, weight64, f.targets_S) * f.coefficient_S).sum();
+  const auto grads = torch::autograd::grad({loss64}, {hidden64, weight64});
+
+  at::Tensor grad_weight_VD = at::zeros({kPadded, kHidden});
+  const LogprobGradients out = TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S,
+                                                          f.coefficient_S, grad_weight_VD, penalty);
+  EXPECT_NEAR(out.penalty, penalty64.item<double>(), 1e-5 * penalty64.item<double>());
+  EXPECT_LE(RelativeError(out.grad_hidden_SD, grads[0]), 1e-6);
+  EXPECT_LE(RelativeError(grad_weight_VD, grads[1]), 1e-6);
+  EXPECT_EQ(grad_weight_VD.narrow(0, kVocab, kPadded - kVocab).abs().max().item<float>(), 0);
+}
+
 TEST(ChunkedCrossEntropy, SecondCall_AddsToTheWeightGradient) {
   const Fixture f;
   at::Tensor once = at::zeros({kPadded, kHidden}), twice = at::zeros({kPadded, kHidden});

@@ -30,11 +30,12 @@ TEST(JobConversionTest, TrainJobFromSpec_MinimalJob_TakesEveryDefault) {
   EXPECT_EQ(job->job_id, "abc");
   EXPECT_EQ(job->epoch, 3);
   EXPECT_EQ(job->model_uri, "/m");
-  EXPECT_EQ(job->data.uri, "/d.jsonl");
+  ASSERT_EQ(job->data.sources.size(), 1);
+  EXPECT_EQ(job->data.sources[0].uri, "/d.jsonl");
   EXPECT_EQ(job->data.max_sample_tokens, 0);
   EXPECT_EQ(job->data.overlong, OverlongPolicy::kTruncate);
   EXPECT_EQ(job->data.train_on, TrainOn::kDefault);
-  EXPECT_TRUE(job->data.columns.empty());
+  EXPECT_TRUE(job->data.sources[0].columns.empty());
   EXPECT_FALSE(job->lora.has_value());
   EXPECT_EQ(job->training.steps, 7);
   EXPECT_EQ(job->training.epochs, 0);
@@ -70,10 +71,11 @@ TEST(JobConversionTest, TrainJobFromSpec_EveryFieldGiven_IsTaken) {
     "output": {"uri": "/o", "max_shard_size": 2000000}})"),
                                     "jobs/abc", 1);
   ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_EQ(job->data.sources.size(), 1);
   EXPECT_EQ(job->data.max_sample_tokens, 100);
   EXPECT_EQ(job->data.overlong, OverlongPolicy::kDrop);
   EXPECT_EQ(job->data.train_on, TrainOn::kLastTurn);
-  EXPECT_THAT(job->data.columns,
+  EXPECT_THAT(job->data.sources[0].columns,
               testing::ElementsAre(testing::Pair("messages", "chat"), testing::Pair("tools", "functions")));
   ASSERT_TRUE(job->lora.has_value());
   EXPECT_EQ(job->lora->rank, 4);

@@ -37,14 +37,15 @@ class SessionTest : public testing::Test {
   }
 
   void Start(TrainFunction train) {
-    exit_code_ = std::async(std::launch::async, [this, train] { return RunSession(rank_, train); });
+    exit_code_ = std::async(std::launch::async, [this, train] { return RunSession(rank_, train, preflight_); });
   }
 
-  void Assign() {
+  void Assign(bool preflight = false) {
     v1::RankCommand command;
     v1::Assignment& assignment = *command.mutable_assignment();
     assignment.set_job("jobs/abc");
     assignment.set_epoch(2);
+    assignment.set_preflight(preflight);
     assignment.mutable_spec()->mutable_model()->set_uri("/m");
     assignment.mutable_spec()->mutable_data()->set_uri("/d");
     assignment.mutable_spec()->mutable_output()->set_uri("/o");
@@ -84,6 +85,10 @@ class SessionTest : public testing::Test {
   int node_ = -1;
   int rank_ = -1;
   std::future<int> exit_code_;
+  const TrainFunction preflight_ = [](const TrainJob&, TrainObserver& observer, const StopSignal&) {
+    observer.OnPreflight({.total_steps = 7, .backend = "native"});
+    return absl::OkStatus();
+  };
 };
 
 // Trains until it is stopped.
@@ -91,6 +96,17 @@ absl::Status TrainForever(const TrainJob&, TrainObserver& observer, const StopSi
   observer.OnPhase(TrainPhase::kTraining, 0);
   while (!stop.requested()) std::this_thread::yield();
   return absl::CancelledError("stopped");
+}
+
+TEST_F(SessionTest, RunSession_Preflight_LooksAndDoesNotTrain) {
+  Start([](const TrainJob&, TrainObserver&, const StopSignal&) { return absl::InternalError("trained"); });
+  Assign(/*preflight=*/true);
+  const std::vector<v1::RankReport> reports = ReadReports();
+  ASSERT_EQ(reports.size(), 2);
+  EXPECT_EQ(reports[0].preflight().total_steps(), 7);
+  EXPECT_EQ(reports[0].preflight().backend(), "native");
+  EXPECT_EQ(reports[1].end().cause(), v1::FAILURE_CAUSE_UNSPECIFIED);
+  EXPECT_EQ(exit_code_.get(), 0);
 }
 
 TEST_F(SessionTest, RunSession_TrainingSucceeds_ReportsEverythingInOrder) {

@@ -39,6 +39,16 @@ TEST(LearningRate, Constant_StaysAtThePeak) {
   EXPECT_DOUBLE_EQ(LearningRate(Options(LearningRateSchedule::kConstant, 2), 9, 10), 1.0);
 }
 
+TEST(LearningRate, WarmupStableDecay_FallsInTheLastSteps) {
+  TrainingOptions options = Options(LearningRateSchedule::kWarmupStableDecay, 2, 0.1);
+  options.decay_ratio = 0.25;
+  EXPECT_DOUBLE_EQ(LearningRate(options, 1, 16), 0.5);
+  EXPECT_DOUBLE_EQ(LearningRate(options, 3, 16), 1.0);
+  EXPECT_DOUBLE_EQ(LearningRate(options, 13, 16), 1.0);
+  EXPECT_DOUBLE_EQ(LearningRate(options, 15, 16), 0.55);
+  EXPECT_DOUBLE_EQ(LearningRate(options, 16, 16), 0.325);
+}
+
 TEST(LearningRate, WarmupLongerThanTheRun_NeverReachesThePeak) {
   EXPECT_DOUBLE_EQ(LearningRate(Options(LearningRateSchedule::kCosine, 100), 10, 10), 0.1);
 }

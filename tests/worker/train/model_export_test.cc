@@ -8,6 +8,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "common/failure.h"
 #include "tests/worker/checkpoint/tiny_checkpoint.h"
 
 namespace temper {
@@ -51,7 +52,10 @@ MicroBatch Sample() {
 class RecordingObserver : public TrainObserver {
  public:
   void OnPhase(TrainPhase, int64_t) override {}
+  void OnData(const DataReport&) override {}
+  void OnPreflight(const PreflightReport&) override {}
   void OnStep(const StepMetrics&) override {}
+  void OnValidation(const ValidationReport&) override {}
   void OnLog(LogSeverity severity, const std::string& text) override {
     if (severity == LogSeverity::kWarning) warnings.push_back(text);
   }
@@ -105,7 +109,7 @@ TEST_F(ModelExportTest, UpdateThatRoundingTakesAway_IsProvedWithAWarning) {
 
 TEST_F(ModelExportTest, NotFinite_IsRefusedAndLeavesNothing) {
   const auto exported = Export([](const at::Tensor& master) { return master * std::nan(""); });
-  EXPECT_FALSE(exported.ok());
+  EXPECT_EQ(CauseOf(exported.status()), FailureCause::kNumerics);
   EXPECT_TRUE(store_->List("job")->empty());
 }
 

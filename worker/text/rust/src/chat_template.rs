@@ -27,12 +27,16 @@ pub struct Rendering {
     pub generation_spans: Vec<(usize, usize)>,
 }
 
+/// Of one rendering: seconds. Real templates take some hundred for a message; one that loops for ever is an error.
+const MOST_INSTRUCTIONS: u64 = 20_000_000;
+
 impl ChatTemplate {
     /// Compiles `source`. `now` (seconds since 1970) is what `strftime_now` shows, in local time.
     pub fn compile(source: &str, now: i64) -> Result<Self, String> {
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
+        environment.set_fuel(Some(MOST_INSTRUCTIONS));
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_formatter(|out, _, value| out.write_str(&str_of(value)).map_err(Error::from));
         environment.set_unknown_method_callback(python_method);
@@ -204,6 +208,12 @@ mod tests {
         let rendering = template.render(&messages.to_string()).unwrap();
         assert_eq!(rendering.text, "<u>hi</u>\n<a>né</a>");
         assert_eq!(rendering.generation_spans, [(13, 20)]);
+    }
+
+    #[test]
+    fn a_template_that_never_ends_is_an_error() {
+        let endless = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}";
+        assert!(render(endless, serde_json::json!({})).unwrap_err().contains("fuel"));
     }
 
     #[test]

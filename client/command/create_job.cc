@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/command/create_job.h"
+
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "client/job_file.h"
+#include "common/rpc/status.h"
+
+namespace temper::command {
+namespace {
+
+// Replaces a violation's path by the place in the file where the user can mend it.
+absl::Status WithFileLines(const absl::Status& status, const JobFile& file) {
+  const std::vector<FieldViolation> violations = FieldViolationsOf(status);
+  if (violations.empty()) return status;
+  std::string message = absl::StrCat("the server refused the job:");
+  for (const FieldViolation& violation : violations) {
+    constexpr std::string_view kSpec = "spec.";
+    std::string_view field = violation.field;
+    if (field.starts_with("job.")) field.remove_prefix(4);
+    const bool in_file = field.starts_with(kSpec);
+    if (in_file) field.remove_prefix(kSpec.size());
+    absl::StrAppend(&message, "\n", in_file ? file.Where(field) : std::string(field), ": ", violation.description);
+  }
+  return absl::Status(status.code(), message);
+}
+
+}  // namespace
+
+void AddJobFile(CLI::App& command, JobFileOptions& options) {
+  command.add_option("file", options.file, "The job as YAML or JSON; '-' reads standard input")->required();
+  command.add_option("--set", options.overrides, "Set FIELD=VALUE, for example training.steps=20 (repeatable)")
+      ->allow_extra_args(false)
+      ->take_all();
+}
+
+absl::StatusOr<v1::Job> CreateJob(const Context& context, const JobFileOptions& options, v1::CreateJobRequest request) {
+  const auto file = ReadJobFile(options.file, options.overrides);
+  if (!file.ok()) return absl::InvalidArgumentError(file.status().message());
+  *request.mutable_job()->mutable_spec() = file->spec;
+  auto job = context.client.CreateJob(std::move(request));
+  if (!job.ok()) return WithFileLines(job.status(), *file);
+  return job;
+}
+
+}  // namespace temper::command

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model and data are looked at before a job is queued, and by `temper preflight` without any job."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from e2e import tiny_chat_model
+from e2e.temper_server import BIN, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+# Times the tiny data: nearly 32 MiB, more than which comes in blocks.
+MOST_READ_AT_ONCE = 32_000
+
+
+@pytest.fixture
+def looking_server(start_server):
+    return start_server(preflights=2)
+
+
+def state_changes(server, job):
+    """(state, reason) of each, in order."""
+    job_state = server.protos.training_service.JobState
+    events = server.events(job.removeprefix("jobs/"))
+    return [(job_state.Name(e.state.state), e.state.reason) for e in events if e.WhichOneof("event") == "state"]
+
+
+def states(server, job):
+    return [state.removeprefix("JOB_STATE_") for state, _ in state_changes(server, job)]
+
+
+def preflight(server, spec, *options):
+    return server.temper("preflight", "-", *options, stdin=json.dumps(spec))
+
+
+def warnings_of(report):
+    return [check["text"] for check in report["checks"] if check["severity"] == "LOG_SEVERITY_WARNING"]
+
+
+def run_rank(command, spec, directory):
+    file = directory / "job.json"
+    file.write_text(json.dumps(spec))
+    result = subprocess.run(
+        [BIN / "temper-rank", command, file], capture_output=True, text=True, timeout=240, check=False
+    )
+    return result, [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def report_of(spec, directory):
+    result, lines = run_rank("preflight", spec, directory)
+    assert result.returncode == 0, result.stderr
+    return next(line["preflight"] for line in lines if "preflight" in line)
+
+
+def test_a_job_is_looked_at_before_it_is_queued(looking_server, spec):
+    job = looking_server.submit(spec)
+    found = looking_server.wait_for_end(job)
+    assert found["state"] == "JOB_STATE_SUCCEEDED"
+    assert states(looking_server, job) == (
+        "QUEUED CHECKING STOPPING QUEUED STARTING RUNNING STOPPING SUCCEEDED".split()
+    )
+    assert found["epoch"] == 1  # a look is no launch
+    assert found.get("restarts", 0) == 0
+    report = found["preflight"]
+    assert report["backend"] == "native"
+    assert int(report["total_steps"]) == int(found["total_steps"]) == 60
+    assert report["data"]["samples_kept"] == found["data"]["samples_kept"] == "32"
+    learned = "".join(piece["text"] for piece in report["samples"][0]["pieces"] if piece.get("scored"))
+    assert learned == "The apple is red.<|im_end|>"
+    everything = "".join(piece["text"] for piece in report["samples"][0]["pieces"])
+    assert everything.startswith("<|im_start|>user\nWhat colour is the apple?<|im_end|>")
+
+
+def test_a_job_that_waits_for_a_slot_has_been_looked_at(start_server, endless_spec, spec, tmp_path):
+    server = start_server(preflights=2)
+    first = server.submit(endless_spec)
+    server.wait_for_step(first)
+    spec["output"]["uri"] = str(tmp_path / "second")
+    second = server.submit(spec)
+    server.wait_for(second, lambda event: event.WhichOneof("event") == "preflight")
+    third = server.submit(spec | {"output": {"uri": str(tmp_path / "third")}, "priority": 5})
+    server.wait_for(third, lambda event: event.WhichOneof("event") == "preflight")
+
+    def positions():
+        return [server.get(job).get("queue_position", 0) for job in (third, second)]
+
+    wait_until(lambda: positions() == [1, 2])
+    for job in (second, third, first):
+        server.temper("cancel", job)
+
+
+def test_what_is_wrong_ends_the_job_before_it_takes_a_slot(looking_server, endless_spec, spec, tmp_path):
+    running = looking_server.submit(endless_spec)
+    looking_server.wait_for_step(running)
+    spec["data"]["uri"] = str(tmp_path / "nothing.jsonl")
+    spec["output"]["uri"] = str(tmp_path / "other")
+    found = looking_server.wait_for_end(looking_server.submit(spec))
+    assert found["state"] == "JOB_STATE_FAILED"
+    assert found["cause"] == "FAILURE_CAUSE_USER_INPUT"
+    assert "there is no data file" in found["reason"]
+    assert found.get("epoch", 0) == 0
+    looking_server.temper("cancel", running)
+
+
+def test_skip_preflight(looking_server, spec):
+    job = looking_server.submit(spec, "--skip-preflight")
+    found = looking_server.wait_for_end(job)
+    assert found["state"] == "JOB_STATE_SUCCEEDED"
+    assert "preflight" not in found
+    assert "CHECKING" not in states(looking_server, job)
+
+
+def test_a_preflight_that_dies_does_not_stop_the_job(start_server, spec, tmp_path):
+    fault = {"TEMPER_FAULT": "rank.preflight.before_report", "TEMPER_FAULT_DIR": str(tmp_path)}
+    server = start_server(preflights=1, environment=fault)
+    found = server.wait_for_end(server.submit(spec))
+    assert found["state"] == "JOB_STATE_SUCCEEDED"
+    assert found.get("restarts", 0) == 0
+    reasons = [reason for _, reason in state_changes(server, found["name"])]
+    assert any(reason.startswith("goes on without a preflight, which ended with RANK_LOST") for reason in reasons)
+
+
+def test_a_server_that_is_killed_adopts_a_preflight(start_server, spec):
+    server = start_server(preflights=1)
+    job = server.submit(spec)
+    server.wait_for_state(job, "CHECKING")
+    server.kill()
+    server.start()
+    found = server.wait_for_end(job)
+    assert found["state"] == "JOB_STATE_SUCCEEDED"
+    assert found["preflight"]["backend"] == "native"
+
+
+def test_temper_preflight_shows_what_is_learned_and_leaves_no_job(server, spec):
+    result = preflight(server, spec)
+    assert result.returncode == 0, result.stderr
+    assert "What colour is the apple?" in result.stdout
+    assert "⟦The apple is red.<|im_end|>⟧" in result.stdout
+    assert "Steps     60" in result.stdout
+    assert "of memory" in result.stdout
+    assert "and generation stops there" in result.stdout
+    assert server.json("list") == {}
+    assert not Path(spec["output"]["uri"]).exists() or not list(Path(spec["output"]["uri"]).iterdir())
+
+
+def test_temper_preflight_of_what_is_wrong(server, spec, tmp_path):
+    spec["model"]["uri"] = str(tmp_path / "no-model")
+    result = preflight(server, spec)
+    assert result.returncode == 5
+    assert "USER_INPUT" in result.stderr
+    assert "no-model" in result.stderr
+    assert server.json("list") == {}
+
+
+def test_temper_preflight_goes_before_and_beside_running_jobs(server, endless_spec, spec, tmp_path):
+    running = server.submit(endless_spec)
+    server.wait_for_step(running)
+    spec["output"]["uri"] = str(tmp_path / "other")
+    spec["training"]["steps"] = 60
+    report = json.loads(preflight(server, spec, "--output", "json").stdout)
+    assert int(report["total_steps"]) == 60
+    server.temper("cancel", running)
+
+
+def test_ctrl_c_ends_the_preflight(server, spec, tmp_path):
+    # As much data as is read at once: it takes a while.
+    tiny_chat_model.write_data(tmp_path / "much.jsonl", repeat=MOST_READ_AT_ONCE)
+    spec["data"]["uri"] = str(tmp_path / "much.jsonl")
+    process = subprocess.Popen(
+        [BIN / "temper", "preflight", "-"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TEMPER_SERVER": server.listen},
+    )
+    process.stdin.write(json.dumps(spec))
+    process.stdin.close()
+    jobs = []
+
+    def checking():
+        jobs[:] = server.json("list").get("jobs", [])
+        return bool(jobs) and jobs[0]["state"] == "JOB_STATE_CHECKING"
+
+    wait_until(checking)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 7
+    assert server.wait_for_end(jobs[0]["name"].removeprefix("jobs/"))["state"] == "JOB_STATE_CANCELLED"
+
+
+def test_memory_is_about_what_training_takes(spec, tmp_path):
+    """On a real model: within 15 % of the measured peak, in all kinds of training."""
+    model = Path(os.environ.get("TEMPER_MODEL", ROOT / "build/models/SmolLM2-135M-Instruct"))
+    lines = [json.dumps({"text": "Water runs downhill, and so does time. " * 60}) for _ in range(40)]
+    (tmp_path / "text.jsonl").write_text("\n".join(lines))
+    spec |= {"model": {"uri": str(model)}, "data": {"uri": str(tmp_path / "text.jsonl")}, "resources": {}}
+    spec["training"] |= {"steps": 2, "tokens_per_step": 512, "micro_batch_tokens": 512, "learning_rate": 1e-5}
+    measured = {}
+    for name, changes in {
+        "full": {},
+        "long": {"training": spec["training"] | {"micro_batch_tokens": 1536, "tokens_per_step": 1536}},
+        "lora": {"lora": {"rank": 16}},
+    }.items():
+        job = spec | changes | {"output": {"uri": str(tmp_path / name)}}
+        estimate = int(report_of(job, tmp_path)["memory"]["total"])
+        result, lines = run_rank("train", job, tmp_path)
+        assert result.returncode == 0, result.stderr
+        peak = max(line["peak_memory_bytes"] for line in lines if "peak_memory_bytes" in line)
+        measured[name] = estimate / peak
+    assert all(0.85 <= ratio <= 1.15 for ratio in measured.values()), measured
+
+
+def test_an_end_of_turn_that_generation_does_not_know_is_warned_of(spec, model, tmp_path):
+    for name in ("config.json", "generation_config.json"):
+        file = model / name
+        if file.exists():
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": 0}))
+    spec["model"]["uri"] = str(model)
+    [warning] = warnings_of(report_of(spec, tmp_path))
+    assert "what is learned ends with <|im_end|>" in warning
+    assert "add the token to eos_token_id in generation_config.json" in warning
+
+
+def test_data_that_loses_much_is_warned_of(spec, tmp_path):
+    long = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "word " * 300}]}
+    short = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}
+    (tmp_path / "data.jsonl").write_text(
+        "\n".join(map(json.dumps, [long, short, {"messages": [short["messages"][0]]}]))
+    )
+    spec["data"] = {"uri": str(tmp_path / "data.jsonl"), "max_sample_tokens": 100}
+    warnings = "\n".join(warnings_of(report_of(spec, tmp_path)))
+    assert "33 % of the samples are longer than 100 tokens: 1 are cut off, 0 left out" in warnings
+    assert "1 samples are left out; the first:" in warnings
+    assert "line 3" in warnings

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/data/data_files.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/storage/object_store.h"
+
+namespace temper {
+namespace {
+
+bool IsDataFile(const std::string& name) {
+  for (const char* end : {".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"}) {
+    if (name.ends_with(end)) return true;
+  }
+  return false;
+}
+
+// Files directly in the store's root for which `wanted` holds, as URIs, sorted.
+absl::StatusOr<std::vector<std::string>> Select(const ObjectStore& store,
+                                                const std::function<bool(const std::string&)>& wanted) {
+  const absl::StatusOr<std::vector<ObjectInfo>> objects = store.List("");
+  if (!objects.ok()) return objects.status();
+  std::vector<std::string> files;
+  for (const ObjectInfo& object : *objects) {
+    if (object.path.find('/') == std::string::npos && wanted(object.path)) files.push_back(store.UriOf(object.path));
+  }
+  return files;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::string>> FindDataFiles(std::string_view uri) {
+  const std::string_view given = uri;
+  while (uri.size() > 1 && uri.ends_with('/')) uri.remove_suffix(1);
+  const size_t slash = uri.rfind('/');
+  if (slash == std::string_view::npos || slash + 1 == uri.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("data.uri \"", std::string(given),
+                     "\" is not the URI of a file or directory. Give file:///path/data.jsonl or /path/data.jsonl"));
+  }
+  const std::string name(uri.substr(slash + 1));
+  const absl::StatusOr<std::unique_ptr<ObjectStore>> parent =
+      ObjectStore::Open(uri.substr(0, std::max<size_t>(slash, 1)));
+  if (!parent.ok()) return parent.status();
+  const absl::StatusOr<std::vector<std::string>> directories = (*parent)->ListDirectories("");
+  if (directories.ok() && std::binary_search(directories->begin(), directories->end(), name)) {
+    const absl::StatusOr<std::unique_ptr<ObjectStore>> directory = ObjectStore::Open(uri);
+    if (!directory.ok()) return directory.status();
+    absl::StatusOr<std::vector<std::string>> files = Select(**directory, IsDataFile);
+    if (files.ok() && files->empty()) {
+      return absl::NotFoundError(absl::StrCat("the directory ", std::string(given),
+                                              " has no data: no file right in it ",
+                                              "ends in .jsonl, .jsonl.gz, .jsonl.zst or .parquet. Correct data.uri"));
+    }
+    return files;
+  }
+  const absl::StatusOr<bool> exists = (*parent)->Exists(name);
+  const bool literal = exists.ok() && *exists;
+  if (literal || name.find_first_of("*?[") == std::string::npos) return std::vector<std::string>{std::string(uri)};
+  absl::StatusOr<std::vector<std::string>> files = Select(
+      **parent, [&name](const std::string& file) { return fnmatch(name.c_str(), file.c_str(), FNM_PERIOD) == 0; });
+  if (files.ok() && files->empty()) {
+    return absl::NotFoundError(absl::StrCat("no file matches ", std::string(given),
+                                            ". Correct data.uri; the path must exist where the worker runs"));
+  }
+  return files;
+}
+
+}  // namespace temper

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "worker/data/micro_batch.h"
+#include "worker/data/sample_set.h"
+
+namespace temper {
+
+// Puts samples behind each other into one row with room for `capacity` tokens, which they must fit.
+MicroBatch PackRow(const SampleSet& set, absl::Span<const int64_t> samples, int64_t capacity);
+
+}  // namespace temper

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/data/validation_set.h"
+
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <utility>
+
+#include "worker/data/packed_row.h"
+#include "worker/data/packer.h"
+
+namespace temper {
+
+absl::StatusOr<ValidationSet> ReadValidationSet(const SampleOptions& options, int64_t max_samples,
+                                                int64_t micro_batch_tokens, const SampleBuilder& builder, int threads) {
+  absl::StatusOr<std::unique_ptr<SampleReader>> reader = SampleReader::Open(options, builder);
+  if (!reader.ok()) return reader.status();
+  ValidationSet set;
+  while (max_samples > 0) {
+    const absl::StatusOr<std::optional<SampleSet>> block = (*reader)->Next(threads);
+    if (!block.ok()) return block.status();
+    if (!block->has_value()) break;
+    const SampleSet& samples = **block;
+    std::vector<int64_t> order(std::min(max_samples, samples.size()));
+    std::iota(order.begin(), order.end(), 0);
+    max_samples -= static_cast<int64_t>(order.size());
+    set.samples += static_cast<int64_t>(order.size());
+    Packer packer(std::move(order), [&samples](int64_t sample) { return samples.length(sample); }, micro_batch_tokens);
+    for (std::vector<int64_t> row = packer.NextRow(); !row.empty(); row = packer.NextRow()) {
+      for (const int64_t sample : row) {
+        const absl::Span<const uint8_t> scored = samples.scored(sample);
+        set.scored_tokens += std::accumulate(scored.begin(), scored.end(), int64_t{0});
+      }
+      set.rows.push_back(PackRow(samples, row, micro_batch_tokens));
+    }
+  }
+  return set;
+}
+
+}  // namespace temper

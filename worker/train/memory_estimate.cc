@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/memory_estimate.h"
+
+#include <fnmatch.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+namespace temper {
+namespace {
+
+// As worker/ops/chunked_cross_entropy.cc and worker/ops/packed_attention.cc have them.
+constexpr int64_t kLogitRows = 256;
+constexpr int64_t kAttentionBlock = 512;
+
+int64_t Elements(const RepositoryTensor& tensor) {
+  int64_t elements = 1;
+  for (const int64_t size : tensor.entry.shape) elements *= size;
+  return elements;
+}
+
+struct Counts {
+  int64_t all = 0;
+  int64_t trained = 0;
+  int64_t adapted_rows = 0;  // outputs of all maps that have an adapter
+};
+
+absl::StatusOr<Counts> CountParameters(const TrainJob& job, const NativeRepository& model,
+                                       const std::vector<AdapterSite>& sites) {
+  Counts counts;
+  const bool tied = model.config.tied_head;
+  for (const RepositoryTensor& tensor : model.repository->tensors()) {
+    // A tied head may be stored all the same.
+    if (tied && tensor.entry.name == "lm_head.weight") continue;
+    counts.all += Elements(tensor);
+    const bool frozen = std::any_of(job.training.freeze.begin(), job.training.freeze.end(), [&](const auto& pattern) {
+      return fnmatch(pattern.c_str(), tensor.entry.name.c_str(), 0) == 0;
+    });
+    if (!job.lora && !frozen) counts.trained += Elements(tensor);
+  }
+  for (const AdapterSite& site : sites) {
+    const RepositoryTensor* const weight = model.repository->FindTensor(absl::StrCat(site.hf_module, ".weight"));
+    if (weight == nullptr || weight->entry.shape.size() != 2) {
+      return absl::InvalidArgumentError(absl::StrCat("the model has no matrix ", site.hf_module, ".weight"));
+    }
+    const int64_t adapter = job.lora->rank * (weight->entry.shape[0] + weight->entry.shape[1]);
+    counts.all += adapter;
+    counts.trained += adapter;
+    counts.adapted_rows += weight->entry.shape[0];
+  }
+  return counts;
+}
+
+int64_t ReadNumber(const std::string& path) {
+  std::ifstream file(path);
+  int64_t number = 0;
+  return file >> number ? number : 0;
+}
+
+int64_t MemInfo(const std::string& key) {
+  std::ifstream file("/proc/meminfo");
+  std::string name, unit;
+  for (int64_t kib = 0; file >> name >> kib; std::getline(file, unit)) {
+    if (name == key) return kib * 1024;
+  }
+  return 0;
+}
+
+}  // namespace
+
+absl::StatusOr<MemoryEstimate> EstimateMemory(const TrainJob& job, const NativeRepository& model,
+                                              const std::vector<AdapterSite>& sites, bool bf16,
+                                              bool takes_checkpoints) {
+  const absl::StatusOr<Counts> counts = CountParameters(job, model, sites);
+  if (!counts.ok()) return counts.status();
+  const int64_t width = bf16 ? 2 : 4;  // bytes of a weight or activation
+  const int64_t low = bf16 ? 2 : 0;    // the rest of a weight's master
+  MemoryEstimate memory;
+  memory.weights = counts->all * width + (job.lora ? counts->trained : counts->all) * low;
+  memory.gradients = counts->trained * 4;
+  memory.optimizer = counts->trained * 8;
+  if (takes_checkpoints) memory.snapshot = counts->trained * (8 + width + low);
+
+  const ModelConfig& config = model.config;
+  const AttentionConfig& attention = config.attention;
+  const int64_t tokens = job.training.micro_batch_tokens;
+  const int64_t hidden = config.hidden_size, inner = config.feed_forward.intermediate_size;
+  const int64_t queries = attention.num_heads * attention.head_dim;
+  const int64_t keys = attention.num_kv_heads * attention.head_dim;
+  // A block keeps, a token: its input, both norms' outputs and the sum between them (hidden); q, k and v as projected,
+  // q and k as rotated, and attention's output; gate, up and their product.
+  const int64_t kept = 4 * hidden + (queries + 2 * keys) + (queries + keys) + queries + 3 * inner;
+  // Its way back makes gradients of the largest of these, and reads two of them at a time.
+  const int64_t way_back = 2 * hidden + 6 * inner;
+  const int64_t longest = std::min(tokens, job.data.max_sample_tokens > 0 ? job.data.max_sample_tokens : tokens);
+  const int64_t scores = 3 * attention.num_heads * std::min(longest, kAttentionBlock) * longest * 4;
+  const int64_t logits = 3 * std::min(tokens, kLogitRows) * config.vocab_size * 4;
+  // What adapters add to an output is freed at once, but between tensors that stay: the allocator can't give it back.
+  memory.activations = tokens * width * (config.num_layers * kept + counts->adapted_rows) +
+                       std::max(tokens * width * way_back + scores, logits);
+  return memory;
+}
+
+int64_t ResidentBytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  return file >> size >> resident ? resident * sysconf(_SC_PAGESIZE) : 0;
+}
+
+int64_t AvailableBytes() {
+  int64_t available = MemInfo("MemAvailable:");
+  // In a container, the group's limit; "max" reads as no number.
+  const int64_t limit = ReadNumber("/sys/fs/cgroup/memory.max");
+  const int64_t used = ReadNumber("/sys/fs/cgroup/memory.current");
+  if (limit > 0) available = std::min(available, std::max<int64_t>(0, limit - used));
+  return available;
+}
+
+}  // namespace temper

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/step_loop.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/failure.h"
+#include "common/fault_point.h"
+#include "worker/model/gradient.h"
+#include "worker/ops/matmul_peak.h"
+#include "worker/train/lr_schedule.h"
+#include "worker/train/train_step.h"
+#include "worker/train/validation.h"
+
+namespace temper {
+namespace {
+
+absl::Status Stopped() { return absl::CancelledError("stopped on request"); }
+
+absl::Status NotFinite(const char* what, int64_t step, double learning_rate, int32_t steps) {
+  return WithCause(absl::AbortedError(absl::StrFormat(
+                       "the %s of step %d is not finite, as in %d steps in a row (learning rate %g): lower "
+                       "training.learning_rate, set training.max_grad_norm, or look for broken samples",
+                       what, step, steps, learning_rate)),
+                   FailureCause::kNumerics);
+}
+
+}  // namespace
+
+StepLoop::StepLoop(const TrainJob& job, Transformer& model, at::ScalarType dtype, AdamW& optimizer, TrainingData& data,
+                   const TrainPosition& position, Checkpointer& checkpointer, TrainObserver& observer)
+    : job_(job),
+      model_(model),
+      optimizer_(optimizer),
+      data_(data),
+      checkpointer_(checkpointer),
+      dtype_(dtype),
+      observer_(observer),
+      peak_flops_(ops::MeasureMatmulPeak(dtype)),
+      rates_(model.flop_rates()),
+      objective_(job.training.label_smoothing, job.training.z_loss),
+      spikes_(job.training.numerics.spike_deviations, position.recent_losses, position.recent_norms),
+      position_(position) {}
+
+absl::StatusOr<StepLoop::End> StepLoop::Run(const StopSignal& stop) {
+  step_watch_.Lap();
+  while (true) {
+    if (ValidationDue()) {
+      if (const absl::Status status = RunValidation(stop); !status.ok()) return status;
+      step_watch_.Lap();
+    }
+    Stopwatch watch;
+    checkpointer_.AfterStep(position_);
+    snapshot_seconds_ = watch.Lap();
+    if (stop.requested()) return Stopped();
+    if (LimitReached()) break;
+    const absl::StatusOr<bool> taken = TakeStep(stop);
+    if (!taken.ok()) return taken.status();
+    if (!*taken) break;
+    if (std::exchange(roll_back_, false)) return End::kRollBack;
+  }
+  if (data_.validation().has_value() && position_.validated_step < position_.step) {
+    if (const absl::Status status = RunValidation(stop); !status.ok()) return status;
+    checkpointer_.AfterStep(position_);
+  }
+  return End::kDone;
+}
+
+absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
+  StepPhases phases = {.checkpoint = snapshot_seconds_};
+  Stopwatch watch;
+  const absl::StatusOr<std::vector<MicroBatch>> batches = data_.batches().NextStep();
+  if (!batches.ok()) return DataFailed(batches.status());
+  if (batches->empty()) return false;
+  phases.data = watch.Lap();
+  const StepWork work = CountWork(*batches);
+
+  ZeroGradients(model_.parameters());
+  double loss = 0;
+  for (const MicroBatch& batch : *batches) {
+    if (stop.now()) return Stopped();
+    loss += ForwardBackward(model_, batch, objective_, static_cast<double>(work.scored_tokens), &phases);
+  }
+  const int64_t total_steps = data_.batches().total_steps();
+  const double learning_rate = LearningRate(job_.training, position_.step + 1, total_steps);
+  watch.Lap();
+  ZeroFrozenGradients(model_.parameters());
+  const double norm = GlobalGradientNorm(model_.parameters());
+  const absl::StatusOr<Verdict> verdict = Judge(loss, norm, learning_rate);
+  if (!verdict.ok()) return verdict.status();
+  FaultPoint("rank.step.before_update");
+  if (*verdict == Verdict::kUpdate) {
+    optimizer_.Step(learning_rate, ClipScale(norm, job_.training.max_grad_norm));
+    ++position_.updates;
+  }
+  phases.optimizer = watch.Lap();
+
+  const BatchPosition& data = data_.batches().position();
+  ++position_.step;
+  position_.total_tokens += work.tokens;
+  position_.data_epoch = data.epoch;
+  position_.data_block = data.block;
+  position_.data_row = data.row;
+  roll_back_ = *verdict == Verdict::kRollBack;
+  Report(work,
+         {.step = position_.step,
+          .total_steps = total_steps,
+          .loss = loss,
+          .grad_norm = norm,
+          .learning_rate = learning_rate,
+          .phases = phases,
+          .skipped = *verdict != Verdict::kUpdate},
+         step_watch_.Lap());
+  FaultPoint("rank.step.reported");
+  return true;
+}
+
+void StepLoop::Report(const StepWork& work, StepMetrics metrics, double seconds) {
+  position_.seconds += seconds;
+  CorrectPeak(HardwareFlops(rates_, work) / seconds);
+  StepPhases& phases = metrics.phases;
+  phases.other =
+      std::max(0.0, seconds - phases.data - phases.forward - phases.backward - phases.optimizer - phases.checkpoint);
+  metrics.tokens = work.tokens;
+  metrics.scored_tokens = work.scored_tokens;
+  metrics.total_tokens = position_.total_tokens;
+  metrics.padding_ratio = 1.0 - static_cast<double>(work.tokens) / static_cast<double>(work.capacity);
+  metrics.seconds = seconds;
+  metrics.mfu = ModelFlops(rates_, work) / (seconds * peak_flops_);
+  metrics.hfu = HardwareFlops(rates_, work) / (seconds * peak_flops_);
+  metrics.peak_memory_bytes = PeakMemoryBytes();
+  metrics.epoch = data_.batches().epochs_done();
+  observer_.OnStep(metrics);
+}
+
+absl::StatusOr<StepLoop::Verdict> StepLoop::Judge(double loss, double norm, double learning_rate) {
+  const int64_t step = position_.step + 1;
+  if (!std::isfinite(loss) || !std::isfinite(norm)) {
+    const char* const what = std::isfinite(loss) ? "gradient" : "loss";
+    const bool nothing_learned = position_.skipped_in_a_row == position_.step && step >= data_.batches().total_steps();
+    if (++position_.skipped_in_a_row >= job_.training.numerics.max_skipped_steps || nothing_learned) {
+      return NotFinite(what, step, learning_rate, position_.skipped_in_a_row);
+    }
+    Warn(absl::StrFormat("the %s of step %d is not finite: the step changes no weight", what, step));
+    return Verdict::kSkip;
+  }
+  position_.skipped_in_a_row = 0;
+  const std::string spike = spikes_.Check(loss, norm);
+  spikes_.Add(loss, norm);
+  position_.recent_losses = spikes_.losses();
+  position_.recent_norms = spikes_.norms();
+  return spike.empty() ? Verdict::kUpdate : OnSpikeFound(absl::StrCat("step ", step, " has ", spike));
+}
+
+StepLoop::Verdict StepLoop::OnSpikeFound(const std::string& spike) {
+  switch (job_.training.numerics.on_spike) {
+    case OnSpike::kWarn:
+      Warn(spike);
+      return Verdict::kUpdate;
+    case OnSpike::kSkip:
+      break;
+    case OnSpike::kRollBack:
+      checkpointer_.Finish();
+      if (checkpointer_.newest_uri().empty()) {
+        Warn(absl::StrCat(spike, ": there is no checkpoint to go back to, the step changes no weight"));
+        return Verdict::kSkip;
+      }
+      Warn(absl::StrCat(spike, ": going back to the weights of ", checkpointer_.newest_uri()));
+      return Verdict::kRollBack;
+  }
+  Warn(absl::StrCat(spike, ": the step changes no weight"));
+  return Verdict::kSkip;
+}
+
+absl::Status StepLoop::DataFailed(const absl::Status& status) {
+  if (absl::IsCancelled(status) || position_.step == 0) return status;
+  checkpointer_.SaveNow(position_);
+  if (checkpointer_.newest_uri().empty()) return status;
+  return WithCause(absl::Status(status.code(), absl::StrCat(status.message(), ". What was trained until then is in ",
+                                                            checkpointer_.newest_uri(),
+                                                            ": correct the data and submit the job again "
+                                                            "with resume_from")),
+                   CauseOf(status));
+}
+
+bool StepLoop::ValidationDue() const {
+  return data_.validation().has_value() && position_.step > position_.validated_step &&
+         position_.step % data_.validate_every_steps() == 0;
+}
+
+absl::Status StepLoop::RunValidation(const StopSignal& stop) {
+  Stopwatch watch;
+  const absl::StatusOr<MeanLoss> mean = Validate(model_, data_.validation()->rows, stop);
+  if (!mean.ok()) return mean.status();
+  position_.validated_step = position_.step;
+  const double needed = job_.validation->early_stop ? job_.validation->early_stop->min_improvement : 0;
+  const bool best =
+      std::isfinite(mean->loss) && (position_.best_step == 0 || mean->loss < position_.best_loss - needed);
+  if (best) {
+    position_.best_step = position_.step;
+    position_.best_loss = mean->loss;
+  }
+  position_.validations_since_best = best ? 0 : position_.validations_since_best + 1;
+  observer_.OnValidation({.step = position_.step,
+                          .loss = mean->loss,
+                          .scored_tokens = mean->scored_tokens,
+                          .seconds = watch.Lap(),
+                          .best = best});
+  return absl::OkStatus();
+}
+
+bool StepLoop::LimitReached() {
+  const auto end = [&](const std::string& why) {
+    observer_.OnLog(LogSeverity::kInfo, absl::StrCat("training ends after step ", position_.step, ": ", why));
+    return true;
+  };
+  if (job_.training.max_minutes > 0 && position_.seconds >= 60 * job_.training.max_minutes) {
+    return end(absl::StrFormat("it has taken %g minutes, as training.max_minutes allows", job_.training.max_minutes));
+  }
+  if (job_.validation && job_.validation->early_stop &&
+      position_.validations_since_best >= job_.validation->early_stop->patience) {
+    return end(absl::StrFormat("the validation loss has not been below %.6g, that of step %d, for %d validations",
+                               position_.best_loss, position_.best_step, position_.validations_since_best));
+  }
+  return false;
+}
+
+// The machine was busy when its peak was measured if a whole step is faster: the denominator of MFU is then measured
+// again, and is never below what was reached.
+void StepLoop::CorrectPeak(double reached) {
+  if (reached <= peak_flops_) return;
+  peak_flops_ = std::max(reached, ops::MeasureMatmulPeak(dtype_));
+  step_watch_.Lap();
+  Warn(absl::StrFormat(
+      "the machine was busy when its peak was measured; it is %.0f GFLOP/s now, and the MFU of earlier steps was too "
+      "high",
+      peak_flops_ / 1e9));
+}
+
+}  // namespace temper
