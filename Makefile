@@ -23,8 +23,9 @@ demo: build ## train a small model on a real task, take it home, measure it (KEE
 test: build ## every test and lint; ends with one summary line
 	@$(PYTHON) tools/run_tests.py --preset $(PRESET)
 
-test-full: ## the slow rest: every test again under AddressSanitizer and UBSan
-	@$(MAKE) --no-print-directory test PRESET=asan
+test-full: ## the slow rest: every test again under AddressSanitizer and UBSan, and long fuzzing
+	@$(MAKE) --no-print-directory build PRESET=asan
+	@$(PYTHON) tools/run_tests.py --preset asan --fuzz-seconds 120
 
 format: setup ## format C++, Python and Rust in place
 	@$(PYTHON) tools/lint.py --fix
@@ -33,4 +34,4 @@ lint: setup ## check format, style, proto and layering
 	@$(PYTHON) tools/lint.py
 
 clean: ## remove what was built (caches outside the repository stay)
-	rm -rf build/release build/asan build/demo build/reports
+	rm -rf build/release build/asan build/fuzz build/rust build/demo build/reports

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/job_file.h"
 
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/yaml.h>
+
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +11,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <sstream>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -81,21 +85,41 @@ absl::Status ProblemStatus(std::vector<std::string> problems) {
   return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
 }
 
+// Reads past a document. YAML::LoadAll() never ends on some texts, so documents are taken one by one.
+class Skip : public YAML::EventHandler {
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+};
+
+bool HasSecondDocument(const std::string& text) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  Skip skip;
+  return parser.HandleNextDocument(skip) && parser.HandleNextDocument(skip);
+}
+
 // The document's root, or the problem with its line.
 absl::StatusOr<YAML::Node> ParseYaml(std::string_view text, const std::string& name) {
   const size_t first = text.find_first_not_of(" \t\r\n");
   const bool json = first != std::string_view::npos && text[first] == '{';
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(json ? WithoutSurrogatePairs(text) : std::string(text));
-    if (documents.empty() || documents.front().IsNull()) {
+    const std::string yaml = json ? WithoutSurrogatePairs(text) : std::string(text);
+    const YAML::Node root = YAML::Load(yaml);
+    if (root.IsNull()) {
       return absl::InvalidArgumentError(
           absl::StrCat(name, ": is empty; client/examples/sft.yaml is a job to start from"));
     }
-    if (documents.size() > 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(name, ": holds ", documents.size(), " documents; one job per file"));
+    if (HasSecondDocument(yaml)) {
+      return absl::InvalidArgumentError(absl::StrCat(name, ": holds more than one document; one job per file"));
     }
-    return documents.front();
+    return root;
   } catch (const YAML::Exception& e) {
     return absl::InvalidArgumentError(
         absl::StrCat(Where(name, e.mark.is_null() ? 0 : e.mark.line + 1, ""), ": is not valid YAML or JSON: ", e.msg));

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""`make test` after the build: lint, C++ (ctest), Rust (cargo), end to end and parity (pytest).
+"""`make test` after the build: lint, C++ (ctest), Rust (cargo), fuzzing (libFuzzer), end to end and parity (pytest).
 
 Every suite runs even when an earlier one failed. The end is a list of what was slowest, a list of what failed, and
 one line that sums up: `N passed, M failed` (`, K skipped` when there were any). JUnit XML of each suite is left in
@@ -10,6 +10,7 @@ build/reports.
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ import rust_crate
 REPOSITORY = Path(__file__).resolve().parent.parent
 REPORTS = REPOSITORY / "build/reports"
 SLOWEST = 10
+FUZZ_INPUTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def of_suite(suite: str, results: list[Result], status: int) -> list[Result]:
     return results
 
 
-def run_lint(preset: str) -> list[Result]:
+def run_lint(arguments: argparse.Namespace) -> list[Result]:
     results = []
     start = time.monotonic()
     for outcome in lint.outcomes():
@@ -82,19 +84,19 @@ def run_lint(preset: str) -> list[Result]:
     return of_suite("lint", results, 0)
 
 
-def run_cpp(preset: str) -> list[Result]:
+def run_cpp(arguments: argparse.Namespace) -> list[Result]:
     report = REPORTS / "cpp.xml"
     report.unlink(missing_ok=True)
     jobs = str(os.cpu_count() or 1)
     status = run(
-        ["ctest", "--test-dir", f"build/{preset}", "-j", jobs, "--output-junit", str(report)]
+        ["ctest", "--test-dir", f"build/{arguments.preset}", "-j", jobs, "--output-junit", str(report)]
         + ["--output-on-failure", "--progress", "--quiet"],
-        test_environment(preset),
+        test_environment(arguments.preset),
     )
     return of_suite("cpp", read_junit("cpp", report) if report.exists() else [], status)
 
 
-def run_rust(preset: str) -> list[Result]:
+def run_rust(arguments: argparse.Namespace) -> list[Result]:
     """cargo has no JUnit output in stable: its lines are read, one a test."""
     cargo = subprocess.run(
         rust_crate.cargo("test"),
@@ -113,11 +115,46 @@ def run_rust(preset: str) -> list[Result]:
     return of_suite("rust", results, cargo.returncode)
 
 
-def run_python(preset: str) -> list[Result]:
+def run_fuzz(arguments: argparse.Namespace) -> list[Result]:
+    """Each target for a number of inputs, the same every time, or for a time. A crash leaves its input in reports."""
+    build = REPOSITORY / "build/fuzz"
+    configured = run(["cmake", "--preset", "fuzz", "--log-level=NOTICE"])
+    if configured != 0 or run(["cmake", "--build", "--preset", "fuzz"]) != 0:
+        return [Result("fuzz", "build", "failed")]
+    limit = f"-max_total_time={arguments.fuzz_seconds}" if arguments.fuzz_seconds else f"-runs={FUZZ_INPUTS}"
+    results = []
+    for target in sorted((build / "fuzzers").iterdir()):
+        name = target.name.removesuffix("_fuzzer")
+        found = build / "found" / name  # what libFuzzer adds to the corpus
+        if found.exists():
+            shutil.rmtree(found)
+        found.mkdir(parents=True)
+        crashes = REPORTS / "fuzz" / name
+        crashes.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        fuzzer = subprocess.run(
+            [target, limit, "-seed=1", "-timeout=10", "-rss_limit_mb=4096", f"-artifact_prefix={crashes}/"]
+            + [found, REPOSITORY / "tests/fuzz/corpus" / name],
+            env=test_environment("fuzz"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if fuzzer.returncode != 0:
+            print("\n".join(fuzzer.stdout.splitlines()[-60:]), flush=True)
+        outcome = "passed" if fuzzer.returncode == 0 else "failed"
+        results.append(Result("fuzz", name, outcome, time.monotonic() - start))
+    write_junit(results, REPORTS / "fuzz.xml")
+    return of_suite("fuzz", results, 0)
+
+
+def run_python(arguments: argparse.Namespace) -> list[Result]:
     report = REPORTS / "python.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", "-o", "junit_family=xunit1"]
-    status = run(command, test_environment(preset))
+    status = run(command, test_environment(arguments.preset))
     return of_suite("python", read_junit("python", report) if report.exists() else [], status)
 
 
@@ -137,7 +174,7 @@ def test_environment(preset: str) -> dict[str, str]:
     }
 
 
-SUITES = {"lint": run_lint, "cpp": run_cpp, "rust": run_rust, "python": run_python}
+SUITES = {"lint": run_lint, "cpp": run_cpp, "rust": run_rust, "fuzz": run_fuzz, "python": run_python}
 
 
 def summary(results: Iterable[Result]) -> tuple[str, bool]:
@@ -154,6 +191,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="release", help="which build to test (a preset of CMakePresets.json)")
     parser.add_argument("--only", default=",".join(SUITES), help=f"suites to run, of {','.join(SUITES)}")
+    parser.add_argument(
+        "--fuzz-seconds",
+        type=int,
+        default=0,
+        help=f"per fuzz target; default: {FUZZ_INPUTS} inputs, the same every time",
+    )
     arguments = parser.parse_args()
 
     REPORTS.mkdir(parents=True, exist_ok=True)
@@ -161,7 +204,7 @@ def main() -> int:
     for suite in arguments.only.split(","):
         print(f"\n== {suite}", flush=True)
         start = time.monotonic()
-        results += SUITES[suite](arguments.preset)
+        results += SUITES[suite](arguments)
         print(f"== {suite}: {time.monotonic() - start:.0f} s", flush=True)
 
     print("\nslowest:")

@@ -116,7 +116,8 @@ INSTANTIATE_TEST_SUITE_P(
                 {"job.yaml:4: training.learning_rat: unknown field; did you mean 'learning_rate'?"}},
         BadFile{"UnknownFieldFarFromAll",
                 "training:\n  batch_size: 8\n",
-                {"job.yaml:2: training.batch_size: unknown field; possible here: steps, epochs, tokens_per_step"}},
+                {"job.yaml:2: training.batch_size: unknown field; possible here: steps, epochs, tokens, max_minutes, "
+                 "tokens_per_step"}},
         BadFile{"UnknownTopField", "modle: {uri: /m}\n", {"job.yaml:1: modle: unknown field; did you mean 'model'?"}},
         BadFile{
             "NothingPossible", "method: {sft: {mask: 1}}", {"method.sft.mask: unknown field; nothing can be set here"}},
@@ -134,7 +135,8 @@ INSTANTIATE_TEST_SUITE_P(
             "TextForMap", "training: fast\n", {"job.yaml:1: training: expected a map with steps, epochs", "'fast'"}},
         BadFile{"UnknownEnum",
                 "training:\n  schedule: cosin\n",
-                {"job.yaml:2: training.schedule: expected one of constant, linear, cosine, found 'cosin'; did you mean "
+                {"job.yaml:2: training.schedule: expected one of constant, linear, cosine, wsd, found 'cosin'; did you "
+                 "mean "
                  "'cosine'?"}},
         BadFile{"Null", "training:\n  steps:\n", {"training.steps: has no value; expected a whole number"}},
         BadFile{"NullMessage", "lora:\n", {"job.yaml:1: lora: has no value; write {}"}},
@@ -148,7 +150,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"BadYaml", "model: {uri: /m\n", {"job.yaml:", "is not valid YAML or JSON"}},
         BadFile{"Empty", "# nothing\n", {"job.yaml: is empty"}},
         BadFile{"List", "- 1\n", {"expected a map with display_name, model", "found a list"}},
-        BadFile{"TwoDocuments", "priority: 1\n---\npriority: 2\n", {"holds 2 documents"}}),
+        BadFile{"TwoDocuments", "priority: 1\n---\npriority: 2\n", {"holds more than one document"}},
+        // yaml-cpp finds documents without end here.
+        BadFile{"TextBehindTheEnd", R"({"modri": "/m# "},SPm# "},SPD)", {"holds more than one document"}}),
     [](const auto& info) { return info.param.name; });
 
 TEST(JobFile, SeveralProblems_AreAllReported) {

@@ -252,7 +252,7 @@ TEST_F(JobControllerTest, Preflight_ComesBeforeTheQueueAndTakesNoSlot) {
   EXPECT_EQ(Get("a").preflight().backend(), "native");
   EXPECT_EQ(Get("a").epoch(), 0);
   EXPECT_FALSE(Get("a").has_start_time());
-  EXPECT_THAT(Get("a").reason(), HasSubstr("this host has no cpu slots"));
+  EXPECT_THAT(Get("a").reason(), HasSubstr("needs 1 cpu slot, the server has 0"));
   EXPECT_EQ(StateOf("b"), "CHECKING");
 }
 

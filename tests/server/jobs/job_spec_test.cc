@@ -143,7 +143,7 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
        "at least 0"},
       {"labels { key: '' value: 'x' }", "spec.labels.", "a key at least one"},
       {"labels { key: 'a b' value: 'x' }", "spec.labels.a b", "at most 63 characters of a-z"},
-      {"owner: 'a\nb'", "spec.owner", "control characters"},
+      {R"(owner: 'a\nb')", "spec.owner", "control characters"},
       {"training { tokens: 7 }", "spec.training.tokens", "at least 8 and at most 2^60, not 7"},
       {"training { tokens: 1152921504606846976 }", "spec.training.tokens", "at most 10,000,000 steps"},
       {"training { max_minutes: -1 }", "spec.training.max_minutes", "at least 0"},

@@ -191,10 +191,10 @@ TEST_F(TrainCheckpointTest, Open_DamagedOrUncommitted_SaysWhat) {
 
 TEST_F(TrainCheckpointTest, Open_NewerFormat_NamesBothVersions) {
   auto publication = *Publication::Begin(*store_, "newer", "job", 1);
-  ASSERT_TRUE(publication->Write("trainer.json", R"({"format_version": 2})").ok());
+  ASSERT_TRUE(publication->Write("trainer.json", R"({"format_version": 3})").ok());
   ASSERT_TRUE(publication->Commit().ok());
   EXPECT_THAT(std::string(TrainCheckpoint::Open(publication->uri()).status().message()),
-              HasSubstr("has format version 2, this build reads version 1"));
+              HasSubstr("has format version 3, this build reads version 2"));
 }
 
 TEST_F(TrainCheckpointTest, OpenModel_OfAnotherModel_IsRefused) {
