@@ -198,11 +198,22 @@ class Search {
     // The turn ends otherwise than a plain text does, or with nothing: take away what follows a plain text.
     size_t use = 0;
     const std::optional<Skeleton> plain = WithPlainText(turn.message, use);
-    if (!plain.has_value()) return false;
-    std::string_view next_header = plain->Gap(use + 1);
-    if (next_header.starts_with(end_of_turn_)) next_header.remove_prefix(end_of_turn_.size());
-    if (limit.has_value() || !turn_and_next_header.ends_with(next_header)) return false;
-    turn.end = turn.begin + turn_and_next_header.size() - next_header.size();
+    if (plain.has_value() && !limit.has_value()) {
+      std::string_view next_header = plain->Gap(use + 1);
+      if (next_header.starts_with(end_of_turn_)) next_header.remove_prefix(end_of_turn_.size());
+      if (turn_and_next_header.ends_with(next_header)) {
+        turn.end = turn.begin + turn_and_next_header.size() - next_header.size();
+        return true;
+      }
+    }
+    // A call that ends with a token of its own, and behind which no plain text may stand: it ends as it does in a
+    // conversation that ends with it.
+    const Json& messages = placeholders_.messages();
+    const std::optional<Skeleton> last = Render(Json(messages.begin(), messages.begin() + turn.message + 1), false);
+    if (!last.has_value()) return false;
+    const std::string_view whole = TrimEnd(last->Gap(last->uses.size()));
+    if (whole.size() <= turn.begin || !gap.substr(0, limit.value_or(gap.size())).starts_with(whole)) return false;
+    turn.end = whole.size();
     return true;
   }
 

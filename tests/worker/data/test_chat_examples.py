@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import subprocess
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,65 @@ def test_masks_without_tags_equal_those_of_a_tagged_template(tokenizer, tmp_path
         expected = tagged.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
         assert answer["ids"] == expected["input_ids"]
         assert answer["scored"] == expected["assistant_masks"]
+
+
+QUESTION, CALL = {"role": "user", "content": "2 + 2?"}, {"name": "add", "arguments": {"a": 2, "b": 2}}
+SHAPES = {
+    # template: (special tokens, what is learned of two answers, what is learned of a call and an answer)
+    "llama3": (
+        ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+        ["four<|eot_id|>", "six<|eot_id|>"],
+        ['{"name": "add", "parameters": {"a": 2, "b": 2}}<|eot_id|>', "four<|eot_id|>"],
+    ),
+    # Qwen3 writes empty tags of thought by itself, as part of the prompt.
+    "qwen3": (
+        [],
+        ["four<|im_end|>", "six<|im_end|>"],
+        ['<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 2}}\n</tool_call><|im_end|>', "four<|im_end|>"],
+    ),
+    "gemma": (["<bos>", "<start_of_turn>", "<end_of_turn>"], ["four<end_of_turn>", "six<end_of_turn>"], None),
+    "mistral": (["[INST]", "[/INST]"], [" four<|im_end|>", " six<|im_end|>"], None),
+    # Its tags say so: the header is learned as well, and calls are not written at all.
+    "smollm3": (
+        [],
+        ["<|im_start|>assistant\nfour<|im_end|>\n", "<|im_start|>assistant\nsix<|im_end|>\n"],
+        ["<|im_start|>assistant\n<|im_end|>\n", "<|im_start|>assistant\nfour<|im_end|>\n"],
+    ),
+    # An answer ends with <|return|>; what stands behind earlier ones is history's, nothing that a model should write.
+    "gpt_oss": (
+        ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|return|>", "<|call|>"],
+        ["<|channel|>final<|message|>four", "<|channel|>final<|message|>six<|return|>"],
+        [
+            ' to=functions.add<|channel|>commentary json<|message|>{"a": 2, "b": 2}<|call|>',
+            "<|channel|>final<|message|>four<|return|>",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("template", SHAPES)
+def test_masks_on_the_shapes_of_real_templates(template, tmp_path):
+    special, answers, call_and_answer = SHAPES[template]
+    tokenizer = with_template(tmp_path, (TEMPLATES / f"{template}.jinja").read_text())
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    tokenizer.save_pretrained(tmp_path)
+    system = {"role": "system", "content": "Be brief."}
+    four, six = ({"role": "assistant", "content": content} for content in ("four", "six"))
+    call = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": CALL}]}
+    tools = [{"type": "function", "function": {"name": "add", "description": "", "parameters": {"type": "object"}}}]
+    samples = [{"messages": [system, QUESTION, four, {"role": "user", "content": "3 + 3?"}, six]}]
+    if call_and_answer is not None:
+        samples.append({"messages": [QUESTION, call, {"role": "tool", "content": "4"}, four], "tools": tools})
+    learned = []
+    for answer in ask_samples(tmp_path, samples):
+        assert "error" not in answer, answer["error"]
+        pieces = [
+            tokenizer.decode([token for token, _ in group])
+            for scored, group in groupby(zip(answer["ids"], answer["scored"], strict=True), key=lambda pair: pair[1])
+            if scored
+        ]
+        learned.append(pieces)
+    assert learned == [answers] + ([call_and_answer] if call_and_answer is not None else [])
 
 
 def random_texts(count):
