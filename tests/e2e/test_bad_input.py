@@ -14,6 +14,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import tiny_chat_model
 from temper_server import BIN
@@ -63,6 +65,13 @@ GOOD_LINE = json.dumps({"messages": next(tiny_chat_model.conversations())})
 QUESTION_ONLY = json.dumps({"messages": [{"role": "user", "content": "Anybody there?"}]})
 NORM = "model.norm.weight"
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
+
+
+def write_parquet(world: World) -> None:
+    samples = [json.loads(line) for line in world.data.read_text().splitlines()]
+    path = world.folder / "train.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(samples), path)
+    world.spec["data"]["uri"] = str(path)
 
 
 @pytest.fixture
@@ -389,6 +398,58 @@ def _(world):
 @engine("picture in a message", "train.jsonl, line 1: messages[0].content[0]", "only text can be trained on")
 def _(world):
     world.write_data('{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}')
+
+
+@engine("Parquet file that is none", "train.parquet is damaged, or not Parquet", "get it again")
+def _(world):
+    other = world.folder / "train.parquet"
+    other.write_bytes(world.data.read_bytes())
+    world.spec["data"]["uri"] = str(other)
+
+
+@engine("Parquet file cut off", "train.parquet", "get it again")
+def _(world):
+    write_parquet(world)
+    path = Path(world.spec["data"]["uri"])
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@engine("Parquet file that lies about its pages", "train.parquet", "get it again")
+def _(world):
+    write_parquet(world)
+    path = Path(world.spec["data"]["uri"])
+    content = bytearray(path.read_bytes())
+    content[4:200] = bytes(b ^ 0xFF for b in content[4:200])
+    path.write_bytes(content)
+
+
+@engine("gz bomb", "bomb.jsonl.gz, line 1", "longer than")
+def _(world):
+    bomb = world.folder / "bomb.jsonl.gz"
+    with gzip.open(bomb, "wb", compresslevel=9) as file:
+        for _ in range(300):
+            file.write(bytes(1 << 20))
+    world.spec["data"]["uri"] = str(bomb)
+
+
+@engine("tools that are no JSON", "train.jsonl, line 1", "tools")
+def _(world):
+    world.write_data(json.dumps(json.loads(GOOD_LINE) | {"tools": "[{"}))
+
+
+@engine("template that raises", "train.jsonl, line 1: the chat template refuses", "roles must alternate")
+def _(world):
+    template = (Path(__file__).parents[1] / "worker/text/templates/gemma.jinja").read_text()
+    (world.model / "chat_template.jinja").write_text(template)
+    answer = {"role": "assistant", "content": "Yes."}
+    world.write_data(json.dumps({"messages": [answer, answer]}))
+
+
+@engine("answer without content", "train.jsonl, line 1: messages[1] has no `content`")
+def _(world):
+    world.write_data(
+        json.dumps({"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": None}]})
+    )
 
 
 @engine("no scored token at all", "none of the 2 samples", "no assistant message", cause="USER_INPUT")

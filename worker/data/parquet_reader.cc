@@ -180,6 +180,7 @@ arrow::Result<Json> ToJson(const arrow::Array& array, int64_t i) {
 }
 
 absl::Status Damaged(std::string_view uri, std::string_view why) {
+  if (why.ends_with('.')) why.remove_suffix(1);
   return absl::InvalidArgumentError(absl::StrCat(std::string(uri), " is damaged, or not Parquet: ", std::string(why),
                                                  ". Write it again, or get it again"));
 }
