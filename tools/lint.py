@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import api_reference
 import rust_crate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -70,6 +71,13 @@ def layering(fix: bool) -> Outcome:
     return command("layering", [sys.executable, str(REPOSITORY / "tools/check_layering.py")])
 
 
+def api_docs(fix: bool) -> Outcome:
+    written, right = api_reference.REFERENCE.read_text(encoding="utf-8"), api_reference.reference()
+    if fix and written != right:
+        api_reference.REFERENCE.write_text(right, encoding="utf-8")
+    return Outcome("docs/API.md", fix or written == right, "it is not what proto/ says: run `make format`")
+
+
 def licenses(fix: bool) -> Outcome:
     def has_line(name: str) -> bool:
         first_lines = (REPOSITORY / name).read_text(encoding="utf-8").splitlines()[:3]
@@ -82,7 +90,7 @@ def licenses(fix: bool) -> Outcome:
 
 
 def checks(only_formatters: bool) -> list[Callable[[bool], Outcome]]:
-    formatters = [clang_format, ruff_check, ruff_format]
+    formatters = [clang_format, ruff_check, ruff_format, api_docs]
     if rust_crate.has_subcommand("fmt"):
         formatters.append(rust_format)
     if only_formatters:
