@@ -26,6 +26,7 @@ struct Context {
 struct CommandLine {
   std::string server;
   std::string output = "table";
+  std::string color = "auto";
   std::function<ExitCode(const Context&)> action;
 };
 

@@ -30,7 +30,9 @@ absl::Status WithFileLines(const absl::Status& status, const JobFile& file) {
 }  // namespace
 
 void AddJobFile(CLI::App& command, JobFileOptions& options) {
-  command.add_option("file", options.file, "The job as YAML or JSON; '-' reads standard input")->required();
+  command.add_option("file", options.file, "The job as YAML or JSON; '-' reads standard input")
+      ->required()
+      ->type_name("FILE");
   command.add_option("--set", options.overrides, "Set FIELD=VALUE, for example training.steps=20 (repeatable)")
       ->allow_extra_args(false)
       ->take_all();

@@ -64,7 +64,9 @@ void AddDownload(CLI::App& app, CommandLine& line) {
   CLI::App* command = app.add_subcommand("download", "Take the export of a job home, or one of its checkpoints");
   command->fallthrough();
   command->add_option("job", options->job, "The job: ID or jobs/ID")->required();
-  command->add_option("--to", options->directory, "Directory for the files, created when missing")->required();
+  command->add_option("--to", options->directory, "Directory for the files, created when missing")
+      ->required()
+      ->type_name("DIR");
   command->add_option("--checkpoint", options->checkpoint, "Step of a checkpoint, as `temper checkpoints` lists them");
   command->footer(
       "Run it again after an interruption: whole files are kept, partial ones (NAME.part) go on where they ended. A "

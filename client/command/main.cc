@@ -12,9 +12,11 @@
 #include "absl/strings/str_cat.h"
 #include "client/channel.h"
 #include "client/command/command_line.h"
+#include "client/command/completion.h"
 #include "client/command/exit_code.h"
 #include "client/command/interrupt.h"
 #include "client/command/terminal.h"
+#include "client/config.h"
 #include "client/suggestion.h"
 #include "client/training_client.h"
 
@@ -39,12 +41,17 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
   CommandLine line;
-  line.server = Environment("TEMPER_SERVER", kDefaultServer);
+  const auto config = ReadClientConfig(ClientConfigPath());
+  const bool configured = config.ok() && !config->server.empty();
+  line.server = Environment("TEMPER_SERVER", configured ? config->server.c_str() : kDefaultServer);
   app.add_option("--server", line.server, "Address of the server, HOST:PORT (environment: TEMPER_SERVER)")
       ->capture_default_str();
   app.add_option("--output", line.output,
                  "'table' for people; 'json' for programs: one object, or one a line for watch and logs")
       ->check(CLI::IsMember({"table", "json"}))
+      ->capture_default_str();
+  app.add_option("--color", line.color, "Colours: 'auto' has them on a terminal, unless NO_COLOR is set")
+      ->check(CLI::IsMember({"auto", "always", "never"}))
       ->capture_default_str();
   AddSubmit(app, line);
   AddPreflight(app, line);
@@ -59,17 +66,24 @@ int main(int argc, char** argv) {
   AddDelete(app, line);
   AddCheckpoints(app, line);
   AddDownload(app, line);
+  AddCompletion(app, line);
   app.footer(
       absl::StrCat("Environment:\n"
                    "  TEMPER_SERVER  as --server\n"
                    "  TEMPER_TOKEN   sent to the server with every call, when set\n"
-                   "  NO_COLOR       no colours, when set\n\n",
+                   "  NO_COLOR       no colours, when set\n\n"
+                   "~/.config/temper/config.yaml may say `server`, and `token` or `token_file`; the environment comes "
+                   "first.\n\n",
                    kExitCodeHelp,
                    "\nExamples:\n"
                    "  temper submit client/examples/sft.yaml --watch\n"
                    "  temper list --state running\n"
                    "  temper download JOB --to ./my-model\n\n"
                    "`temper COMMAND --help` says more about each."));
+  if (argc > 1 && std::string_view(argv[1]) == "__complete") {
+    for (const std::string& one : Complete(app, {argv + 2, argv + argc})) std::cout << one << "\n";
+    return kExitOk;
+  }
   // CLI11 would only say that a subcommand is missing.
   std::vector<std::string> names;
   for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
@@ -85,9 +99,14 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? kExitOk : kExitUsage;
   }
 
+  if (!config.ok()) {
+    std::cerr << "temper: " << config.status().message() << "\n";
+    return kExitUsage;
+  }
+
   Interrupt interrupt;
-  const Terminal terminal = Terminal::OfStandardOutput();
+  const Terminal terminal = Terminal::OfStandardOutput(line.color);
   const TrainingClient client(MakeChannel(line.server),
-                              {.token = Environment("TEMPER_TOKEN", ""), .stop = interrupt.token()});
+                              {.token = Environment("TEMPER_TOKEN", config->token.c_str()), .stop = interrupt.token()});
   return line.action({.client = client, .terminal = terminal, .server = line.server, .json = line.output == "json"});
 }

@@ -32,12 +32,13 @@ const char* Escape(Color color) {
 
 }  // namespace
 
-Terminal Terminal::OfStandardOutput() {
+Terminal Terminal::OfStandardOutput(std::string_view color) {
   const char* term = std::getenv("TERM");
   const char* no_color = std::getenv("NO_COLOR");
   Terminal terminal;
   terminal.interactive = ::isatty(STDOUT_FILENO) == 1 && term != nullptr && std::string_view(term) != "dumb";
-  terminal.color = terminal.interactive && (no_color == nullptr || *no_color == '\0');
+  terminal.color =
+      color == "always" || (color != "never" && terminal.interactive && (no_color == nullptr || *no_color == '\0'));
   return terminal;
 }
 

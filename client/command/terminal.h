@@ -13,9 +13,9 @@ struct Terminal {
   bool interactive = false;
   bool color = false;
 
-  // Colour needs a terminal, no NO_COLOR (https://no-color.org) and a TERM that is not "dumb"; redrawing the latter
-  // too.
-  static Terminal OfStandardOutput();
+  // `color`: "always", "never", or "auto": then it needs a terminal, no NO_COLOR (https://no-color.org) and a TERM that
+  // is not "dumb"; redrawing needs the first and the last always.
+  static Terminal OfStandardOutput(std::string_view color);
 
   std::string Paint(Color color, const std::string& text) const;
   // Columns at this moment; 80 when unknown.

@@ -223,3 +223,73 @@ def test_it_starts_fast():
 
     # Of the processor, not of a busy machine's clock.
     assert min(cpu_seconds() for _ in range(10)) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["li"], ["list"]),
+        (["list", "--o"], ["--output", "--owner"]),
+        (["list", "--output", ""], ["table", "json"]),
+        (["--color", "a"], ["auto", "always"]),
+        (["list", "--output=j"], ["--output=json"]),
+        (["list", "--output", "=", "j"], ["json"]),  # as bash takes it apart
+        (["--server", "list", "preflight", "--skip"], []),
+        (["submit", "--skip"], ["--skip-preflight"]),
+        (["submit", ""], [":files"]),
+        (["download", "a", "--to", ""], [":files"]),
+        (["get", ""], []),
+        (["completion", ""], ["bash", "fish", "zsh"]),
+    ],
+)
+def test_completion_knows_what_the_commands_declare(words, expected):
+    result = subprocess.run([BIN / "temper", "__complete", *words], capture_output=True, text=True, check=True)
+    assert sorted(result.stdout.split()) == sorted(expected)
+
+
+def test_completion_in_bash(tmp_path):
+    (tmp_path / "job.yaml").touch()
+    script = """
+        source <(temper completion bash)
+        COMP_WORDS=(temper che) COMP_CWORD=1; _temper; echo "${COMPREPLY[@]}"
+        COMP_WORDS=(temper submit j) COMP_CWORD=2; _temper; echo "${COMPREPLY[@]}"
+    """
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
+    )
+    assert result.stdout == "checkpoints\njob.yaml\n"
+
+
+def test_config_file_says_where_the_server_is(server, tmp_path):
+    (tmp_path / "temper").mkdir()
+    config = tmp_path / "temper/config.yaml"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TEMPER_")}
+    environment |= {"XDG_CONFIG_HOME": str(tmp_path)}
+
+    def run(*arguments):
+        return subprocess.run(
+            [BIN / "temper", *arguments], capture_output=True, text=True, env=environment, check=False
+        )
+
+    config.write_text(f"server: {server.grpc}\n")
+    assert run("list").stdout == "No jobs.\n"
+    config.write_text("server: 127.0.0.1:1\n")
+    assert run("list").returncode == 6
+    assert run("list", "--server", server.grpc).returncode == 0
+    config.write_text("servr: x\n")
+    bad = run("list")
+    assert bad.returncode == 2
+    assert bad.stderr == f"temper: {config}:1: unknown key 'servr'; did you mean 'server'?\n"
+    assert run("--version").returncode == 0
+
+
+def test_color_always(server, tmp_path):
+    (tmp_path / "job.yaml").write_text(JOB)
+    assert "\x1b[" not in server.temper("list", check=0).stdout
+    environment = {"NO_COLOR": "1"}
+    server.temper("submit", tmp_path / "job.yaml", "--job-id", "a", check=0)
+    server.temper("cancel", "a", check=0)
+    wait_for(lambda: "CANCELLED" in server.temper("get", "a").stdout, "the end")
+    assert "\x1b[" in server.temper("watch", "a", "--color", "always", environment=environment).stdout
+    assert "\x1b[" not in server.temper("watch", "a", "--color", "never", environment=environment).stdout

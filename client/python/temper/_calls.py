@@ -13,6 +13,7 @@ import grpc
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
+from temper._config import config_path, read_config
 from temper._spec import JobSource, absolute_uri
 from temper._state import State, state_names
 from temper.errors import TemperError, from_rpc_error
@@ -77,10 +78,15 @@ class Connection:
 
     @classmethod
     def of(cls, address: str | None, token: str | None, deadline: float) -> "Connection":
+        """What is None is taken from the environment, or else from the user's config file."""
         if address is None:
-            address = os.environ.get("TEMPER_SERVER") or DEFAULT_ADDRESS
+            address = os.environ.get("TEMPER_SERVER")
         if token is None:
-            token = os.environ.get("TEMPER_TOKEN", "")
+            token = os.environ.get("TEMPER_TOKEN")
+        if not address or token is None:
+            config = read_config(config_path())
+            address = address or config.server or DEFAULT_ADDRESS
+            token = config.token if token is None else token
         return cls(address, deadline, token)
 
     @property

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class Client:
     """A temper-server. Any thread may use it; close it, or use it in `with`.
 
-    `address` is HOST:PORT, by default TEMPER_SERVER or 127.0.0.1:8470; `token`, by default TEMPER_TOKEN, is sent with
-    every call. A call that is answered at once takes at most `deadline` seconds. Connects when it is needed; plain
+    `address` is HOST:PORT; `token`, where there is one, is sent with every call. By default they are what TEMPER_SERVER
+    and TEMPER_TOKEN say, or else `server` and `token` of ~/.config/temper/config.yaml, or else 127.0.0.1:8470 and none.
+    A call that is answered at once takes at most `deadline` seconds. Connects when it is needed; plain
     text: meant for loopback and trusted networks.
     """
 

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace temper {
+
+// What a user has written down about the server. Empty: nothing.
+struct ClientConfig {
+  std::string server;  // HOST:PORT
+  std::string token;
+};
+
+// ${XDG_CONFIG_HOME:-~/.config}/temper/config.yaml; empty when there is no home either.
+std::string ClientConfigPath();
+
+// Reads a file with the keys `server`, and `token` or `token_file`, whose contents without white space around them are
+// the token (relative paths are meant relative to the config file). A file that does not exist says nothing.
+// INVALID_ARGUMENT, FAILED_PRECONDITION: what is wrong with it, and on which line.
+absl::StatusOr<ClientConfig> ReadClientConfig(const std::string& path);
+
+}  // namespace temper

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "tests/common/scratch_directory.h"
+
+namespace temper {
+namespace {
+
+class ClientConfigTest : public ::testing::Test {
+ protected:
+  std::string Write(const std::string& text, const std::string& name = "config.yaml") {
+    const std::string path = (directory_.path() / name).string();
+    std::ofstream(path) << text;
+    return path;
+  }
+
+  ScratchDirectory directory_;
+};
+
+TEST_F(ClientConfigTest, Read_TokenFile_IsMeantRelativeToTheConfig) {
+  Write("secret\n", "token");
+  const auto config = ReadClientConfig(Write("server: host:1\ntoken_file: token\n"));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->server, "host:1");
+  EXPECT_EQ(config->token, "secret");
+  EXPECT_EQ(ReadClientConfig(Write("token: inline\n"))->token, "inline");
+}
+
+TEST_F(ClientConfigTest, Read_NothingWrittenDown_IsEmpty) {
+  EXPECT_EQ(ReadClientConfig("/nonexistent/config.yaml")->server, "");
+  EXPECT_EQ(ReadClientConfig("")->server, "");
+  EXPECT_EQ(ReadClientConfig(Write("# server: a\n"))->server, "");
+}
+
+TEST_F(ClientConfigTest, Read_WhatIsWrong_IsSaidWithItsLine) {
+  const auto problem = [this](const std::string& text) {
+    return std::string(ReadClientConfig(Write(text)).status().message());
+  };
+  EXPECT_THAT(problem("token: a\nservr: b\n"), testing::HasSubstr("config.yaml:2: unknown key 'servr'; did you mean"));
+  EXPECT_THAT(problem("colour: b\n"), testing::HasSubstr("possible are server, token and token_file"));
+  EXPECT_THAT(problem("server: [a]\n"), testing::HasSubstr("config.yaml:1: server must be a text"));
+  EXPECT_THAT(problem("- a\n"), testing::HasSubstr("expected `server: HOST:PORT`"));
+  EXPECT_THAT(problem("server: [\n"), testing::HasSubstr("is not valid YAML"));
+  EXPECT_THAT(problem("token: a\ntoken_file: b\n"), testing::HasSubstr("remove one of them"));
+  EXPECT_THAT(problem("token_file: nowhere\n"), testing::HasSubstr("token_file: cannot read"));
+}
+
+TEST_F(ClientConfigTest, Path_FollowsTheEnvironment) {
+  ::setenv("XDG_CONFIG_HOME", "/x", 1);
+  EXPECT_EQ(ClientConfigPath(), "/x/temper/config.yaml");
+  ::unsetenv("XDG_CONFIG_HOME");
+  ::setenv("HOME", "/home/ana", 1);
+  EXPECT_EQ(ClientConfigPath(), "/home/ana/.config/temper/config.yaml");
+}
+
+}  // namespace
+}  // namespace temper
