@@ -133,10 +133,13 @@ def test_watch_on_a_terminal_redraws_one_line(server, protos, export):
 
     reader = threading.Thread(target=read)
     reader.start()
-    run_to_the_end(server, protos, export)
-    assert watch.wait(LIMIT) == 0
-    reader.join()
-    os.close(main)
+    try:
+        run_to_the_end(server, protos, export)
+        assert watch.wait(LIMIT) == 0
+    finally:
+        watch.kill()  # or the reader would read for ever
+        reader.join()
+        os.close(main)
     text = screen.decode()
     assert "\r\x1b[K[############............]  2/4  loss 1.0000  2,000 tokens/s  MFU 25.0%  ETA 1.0s" in text
     assert "\x1b[32mSUCCEEDED\x1b[0m" in text
