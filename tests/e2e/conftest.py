@@ -84,8 +84,8 @@ def start_server(protos, tmp_path):
     """Starts servers; stops them at the end, and nothing of theirs may be left then."""
     servers = []
 
-    def start(**options) -> Server:
-        servers.append(Server(tmp_path / f"server-{len(servers)}", protos, **options))
+    def start(data_dir=None, **options) -> Server:
+        servers.append(Server(data_dir or tmp_path / f"server-{len(servers)}", protos, **options))
         return servers[-1]
 
     yield start
