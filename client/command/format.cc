@@ -75,7 +75,7 @@ std::string HumanRate(double per_second) {
   if (!std::isfinite(per_second)) return "-";
   if (per_second < 999.95) return absl::StrFormat("%.1f", per_second);
   std::string digits = absl::StrFormat("%.0f", per_second);
-  for (int i = static_cast<int>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), ",");
+  for (int i = static_cast<int>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), 1, ',');
   return digits;
 }
 
