@@ -11,7 +11,9 @@ find_library(GRPC_LIBRARY grpc REQUIRED)
 find_library(GPR_LIBRARY gpr REQUIRED)
 add_library(temper_grpcpp INTERFACE)
 add_library(temper::grpcpp ALIAS temper_grpcpp)
-target_link_libraries(temper_grpcpp INTERFACE ${GRPCPP_LIBRARY} ${GRPC_LIBRARY} ${GPR_LIBRARY} protobuf::libprotobuf)
+target_link_libraries(temper_grpcpp INTERFACE
+  "$<BUILD_INTERFACE:${GRPCPP_LIBRARY};${GRPC_LIBRARY};${GPR_LIBRARY}>" $<INSTALL_INTERFACE:gRPC::grpc++>
+  protobuf::libprotobuf)
 
 # temper_proto_library(MESSAGES SERVICES ROOT dir PROTOS files…): protos are relative to ROOT. MESSAGES is a library
 # that needs protobuf alone; SERVICES adds the gRPC stubs.
@@ -32,7 +34,7 @@ function(temper_proto_library messages services)
     list(APPEND service_units ${out}/${stem}.grpc.pb.cc ${out}/${stem}.grpc.pb.h)
   endforeach()
   add_library(${messages} STATIC ${message_units})
-  target_include_directories(${messages} SYSTEM PUBLIC ${out})
+  target_include_directories(${messages} SYSTEM PUBLIC $<BUILD_INTERFACE:${out}>)
   target_link_libraries(${messages} PUBLIC protobuf::libprotobuf)
   add_library(${services} STATIC ${service_units})
   target_link_libraries(${services} PUBLIC ${messages} temper::grpcpp)
