@@ -27,6 +27,7 @@ struct CommandLine {
   std::string server;
   std::string output = "table";
   std::string color = "auto";
+  bool offline = false;  // the subcommand needs neither a server nor the config file
   std::function<ExitCode(const Context&)> action;
 };
 

@@ -156,6 +156,7 @@ void AddCompletion(CLI::App& app, CommandLine& line) {
       "  source <(temper completion bash)          # in ~/.bashrc; zsh in ~/.zshrc alike\n"
       "  temper completion fish > ~/.config/fish/completions/temper.fish");
   command->callback([shell, &line] {
+    line.offline = true;  // a shell's start must not depend on a config file
     line.action = [shell](const Context&) {
       std::fputs(Scripts().at(*shell), stdout);
       return kExitOk;

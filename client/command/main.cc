@@ -99,7 +99,7 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? kExitOk : kExitUsage;
   }
 
-  if (!config.ok()) {
+  if (!config.ok() && !line.offline) {
     std::cerr << "temper: " << config.status().message() << "\n";
     return kExitUsage;
   }
@@ -107,6 +107,6 @@ int main(int argc, char** argv) {
   Interrupt interrupt;
   const Terminal terminal = Terminal::OfStandardOutput(line.color);
   const TrainingClient client(MakeChannel(line.server),
-                              {.token = Environment("TEMPER_TOKEN", config->token.c_str()), .stop = interrupt.token()});
+                              {.token = Environment("TEMPER_TOKEN", config.ok() ? config->token.c_str() : ""), .stop = interrupt.token()});
   return line.action({.client = client, .terminal = terminal, .server = line.server, .json = line.output == "json"});
 }

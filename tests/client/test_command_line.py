@@ -285,6 +285,7 @@ def test_config_file_says_where_the_server_is(server, tmp_path):
     assert bad.returncode == 2
     assert bad.stderr == f"temper: {config}:1: unknown key 'servr'; did you mean 'server'?\n"
     assert run("--version").returncode == 0
+    assert run("completion", "bash").returncode == 0  # or no shell would start without a complaint
 
 
 def test_color_always(server, tmp_path):
