@@ -136,7 +136,7 @@ int Serve(const ServerOptions& options) {
   }
   HttpPages pages;
   pages.metrics = [&] {
-    job_metrics.ForgetEnded();
+    job_metrics.Refresh();
     if (const auto counts = (*store)->CountByState(); counts.ok()) server_metrics.SetJobs(*counts);
     server_metrics.SetWatchers(hub.watchers());
     return prometheus::TextSerializer().Serialize(registry.Collect());

@@ -106,7 +106,8 @@ int main(int argc, char** argv) {
 
   Interrupt interrupt;
   const Terminal terminal = Terminal::OfStandardOutput(line.color);
-  const TrainingClient client(MakeChannel(line.server),
-                              {.token = Environment("TEMPER_TOKEN", config.ok() ? config->token.c_str() : ""), .stop = interrupt.token()});
+  const TrainingClient client(
+      MakeChannel(line.server),
+      {.token = Environment("TEMPER_TOKEN", config.ok() ? config->token.c_str() : ""), .stop = interrupt.token()});
   return line.action({.client = client, .terminal = terminal, .server = line.server, .json = line.output == "json"});
 }

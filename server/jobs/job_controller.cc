@@ -14,10 +14,10 @@
 #include "absl/strings/str_format.h"
 #include "common/digest.h"
 #include "common/fault_point.h"
+#include "common/rpc/timestamp.h"
 #include "common/storage/job_layout.h"
 #include "common/storage/object_store.h"
 #include "common/storage/publication.h"
-#include "server/jobs/timestamp.h"
 
 namespace temper {
 namespace {

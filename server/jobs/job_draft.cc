@@ -5,7 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/jobs/timestamp.h"
+#include "common/rpc/timestamp.h"
+#include "server/jobs/job_time.h"
 
 namespace temper {
 namespace {
@@ -20,6 +21,13 @@ void CutLine(std::string& text) {
   const size_t cut = text.size() - end;
   text.resize(end);
   absl::StrAppend(&text, "... (", cut, " bytes cut)");
+}
+
+// Whether a gang that trained has been lost just now, with the step that was under way.
+bool IsLost(const JobLife& before, const JobLife& after) {
+  if (before.state != v1::JOB_STATE_RUNNING) return false;
+  if (after.state != v1::JOB_STATE_STOPPING) return after.state != v1::JOB_STATE_SUCCEEDED;
+  return after.ending && after.ending->cause != v1::FAILURE_CAUSE_UNSPECIFIED && !KeepsProgress(after);
 }
 
 }  // namespace
@@ -49,6 +57,7 @@ void JobDraft::AddState() {
 void JobDraft::Begin() {
   *update_.record.job.mutable_create_time() = ToTimestamp(now_);
   Sync();
+  SpendUntil(update_.record.job, now_);
   AddState();
 }
 
@@ -58,6 +67,7 @@ void JobDraft::Advance(const JobMachineEvent& event, const RetryPolicy& policy) 
   record.life = temper::Advance(before, event, policy, now_);
   if (record.life == before) return;
   v1::Job& job = record.job;
+  if (state() != before.state) SpendUntil(job, now_, IsLost(before, life()));
   if (life().epoch != before.epoch) {
     if (!job.has_start_time()) *job.mutable_start_time() = ToTimestamp(now_);
     job.clear_export_uri();
@@ -130,13 +140,18 @@ void JobDraft::AddCheckpoint(const CheckpointKey& key, const std::string& uri, c
 void JobDraft::Take(const v1::RankReport& report) {
   v1::Job& job = update_.record.job;
   const WallTime time = report.has_time() ? FromTimestamp(report.time()) : now_;
+  // A node's clock may be ahead.
+  const WallTime spent = std::min(time, now_);
   switch (report.report_case()) {
     case v1::RankReport::kPhase:
+      SpendUntil(job, spent);
       job.set_phase(report.phase().phase());
       if (report.phase().total_steps() > 0) job.set_total_steps(report.phase().total_steps());
       *AddEvent().mutable_phase() = report.phase();
       break;
     case v1::RankReport::kStep:
+      SpendUntil(job, spent);
+      SpendStep(job, report.step());
       *job.mutable_latest_step() = report.step();
       if (report.step().total_steps() > 0) job.set_total_steps(report.step().total_steps());
       *AddEvent().mutable_step() = report.step();
@@ -150,6 +165,8 @@ void JobDraft::Take(const v1::RankReport& report) {
       *AddEvent().mutable_preflight() = report.preflight();
       break;
     case v1::RankReport::kValidation:
+      SpendUntil(job, spent);
+      SpendValidation(job, report.validation());
       *job.mutable_latest_validation() = report.validation();
       if (report.validation().best()) *job.mutable_best_validation() = report.validation();
       *AddEvent().mutable_validation() = report.validation();

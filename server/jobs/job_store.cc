@@ -11,8 +11,8 @@
 #include "absl/strings/str_split.h"
 #include "common/digest.h"
 #include "common/failure.h"
+#include "common/rpc/timestamp.h"
 #include "server/jobs/schema.h"
-#include "server/jobs/timestamp.h"
 
 namespace temper {
 namespace {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "server/jobs/job_machine.h"
+#include "server/jobs/job_time.h"
 
 namespace temper {
 namespace {
@@ -47,6 +48,24 @@ std::string Label(std::string value) {
   return value;
 }
 
+// The series of `key`, made when missing.
+template <typename Key>
+Series<Counter>& CounterOf(std::map<Key, Series<Counter>>& series, Family<Counter>& family,
+                           const prometheus::Labels& labels, const Key& key) {
+  auto found = series.find(key);
+  if (found == series.end()) found = series.emplace(key, Series<Counter>(family, labels)).first;
+  return found->second;
+}
+
+// Of a job, what tells where its time goes.
+v1::Job TimeOf(const v1::Job& job) {
+  v1::Job part;
+  part.set_state(job.state());
+  part.set_phase(job.phase());
+  if (job.has_time_spent()) *part.mutable_time_spent() = job.time_spent();
+  return part;
+}
+
 std::string MethodName(const v1::JobSpec& spec) { return spec.has_lora() ? "sft-lora" : "sft"; }
 
 }  // namespace
@@ -68,6 +87,10 @@ struct JobMetrics::Families {
                                     "Step of the newest committed checkpoint of a job")),
         tokens(CounterFamily(registry, "temper_train_tokens_total", "Tokens, not padding, that a job was trained on")),
         scored(CounterFamily(registry, "temper_train_scored_tokens_total", "Tokens that the loss looked at")),
+        time(CounterFamily(registry, "temper_job_time_seconds_total",
+                           "Wall-clock time of a job since it was created, by what it was spent on")),
+        phase_seconds(CounterFamily(registry, "temper_train_phase_seconds_total",
+                                    "Time of the steps that a job has taken, by part of the step")),
         lost_steps(CounterFamily(registry, "temper_lost_steps_total",
                                  "Steps that were taken again after a gang was lost, by the cause of its end")),
         checkpoint_seconds(HistogramFamily(registry, "temper_checkpoint_seconds",
@@ -78,7 +101,7 @@ struct JobMetrics::Families {
                        .Add({}, kQueueBuckets)) {}
 
   Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu, &checkpoint_step;
-  Family<Counter>&tokens, &scored, &lost_steps;
+  Family<Counter>&tokens, &scored, &time, &phase_seconds, &lost_steps;
   Family<Histogram>&checkpoint_seconds, &step_seconds;
   Histogram& queue_wait;
 };
@@ -100,6 +123,7 @@ struct JobMetrics::JobSeries {
     Series<Gauge> step, loss, grad_norm, learning_rate, padding, mfu, hfu;
     Series<Counter> tokens, scored;
     Series<Histogram> step_seconds;
+    std::map<std::string, Series<Counter>> phases;
   };
 
   Series<Gauge> info;
@@ -116,6 +140,8 @@ struct JobMetrics::JobSeries {
   };
   std::unique_ptr<Checkpoints> checkpoints;
   std::map<v1::FailureCause, Series<Counter>> lost_steps;
+  v1::Job now;  // of the job, what tells where its time goes: state, phase, time_spent
+  std::map<std::string, Series<Counter>> time;
   v1::FailureCause last_ending = v1::FAILURE_CAUSE_UNSPECIFIED;  // of a gang
   int64_t counted_step = 0;                                      // a step that is taken again is not counted again
   double queued_since = 0;                                       // seconds of the epoch; 0 when not queued
@@ -180,13 +206,8 @@ void JobMetrics::AddCheckpoint(const std::string& id, JobSeries& series, const v
 void JobMetrics::AddLostSteps(const std::string& id, JobSeries& series, int64_t steps) {
   if (steps <= 0) return;
   const v1::FailureCause cause = series.last_ending;
-  auto found = series.lost_steps.find(cause);
-  if (found == series.lost_steps.end()) {
-    found = series.lost_steps
-                .emplace(cause, Series<Counter>(families_->lost_steps, {{"job", id}, {"cause", CauseName(cause)}}))
-                .first;
-  }
-  found->second->Increment(static_cast<double>(steps));
+  CounterOf(series.lost_steps, families_->lost_steps, {{"job", id}, {"cause", CauseName(cause)}}, cause)
+      ->Increment(static_cast<double>(steps));
 }
 
 void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::StepMetrics& step, bool counts) {
@@ -207,6 +228,30 @@ void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::Ste
   training.tokens->Increment(static_cast<double>(std::max<int64_t>(0, step.tokens())));
   training.scored->Increment(static_cast<double>(std::max<int64_t>(0, step.scored_tokens())));
   training.step_seconds->Observe(step.seconds());
+  const v1::StepPhases& phases = step.phases();
+  for (const auto& [phase, seconds] :
+       std::initializer_list<std::pair<const char*, double>>{{"data", phases.data()},
+                                                             {"forward", phases.forward()},
+                                                             {"backward", phases.backward()},
+                                                             {"optimizer", phases.optimizer()},
+                                                             {"checkpoint", phases.checkpoint()},
+                                                             {"other", phases.other()}}) {
+    CounterOf(training.phases, families_->phase_seconds, {{"job", id}, {"phase", phase}}, std::string(phase))
+        ->Increment(seconds);
+  }
+}
+
+void JobMetrics::SetTime(const std::string& id, JobSeries& series) {
+  if (!series.now.has_time_spent()) return;
+  v1::Job job = series.now;
+  // What becomes of the time since the last step, the next one tells.
+  const bool training = job.state() == v1::JOB_STATE_RUNNING && job.phase() == v1::PHASE_TRAINING;
+  if (!training && !IsFinal(job.state())) SpendUntil(job, clock_.Wall());
+  for (const auto& [category, seconds] : Categories(job.time_spent())) {
+    const Series<Counter>& counter =
+        CounterOf(series.time, families_->time, {{"job", id}, {"category", category}}, category);
+    counter->Increment(std::max(0.0, seconds - counter->Value()));
+  }
 }
 
 void JobMetrics::AddExisting(const v1::Job& job) {
@@ -217,6 +262,7 @@ void JobMetrics::AddExisting(const v1::Job& job) {
   change.set_state(job.state());
   SetState(*series, change, Seconds(job.create_time()));
   if (job.has_latest_step()) AddStep(IdOf(job), *series, job.latest_step(), /*counts=*/false);
+  series->now = TimeOf(job);
 }
 
 void JobMetrics::OnEvent(const v1::Job& job, const v1::JobEvent& event) {
@@ -226,11 +272,13 @@ void JobMetrics::OnEvent(const v1::Job& job, const v1::JobEvent& event) {
   if (event.has_state()) SetState(*series, event.state(), Seconds(event.time()));
   if (event.has_step()) AddStep(IdOf(job), *series, event.step(), /*counts=*/true);
   if (event.has_checkpoint()) AddCheckpoint(IdOf(job), *series, event.checkpoint());
+  series->now = TimeOf(job);
   if (event.has_resumption()) AddLostSteps(IdOf(job), *series, event.resumption().lost_steps());
 }
 
-void JobMetrics::ForgetEnded() {
+void JobMetrics::Refresh() {
   std::lock_guard lock(mutex_);
+  for (auto& [id, series] : jobs_) SetTime(id, series);
   const WallTime now = clock_.Wall();
   std::erase_if(jobs_, [&](const auto& entry) {
     return entry.second.ended && now - *entry.second.ended >= options_.ended_retention;

@@ -39,8 +39,9 @@ class JobMetrics {
   void AddExisting(const v1::Job& job);
   // The controller's listener.
   void OnEvent(const v1::Job& job, const v1::JobEvent& event);
-  // Drops what has been kept long enough. To be called before every scrape.
-  void ForgetEnded();
+  // Brings the time of waiting jobs up to now and drops what has been kept long enough. To be called before every
+  // scrape.
+  void Refresh();
 
  private:
   struct Families;
@@ -50,6 +51,7 @@ class JobMetrics {
   JobSeries* Find(const v1::Job& job);
   void Evict();
   void SetState(JobSeries& series, const v1::StateChange& change, double time);
+  void SetTime(const std::string& id, JobSeries& series);
   void AddStep(const std::string& id, JobSeries& series, const v1::StepMetrics& step, bool counts);
   void AddCheckpoint(const std::string& id, JobSeries& series, const v1::CheckpointCommitted& checkpoint);
   void AddLostSteps(const std::string& id, JobSeries& series, int64_t steps);

@@ -3,6 +3,7 @@
 
 import json
 import signal
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,14 @@ def test_rank_killed_restarts_the_job_and_counts_it(server, running_job):
 
     reasons = [e.state.reason for e in server.events(running_job) if e.WhichOneof("event") == "state"]
     assert any("RANK_LOST" in reason and "SIGKILL" in reason for reason in reasons), reasons
+
+    # Where the time went: all of it is accounted for, what the kill cost included.
+    spent = {key: value for key, value in ended["time_spent"].items() if isinstance(value, float | int)}
+    created, until = (datetime.fromisoformat(ended[key]) for key in ("create_time", "end_time"))
+    assert sum(spent.values()) == pytest.approx((until - created).total_seconds(), abs=1e-3)
+    assert spent["lost"] > 0
+    assert spent["queued"] > 0
+    assert spent["other"] <= 0.02 * sum(spent.values())
 
 
 def test_worker_killed_takes_its_rank_with_it_and_restarts_the_job(server, running_job):

@@ -8,8 +8,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "common/fault_point.h"
-#include "google/protobuf/util/time_util.h"
+#include "common/rpc/timestamp.h"
 #include "spdlog/spdlog.h"
 #include "worker/node/oom_kills.h"
 #include "worker/node/rank_end.h"
@@ -38,7 +39,7 @@ v1::Stop NewStop(const std::string& reason, bool checkpoint) {
 v1::RankReport NewReport(int32_t rank) {
   v1::RankReport report;
   report.set_rank(rank);
-  *report.mutable_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
+  *report.mutable_time() = ToTimestamp(RealClock().Wall());
   return report;
 }
 

@@ -4,7 +4,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "google/protobuf/util/time_util.h"
+#include "common/clock.h"
+#include "common/rpc/timestamp.h"
 
 namespace temper {
 
@@ -51,7 +52,7 @@ std::optional<v1::RankReport> ReportBuffer::Next() {
 v1::RankReport ReportBuffer::DropNotice() {
   v1::RankReport notice;
   notice.set_rank(-1);
-  *notice.mutable_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
+  *notice.mutable_time() = ToTimestamp(RealClock().Wall());
   v1::LogLine& line = *notice.mutable_log();
   line.set_rank(-1);
   line.set_severity(v1::LOG_SEVERITY_WARNING);

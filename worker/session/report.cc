@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/session/report.h"
 
-#include "google/protobuf/util/time_util.h"
+#include "common/clock.h"
+#include "common/rpc/timestamp.h"
 #include "worker/session/utf8.h"
 
 namespace temper {
@@ -9,7 +10,7 @@ namespace {
 
 v1::RankReport NewReport() {
   v1::RankReport report;
-  *report.mutable_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
+  *report.mutable_time() = ToTimestamp(RealClock().Wall());
   return report;
 }
 

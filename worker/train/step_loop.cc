@@ -47,6 +47,7 @@ StepLoop::StepLoop(const TrainJob& job, Transformer& model, at::ScalarType dtype
       position_(position) {}
 
 absl::StatusOr<StepLoop::End> StepLoop::Run(const StopSignal& stop) {
+  observer_.OnPhase(TrainPhase::kTraining, data_.batches().total_steps());
   step_watch_.Lap();
   while (true) {
     if (ValidationDue()) {

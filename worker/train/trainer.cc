@@ -139,9 +139,12 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
   const auto finish = [&]() -> absl::StatusOr<std::variant<ExportSummary, RollBack>> {
     const auto end = loop.Run(training.stop);
     if (!end.ok()) return end.status();
-    checkpointer.Finish();
-    if (*end == StepLoop::End::kRollBack) return RollBack{loop.position(), checkpointer.newest_uri()};
+    if (*end == StepLoop::End::kRollBack) {
+      checkpointer.Finish();
+      return RollBack{loop.position(), checkpointer.newest_uri()};
+    }
     training.observer.OnPhase(TrainPhase::kExporting, training.data.batches().total_steps());
+    checkpointer.Finish();
     auto exported = ExportAndProve(training.output, training.job, training.source, training.sites, model,
                                    training.data.sample(), training.stop, training.observer);
     if (!exported.ok()) return exported.status();
@@ -182,7 +185,6 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   observer.OnLog(LogSeverity::kInfo, absl::StrFormat("%s, %s, %d threads", source->family->architecture,
                                                      dtype == at::kBFloat16 ? "bf16" : "fp32", at::get_num_threads()));
 
-  observer.OnPhase(TrainPhase::kTraining, (*data)->batches().total_steps());
   const Training training = {job, **output, *source, *sites, **data, dtype, observer, stop};
   while (true) {
     const auto finished = TrainAndExport(training, *state);

@@ -6,6 +6,7 @@
 #include <prometheus/text_serializer.h>
 
 #include "absl/strings/str_cat.h"
+#include "common/rpc/timestamp.h"
 
 namespace temper {
 namespace {
@@ -41,7 +42,7 @@ class JobMetricsTest : public testing::Test {
     metrics.OnEvent(Job(id), event);
   }
   std::string Page() {
-    metrics.ForgetEnded();
+    metrics.Refresh();
     return prometheus::TextSerializer().Serialize(registry.Collect());
   }
 
@@ -105,6 +106,36 @@ TEST_F(JobMetricsTest, ExistingJob_ShowsItsFiguresButCountsNothing) {
   EXPECT_THAT(Page(), HasSubstr("temper_queue_wait_seconds_sum 100\n"));
 }
 
+TEST_F(JobMetricsTest, Time_GoesOnWhileAJobWaits) {
+  v1::Job job = Job("a");
+  job.set_state(v1::JOB_STATE_QUEUED);
+  job.mutable_time_spent()->set_lost(3);
+  *job.mutable_time_spent()->mutable_until() = ToTimestamp(clock.Wall());
+  metrics.AddExisting(job);
+  clock.Advance(minutes(2));
+  EXPECT_THAT(Page(), HasSubstr("temper_job_time_seconds_total{category=\"queued\",job=\"a\"} 120\n"));
+  EXPECT_THAT(Page(), HasSubstr("temper_job_time_seconds_total{category=\"lost\",job=\"a\"} 3\n"));
+
+  job.set_state(v1::JOB_STATE_RUNNING);
+  job.set_phase(v1::PHASE_TRAINING);
+  job.mutable_time_spent()->set_queued(121);
+  *job.mutable_time_spent()->mutable_until() = ToTimestamp(clock.Wall());
+  metrics.OnEvent(job, v1::JobEvent());
+  clock.Advance(minutes(2));
+  EXPECT_THAT(Page(), HasSubstr("temper_job_time_seconds_total{category=\"queued\",job=\"a\"} 121\n"));
+  EXPECT_THAT(Page(), HasSubstr("temper_job_time_seconds_total{category=\"other\",job=\"a\"} 0\n"));
+}
+
+TEST_F(JobMetricsTest, Phases_AddUp) {
+  v1::JobEvent event;
+  for (int step = 1; step <= 2; ++step) {
+    event.mutable_step()->set_step(step);
+    event.mutable_step()->mutable_phases()->set_forward(0.5);
+    metrics.OnEvent(Job("a"), event);
+  }
+  EXPECT_THAT(Page(), HasSubstr("temper_train_phase_seconds_total{job=\"a\",phase=\"forward\"} 1\n"));
+}
+
 class FewJobsTest : public JobMetricsTest {
  protected:
   FewJobsTest() : JobMetricsTest({.max_jobs = 2}) {}
@@ -131,12 +162,12 @@ TEST_F(JobMetricsTest, LongLabel_IsCutBetweenCharacters) {
   v1::Job job = Job("a");
   std::string name;
   for (int i = 0; i < 150; ++i) name += "é";
-  job.mutable_spec()->set_display_name("x" + name);
+  job.mutable_spec()->set_display_name(absl::StrCat("x", name));
   metrics.AddExisting(job);
   const std::string page = Page();
   const size_t begin = page.find("name=\"x") + 6;
   const std::string label = page.substr(begin, page.find('"', begin) - begin);
-  EXPECT_EQ(label, "x" + name.substr(0, 198));
+  EXPECT_EQ(label, absl::StrCat("x", name.substr(0, 198)));
 }
 
 }  // namespace
