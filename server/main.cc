@@ -174,7 +174,10 @@ int main(int argc, char** argv) {
   temper::ServerOptions options;
   int exit_code = 0;
   if (!temper::ParseServerOptions(argc, argv, TEMPER_VERSION, options, exit_code)) return exit_code;
-  if (auto status = temper::SetUpLog("temper-server", options.log_level); !status.ok()) return temper::kServerUsage;
+  if (auto status = temper::SetUpLog("temper-server", options.log_level, options.log_format); !status.ok()) {
+    return temper::kServerUsage;
+  }
+  ::setenv(temper::kLogFormatVariable, options.log_format.c_str(), /*overwrite=*/1);
 
   ::signal(SIGPIPE, SIG_IGN);
   // Before there are threads, which inherit it; workers are started with nothing blocked.

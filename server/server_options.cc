@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "absl/status/statusor.h"
+#include "common/log.h"
 
 namespace temper {
 namespace {
@@ -62,6 +63,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   std::string http = "127.0.0.1:8480";
   std::string slots = "cpu:1";
   std::string log_level = "info";
+  std::string log_format = "text";
   int64_t retry_backoff = options.retry.first_backoff.count();
 
   CLI::App app{"temper-server: accepts training jobs, runs them, and keeps what they report", "temper-server"};
@@ -86,6 +88,10 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   app.add_option("--log-level", log_level, "Least severe lines that are logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
+  app.add_option("--log-format", log_format, "'json': an object a line, for machines; of the workers, too")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->envname(kLogFormatVariable)
+      ->capture_default_str();
   app.footer(kFooter);
   try {
     app.parse(argc, argv);
@@ -95,6 +101,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
     options.http = Take("--http", ListenAddress::Parse(http));
     options.slots = Take("--slots", ParseDeviceSlots(slots));
     options.log_level = log_level;
+    options.log_format = log_format;
     options.retry.first_backoff = std::chrono::seconds(retry_backoff);
   } catch (const CLI::ParseError& e) {
     exit_code = app.exit(e) == 0 ? kServerOk : kServerUsage;

@@ -29,6 +29,7 @@ struct ServerOptions {
   RetryPolicy retry;
   int max_preflights = 2;
   std::string log_level;
+  std::string log_format;
 };
 
 // Reads the command line. False: the process is to end with `exit_code` (help and version were shown, or what is wrong

@@ -89,6 +89,18 @@ def test_watch_survives_a_restart_on_the_same_port(tmp_path):
     server.stop()
 
 
+def test_json_log_of_server_and_worker(tmp_path):
+    server = Server(tmp_path, worker=BIN / "temper-worker", options=["--log-format", "json"]).start()
+    server.temper("submit", "-", "--job-id", "a", text=JOB, check=0)
+    worker_log = server.data / "runs/a/e1/worker.log"
+    wait_for(lambda: worker_log.exists() and worker_log.read_text(), "the worker's log")
+    server.stop()
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    assert all(line["program"] == "temper-server" for line in lines)
+    assert {"job": "jobs/a", "message": "QUEUED -> STARTING", "level": "info"}.items() <= lines[0].items()
+    assert all(json.loads(line)["program"] == "temper-worker" for line in worker_log.read_text().splitlines())
+
+
 def test_data_directory_in_use(server):
     status, error = start_badly("--data-dir", server.data)
     assert status == 3

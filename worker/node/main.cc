@@ -80,7 +80,10 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : static_cast<int>(temper::NodeExit::kUsage);
   }
 
-  if (const absl::Status status = temper::SetUpLog("temper-worker", "info"); !status.ok()) {
+  const char* const log_format = std::getenv(temper::kLogFormatVariable);
+  if (const absl::Status status =
+          temper::SetUpLog("temper-worker", "info", log_format != nullptr ? log_format : "text");
+      !status.ok()) {
     std::cerr << status << "\n";
     return static_cast<int>(temper::NodeExit::kUsage);
   }
