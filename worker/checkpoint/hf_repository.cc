@@ -44,7 +44,7 @@ absl::StatusOr<nlohmann::ordered_json> ReadObject(const fs::path& path) {
     nlohmann::ordered_json json = nlohmann::ordered_json::parse(*text);
     if (json.is_object()) return json;
     return absl::InvalidArgumentError(absl::StrCat(path.string(), ": must hold a JSON object"));
-  } catch (const nlohmann::ordered_json::parse_error& error) {
+  } catch (const nlohmann::ordered_json::exception& error) {
     return absl::InvalidArgumentError(absl::StrCat(path.string(), ": ", error.what()));
   }
 }

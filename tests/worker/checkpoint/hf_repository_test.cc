@@ -80,6 +80,8 @@ TEST_F(HfRepositoryTest, Open_NoModel_SaysWhatIsThereInstead) {
   EXPECT_THAT(std::string(Refused().message()), HasSubstr("is a PEFT adapter"));
   WriteFile(model_ / "config.json", "{\"a\": }");
   EXPECT_THAT(std::string(Refused().message()), HasSubstr("line 1, column 7"));
+  WriteFile(model_ / "config.json", "{\"a\": 1e999}");
+  EXPECT_THAT(std::string(Refused().message()), HasSubstr("number overflow"));
   WriteFile(model_ / "config.json", "[]");
   EXPECT_THAT(std::string(Refused().message()), HasSubstr("must hold a JSON object"));
   WriteFile(model_ / "config.json", "{}");

@@ -49,6 +49,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadLine{"Malformed", R"({"messages": [)", "not valid JSON: column 15"},
         BadLine{"TwoObjects", R"({"messages": []} {})", "not valid JSON: column"},
+        BadLine{"NumberBeyondDouble", R"({"text": "a", "weight": 1e999})", "not valid JSON: number overflow"},
         BadLine{"InvalidUtf8", "{\"messages\": [{\"role\": \"user\", \"content\": \"\xc3(\"}]}", "ill-formed UTF-8"},
         BadLine{"NotAnObject", R"(["messages"])", "a sample must be an object like {\"messages\": […]}, not array"},
         BadLine{
