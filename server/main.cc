@@ -110,6 +110,7 @@ int Serve(const ServerOptions& options) {
   controller_options.slots = options.slots;
   controller_options.retry = options.retry;
   controller_options.max_preflights = options.max_preflights;
+  controller_options.keep_ended = options.keep_ended;
   JobController controller(**store, launcher, clock, controller_options);
 
   prometheus::Registry registry;

@@ -65,6 +65,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   std::string log_level = "info";
   std::string log_format = "text";
   int64_t retry_backoff = options.retry.first_backoff.count();
+  int keep_ended_days = 0;
 
   CLI::App app{"temper-server: accepts training jobs, runs them, and keeps what they report", "temper-server"};
   app.set_version_flag("--version", "temper-server " + version);
@@ -85,6 +86,10 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
                  "Jobs whose model and data are looked at at a time, before they are queued; 0: none are")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_option("--keep-ended", keep_ended_days,
+                 "Days after which a job that has ended is deleted, as `temper delete` does it; 0: never")
+      ->check(CLI::Range(0, 36'500))
+      ->capture_default_str();
   app.add_option("--log-level", log_level, "Least severe lines that are logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
@@ -100,6 +105,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
     options.listen = Take("--listen", ListenAddress::Parse(listen));
     options.http = Take("--http", ListenAddress::Parse(http));
     options.slots = Take("--slots", ParseDeviceSlots(slots));
+    options.keep_ended = std::chrono::hours(24 * keep_ended_days);
     options.log_level = log_level;
     options.log_format = log_format;
     options.retry.first_backoff = std::chrono::seconds(retry_backoff);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <string>
 
@@ -28,6 +29,7 @@ struct ServerOptions {
   std::filesystem::path worker_binary;
   RetryPolicy retry;
   int max_preflights = 2;
+  std::chrono::hours keep_ended{0};
   std::string log_level;
   std::string log_format;
 };

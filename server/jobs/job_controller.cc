@@ -188,6 +188,29 @@ void JobController::Reconcile(const std::string& server_address) {
   }
   for (const auto& stop : stops) stop();
   for (const GangSpec& spec : launches) Launch(spec);
+  DeleteOldJobs();
+}
+
+void JobController::DeleteOldJobs() {
+  constexpr std::chrono::hours kInterval{1};
+  const MonotonicTime now = clock_.Monotonic();
+  if (options_.keep_ended.count() == 0 || (deleted_old_jobs_ && now - *deleted_old_jobs_ < kInterval)) return;
+  deleted_old_jobs_ = now;
+  const WallTime oldest = clock_.Wall() - options_.keep_ended;
+  const JobFilter ended = {.states = {v1::JOB_STATE_SUCCEEDED, v1::JOB_STATE_FAILED, v1::JOB_STATE_CANCELLED}};
+  JobPage page;
+  do {
+    auto next = store_.List(ended, /*page_size=*/1000, page.next_page_token);
+    if (!next.ok()) return spdlog::warn("jobs that ended long ago: {}", std::string(next.status().message()));
+    page = *std::move(next);
+    for (const v1::Job& job : page.jobs) {
+      if (FromTimestamp(job.end_time()) >= oldest) continue;
+      if (absl::Status status = Delete(job.name()); !status.ok()) {
+        return spdlog::warn("{}: {}", job.name(), std::string(status.message()));
+      }
+      spdlog::info("{}: ended more than {} days ago, and is deleted", job.name(), options_.keep_ended.count() / 24);
+    }
+  } while (!page.next_page_token.empty());
 }
 
 // Before its job's state says that the gang is gone: who sees that finds no half-written files.

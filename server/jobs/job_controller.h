@@ -45,6 +45,8 @@ struct JobControllerOptions {
   std::chrono::seconds pause_limit{600};
   // Log events that are kept per job; 5 % more for warnings and errors.
   int64_t max_log_events = 20'000;
+  // A job that ended so long ago is deleted. 0: never.
+  std::chrono::hours keep_ended{0};
 };
 
 // Some events of a job, in order.
@@ -224,6 +226,8 @@ class JobController {
   void TidyUp(const GangExit& exit);
   absl::Status FindCheckpoints(const GangKey& key);
   void Launch(const GangSpec& spec);
+  // Once an hour.
+  void DeleteOldJobs();
 
   // The parts of Create(), with mutex_ held. FindRepeated: the job that an earlier call with this request_id created.
   absl::StatusOr<std::optional<v1::Job>> FindRepeated(const v1::CreateJobRequest& request,
@@ -240,6 +244,7 @@ class JobController {
 
   // One round at a time, and the only place that calls the launcher.
   std::mutex reconcile_mutex_;
+  std::optional<MonotonicTime> deleted_old_jobs_;  // guarded by it
 
   mutable std::mutex mutex_;
   mutable std::condition_variable events_changed_;

@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -27,8 +28,10 @@ class Server:
         slots: str = "cpu:1",
         environment: dict | None = None,
         preflights: int = 0,  # a launch more for every job
+        disk: str = "",  # mount options of a small disk for the data directory, such as size=16m
     ):
         self.data_dir = data_dir
+        self.disk = disk
         self.protos = protos
         self.slots = slots
         self.preflights = preflights
@@ -51,14 +54,26 @@ class Server:
             *options,
         ]
 
+    def on_disk(self, name: str) -> Path:
+        """A file of the data directory, which only the server sees when it has a disk of its own."""
+        root = f"/proc/{self.process.pid}/root" if self.disk else ""
+        return Path(f"{root}{self.data_dir}/{name}")
+
     def start(self) -> None:
+        command = self.command()
+        if self.disk:
+            # A mount namespace of the server's own: nothing is left mounted, and root is not needed.
+            self.data_dir.mkdir()
+            mount = f"mount -t tmpfs -o {self.disk} none '{self.data_dir}' && exec {shlex.join(command)}"
+            map_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+            command = ["unshare", "--mount", *map_root, "sh", "-c", mount]
         self.log = (self.data_dir.parent / f"{self.data_dir.name}.log").open("a")
         self.process = subprocess.Popen(
-            self.command(), stdout=subprocess.PIPE, stderr=self.log, text=True, env=os.environ | self.environment
+            command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=os.environ | self.environment
         )
         # The line that says the addresses; at its end the server serves.
         assert self.process.stdout.readline().startswith("temper-server"), Path(self.log.name).read_text()
-        address = json.loads((self.data_dir / "address.json").read_text())
+        address = json.loads(self.on_disk("address.json").read_text())
         self.listen = address["grpc"]
         self.http = address["http"]
         self.channel = grpc.insecure_channel(self.listen)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes die; jobs do not."""
 
+import contextlib
 import json
 import signal
 from datetime import datetime
@@ -150,3 +151,35 @@ def test_worker_leaves_an_account_of_its_end(server, endless_spec):
     account = (record["exit_status"], record["cause"], "cancel" in record["message"])
     assert account in [(3, "", True), (6, "PREEMPTED", False)]
     assert record["message"]
+
+
+def test_disk_of_the_server_full_for_a_while_loses_nothing(start_server, spec):
+    server = start_server(disk="size=16m")
+    spec["training"]["steps"] = 400
+    job = server.submit(spec)
+    server.wait_for_step(job)
+    rank = server.the_process("temper-rank")
+    filler = server.on_disk("filler")
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"0" * 4096)
+
+    def refused():
+        result = server.temper("submit", "-", stdin=json.dumps(spec))
+        return result if result.returncode != 0 else None
+
+    results = []
+    wait_until(lambda: results.append(refused()) or results[-1])
+    assert results[-1].returncode == 6
+    assert "database or disk is full" in results[-1].stderr
+    assert rank.is_running()
+    assert server.is_running
+
+    filler.unlink()
+    ended = server.wait_for_end(job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert (ended["epoch"], ended.get("restarts", 0)) == (1, 0)
+    events = list(server.events(job))
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert [event.step.step for event in events if event.WhichOneof("event") == "step"] == list(range(1, 401))
+    assert len(server.json("list")["jobs"]) == len(results)

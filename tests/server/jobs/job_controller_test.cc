@@ -46,6 +46,7 @@ class JobControllerTest : public testing::Test {
     options.slots = slots;
     options.max_log_events = max_log_events;
     options.max_preflights = max_preflights;
+    options.keep_ended = keep_ended;
     controller = std::make_unique<JobController>(*store, launcher, clock, options);
     const absl::Status recovered = controller->Recover();
     ASSERT_TRUE(recovered.ok()) << recovered;
@@ -179,6 +180,7 @@ class JobControllerTest : public testing::Test {
   DeviceSlots slots{{"cpu", 2}};
   int64_t max_log_events = 20'000;
   int max_preflights = 0;
+  std::chrono::hours keep_ended{0};
   std::unique_ptr<JobStore> store;
   std::unique_ptr<JobController> controller;
   int64_t sequence = 0;
@@ -1112,6 +1114,23 @@ TEST_F(JobControllerTest, PausedJob_SurvivesTheServer) {
   Settle();
   EXPECT_EQ(StateOf("a"), "PAUSED");
   EXPECT_THAT(launcher.launches, IsEmpty());
+}
+
+TEST_F(JobControllerTest, KeepEnded_JobsThatEndedBeforeAreDeleted) {
+  keep_ended = std::chrono::hours(48);
+  Boot();
+  for (const char* id : {"old", "new", "live"}) Create(id);
+  ASSERT_TRUE(controller->Cancel("jobs/old").ok());
+  clock.Advance(std::chrono::hours(40));
+  ASSERT_TRUE(controller->Cancel("jobs/new").ok());
+  clock.Advance(std::chrono::hours(7));
+  Settle();
+  EXPECT_EQ(StateOf("old"), "CANCELLED");
+  clock.Advance(std::chrono::hours(1) + seconds(1));
+  Settle();
+  EXPECT_EQ(controller->Get("jobs/old").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(StateOf("new"), "CANCELLED");
+  EXPECT_TRUE(controller->Get("jobs/live").ok());
 }
 
 TEST_F(JobControllerTest, Delete_EndedJobsOnly_LeavesNothing) {
