@@ -475,6 +475,44 @@ def _(world):
     world.spec["lora"] = {"targets": ["w_proj"]}
 
 
+def train_with_a_checkpoint(world: World) -> Path:
+    """A checkpoint of the sound job, from which the row's job resumes."""
+    spec = world.spec | {"checkpoints": {"every_steps": 1}, "output": {"uri": str(world.folder / "before")}}
+    assert run_engine(spec, world.folder).returncode == 0
+    (checkpoint,) = (world.folder / "before").glob("*/checkpoints/step-*")
+    world.spec["resume_from"] = str(checkpoint)
+    return checkpoint
+
+
+@engine("checkpoint missing", "resume_from: ", "/nowhere/step-00000001-e0001")
+def _(world):
+    world.spec["resume_from"] = "/nowhere/step-00000001-e0001"
+
+
+@engine("checkpoint that is not one", "resume_from: ", "manifest.json")
+def _(world):
+    world.spec["resume_from"] = str(world.model)
+
+
+@engine("checkpoint damaged", "resume_from: ", "trainer.json")
+def _(world):
+    trainer = train_with_a_checkpoint(world) / "trainer.json"
+    trainer.write_text(trainer.read_text().replace("1", "2", 1))
+
+
+@engine("checkpoint of another model", "step-00000001-e0001", "is of another model than the job's")
+def _(world):
+    train_with_a_checkpoint(world)
+    world.edit_config(rms_norm_eps=1e-3)
+
+
+@engine("checkpoint of adapters for a job without", "step-00000001-e0001", "lora")
+def _(world):
+    world.spec["lora"] = {"targets": ["q_proj"]}
+    train_with_a_checkpoint(world)
+    del world.spec["lora"]
+
+
 @engine("output below a file", "config.json", "output", "Not a directory")
 def _(world):
     world.spec["output"]["uri"] = str(world.model / "config.json/output")
@@ -574,6 +612,17 @@ def test_disk_full_during_export_publishes_nothing(world):
         assert part in result.stderr
     assert "manifest.json" not in result.stdout
     assert "model.safetensors" not in result.stdout
+
+
+def test_disk_full_during_a_checkpoint_costs_a_warning(world):
+    world.spec["checkpoints"] = {"every_steps": 1}
+    # Room for the export, but not for the optimizer's state, too.
+    result = run_engine_on_mount(world.spec, world.folder, "size=900k")
+    assert result.returncode == 0, result
+    for part in ("the checkpoint of step 1 could not be written; training goes on", "No space left on device"):
+        assert part in result.stderr
+    assert "model.safetensors" in result.stdout
+    assert "optimizer" not in result.stdout
 
 
 # With a server
