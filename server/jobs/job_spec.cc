@@ -48,6 +48,14 @@ class SpecCheck {
     if (!ok) Wrong(field, absl::StrCat("must be ", std::string(limits), ", not ", value));
   }
 
+  // Whether `uri` has user information (RFC 3986, 3.2.1).
+  static bool HasSecret(std::string_view uri) {
+    const size_t scheme = uri.find("://");
+    if (scheme == std::string_view::npos) return false;
+    const std::string_view rest = uri.substr(scheme + 3);
+    return rest.substr(0, rest.find('/')).find('@') != std::string_view::npos;
+  }
+
   void Uri(std::string_view field, const std::string& uri, std::string_view what) {
     constexpr size_t kMaxBytes = 4096;  // PATH_MAX
     if (uri.empty()) {
@@ -56,6 +64,11 @@ class SpecCheck {
       Wrong(field, absl::StrCat("must have at most ", kMaxBytes, " bytes, not ", uri.size()));
     } else if (uri.find('\0') != std::string::npos) {
       Wrong(field, "must not contain a NUL character");
+    } else if (HasSecret(uri)) {
+      // Not quoted: a job, its events and its log are no place for secrets.
+      Wrong(field,
+            "holds a user name or a password, which a job keeps for everyone to read: take it out, and give it to the "
+            "server's environment");
     } else if (uri.starts_with('/') || uri.starts_with("file:///")) {
       return;
     } else if (uri.starts_with("file:")) {

@@ -114,6 +114,7 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"display_name: '" + std::string(101, 'x') + "'", "spec.display_name", "at most 100 characters, not 101"},
       {"display_name: 'a\\nb'", "spec.display_name", "control characters"},
       {"model { uri: 's3://bucket/model' }", "spec.model.uri", "has the scheme s3"},
+      {"model { uri: 's3://key:hunter2@bucket/model' }", "spec.model.uri", "holds a user name or a password"},
       {"model { uri: 'hf://org/model' }", "spec.model.uri", "use file:///path or an absolute path"},
       {"model { uri: 'models/tiny' }", "spec.model.uri", "relative path"},
       {"model { uri: 'file://models/tiny' }", "spec.model.uri", "three slashes"},
@@ -226,6 +227,13 @@ TEST(CompleteJobSpecTest, EmptySpec_NamesEveryRequiredField) {
   EXPECT_THAT(
       std::string(spec.status().message()),
       testing::HasSubstr("spec.training: needs steps (optimizer steps), epochs (passes over the data) or tokens"));
+}
+
+TEST(CompleteJobSpecTest, SecretInAUri_IsNotRepeated) {
+  const auto spec = CompleteJobSpec(With("output { uri: 's3://key:hunter2@bucket/out' }"));
+  EXPECT_THAT(std::string(spec.status().message()), testing::HasSubstr("spec.output.uri: holds a user name"));
+  EXPECT_THAT(std::string(spec.status().message()), testing::Not(testing::HasSubstr("hunter2")));
+  EXPECT_TRUE(CompleteJobSpec(With("output { uri: 'file:///out@home' }")).ok());
 }
 
 TEST(CompleteJobSpecTest, FieldOfANewerClient_IsRefused) {
