@@ -3,8 +3,12 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "client/command/command_line.h"
 #include "client/command/create_job.h"
 #include "client/command/watch.h"
@@ -17,15 +21,36 @@ struct SubmitOptions {
   std::string job_id;
   std::string request_id;
   std::string resume_from;
+  std::string profile;
   bool watch = false;
   bool validate_only = false;
   bool skip_preflight = false;
 };
 
+// "3-5" or "3", as a change of the job file.
+absl::StatusOr<std::string> ProfileOverride(const std::string& text) {
+  const std::vector<std::string> parts = absl::StrSplit(text, '-');
+  int64_t first = 0, last = 0;
+  if (parts.size() > 2 || !absl::SimpleAtoi(parts.front(), &first) || !absl::SimpleAtoi(parts.back(), &last) ||
+      first < 1 || last < first) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--profile ", text, ": must be a step or a range, such as 3 or 3-5"));
+  }
+  return absl::StrCat("profile={first_step: ", first, ", steps: ", last - first + 1, "}");
+}
+
 ExitCode Submit(const Context& context, const SubmitOptions& options) {
   JobFileOptions file = options.file;
   if (!options.resume_from.empty()) file.overrides.push_back(absl::StrCat("resume_from=", options.resume_from));
   if (options.skip_preflight) file.overrides.push_back("skip_preflight=true");
+  if (!options.profile.empty()) {
+    const auto profile = ProfileOverride(options.profile);
+    if (!profile.ok()) {
+      Fail(context, profile.status());
+      return kExitUsage;
+    }
+    file.overrides.push_back(*profile);
+  }
   v1::CreateJobRequest request;
   request.set_job_id(options.job_id);
   request.set_request_id(options.request_id);
@@ -59,6 +84,8 @@ void AddSubmit(CLI::App& app, CommandLine& line) {
                       "A UUID that makes the command safe to repeat: the same id and job create one job");
   command->add_option("--resume-from", options->resume_from,
                       "Go on from this checkpoint of any job: the URI or path of its directory");
+  command->add_option("--profile", options->profile,
+                      "Record these steps, as 3 or 3-5: a Chrome trace below OUTPUT/JOB/profile-eN");
   command->add_flag("--watch", options->watch, "Follow the job until it ends");
   command->add_flag("--skip-preflight", options->skip_preflight, "Train without having looked at model and data first");
   command->add_flag("--validate-only", options->validate_only, "Check the job, but create nothing");

@@ -51,6 +51,10 @@ std::string ExportDirectory(std::string_view job_id, int32_t epoch) {
   return absl::StrFormat("%s/%s%04d", std::string(job_id), std::string(kExportPrefix), epoch);
 }
 
+std::string ProfilePath(std::string_view job_id, int32_t epoch, int64_t first_step, int64_t last_step) {
+  return absl::StrFormat("%s/profile-e%04d/steps-%d-%d.json", std::string(job_id), epoch, first_step, last_step);
+}
+
 std::string WriteProbe(std::string_view job_id, int32_t epoch) {
   return absl::StrFormat("%s/.write-check-e%04d", std::string(job_id), epoch);
 }

@@ -18,8 +18,9 @@ namespace temper {
 //
 //   JOB/checkpoints/step-00000200-e0003/   weights/ (HF directory or PEFT adapter) · optimizer/ · trainer.json
 //   JOB/export-e0003/                      what users take away
+//   JOB/profile-e0003/steps-3-5.json       a trace of some steps
 //
-// Each is a publication (common/storage/publication.h).
+// The first two are publications (common/storage/publication.h).
 
 struct CheckpointKey {
   int64_t step = 0;
@@ -35,6 +36,8 @@ std::string CheckpointDirectory(std::string_view job_id, CheckpointKey key);
 std::optional<CheckpointKey> ParseCheckpointName(std::string_view name);
 
 std::string ExportDirectory(std::string_view job_id, int32_t epoch);
+
+std::string ProfilePath(std::string_view job_id, int32_t epoch, int64_t first_step, int64_t last_step);
 
 // A file that a gang writes and removes in order to see whether it could write.
 std::string WriteProbe(std::string_view job_id, int32_t epoch);

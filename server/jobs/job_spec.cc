@@ -147,6 +147,14 @@ class SpecCheck {
     }
   }
 
+  void Profile(v1::Profile& profile) {
+    if (profile.first_step() == 0) profile.set_first_step(3);
+    if (profile.steps() == 0) profile.set_steps(1);
+    Require(profile.first_step() >= 1 && profile.first_step() <= 10'000'000, "profile.first_step", "1 to 10,000,000",
+            profile.first_step());
+    Require(profile.steps() >= 1 && profile.steps() <= 20, "profile.steps", "1 to 20", profile.steps());
+  }
+
   void Validation(v1::Validation& validation) {
     switch (validation.set_case()) {
       case v1::Validation::kUri:
@@ -373,6 +381,7 @@ absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec) {
   check.Resources(*spec.mutable_resources());
   check.Output(*spec.mutable_output());
   check.Checkpoints(*spec.mutable_checkpoints());
+  if (spec.has_profile()) check.Profile(*spec.mutable_profile());
   if (!spec.resume_from().empty()) check.Uri("resume_from", spec.resume_from(), "a checkpoint's directory");
   check.Require(spec.priority() >= -1000 && spec.priority() <= 1000, "priority", "-1000 to 1000", spec.priority());
   if (!check.violations.empty()) return InvalidFields(check.violations);

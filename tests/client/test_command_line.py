@@ -253,6 +253,20 @@ def test_completion_in_bash(tmp_path):
     assert result.stdout == "checkpoints\njob.yaml\n"
 
 
+@pytest.mark.parametrize("steps", ["3-5", "4"])
+def test_profile_is_part_of_the_job(server, steps):
+    server.temper("submit", "-", "--job-id", "a", "--profile", steps, text=JOB, check=0)
+    profile = json.loads(server.temper("get", "a", "--output", "json", check=0).stdout)["spec"]["profile"]
+    assert profile == ({"first_step": "3", "steps": 3} if steps == "3-5" else {"first_step": "4", "steps": 1})
+
+
+@pytest.mark.parametrize("steps", ["5-3", "a", "0", "1-2-3"])
+def test_profile_that_is_no_range(server, steps):
+    result = server.temper("submit", "-", f"--profile={steps}", text=JOB)
+    assert result.returncode == 2
+    assert result.stderr == f"temper: --profile {steps}: must be a step or a range, such as 3 or 3-5\n"
+
+
 def test_config_file_says_where_the_server_is(server, tmp_path):
     (tmp_path / "temper").mkdir()
     config = tmp_path / "temper/config.yaml"

@@ -238,6 +238,10 @@ absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::st
   job.output.uri = spec.output().uri();
   job.output.max_shard_size = OrDefault(spec.output().max_shard_size(), kDefaultMaxShardSize);
   job.checkpoint_options = CheckpointsFromSpec(spec.checkpoints());
+  if (spec.has_profile()) {
+    job.profile = {.first_step = OrDefault(spec.profile().first_step(), ProfileOptions().first_step),
+                   .steps = OrDefault(spec.profile().steps(), ProfileOptions().steps)};
+  }
   job.resume_from = spec.resume_from();
   job.threads = spec.resources().threads_per_rank();
   return job;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/train/step_loop.h"
 
+#include <ATen/record_function.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -32,12 +34,14 @@ absl::Status NotFinite(const char* what, int64_t step, double learning_rate, int
 }  // namespace
 
 StepLoop::StepLoop(const TrainJob& job, Transformer& model, at::ScalarType dtype, AdamW& optimizer, TrainingData& data,
-                   const TrainPosition& position, Checkpointer& checkpointer, TrainObserver& observer)
+                   const TrainPosition& position, Checkpointer& checkpointer, StepProfiler& profiler,
+                   TrainObserver& observer)
     : job_(job),
       model_(model),
       optimizer_(optimizer),
       data_(data),
       checkpointer_(checkpointer),
+      profiler_(profiler),
       dtype_(dtype),
       observer_(observer),
       peak_flops_(ops::MeasureMatmulPeak(dtype)),
@@ -59,9 +63,11 @@ absl::StatusOr<StepLoop::End> StepLoop::Run(const StopSignal& stop) {
     snapshot_seconds_ = watch.Lap();
     if (stop.requested()) return Stopped();
     if (LimitReached()) break;
+    profiler_.BeforeStep(position_.step + 1);
     const absl::StatusOr<bool> taken = TakeStep(stop);
     if (!taken.ok()) return taken.status();
     if (!*taken) break;
+    profiler_.AfterStep(position_.step);
     if (std::exchange(roll_back_, false)) return End::kRollBack;
   }
   if (data_.validation().has_value() && position_.validated_step < position_.step) {
@@ -72,6 +78,7 @@ absl::StatusOr<StepLoop::End> StepLoop::Run(const StopSignal& stop) {
 }
 
 absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
+  RECORD_USER_SCOPE(absl::StrCat("step ", position_.step + 1));
   StepPhases phases = {.checkpoint = snapshot_seconds_};
   Stopwatch watch;
   const absl::StatusOr<std::vector<MicroBatch>> batches = data_.batches().NextStep();
@@ -95,6 +102,7 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
   if (!verdict.ok()) return verdict.status();
   FaultPoint("rank.step.before_update");
   if (*verdict == Verdict::kUpdate) {
+    RECORD_USER_SCOPE("optimizer");
     optimizer_.Step(learning_rate, ClipScale(norm, job_.training.max_grad_norm));
     ++position_.updates;
   }

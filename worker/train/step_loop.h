@@ -15,6 +15,7 @@
 #include "worker/train/objective.h"
 #include "worker/train/spike_detector.h"
 #include "worker/train/step_metrics.h"
+#include "worker/train/step_profiler.h"
 #include "worker/train/stop_signal.h"
 #include "worker/train/stopwatch.h"
 #include "worker/train/train_job.h"
@@ -33,7 +34,7 @@ class StepLoop {
 
   // All references must outlive it.
   StepLoop(const TrainJob& job, Transformer& model, at::ScalarType dtype, AdamW& optimizer, TrainingData& data,
-           const TrainPosition& position, Checkpointer& checkpointer, TrainObserver& observer);
+           const TrainPosition& position, Checkpointer& checkpointer, StepProfiler& profiler, TrainObserver& observer);
 
   // CANCELLED when `stop` asks for it; ABORTED (NUMERICS) after too many steps that are not finite; and errors of the
   // data, of which some is read while training goes on: what was trained until then is in a checkpoint.
@@ -62,6 +63,7 @@ class StepLoop {
   AdamW& optimizer_;
   TrainingData& data_;
   Checkpointer& checkpointer_;
+  StepProfiler& profiler_;
   const at::ScalarType dtype_;
   TrainObserver& observer_;
   double peak_flops_;

@@ -93,6 +93,12 @@ struct CheckpointOptions {
   int32_t keep_last = 2;
 };
 
+// Steps to record.
+struct ProfileOptions {
+  int64_t first_step = 3;
+  int32_t steps = 1;
+};
+
 struct TrainJob {
   std::string job_id;
   int32_t epoch = 1;  // of the gang
@@ -103,6 +109,7 @@ struct TrainJob {
   TrainingOptions training;
   OutputOptions output;
   CheckpointOptions checkpoint_options;
+  std::optional<ProfileOptions> profile;
   std::vector<std::string> checkpoints;  // the job's own, newest first: URIs to go on from
   std::string resume_from;               // another job's, where there is none of its own; empty: start with the model
   int threads = 0;                       // 0: all cores that the process may use

@@ -2,10 +2,12 @@
 #include "worker/train/train_step.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "worker/model/gradient.h"
 #include "worker/train/stopwatch.h"
 
@@ -60,14 +62,17 @@ double Backward(TrainableModel& model, const Objective& objective, double normal
   UnitRecord final_record;
   final_record.input_TD = hidden_TD.detach().index_select(0, scored_S).requires_grad_(hidden_TD.requires_grad());
   final_record.output_TD = model.FinishHidden(final_record.input_TD);
-  const ObjectiveResult result =
-      ApplyObjective(objective, model.head(), final_record.output_TD.detach(), targets_S, normalizer);
+  const ObjectiveResult result = [&] {
+    RECORD_USER_SCOPE("LM head and loss");
+    return ApplyObjective(objective, model.head(), final_record.output_TD.detach(), targets_S, normalizer);
+  }();
 
   if (!final_record.output_TD.requires_grad()) return result.loss;
   const at::Tensor grad_SD = Backpropagate(final_record, model.final_parameters(), result.grad_hidden_SD);
   if (!grad_SD.defined()) return result.loss;
   at::Tensor grad_TD = at::zeros_like(hidden_TD).index_copy_(0, scored_S, grad_SD);
   for (int unit = model.num_units() - 1; unit >= 0; --unit) {
+    RECORD_USER_SCOPE(absl::StrCat("backward, unit ", unit));
     grad_TD = Backpropagate(records[unit], model.unit_parameters(unit), grad_TD);
     records[unit] = {};  // its activations go as soon as they are used
     if (!grad_TD.defined()) return result.loss;
@@ -91,6 +96,7 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
   at::Tensor hidden_TD = model.Embed(context);
   std::vector<UnitRecord> records;
   for (int unit = 0; unit < model.num_units(); ++unit) {
+    RECORD_USER_SCOPE(absl::StrCat("forward, unit ", unit));
     UnitRecord record;
     record.input_TD = hidden_TD.detach().requires_grad_(gradient_wanted);
     record.output_TD = model.ForwardUnit(unit, record.input_TD, context);

@@ -134,8 +134,9 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
   Checkpointer checkpointer(training.output, training.job,
                             MakeCheckpointSource(training.job, training.source, training.sites, model), model,
                             *state.optimizer, state.position.step, state.checkpoint, training.observer);
+  StepProfiler profiler(training.job, training.output, training.observer);
   StepLoop loop(training.job, model, training.dtype, *state.optimizer, training.data, state.position, checkpointer,
-                training.observer);
+                profiler, training.observer);
   const auto finish = [&]() -> absl::StatusOr<std::variant<ExportSummary, RollBack>> {
     const auto end = loop.Run(training.stop);
     if (!end.ok()) return end.status();

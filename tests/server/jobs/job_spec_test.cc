@@ -134,6 +134,8 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"data { columns { key: 'messages' value: 'x' } columns { key: 'text' value: 'y' } }", "spec.data.columns",
        "must choose among messages"},
       {"data { sources { uri: '/b' } }", "spec.data", "uri or sources, not both"},
+      {"profile { steps: 21 }", "spec.profile.steps", "1 to 20, not 21"},
+      {"profile { first_step: -1 }", "spec.profile.first_step", "1 to 10,000,000, not -1"},
       {"validation {}", "spec.validation", "needs uri (samples of its own) or share"},
       {"validation { share: 1 }", "spec.validation.share", "over 0 and below 1, not 1"},
       {"validation { uri: 'x' }", "spec.validation.uri", "relative path"},

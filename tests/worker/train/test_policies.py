@@ -319,3 +319,18 @@ def test_training_after_a_roll_back_can_be_resumed(inputs, tmp_path):
     assert spike < 80
     train(spike_job(inputs, tmp_path / "resumed", "ON_SPIKE_ROLL_BACK", resume_from=str(source)), tmp_path)
     assert digests(tmp_path / "resumed/local/export-e0001") == digests(tmp_path / "out/local/export-e0001")
+
+
+def test_profile_records_the_steps_that_were_asked_for_and_changes_nothing(inputs, tmp_path):
+    spec = job(inputs, tmp_path / "plain")
+    train(spec, tmp_path)
+    spec = job(inputs, tmp_path / "profiled", profile={"first_step": 3, "steps": 2})
+    train(spec, tmp_path)
+    (trace,) = (tmp_path / "profiled/local/profile-e0001").iterdir()
+    assert trace.name == "steps-3-4.json"
+    names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert {"step 3", "step 4", "forward, unit 0", "backward, unit 0", "LM head and loss", "optimizer"} <= names
+    assert not {"step 2", "step 5"} & names
+    assert any(name.startswith("aten::") for name in names if name)
+    exports = [digests(tmp_path / out / "local/export-e0001") for out in ("plain", "profiled")]
+    assert exports[0] == exports[1]
