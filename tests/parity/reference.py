@@ -72,6 +72,24 @@ def loss(model, batches):
     return total / count
 
 
+def gradients(directory, batches):
+    """(loss, {name: gradient}) of a fresh model."""
+    model = load(directory).train()
+    total = loss(model, batches)
+    total.backward()
+    return total.item(), {name: p.grad for name, p in model.named_parameters()}
+
+
+def gradient_errors(expected, actual):
+    """name → ‖actual − expected‖ / max(‖expected‖, 1e-5 · ‖all of expected‖)."""
+    assert expected.keys() == actual.keys()
+    total = torch.cat([g.double().flatten() for g in expected.values()]).norm()
+    return {
+        name: ((actual[name].double() - g.double()).norm() / max(g.double().norm(), 1e-5 * total)).item()
+        for name, g in expected.items()
+    }
+
+
 def kl(reference, other):
     """KL(reference ‖ other) of every position."""
     p, q = reference.double().log_softmax(-1), other.double().log_softmax(-1)

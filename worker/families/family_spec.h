@@ -13,6 +13,7 @@ namespace temper {
 // A family of models, as data. It says how config.json and the tensors of a checkpoint become our one decoder; it holds
 // no arithmetic.
 struct FamilySpec {
+  std::string name;          // "llama"
   std::string architecture;  // in config.json's `architectures`: "LlamaForCausalLM"
   // Fills in the model from config.json. Errors go to the reader.
   ModelConfig (*configure)(ConfigReader& config) = nullptr;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,7 @@
 
 namespace temper {
 
-// One layer of the decoder: x + attention(norm(x)), then that + feed_forward(norm(that)).
+// One layer of the decoder: x + attention(x), then that + feed_forward(that), with norms before or after each half.
 class Block {
  public:
   Block(int64_t layer, const ModelConfig& config, const WeightOptions& options);
@@ -24,9 +25,18 @@ class Block {
   void AppendViews(std::vector<WeightView>& views);
 
  private:
-  RmsNormLayer attention_norm_;
+  // Null where the config has none.
+  struct Norms {
+    std::unique_ptr<RmsNormLayer> before;
+    std::unique_ptr<RmsNormLayer> after;
+  };
+  static Norms MakeNorms(const std::string& name, const ModelConfig& config, const WeightOptions& options);
+  at::Tensor Add(const at::Tensor& x_TD, const at::Tensor& update_TD, const Norms& norms) const;
+
+  double residual_scale_;
+  Norms attention_norms_;
   Attention attention_;
-  RmsNormLayer feed_forward_norm_;
+  Norms feed_forward_norms_;
   FeedForward feed_forward_;
 };
 

@@ -17,15 +17,20 @@ struct BatchContext {
   at::Tensor tokens_T;     // int64
   at::Tensor positions_T;  // int64, from 0 in each document
   std::vector<int64_t> document_starts;
-  ops::RopeTable rope;
+  std::vector<ops::RopeTable> ropes;  // as ModelConfig::ropes
 };
 
 // FLOPs of forward and backward, by the rule in docs/ARCHITECTURE.md ("MFU").
 struct FlopRates {
   double per_token = 0;
   double per_scored_token = 0;     // the LM head
-  double per_attention_pair = 0;   // a query and a key that the mask leaves
-  double recomputed_per_pair = 0;  // what backward computes a second time: in HFU, not in MFU
+  // Attention, of layers with the same window (0: none).
+  struct Attention {
+    int64_t window = 0;
+    double per_pair = 0;             // a query and a key that the mask leaves
+    double recomputed_per_pair = 0;  // what backward computes a second time: in HFU, not in MFU
+  };
+  std::vector<Attention> attention;
 };
 
 // A decoder as the trainer sees it: a chain of units between an embedding and an LM head. A unit is what is gathered,

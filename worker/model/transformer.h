@@ -51,6 +51,9 @@ class Transformer : public TrainableModel {
   FlopRates flop_rates() const override;
 
  private:
+  // In the weights' dtype, as HF has it: in bf16 it is rounded.
+  at::Tensor EmbeddingScale() const;
+
   ModelConfig config_;
   Parameter embedding_;
   std::vector<std::unique_ptr<Block>> blocks_;

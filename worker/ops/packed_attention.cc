@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 // Legend: T tokens of the batch, S keys of a block, B queries of a block, H query heads, K key/value heads, G = H / K
 // heads that share a key, d head width. Head-major layouts (K first) make one batched GEMM of all heads.
@@ -90,8 +91,9 @@ at::Tensor Scores(const at::Tensor& q_KGBd, const at::Tensor& k_KSd, const Block
 class PackedAttentionFunction : public torch::autograd::Function<PackedAttentionFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q_THd, const at::Tensor& k_TKd,
-                            const at::Tensor& v_TKd, const at::Tensor& sinks_H,
+                            const at::Tensor& v_TKd, const std::optional<at::Tensor>& given_sinks_H,
                             const std::vector<int64_t>& document_starts, const ScoreConfig& config) {
+    const at::Tensor sinks_H = given_sinks_H.value_or(at::Tensor());
     const int64_t num_kv_heads = k_TKd.size(1);
     const int64_t group = q_THd.size(1) / num_kv_heads;
     at::Tensor out_THd = at::empty_like(q_THd, at::MemoryFormat::Contiguous);
@@ -175,7 +177,9 @@ at::Tensor PackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, con
               ") must be a multiple of key/value heads (", k_TKd.size(1), ")");
   TORCH_CHECK(!document_starts.empty() && document_starts.front() == 0 && document_starts.back() == q_THd.size(0),
               "document_starts must go from 0 to the number of tokens");
-  return PackedAttentionFunction::apply(q_THd, k_TKd, v_TKd, sinks_H, document_starts, config);
+  // autograd::Function takes no undefined tensor.
+  const std::optional<at::Tensor> given_sinks_H = sinks_H.defined() ? std::optional(sinks_H) : std::nullopt;
+  return PackedAttentionFunction::apply(q_THd, k_TKd, v_TKd, given_sinks_H, document_starts, config);
 }
 
 int64_t CountAttentionPairs(const std::vector<int64_t>& document_starts, int64_t window) {
