@@ -59,7 +59,7 @@ def fresh_logits(directory, batch):
     return torch.cat([reference.logits(reference.load(directory), batch.ids[span]) for span in batch.documents()])
 
 
-@pytest.mark.parametrize("family, variant", CASES)
+@pytest.mark.parametrize(("family", "variant"), CASES)
 def test_logits_in_fp32_equal_transformers(family, variant, engine, make, report):
     directory = make(family, variant)
     # One document longer than the dynamic variant's positions, and shorter ones.
@@ -72,7 +72,7 @@ def test_logits_in_fp32_equal_transformers(family, variant, engine, make, report
     assert torch.equal(expected.argmax(-1), actual.argmax(-1))
 
 
-@pytest.mark.parametrize("family, variant", CASES)
+@pytest.mark.parametrize(("family", "variant"), CASES)
 def test_first_step_in_fp32_equals_transformers(family, variant, engine, make, report):
     directory = make(family, variant)
     # The dynamic variant's state is avoided by staying within its positions.
@@ -85,7 +85,7 @@ def test_first_step_in_fp32_equals_transformers(family, variant, engine, make, r
     assert {name: error for name, error in errors.items() if error > GRADIENT_BOUND} == {}
 
 
-@pytest.mark.parametrize("family, variant", FIRST)
+@pytest.mark.parametrize(("family", "variant"), FIRST)
 def test_bf16_is_as_near_to_the_truth_as_transformers_bf16(family, variant, engine, make, report):
     directory = make(family, variant, dtype=torch.bfloat16)
     batch = reference.random_batch(331, [256] * 16)
@@ -99,7 +99,7 @@ def test_bf16_is_as_near_to_the_truth_as_transformers_bf16(family, variant, engi
     assert peak <= 3
 
 
-@pytest.mark.parametrize("family, variant", CASES)
+@pytest.mark.parametrize(("family", "variant"), CASES)
 def test_export_gives_back_what_was_loaded(family, variant, engine, make, report, tmp_path):
     directory = make(family, variant, dtype=torch.bfloat16, max_shard_size="150KB")
     engine.round_trip(directory, tmp_path / "export")

@@ -9,16 +9,8 @@ namespace temper {
 
 const std::vector<FamilySpec>& Families() {
   static const std::vector<FamilySpec> families = {
-      LlamaFamily(),
-      Gemma2Family(),
-      Gemma3TextFamily(),
-      GraniteFamily(),
-      MistralFamily(),
-      Olmo2Family(),
-      Phi3Family(),
-      Qwen2Family(),
-      Qwen3Family(),
-      SmolLm3Family(),
+      LlamaFamily(), Gemma2Family(), Gemma3TextFamily(), GraniteFamily(), MistralFamily(),
+      Olmo2Family(), Phi3Family(),   Qwen2Family(),      Qwen3Family(),   SmolLm3Family(),
   };
   return families;
 }

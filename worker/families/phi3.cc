@@ -34,15 +34,15 @@ FamilySpec Phi3Family() {
       .name = "phi3",
       .architecture = "Phi3ForCausalLM",
       .configure = Configure,
-      .rules = Join({OuterRules(), PreNormRules(),
-                     {{"model.layers.{layer}.self_attn.qkv_proj.weight",
-                       {attention + "q.weight", attention + "k.weight", attention + "v.weight"},
-                       kAdapterSite},
-                      {"model.layers.{layer}.self_attn.o_proj.weight", {attention + "o.weight"}, kAdapterSite},
-                      {"model.layers.{layer}.mlp.gate_up_proj.weight",
-                       {mlp + "gate.weight", mlp + "up.weight"},
-                       kAdapterSite},
-                      {"model.layers.{layer}.mlp.down_proj.weight", {mlp + "down.weight"}, kAdapterSite}}}),
+      .rules = Join(
+          {OuterRules(),
+           PreNormRules(),
+           {{"model.layers.{layer}.self_attn.qkv_proj.weight",
+             {attention + "q.weight", attention + "k.weight", attention + "v.weight"},
+             kAdapterSite},
+            {"model.layers.{layer}.self_attn.o_proj.weight", {attention + "o.weight"}, kAdapterSite},
+            {"model.layers.{layer}.mlp.gate_up_proj.weight", {mlp + "gate.weight", mlp + "up.weight"}, kAdapterSite},
+            {"model.layers.{layer}.mlp.down_proj.weight", {mlp + "down.weight"}, kAdapterSite}}}),
   };
 }
 

@@ -94,7 +94,8 @@ RopeConfig Parse(const Json& unified, const std::string& path, ConfigReader& con
   if (defaults.partial) {
     rope.rotated_share = reader.Double("partial_rotary_factor", config.Double("partial_rotary_factor", 1.0));
     if (!(rope.rotated_share > 0 && rope.rotated_share <= 1)) {
-      reader.AddError("partial_rotary_factor", absl::StrCat("must be over 0 and at most 1, but is ", rope.rotated_share));
+      reader.AddError("partial_rotary_factor",
+                      absl::StrCat("must be over 0 and at most 1, but is ", rope.rotated_share));
     }
   } else {
     reader.Expect("partial_rotary_factor", 1.0, "the whole head is rotated");
@@ -136,8 +137,8 @@ RopeConfig Parse(const Json& unified, const std::string& path, ConfigReader& con
     rope.original_max_positions = original();
     ReadLongRope(reader, defaults.max_positions, rope);
   } else {
-    reader.AddError("rope_type",
-                    absl::StrCat("is \"", type, "\"; supported are default, linear, dynamic, llama3, yarn and longrope"));
+    reader.AddError("rope_type", absl::StrCat("is \"", type,
+                                              "\"; supported are default, linear, dynamic, llama3, yarn and longrope"));
     for (const auto& [key, value] : unified.items()) (void)reader.Raw(key);
   }
   if (!(rope.theta > 0)) reader.AddError("rope_theta", absl::StrCat("must be over 0, but is ", rope.theta));
@@ -200,7 +201,8 @@ std::vector<RopeConfig> ReadRopeOfLayerTypes(ConfigReader& config, const RopeDef
   if (parameters.is_object()) {
     for (const auto& [key, value] : parameters.items()) {
       if (key == kFull || key == kSliding) continue;
-      config.AddError("rope_parameters", absl::StrCat("has a key `", key, "`; it must hold ", kFull, " and ", kSliding));
+      config.AddError("rope_parameters",
+                      absl::StrCat("has a key `", key, "`; it must hold ", kFull, " and ", kSliding));
     }
   }
   Unifier full_rope(config), sliding_rope(config);
@@ -220,7 +222,8 @@ void WriteBothRopeSpellings(nlohmann::ordered_json& config) {
   const Json* local_theta = Present(config, "rope_local_base_freq");
   if (parameters == nullptr && theta == nullptr && scaling == nullptr) return;
   const bool of_layer_types =
-      local_theta != nullptr || (parameters != nullptr && (parameters->contains(kFull) || parameters->contains(kSliding)));
+      local_theta != nullptr ||
+      (parameters != nullptr && (parameters->contains(kFull) || parameters->contains(kSliding)));
   // The config changes below what these point to.
   const auto copy = [](const Json* json) { return json != nullptr ? *json : Json(); };
   const Json kept[] = {copy(parameters), copy(theta), copy(scaling), copy(local_theta)};

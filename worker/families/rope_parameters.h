@@ -28,7 +28,8 @@ struct RopeDefaults {
 RopeConfig ReadRope(ConfigReader& config, const RopeDefaults& defaults);
 
 // Two of them, {of full attention, of sliding attention}: `rope_parameters` holds one object a layer type, or, in the
-// old spelling, `rope_theta` and `rope_scaling` are the first one's and `rope_local_base_freq` is the second one's base.
+// old spelling, `rope_theta` and `rope_scaling` are the first one's and `rope_local_base_freq` is the second one's
+// base.
 std::vector<RopeConfig> ReadRopeOfLayerTypes(ConfigReader& config, const RopeDefaults& full,
                                              const RopeDefaults& sliding);
 

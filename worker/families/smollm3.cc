@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // SmolLM3: every fourth layer has no positions.
+#include "absl/strings/str_cat.h"
 #include "worker/families/all_families.h"
 #include "worker/families/common_rules.h"
 #include "worker/families/decoder_config.h"
 #include "worker/families/rope_parameters.h"
-
-#include "absl/strings/str_cat.h"
 
 namespace temper {
 namespace {

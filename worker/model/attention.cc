@@ -41,8 +41,7 @@ at::Tensor Attention::Prepare(const at::Tensor& x, int64_t heads, const RmsNormL
 
 at::Tensor Attention::Forward(const at::Tensor& x_TD, const BatchContext& context) const {
   const int64_t heads = config_.num_heads, kv_heads = config_.num_kv_heads, width = config_.head_dim;
-  const std::vector<at::Tensor> qkv =
-      qkv_.Forward(x_TD).split({heads * width, kv_heads * width, kv_heads * width}, 1);
+  const std::vector<at::Tensor> qkv = qkv_.Forward(x_TD).split({heads * width, kv_heads * width, kv_heads * width}, 1);
   const at::Tensor q_THd = Prepare(qkv[0], heads, q_norm_.get(), context);
   const at::Tensor k_TKd = Prepare(qkv[1], kv_heads, k_norm_.get(), context);
   const at::Tensor v_TKd = qkv[2].unflatten(1, {kv_heads, width});

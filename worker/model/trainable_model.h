@@ -23,7 +23,7 @@ struct BatchContext {
 // FLOPs of forward and backward, by the rule in docs/ARCHITECTURE.md ("MFU").
 struct FlopRates {
   double per_token = 0;
-  double per_scored_token = 0;     // the LM head
+  double per_scored_token = 0;  // the LM head
   // Attention, of layers with the same window (0: none).
   struct Attention {
     int64_t window = 0;

@@ -20,7 +20,8 @@ using torch::autograd::variable_list;
 // Scores of one block are K·G·kBlock·S numbers: long documents cost memory linear in their length.
 constexpr int64_t kBlock = 512;
 
-// Queries [begin, end) of a document: they see keys from `start` on, the document's first or as far as a window reaches.
+// Queries [begin, end) of a document: they see keys from `start` on, the document's first or as far as a window
+// reaches.
 struct Block {
   int64_t start;
   int64_t begin;
@@ -163,8 +164,12 @@ class PackedAttentionFunction : public torch::autograd::Function<PackedAttention
       const at::Tensor weight_HT = (sinks_H.to(at::kFloat).unsqueeze(1) - lse_HT).exp_();
       grad_sinks_H = (weight_HT * delta_THx.squeeze(-1).t()).sum(1).neg_().to(sinks_H.scalar_type());
     }
-    return {grad_q_THd,   grad_k_KTd.transpose(0, 1).to(dtype), grad_v_KTd.transpose(0, 1).to(dtype),
-            grad_sinks_H, at::Tensor(), at::Tensor()};
+    return {grad_q_THd,
+            grad_k_KTd.transpose(0, 1).to(dtype),
+            grad_v_KTd.transpose(0, 1).to(dtype),
+            grad_sinks_H,
+            at::Tensor(),
+            at::Tensor()};
   }
 };
 

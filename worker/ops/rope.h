@@ -26,7 +26,8 @@ at::Tensor RopeInverseFrequencies(const RopeConfig& config, int64_t head_dim, in
 RopeTable MakeRopeTable(const RopeConfig& config, int64_t head_dim, const at::Tensor& positions_T,
                         const std::vector<int64_t>& document_starts);
 
-// The first 2h dimensions of x_THd rotated, the others as they are. The arithmetic is fp32, rounded once to x's dtype. Differentiable; keeps nothing but the table.
+// The first 2h dimensions of x_THd rotated, the others as they are. The arithmetic is fp32, rounded once to x's dtype.
+// Differentiable; keeps nothing but the table.
 at::Tensor ApplyRope(const at::Tensor& x_THd, const RopeTable& table);
 
 }  // namespace temper::ops

@@ -14,7 +14,8 @@ struct RopeConfig {
     kLlama3,    // long wavelengths divided by `factor`, short ones kept, a ramp between (Llama 3.1)
     kDynamic,   // theta grows with a document that is longer than original_max_positions (NTK)
     kYarn,      // Peng et al. 2023
-    kLongRope,  // each pair has a divisor of its own, other ones in documents over original_max_positions (Ding et al. 2024)
+    kLongRope,  // each pair has a divisor of its own, other ones in documents over original_max_positions (Ding et al.
+                // 2024)
   };
   Kind kind = Kind::kDefault;
   double theta = 10000.0;

@@ -77,7 +77,8 @@ TEST(Transformer, NormsAndBiases_AreNotDecayed) {
 }
 
 TEST(Transformer, NewAdapters_ChangeNothingAndAloneAreTrained) {
-  const LoraConfig lora = {.rank = 2, .alpha = 4, .sites = {{"layers.0.attn.k"}, {"layers.1.mlp.up"}, {"layers.1.mlp.down"}}};
+  const LoraConfig lora = {
+      .rank = 2, .alpha = 4, .sites = {{"layers.0.attn.k"}, {"layers.1.mlp.up"}, {"layers.1.mlp.down"}}};
   Transformer plain(SmallConfig(), {}), adapted(SmallConfig(), {.lora = lora});
   Randomise(plain);
   Randomise(adapted);

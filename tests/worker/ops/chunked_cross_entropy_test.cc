@@ -61,7 +61,8 @@ TEST(ChunkedCrossEntropy, ScaleAndSoftcap_EqualReference) {
     EXPECT_TRUE(at::equal(out.logprobs_S, TokenLogprobs(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, config)));
     const at::Tensor logits_SV = Logits(f.hidden_SD, f.weight_VD, kVocab, config);
     EXPECT_EQ(logits_SV.size(1), kVocab);
-    EXPECT_LE(RelativeError(logits_SV.log_softmax(-1).gather(1, f.targets_S.unsqueeze(1)).squeeze(1), logprobs64), 1e-6);
+    EXPECT_LE(RelativeError(logits_SV.log_softmax(-1).gather(1, f.targets_S.unsqueeze(1)).squeeze(1), logprobs64),
+              1e-6);
   }
 }
 

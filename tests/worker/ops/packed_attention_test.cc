@@ -65,7 +65,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, PackedAttentionTest,
 
 TEST(PackedAttention, RepeatedRun_IsBitIdentical) {
   const at::Tensor q = at::randn({90, 4, 16}), k = at::randn({90, 2, 16}), v = at::randn({90, 2, 16});
-  EXPECT_TRUE(at::equal(PackedAttention(q, k, v, {0, 30, 90}, {.scale = 0.25}), PackedAttention(q, k, v, {0, 30, 90}, {.scale = 0.25})));
+  EXPECT_TRUE(at::equal(PackedAttention(q, k, v, {0, 30, 90}, {.scale = 0.25}),
+                        PackedAttention(q, k, v, {0, 30, 90}, {.scale = 0.25})));
 }
 
 TEST(PackedAttention, WrongDocumentStarts_Throw) {
