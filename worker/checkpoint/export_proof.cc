@@ -99,12 +99,12 @@ absl::Status CompareTensor(const ObjectReader& reader, const SafetensorsEntry& e
   int64_t row_elements = 1;
   for (size_t i = 1; i < entry.shape.size(); ++i) row_elements *= entry.shape[i];
   const int64_t element_size = SafetensorsElementSize(entry.dtype);
-  return map.ForEachPiece(binding, [&](const WeightView& piece, int64_t row) {
-    const int64_t first = row * row_elements;
+  return map.ForEachPiece(binding, [&](const TensorPiece& piece) {
+    const int64_t first = piece.row * row_elements;
     absl::StatusOr<std::string> stored =
         reader.ReadAt(entry.begin + first * element_size, piece.rows * row_elements * element_size);
     if (!stored.ok()) return stored.status();
-    const at::Tensor master = LoadMaster(piece);
+    const at::Tensor master = piece.Load();
     if (entry.dtype == "BF16") {
       Compare<uint16_t, NearestEvenBfloat16, WidenBfloat16>(master, stored->data(), first, difference);
     } else if (entry.dtype == "F16") {

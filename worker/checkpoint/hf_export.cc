@@ -86,8 +86,8 @@ absl::Status WriteTensor(const HfRepository& source, const RepositoryTensor& ten
                                             ShapeText(tensor.entry.shape), " in the source"));
   }
   const at::ScalarType dtype = *SafetensorsScalarType(tensor.entry.dtype);
-  return map.ForEachPiece(*binding, [&](const WeightView& piece, int64_t row) {
-    const at::Tensor master = LoadMaster(piece);
+  return map.ForEachPiece(*binding, [&](const TensorPiece& piece) {
+    const at::Tensor master = piece.Load();
     const at::Tensor stored = master.to(dtype).contiguous();
     if (dtype != at::kFloat && (at::isinf(stored) & ~at::isinf(master)).any().item<bool>()) {
       return WithCause(

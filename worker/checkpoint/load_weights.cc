@@ -98,8 +98,8 @@ absl::Status LoadWeights(const HfRepository& repository, const FamilySpec& famil
     if (binding == nullptr || binding->optional_copy) continue;
     const absl::StatusOr<at::Tensor> values = repository.Tensor(tensor);
     if (!values.ok()) return values.status();
-    absl::Status status = map->ForEachPiece(*binding, [&](const WeightView& piece, int64_t row) {
-      StoreMaster(piece, values->narrow(0, row, piece.rows));
+    absl::Status status = map->ForEachPiece(*binding, [&](const TensorPiece& piece) {
+      piece.Store(values->narrow(0, piece.row, piece.rows));
       return absl::OkStatus();
     });
     if (!status.ok()) return status;

@@ -11,6 +11,7 @@ namespace temper {
 namespace {
 
 constexpr int64_t kMaxLayers = 100'000;
+constexpr int64_t kMaxExperts = 100'000;
 
 const char* NameOf(ops::Activation activation) {
   return activation == ops::Activation::kGeluTanh ? "gelu_pytorch_tanh" : "silu";
@@ -73,6 +74,22 @@ void ReadUpperWindows(ConfigReader& config, ModelConfig& model) {
   const int64_t window = config.SizeOrNull("sliding_window", 4096);
   const int64_t first = config.Int("max_window_layers", 28);
   ReadLayerTypes(config, used ? window : 0, [&](int64_t layer) { return used && layer >= first; }, model);
+}
+
+void ReadExperts(ConfigReader& config, const MoeConfig& defaults, ModelConfig& model) {
+  MoeConfig& moe = model.moe;
+  moe = defaults;
+  // Two names of one key.
+  moe.num_experts = config.Size("num_local_experts", config.Size("num_experts", defaults.num_experts));
+  moe.top_k = config.Size("num_experts_per_tok", defaults.top_k);
+  if (moe.num_experts > kMaxExperts) {
+    config.AddError("num_experts", absl::StrCat("must be at most ", kMaxExperts, ", but is ", moe.num_experts));
+  } else if (moe.top_k > moe.num_experts) {
+    config.AddError("num_experts_per_tok",
+                    absl::StrCat("is ", moe.top_k, ", but there are ", moe.num_experts, " experts"));
+  }
+  const double coefficient = config.Double("router_aux_loss_coef", 0.001);
+  if (config.Bool("output_router_logits", false)) moe.balance_coefficient = coefficient;
 }
 
 }  // namespace temper

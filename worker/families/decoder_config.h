@@ -34,4 +34,8 @@ void ReadLayerTypes(ConfigReader& config, int64_t window, const std::function<bo
 // Qwen's windows: with `use_sliding_window`, layers from `max_window_layers` on have `sliding_window`.
 void ReadUpperWindows(ConfigReader& config, ModelConfig& model);
 
+// Reads how many experts there are and go with a token, and the coefficient of the loss that evens out their use, which
+// counts with `output_router_logits` only, as in transformers.
+void ReadExperts(ConfigReader& config, const MoeConfig& defaults, ModelConfig& model);
+
 }  // namespace temper

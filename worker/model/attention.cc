@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include "worker/model/parameter_init.h"
 #include "worker/ops/packed_attention.h"
 #include "worker/ops/rope.h"
 
@@ -21,6 +22,7 @@ Attention::Attention(const std::string& name, const ModelConfig& config, const L
            config.hidden_size, config_.qkv_bias, options),
       output_(name + ".o", {{name + ".o", config.hidden_size}}, config_.num_heads * config_.head_dim,
               config_.output_bias, options) {
+  if (config_.sinks) InitParameter(sinks_, name + ".sinks", {config_.num_heads}, options.dtype, options.trainable);
   if (config_.qk_norm == QkNorm::kNone) return;
   const auto width = [&](int64_t heads) {
     return config_.qk_norm == QkNorm::kFullWidth ? heads * config_.head_dim : config_.head_dim;
@@ -46,7 +48,7 @@ at::Tensor Attention::Forward(const at::Tensor& x_TD, const BatchContext& contex
   const at::Tensor k_TKd = Prepare(qkv[1], kv_heads, k_norm_.get(), context);
   const at::Tensor v_TKd = qkv[2].unflatten(1, {kv_heads, width});
   const ops::ScoreConfig score{.scale = config_.scale, .softcap = config_.softcap, .window = layer_.window};
-  const at::Tensor out_THd = ops::PackedAttention(q_THd, k_TKd, v_TKd, context.document_starts, score);
+  const at::Tensor out_THd = ops::PackedAttention(q_THd, k_TKd, v_TKd, context.document_starts, score, sinks_.weight);
   return output_.Forward(out_THd.flatten(1));
 }
 
@@ -56,6 +58,7 @@ void Attention::AppendParameters(std::vector<Parameter*>& parameters) {
     q_norm_->AppendParameters(parameters);
     k_norm_->AppendParameters(parameters);
   }
+  if (config_.sinks) parameters.push_back(&sinks_);
   output_.AppendParameters(parameters);
 }
 
@@ -65,6 +68,7 @@ void Attention::AppendViews(std::vector<WeightView>& views) {
     q_norm_->AppendViews(views);
     k_norm_->AppendViews(views);
   }
+  if (config_.sinks) views.push_back({sinks_.name, &sinks_, 0, config_.num_heads});
   output_.AppendViews(views);
 }
 

@@ -35,6 +35,7 @@ class Attention {
   LinearLayer qkv_;
   std::unique_ptr<RmsNormLayer> q_norm_;  // null without
   std::unique_ptr<RmsNormLayer> k_norm_;
+  Parameter sinks_;  // its tensor is undefined without
   LinearLayer output_;
 };
 

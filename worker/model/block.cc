@@ -25,24 +25,43 @@ Block::Block(int64_t layer, const ModelConfig& config, const WeightOptions& opti
     : residual_scale_(config.residual_scale),
       attention_norms_(MakeNorms(LayerName(layer) + ".attn", config, options)),
       attention_(LayerName(layer) + ".attn", config, config.layer(layer), options),
-      feed_forward_norms_(MakeNorms(LayerName(layer) + ".mlp", config, options)),
-      feed_forward_(LayerName(layer) + ".mlp", config, options) {}
+      feed_forward_norms_(MakeNorms(LayerName(layer) + ".mlp", config, options)) {
+  const std::string name = LayerName(layer) + ".mlp";
+  if (config.layer(layer).experts) {
+    experts_ = std::make_unique<MixtureOfExperts>(name, config, options);
+  } else {
+    feed_forward_ = std::make_unique<FeedForward>(name, config, options);
+  }
+}
 
 at::Tensor Block::Add(const at::Tensor& x_TD, const at::Tensor& update_TD, const Norms& norms) const {
   const at::Tensor normed_TD = Normed(norms.after, update_TD);
   return residual_scale_ == 1.0 ? x_TD + normed_TD : x_TD + normed_TD * residual_scale_;
 }
 
-at::Tensor Block::Forward(const at::Tensor& x_TD, const BatchContext& context) const {
+at::Tensor Block::Forward(const at::Tensor& x_TD, const BatchContext& context, Routing* routing) const {
   const at::Tensor attended_TD = attention_.Forward(Normed(attention_norms_.before, x_TD), context);
   const at::Tensor h_TD = Add(x_TD, attended_TD, attention_norms_);
-  return Add(h_TD, feed_forward_.Forward(Normed(feed_forward_norms_.before, h_TD)), feed_forward_norms_);
+  const at::Tensor normed_TD = Normed(feed_forward_norms_.before, h_TD);
+  const at::Tensor fed_TD = experts_ ? experts_->Forward(normed_TD, routing) : feed_forward_->Forward(normed_TD);
+  return Add(h_TD, fed_TD, feed_forward_norms_);
 }
 
 std::vector<LinearLayer*> Block::linear_layers() {
   std::vector<LinearLayer*> layers = attention_.linear_layers();
-  for (LinearLayer* layer : feed_forward_.linear_layers()) layers.push_back(layer);
+  if (feed_forward_) {
+    for (LinearLayer* layer : feed_forward_->linear_layers()) layers.push_back(layer);
+  }
   return layers;
+}
+
+double Block::FlopsPerToken(bool input_needs_gradient) {
+  double flops = experts_ ? experts_->FlopsPerToken() : 0.0;
+  for (const LinearLayer* linear : linear_layers()) {
+    flops += linear->FlopsPerToken(input_needs_gradient);
+    input_needs_gradient = true;  // q, k and v alone see the block's own input
+  }
+  return flops;
 }
 
 void Block::AppendParameters(std::vector<Parameter*>& parameters) {
@@ -50,7 +69,8 @@ void Block::AppendParameters(std::vector<Parameter*>& parameters) {
   attention_.AppendParameters(parameters);
   if (attention_norms_.after) attention_norms_.after->AppendParameters(parameters);
   if (feed_forward_norms_.before) feed_forward_norms_.before->AppendParameters(parameters);
-  feed_forward_.AppendParameters(parameters);
+  if (feed_forward_) feed_forward_->AppendParameters(parameters);
+  if (experts_) experts_->AppendParameters(parameters);
   if (feed_forward_norms_.after) feed_forward_norms_.after->AppendParameters(parameters);
 }
 
@@ -59,7 +79,8 @@ void Block::AppendViews(std::vector<WeightView>& views) {
   attention_.AppendViews(views);
   if (attention_norms_.after) attention_norms_.after->AppendViews(views);
   if (feed_forward_norms_.before) feed_forward_norms_.before->AppendViews(views);
-  feed_forward_.AppendViews(views);
+  if (feed_forward_) feed_forward_->AppendViews(views);
+  if (experts_) experts_->AppendViews(views);
   if (feed_forward_norms_.after) feed_forward_norms_.after->AppendViews(views);
 }
 

@@ -8,6 +8,7 @@
 #include "worker/model/attention.h"
 #include "worker/model/feed_forward.h"
 #include "worker/model/model_config.h"
+#include "worker/model/moe.h"
 #include "worker/model/rms_norm_layer.h"
 
 namespace temper {
@@ -18,11 +19,14 @@ class Block {
   Block(int64_t layer, const ModelConfig& config, const WeightOptions& options);
 
   // [T, D] → [T, D], recorded by autograd.
-  at::Tensor Forward(const at::Tensor& x_TD, const BatchContext& context) const;
+  at::Tensor Forward(const at::Tensor& x_TD, const BatchContext& context, Routing* routing) const;
 
   std::vector<LinearLayer*> linear_layers();
   void AppendParameters(std::vector<Parameter*>& parameters);
   void AppendViews(std::vector<WeightView>& views);
+
+  // Of all its linear maps, as LinearLayer's.
+  double FlopsPerToken(bool input_needs_gradient);
 
  private:
   // Null where the config has none.
@@ -37,7 +41,9 @@ class Block {
   Norms attention_norms_;
   Attention attention_;
   Norms feed_forward_norms_;
-  FeedForward feed_forward_;
+  // One of them.
+  std::unique_ptr<FeedForward> feed_forward_;
+  std::unique_ptr<MixtureOfExperts> experts_;
 };
 
 }  // namespace temper

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -37,6 +38,8 @@ struct AttentionConfig {
   bool qkv_bias = false;
   bool output_bias = false;
   QkNorm qk_norm = QkNorm::kNone;
+  // A learned score a head that takes part in every softmax.
+  bool sinks = false;
 
   bool operator==(const AttentionConfig&) const = default;
 };
@@ -51,6 +54,23 @@ struct FeedForwardConfig {
   bool operator==(const FeedForwardConfig&) const = default;
 };
 
+// Mixture of experts: gated feed-forward layers of one shape, of which each token goes through a few.
+struct MoeConfig {
+  int64_t num_experts = 0;
+  int64_t top_k = 0;  // experts of a token
+  int64_t intermediate_size = 0;
+  ops::Activation activation = ops::Activation::kSilu;
+  // A token's weights are the softmax over its chosen experts' scores, or over all scores and then, if normalized,
+  // divided by their sum.
+  bool softmax_over_chosen = false;
+  bool normalized = true;
+  bool bias = false;  // of the router and of the experts
+  // Above 0: how much of the loss is for using experts evenly (Fedus et al. 2021, eq. 4–6).
+  double balance_coefficient = 0.0;
+
+  bool operator==(const MoeConfig&) const = default;
+};
+
 inline constexpr int kNoRope = -1;
 
 // What layers of one model may differ in.
@@ -59,6 +79,8 @@ struct LayerConfig {
   int64_t window = 0;
   // Which of ModelConfig::ropes turns queries and keys, or kNoRope.
   int rope = 0;
+  // The feed-forward layer is ModelConfig::moe.
+  bool experts = false;
 
   bool operator==(const LayerConfig&) const = default;
 };
@@ -80,11 +102,16 @@ struct ModelConfig {
   double residual_scale = 1.0;
   AttentionConfig attention;
   FeedForwardConfig feed_forward;
+  MoeConfig moe;
   LogitConfig logits;
   std::vector<RopeConfig> ropes = {RopeConfig{}};
   // One a layer, or none: all are alike.
   std::vector<LayerConfig> layers;
 
+  // Inner dimensions of the feed-forward layers that a token goes through in one block, where they are most.
+  int64_t widest_feed_forward() const {
+    return std::max(feed_forward.intermediate_size, moe.top_k * moe.intermediate_size);
+  }
   LayerConfig layer(int64_t index) const { return layers.empty() ? LayerConfig{} : layers[index]; }
 
   bool operator==(const ModelConfig&) const = default;

@@ -42,7 +42,9 @@ struct Parameter {
 //   embed.weight  final_norm.weight  lm_head.weight (only when the head is not tied)
 //   layers.N.{attn,mlp}_norm.weight  layers.N.{attn,mlp}_post_norm.weight
 //   layers.N.attn.{q,k,v,o}.{weight,bias}  layers.N.attn.{q,k}_norm.weight
+//   layers.N.attn.sinks
 //   layers.N.mlp.{gate,up,down}.{weight,bias}
+//   layers.N.mlp.router.{weight,bias}  layers.N.mlp.experts.E.{gate,up,down}.{weight,bias}
 struct WeightView {
   std::string name;
   Parameter* parameter = nullptr;  // owned by the model

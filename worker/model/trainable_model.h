@@ -20,6 +20,12 @@ struct BatchContext {
   std::vector<ops::RopeTable> ropes;  // as ModelConfig::ropes
 };
 
+// How a unit's mixture of experts gave out its tokens; undefined where there is none, or no loss for it.
+struct Routing {
+  at::Tensor probabilities_TE;  // fp32, recorded by autograd: the router's softmax over all experts
+  at::Tensor tokens_E;          // int64: how many chose each expert
+};
+
 // FLOPs of forward and backward, by the rule in docs/ARCHITECTURE.md ("MFU").
 struct FlopRates {
   double per_token = 0;
@@ -57,8 +63,11 @@ class TrainableModel {
 
   virtual int num_units() const = 0;
   virtual const std::vector<Parameter*>& unit_parameters(int unit) const = 0;
-  // [T, D] → [T, D], recorded by autograd.
-  virtual at::Tensor ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context) const = 0;
+  // [T, D] → [T, D], recorded by autograd. `routing` may be null.
+  virtual at::Tensor ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context,
+                                 Routing* routing) const = 0;
+  // How much of the loss is for an even use of experts; 0 without.
+  virtual double balance_coefficient() const = 0;
 
   // What stands between the last unit and the head (the final norm), row by row: [S, D] → [S, D], recorded.
   virtual const std::vector<Parameter*>& final_parameters() const = 0;

@@ -80,8 +80,9 @@ at::Tensor Transformer::EmbeddingScale() const {
   return at::scalar_tensor(config_.embedding_scale, embedding_.weight.options().requires_grad(false));
 }
 
-at::Tensor Transformer::ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context) const {
-  return blocks_[unit]->Forward(hidden_TD, context);
+at::Tensor Transformer::ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context,
+                                    Routing* routing) const {
+  return blocks_[unit]->Forward(hidden_TD, context, routing);
 }
 
 at::Tensor Transformer::FinishHidden(const at::Tensor& hidden_SD) const { return final_norm_.Forward(hidden_SD); }
@@ -89,12 +90,8 @@ at::Tensor Transformer::FinishHidden(const at::Tensor& hidden_SD) const { return
 FlopRates Transformer::flop_rates() const {
   FlopRates rates;
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-    const std::vector<LinearLayer*> linears = blocks_[layer]->linear_layers();
-    for (size_t i = 0; i < linears.size(); ++i) {
-      // Nothing below the first block's q, k, v wants a gradient when the embedding is frozen.
-      const bool first = layer == 0 && i == 0;
-      rates.per_token += linears[i]->FlopsPerToken(!first || embedding_.trainable);
-    }
+    // Nothing below the first block wants a gradient when the embedding is frozen.
+    rates.per_token += blocks_[layer]->FlopsPerToken(layer > 0 || embedding_.trainable);
   }
   const double head = 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
   rates.per_scored_token = head * (head_->weight()->trainable ? 3 : 2);
