@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "worker/checkpoint/export_plan.h"
 #include "worker/checkpoint/train_checkpoint.h"
 
 #include <ATen/ATen.h>
@@ -45,9 +46,9 @@ absl::StatusOr<std::map<const Parameter*, std::set<std::string>>> StoredDtypes(c
   if (!map.ok()) return map.status();
   std::map<const Parameter*, std::set<std::string>> dtypes;
   for (const TensorBinding& binding : map->bindings()) {
-    const RepositoryTensor* stored = model.repository->FindTensor(binding.hf_name);
-    if (stored == nullptr) continue;  // a tied head that is not stored
-    for (const size_t part : binding.parts) dtypes[views[part].parameter].insert(stored->entry.dtype);
+    const std::string stored = StoredDtype(*model.repository, binding);
+    if (stored.empty()) continue;  // a tied head that is not stored
+    for (const size_t part : binding.parts) dtypes[views[part].parameter].insert(stored);
   }
   return dtypes;
 }

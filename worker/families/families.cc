@@ -42,14 +42,22 @@ absl::StatusOr<const FamilySpec*> FindFamily(const nlohmann::ordered_json& confi
                                                " is not supported. Supported: ", absl::StrJoin(supported, ", ")));
 }
 
+namespace {
+
+absl::Status CannotReadQuantized(const std::string& method) {
+  return absl::UnimplementedError(absl::StrCat("config.json: the checkpoint is quantized with ", method,
+                                               "; train the original, or de-quantize it first"));
+}
+
+}  // namespace
+
 absl::StatusOr<ModelConfig> ConfigureModel(const FamilySpec& family, const nlohmann::ordered_json& config) {
   ConfigReader reader(config);
   if (const nlohmann::ordered_json& quantization = reader.Raw("quantization_config"); !quantization.is_null()) {
     const std::string method = quantization.is_object() && quantization.contains("quant_method")
                                    ? quantization["quant_method"].dump()
                                    : "an unnamed method";
-    return absl::UnimplementedError(absl::StrCat("config.json: the checkpoint is quantized with ", method,
-                                                 "; train the original, or de-quantize it first"));
+    if (!family.reads_mxfp4 || method != "\"mxfp4\"") return CannotReadQuantized(method);
   }
   const ModelConfig model = family.configure(reader);
   if (absl::Status status = reader.Finish(); !status.ok()) {

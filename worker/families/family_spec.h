@@ -18,6 +18,8 @@ struct FamilySpec {
   // Fills in the model from config.json. Errors go to the reader.
   ModelConfig (*configure)(ConfigReader& config) = nullptr;
   std::vector<TensorRule> rules;
+  // Its experts may stand packed in MXFP4 (worker/checkpoint/mxfp4.h).
+  bool reads_mxfp4 = false;
   // Tensors that are no weights but follow from config.json (old checkpoints carry rotary frequencies). They are not
   // loaded, as in transformers, and are exported as they came.
   std::vector<std::string> derived_tensors;

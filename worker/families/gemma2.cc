@@ -17,7 +17,9 @@ ModelConfig Configure(ConfigReader& config) {
                                            .head_dim = 256,
                                            .activation_key = "hidden_activation",
                                            .activation = ops::Activation::kGeluTanh});
-  (void)config.Raw("hidden_act");  // older configs have it too; transformers does not look at it
+  // Older configs have these too; transformers does not look at them.
+  (void)config.Raw("hidden_act");
+  (void)config.Raw("sliding_window_size");
   model.norm.weight_offset = 1.0;
   model.post_norm = true;
   model.embedding_scale = std::sqrt(static_cast<double>(model.hidden_size));

@@ -51,6 +51,7 @@ FamilySpec GptOssFamily() {
                       stacked("gate_up_proj_bias", {expert + "gate.bias", expert + "up.bias"}),
                       stacked("down_proj", {expert + "down.weight"}),
                       stacked("down_proj_bias", {expert + "down.bias"})}}),
+      .reads_mxfp4 = true,
   };
 }
 

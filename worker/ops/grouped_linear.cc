@@ -37,6 +37,7 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     });
     context->save_for_backward({x_SI, weight_GOI});
     context->saved_data["starts"] = starts;
+    context->saved_data["has_bias"] = bias_GO.has_value();
     return y_SO;
   }
 
@@ -48,7 +49,7 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     at::Tensor grad_x, grad_weight, grad_bias;
     if (context->needs_input_grad(0)) grad_x = at::empty_like(x_SI, at::MemoryFormat::Contiguous);
     if (context->needs_input_grad(1)) grad_weight = at::zeros_like(weight_GOI);
-    if (context->needs_input_grad(2)) {
+    if (context->saved_data["has_bias"].toBool() && context->needs_input_grad(2)) {
       grad_bias = at::zeros({weight_GOI.size(0), weight_GOI.size(1)}, weight_GOI.options());
     }
     ForEachGroup(starts, [&](int64_t group, int64_t begin, int64_t rows) {
