@@ -34,7 +34,8 @@ absl::Status CheckTensors(const HfRepository& repository, const FamilySpec& fami
     const RepositoryTensor* tensor = repository.FindTensor(binding.hf_name);
     const std::optional<Mxfp4Tensor> packed = tensor == nullptr ? FindMxfp4(repository, binding.hf_name) : std::nullopt;
     if (packed) {
-      for (const RepositoryTensor* claimed : {packed->blocks, packed->scales}) claimed_packed.insert(claimed->entry.name);
+      for (const RepositoryTensor* claimed : {packed->blocks, packed->scales})
+        claimed_packed.insert(claimed->entry.name);
       if (std::string wrong = Mxfp4Mismatch(*packed, binding.hf_shape); !wrong.empty()) misshapen.push_back(wrong);
     } else if (tensor == nullptr) {
       if (!binding.optional_copy) missing.push_back(binding.hf_name);

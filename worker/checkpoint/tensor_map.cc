@@ -77,8 +77,8 @@ absl::Status TensorMap::ForEachPiece(const TensorBinding& binding,
     const int64_t step = std::max<int64_t>(1, kPieceElements / row_elements);
     for (int64_t row = 0; row < weight.rows; row += step) {
       const int64_t rows = std::min(step, weight.rows - row);
-      const TensorPiece piece{first_row + row, rows, binding.layout,
-                              {WeightView{weight.name, weight.parameter, weight.row + row, rows}}};
+      const TensorPiece piece{
+          first_row + row, rows, binding.layout, {WeightView{weight.name, weight.parameter, weight.row + row, rows}}};
       if (absl::Status status = visit(piece); !status.ok()) return status;
     }
     first_row += weight.rows;

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "worker/checkpoint/export_plan.h"
 #include "worker/checkpoint/train_checkpoint.h"
 
 #include <ATen/ATen.h>
@@ -14,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/failure.h"
 #include "common/fault_point.h"
+#include "worker/checkpoint/export_plan.h"
 #include "worker/checkpoint/hf_export.h"
 #include "worker/checkpoint/tensor_map.h"
 

@@ -45,8 +45,8 @@ FamilySpec Qwen3MoeFamily() {
   const std::string hf = "model.layers.{layer}.mlp.", ours = "layers.{layer}.mlp.";
   std::vector<TensorRule> experts = {{hf + "gate.weight", {ours + "router.weight"}}};
   for (const std::string part : {"gate", "up", "down"}) {
-    experts.push_back({hf + "experts.{expert}." + part + "_proj.weight",
-                       {ours + "experts.{expert}." + part + ".weight"}});
+    experts.push_back(
+        {hf + "experts.{expert}." + part + "_proj.weight", {ours + "experts.{expert}." + part + ".weight"}});
   }
   return {
       .name = "qwen3_moe",

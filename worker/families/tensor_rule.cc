@@ -23,9 +23,8 @@ class Binder {
   }
 
   absl::Status Apply(const TensorRule& rule, int64_t layer, int64_t expert, int64_t num_experts) {
-    TensorBinding binding{.hf_name = AtLayer(rule.hf_name, layer, expert),
-                          .layout = rule.layout,
-                          .parts_per_expert = rule.parts.size()};
+    TensorBinding binding{
+        .hf_name = AtLayer(rule.hf_name, layer, expert), .layout = rule.layout, .parts_per_expert = rule.parts.size()};
     const bool stacked = rule.layout == Layout::kExperts;
     for (int64_t e = stacked ? 0 : expert; e < (stacked ? num_experts : expert + 1); ++e) {
       for (const std::string& part : rule.parts) {

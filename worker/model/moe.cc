@@ -72,14 +72,15 @@ at::Tensor MixtureOfExperts::Forward(const at::Tensor& x_TD, Routing* routing) c
   const at::Tensor y_SD = down_.Forward(inner_SF, starts);
 
   // Back into the order of the tokens: there each is the sum of its k rows.
-  const at::Tensor back_S = at::empty_like(order_S).scatter_(0, order_S, at::arange(order_S.size(0), order_S.options()));
+  const at::Tensor back_S =
+      at::empty_like(order_S).scatter_(0, order_S, at::arange(order_S.size(0), order_S.options()));
   const at::Tensor y_TkD = y_SD.index_select(0, back_S).unflatten(0, {-1, config_.top_k});
   return (y_TkD * choice.weights_Tk.unsqueeze(-1)).sum(1).to(x_TD.scalar_type());
 }
 
 void MixtureOfExperts::AppendParameters(std::vector<Parameter*>& parameters) {
-  for (Parameter* parameter : {&router_weight_, &router_bias_, &gate_up_.weight, &gate_up_.bias, &down_.weight,
-                               &down_.bias}) {
+  for (Parameter* parameter :
+       {&router_weight_, &router_bias_, &gate_up_.weight, &gate_up_.bias, &down_.weight, &down_.bias}) {
     if (parameter->weight.defined()) parameters.push_back(parameter);
   }
 }

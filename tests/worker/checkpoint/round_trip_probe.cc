@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // round_trip_probe SOURCE DESTINATION MAX_SHARD_SIZE [fp32|bf16 [FROZEN…]]: loads a model and exports it again without
-// training, through everything that a job's export goes through. FROZEN are patterns of names that would not be trained. Prints the proof as JSON; an error goes to stderr with status 1.
+// training, through everything that a job's export goes through. FROZEN are patterns of names that would not be
+// trained. Prints the proof as JSON; an error goes to stderr with status 1.
 
 #include <cstdlib>
 #include <filesystem>
@@ -51,8 +52,7 @@ int main(int argc, char** argv) {
   const bool bf16 = argc > 4 && std::string(argv[4]) == "bf16";
   temper::TransformerOptions options{.dtype = bf16 ? at::kBFloat16 : at::kFloat};
   for (int i = 5; i < argc; ++i) options.freeze.emplace_back(argv[i]);
-  const absl::Status status =
-      temper::RoundTrip(argv[1], argv[2], std::atoll(argv[3]), options);
+  const absl::Status status = temper::RoundTrip(argv[1], argv[2], std::atoll(argv[3]), options);
   if (status.ok()) return 0;
   std::cerr << absl::StatusCodeToString(status.code()) << " " << temper::FailureCauseName(temper::CauseOf(status))
             << " " << status.message() << "\n";
