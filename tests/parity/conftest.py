@@ -29,6 +29,10 @@ class Engine:
     def logits(self, model, batch, precision="fp32"):
         return self._run("logits", model, batch.tensors(), "--precision", precision)["logits"]
 
+    def round_trip(self, model, export):
+        """Loads and exports a model without training it."""
+        subprocess.run([BUILD / "tests/round_trip_probe", model, export, str(1 << 40)], check=True)
+
     def gradients(self, model, batches, *options):
         """(loss, {HF name: gradient})."""
         tensors = {k: v for i, batch in enumerate(batches) for k, v in batch.tensors(f"{i}.").items()}

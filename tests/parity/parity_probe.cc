@@ -20,6 +20,7 @@
 
 #include "worker/checkpoint/native_model.h"
 #include "worker/checkpoint/safetensors.h"
+#include "worker/checkpoint/tensor_map.h"
 #include "worker/families/tensor_rule.h"
 #include "worker/model/gradient.h"
 #include "worker/train/adamw.h"
@@ -28,7 +29,7 @@
 namespace temper {
 namespace {
 
-using TensorMap = std::map<std::string, at::Tensor>;
+using Tensors = std::map<std::string, at::Tensor>;
 
 void CheckOk(const absl::Status& status) {
   if (status.ok()) return;
@@ -42,16 +43,16 @@ T Value(absl::StatusOr<T> value) {
   return *std::move(value);
 }
 
-TensorMap ReadTensors(const std::string& path) {
+Tensors ReadTensors(const std::string& path) {
   const auto file = Value(SafetensorsFile::Open(path));
-  TensorMap tensors;
+  Tensors tensors;
   for (const SafetensorsEntry& entry : file->header().entries) {
     tensors[entry.name] = Value(file->Tensor(entry)).clone();
   }
   return tensors;
 }
 
-void WriteTensors(const std::string& path, const TensorMap& tensors) {
+void WriteTensors(const std::string& path, const Tensors& tensors) {
   std::vector<SafetensorsEntry> entries;
   for (const auto& [name, tensor] : tensors) {
     entries.push_back({name, tensor.scalar_type() == at::kDouble ? "F64" : "F32", tensor.sizes().vec()});
@@ -68,7 +69,7 @@ std::vector<int64_t> ToVector(const at::Tensor& tensor) {
   return {tensor.data_ptr<int64_t>(), tensor.data_ptr<int64_t>() + tensor.numel()};
 }
 
-MicroBatch MakeBatch(const TensorMap& in, const std::string& prefix) {
+MicroBatch MakeBatch(const Tensors& in, const std::string& prefix) {
   MicroBatch batch;
   batch.tokens_T = ToVector(in.at(prefix + "ids"));
   const int64_t tokens = batch.num_tokens();
@@ -89,7 +90,7 @@ MicroBatch MakeBatch(const TensorMap& in, const std::string& prefix) {
   return batch;
 }
 
-std::vector<MicroBatch> MakeBatches(const TensorMap& in) {
+std::vector<MicroBatch> MakeBatches(const Tensors& in) {
   std::vector<MicroBatch> batches;
   for (int i = 0; in.contains(std::to_string(i) + ".ids"); ++i) {
     batches.push_back(MakeBatch(in, std::to_string(i) + "."));
@@ -107,15 +108,20 @@ int64_t ScoredTokens(const std::vector<MicroBatch>& batches) {
 
 // Rows of each view's `part` (its gradient or its master) under HF names.
 template <typename PartOf>
-TensorMap ByHfName(const NativeRepository& native, const Transformer& model, PartOf part_of) {
+Tensors ByHfName(const NativeRepository& native, const Transformer& model, PartOf part_of) {
   std::vector<WeightShape> shapes;
   for (const WeightView& view : model.views()) shapes.push_back({view.name, view.shape()});
-  TensorMap out;
+  Tensors out;
   for (const TensorBinding& binding : Value(BindTensors(native.family->rules, native.config, shapes))) {
     if (binding.optional_copy) continue;
-    std::vector<at::Tensor> parts;
-    for (const size_t part : binding.parts) parts.push_back(part_of(model.views()[part]));
-    out[binding.hf_name] = at::cat(parts);
+    std::vector<at::Tensor> pieces;
+    const size_t step = binding.layout == Layout::kExperts ? binding.parts_per_expert : binding.parts.size();
+    for (size_t first = 0; first < binding.parts.size(); first += step) {
+      std::vector<at::Tensor> parts;
+      for (size_t i = 0; i < step; ++i) parts.push_back(part_of(model.views()[binding.parts[first + i]]));
+      pieces.push_back(JoinParts(binding.layout, parts));
+    }
+    out[binding.hf_name] = at::cat(pieces);
   }
   return out;
 }
@@ -157,7 +163,7 @@ void Gradients(const Arguments& arguments, const NativeRepository& native, Trans
     loss += ForwardBackward(model, batch, arguments.two_pass ? static_cast<const Objective&>(two_pass) : one_pass,
                             normalizer);
   }
-  TensorMap out = ByHfName(native, model, [](const WeightView& view) {
+  Tensors out = ByHfName(native, model, [](const WeightView& view) {
     return GradientBuffer(*view.parameter).narrow(0, view.row, view.rows);
   });
   out["loss"] = Scalar64({loss});
@@ -173,7 +179,7 @@ void Train(const Arguments& arguments, const NativeRepository& native, Transform
     losses.push_back(ForwardBackward(model, batch, objective, static_cast<double>(ScoredTokens({batch}))));
     optimizer.Step(arguments.learning_rate, ClipScale(GlobalGradientNorm(model.parameters()), arguments.max_grad_norm));
   }
-  TensorMap out = ByHfName(native, model, LoadMaster);
+  Tensors out = ByHfName(native, model, LoadMaster);
   out["losses"] = Scalar64(losses);
   WriteTensors(arguments.out, out);
 }

@@ -5,11 +5,15 @@ import dataclasses
 
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 
 def load(directory, dtype=torch.float32):
-    # Eager attention is the reference: SDPA silently drops what some families need.
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager").eval()
+    # Eager attention and experts are the reference: SDPA silently drops what some families need.
+    return AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, attn_implementation="eager", experts_implementation="eager"
+    ).eval()
 
 
 @dataclasses.dataclass
@@ -63,13 +67,42 @@ def logits(model, batch_or_ids):
 def loss(model, batches):
     """−Σ log p(target) over the scored rows of all batches, divided by their number."""
     total, count = 0.0, 0
+    routers = []  # of each document: the router's logits of every layer
     for batch in batches:
         for span in batch.documents():
             rows = batch.mask[span].bool()
-            logprobs = model(batch.ids[span][None], use_cache=False).logits[0].float().log_softmax(-1)
+            output = model(batch.ids[span][None], use_cache=False)
+            logprobs = output.logits[0].float().log_softmax(-1)
             total = total - logprobs[rows].gather(1, batch.targets[span][rows][:, None]).sum()
             count += int(rows.sum())
-    return total / count
+            if getattr(output, "router_logits", None):
+                routers.append(output.router_logits)
+    if not routers:
+        return total / count
+    assert len(batches) == 1, "the loss for an even use of experts is per pack"
+    config = model.config
+    layers = tuple(torch.cat(documents) for documents in zip(*routers, strict=True))
+    balance = load_balancing_loss_func(layers, layers[0].shape[-1], config.num_experts_per_tok)
+    return total / count + config.router_aux_loss_coef * balance
+
+
+def gradients(directory, batches):
+    """(loss, {name: gradient}) of a fresh model."""
+    model = load(directory).train()
+    total = loss(model, batches)
+    total.backward()
+    # transformers keeps experts fused in memory; a checkpoint has them one by one.
+    return total.item(), revert_weight_conversion(model, {name: p.grad for name, p in model.named_parameters()})
+
+
+def gradient_errors(expected, actual):
+    """name → ‖actual − expected‖ / max(‖expected‖, 1e-5 · ‖all of expected‖)."""
+    assert expected.keys() == actual.keys()
+    total = torch.cat([g.double().flatten() for g in expected.values()]).norm()
+    return {
+        name: ((actual[name].double() - g.double()).norm() / max(g.double().norm(), 1e-5 * total)).item()
+        for name, g in expected.items()
+    }
 
 
 def kl(reference, other):

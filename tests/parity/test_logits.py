@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our logits against transformers' own."""
+"""Our logits against transformers' own, where the families' tests do not go: the real model, files, spellings."""
 
 import json
 
 import pytest
 import reference
-import tiny_llama
+import tiny_models
 import torch
 
 KL_BOUND = 1e-8
@@ -18,20 +18,8 @@ def assert_equal_in_fp32(expected, actual):
     assert torch.equal(expected.argmax(-1), actual.argmax(-1))
 
 
-@pytest.mark.parametrize("variant", tiny_llama.VARIANTS)
-def test_tiny_llama_fp32_equals_transformers(variant, engine, tmp_path):
-    tiny_llama.make(tmp_path / "model", **tiny_llama.VARIANTS[variant])
-    # One document longer than the dynamic variant's positions, and one shorter.
-    batch = reference.random_batch(331, [200, 1, 37, 130])
-    # Fresh models: transformers' dynamic RoPE keeps state from one call to the next.
-    expected = torch.cat(
-        [reference.logits(reference.load(tmp_path / "model"), batch.ids[span]) for span in batch.documents()]
-    )
-    assert_equal_in_fp32(expected, engine.logits(tmp_path / "model", batch))
-
-
 def test_sharded_checkpoint_fp32_equals_transformers(engine, tmp_path):
-    tiny_llama.make(tmp_path / "model", max_shard_size="200KB")
+    tiny_models.make(tmp_path / "model", max_shard_size="200KB")
     assert len(list((tmp_path / "model").glob("*.safetensors"))) > 2
     batch = reference.random_batch(331, [64, 40])
     assert_equal_in_fp32(
@@ -40,7 +28,7 @@ def test_sharded_checkpoint_fp32_equals_transformers(engine, tmp_path):
 
 
 def test_transformers_4_config_fp32_equals_transformers(engine, tmp_path):
-    tiny_llama.make(tmp_path / "model", **tiny_llama.VARIANTS["llama3"])
+    tiny_models.make(tmp_path / "model", **tiny_models.VARIANTS["llama"]["llama3"])
     batch = reference.random_batch(331, [150])
     expected = reference.logits(reference.load(tmp_path / "model"), batch)
     path = tmp_path / "model/config.json"
@@ -66,11 +54,6 @@ def assert_as_good_as_transformers_bf16(directory, engine, batch):
     assert len(ours) >= 4096
     assert ours.mean() <= 1.25 * theirs.mean()
     assert ours.max() <= 3 * theirs.max()
-
-
-def test_tiny_llama_bf16_is_as_near_as_transformers_bf16(engine, tmp_path):
-    tiny_llama.make(tmp_path / "model", dtype=torch.bfloat16)
-    assert_as_good_as_transformers_bf16(tmp_path / "model", engine, reference.random_batch(331, [256] * 16))
 
 
 def at_depth(source, layers, directory):

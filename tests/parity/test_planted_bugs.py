@@ -5,7 +5,7 @@ import json
 
 import pytest
 import reference
-import tiny_llama
+import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 from test_logits import KL_BOUND
@@ -53,7 +53,7 @@ def untied_head(config, tensors):
 @pytest.mark.parametrize("name", BUGS)
 def test_planted_bug_exceeds_the_bound_a_hundredfold(name, engine, tmp_path):
     directory = tmp_path / "model"
-    tiny_llama.make(directory)
+    tiny_models.make(directory)
     batch = reference.random_batch(331, [200, 56])
     expected = reference.logits(reference.load(directory), batch)
     assert reference.kl(expected, engine.logits(directory, batch)).max() <= KL_BOUND

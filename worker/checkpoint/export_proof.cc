@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "worker/checkpoint/export_plan.h"
 #include "worker/checkpoint/nearest_even.h"
 #include "worker/checkpoint/safetensors.h"
 #include "worker/checkpoint/tensor_map.h"
@@ -54,11 +55,13 @@ absl::StatusOr<SafetensorsHeader> ReadHeader(const ObjectReader& reader, const s
 
 // What is wrong with a tensor being in this file; "" when nothing is.
 std::string Misplaced(const SafetensorsEntry& entry, const std::string& file,
-                      const std::map<std::string, std::string>& file_of, const RepositoryTensor* source) {
-  if (source == nullptr) return "is not in the source";
-  if (entry.dtype != source->entry.dtype) return absl::StrCat("is ", entry.dtype, " instead of ", source->entry.dtype);
-  if (entry.shape != source->entry.shape) {
-    return absl::StrCat("is ", ShapeText(entry.shape), " instead of ", ShapeText(source->entry.shape));
+                      const std::map<std::string, std::string>& file_of, const ExportedTensor* planned) {
+  if (planned == nullptr) return "is not in the source";
+  if (entry.dtype != planned->entry.dtype) {
+    return absl::StrCat("is ", entry.dtype, " instead of ", planned->entry.dtype);
+  }
+  if (entry.shape != planned->entry.shape) {
+    return absl::StrCat("is ", ShapeText(entry.shape), " instead of ", ShapeText(planned->entry.shape));
   }
   if (file_of.empty()) return "";
   const auto indexed = file_of.find(entry.name);
@@ -99,12 +102,12 @@ absl::Status CompareTensor(const ObjectReader& reader, const SafetensorsEntry& e
   int64_t row_elements = 1;
   for (size_t i = 1; i < entry.shape.size(); ++i) row_elements *= entry.shape[i];
   const int64_t element_size = SafetensorsElementSize(entry.dtype);
-  return map.ForEachPiece(binding, [&](const WeightView& piece, int64_t row) {
-    const int64_t first = row * row_elements;
+  return map.ForEachPiece(binding, [&](const TensorPiece& piece) {
+    const int64_t first = piece.row * row_elements;
     absl::StatusOr<std::string> stored =
         reader.ReadAt(entry.begin + first * element_size, piece.rows * row_elements * element_size);
     if (!stored.ok()) return stored.status();
-    const at::Tensor master = LoadMaster(piece);
+    const at::Tensor master = piece.Load();
     if (entry.dtype == "BF16") {
       Compare<uint16_t, NearestEvenBfloat16, WidenBfloat16>(master, stored->data(), first, difference);
     } else if (entry.dtype == "F16") {
@@ -116,13 +119,12 @@ absl::Status CompareTensor(const ObjectReader& reader, const SafetensorsEntry& e
   });
 }
 
-// A tensor without weights behind it has to be the source's own.
-absl::Status CompareDerived(const ObjectReader& reader, const SafetensorsEntry& entry, const HfRepository& source,
-                            Difference& difference) {
-  const RepositoryTensor* tensor = source.FindTensor(entry.name);
+// A tensor that was carried over has to be the source's own.
+absl::Status CompareVerbatim(const ObjectReader& reader, const SafetensorsEntry& entry, const HfRepository& source,
+                             const RepositoryTensor& tensor, Difference& difference) {
   absl::StatusOr<std::string> stored = reader.ReadAt(entry.begin, entry.size());
   if (!stored.ok()) return stored.status();
-  if (tensor == nullptr || source.Bytes(*tensor) != *stored) difference.elements = 1;
+  if (source.Bytes(tensor) != *stored) difference.elements = 1;
   return absl::OkStatus();
 }
 
@@ -150,6 +152,8 @@ absl::StatusOr<ExportProof> ProveExport(const ObjectStore& store, std::string_vi
                                         std::span<const WeightView> weights) {
   absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
   if (!map.ok()) return map.status();
+  const absl::StatusOr<ExportPlan> plan = PlanExport(source, *map, weights);
+  if (!plan.ok()) return plan.status();
   std::string prefix(directory);
   if (!prefix.empty()) prefix += '/';
   std::map<std::string, std::string> file_of;
@@ -165,14 +169,15 @@ absl::StatusOr<ExportProof> ProveExport(const ObjectStore& store, std::string_vi
     absl::StatusOr<SafetensorsHeader> header = ReadHeader(**reader, display);
     if (!header.ok()) return header.status();
     for (const SafetensorsEntry& entry : header->entries) {
-      const TensorBinding* binding = map->Find(entry.name);
-      if (std::string wrong = Misplaced(entry, file, file_of, source.FindTensor(entry.name)); !wrong.empty()) {
+      const ExportedTensor* planned = plan->Find(entry.name);
+      if (std::string wrong = Misplaced(entry, file, file_of, planned); !wrong.empty()) {
         return absl::DataLossError(absl::StrCat(display, ": tensor ", entry.name, " ", wrong));
       }
       seen.insert(entry.name);
       Difference difference{.tensor = entry.name};
-      absl::Status status = binding != nullptr ? CompareTensor(**reader, entry, *binding, *map, difference)
-                                               : CompareDerived(**reader, entry, source, difference);
+      absl::Status status = planned->verbatim == nullptr
+                                ? CompareTensor(**reader, entry, *planned->binding, *map, difference)
+                                : CompareVerbatim(**reader, entry, source, *planned->verbatim, difference);
       if (!status.ok()) return status;
       if (difference.elements > 0) proof.differences.push_back(difference);
       proof.tensors += 1;
@@ -180,7 +185,7 @@ absl::StatusOr<ExportProof> ProveExport(const ObjectStore& store, std::string_vi
       proof.bytes += entry.size();
     }
   }
-  for (const RepositoryTensor& tensor : source.tensors()) {
+  for (const ExportedTensor& tensor : plan->tensors) {
     if (!seen.contains(tensor.entry.name)) {
       return absl::DataLossError(absl::StrCat(store.UriOf(directory), " lacks tensor ", tensor.entry.name));
     }

@@ -5,8 +5,8 @@
 
 namespace temper {
 
-nlohmann::ordered_json ExportConfig(nlohmann::ordered_json source, const std::string& dtype) {
-  source.erase("quantization_config");
+nlohmann::ordered_json ExportConfig(nlohmann::ordered_json source, const std::string& dtype, bool quantized) {
+  if (!quantized) source.erase("quantization_config");
   nlohmann::ordered_json chosen = dtype;
   for (const char* key : {"torch_dtype", "dtype"}) {
     if (source.contains(key) && source[key].is_string()) chosen = source[key];

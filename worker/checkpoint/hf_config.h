@@ -7,9 +7,9 @@
 namespace temper {
 
 // config.json of an export: the source's, every key kept, with whatever transformers 4 and 5 spell differently in both
-// spellings. `dtype` ("bfloat16") is used when the source names none. A `quantization_config` is dropped: what is
-// exported is not quantized.
-nlohmann::ordered_json ExportConfig(nlohmann::ordered_json source, const std::string& dtype);
+// spellings. `dtype` ("bfloat16") is used when the source names none. A `quantization_config` is dropped unless the
+// export is `quantized`.
+nlohmann::ordered_json ExportConfig(nlohmann::ordered_json source, const std::string& dtype, bool quantized = false);
 
 // generation_config.json for a source without one, as transformers derives it: without it, servers would not know where
 // to stop.

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/failure.h"
+#include "worker/checkpoint/export_plan.h"
 #include "worker/checkpoint/hf_config.h"
 #include "worker/checkpoint/tensor_map.h"
 
@@ -28,36 +29,36 @@ constexpr size_t kCopyBytes = 4 << 20;
 struct Shard {
   std::string name;
   std::map<std::string, std::string> metadata;
-  std::vector<const RepositoryTensor*> tensors;  // of the source
-  int64_t size = 0;                              // bytes of tensors
+  std::vector<const ExportedTensor*> tensors;
+  int64_t size = 0;  // bytes of tensors
 
-  void Add(const RepositoryTensor& tensor) {
+  void Add(const ExportedTensor& tensor) {
     tensors.push_back(&tensor);
     size += tensor.entry.size();
   }
 };
 
-std::vector<Shard> ShardsOfSource(const HfRepository& source) {
+std::vector<Shard> ShardsOfSource(const HfRepository& source, const ExportPlan& plan) {
   std::vector<Shard> shards(source.weight_files().size());
   for (size_t i = 0; i < shards.size(); ++i) {
     shards[i].name = source.weight_files()[i];
     shards[i].metadata = source.File(i).header().metadata;
   }
-  for (const RepositoryTensor& tensor : source.tensors()) shards[tensor.file].Add(tensor);
+  for (const ExportedTensor& tensor : plan.tensors) shards[tensor.file].Add(tensor);
   std::erase_if(shards, [](const Shard& shard) { return shard.tensors.empty(); });
   return shards;
 }
 
 // The source's files, or the same tensors in the same order in files of at most `max_size`.
-std::vector<Shard> PlanShards(const HfRepository& source, int64_t max_size) {
-  std::vector<Shard> shards = ShardsOfSource(source);
+std::vector<Shard> PlanShards(const HfRepository& source, const ExportPlan& plan, int64_t max_size) {
+  std::vector<Shard> shards = ShardsOfSource(source, plan);
   // A file of one tensor can't be cut.
   if (std::all_of(shards.begin(), shards.end(),
                   [&](const Shard& shard) { return shard.size <= max_size || shard.tensors.size() == 1; })) {
     return shards;
   }
   shards.clear();
-  for (const RepositoryTensor& tensor : source.tensors()) {
+  for (const ExportedTensor& tensor : plan.tensors) {
     if (shards.empty() || shards.back().size + tensor.entry.size() > max_size) shards.emplace_back();
     shards.back().Add(tensor);
   }
@@ -71,28 +72,21 @@ std::string_view BytesOf(const at::Tensor& tensor) {
   return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
-absl::Status WriteTensor(const HfRepository& source, const RepositoryTensor& tensor, const TensorMap& map,
+absl::Status WriteTensor(const HfRepository& source, const ExportedTensor& tensor, const TensorMap& map,
                          PublishedFile& file) {
-  const std::string& name = tensor.entry.name;
-  const TensorBinding* binding = map.Find(name);
-  if (binding == nullptr) {
-    if (!map.IsDerived(name)) return absl::InternalError(absl::StrCat("no rule claims tensor ", name));
-    const absl::Status status = file.Write(source.Bytes(tensor));
-    source.Release(tensor);
+  if (tensor.verbatim != nullptr) {
+    const absl::Status status = file.Write(source.Bytes(*tensor.verbatim));
+    source.Release(*tensor.verbatim);
     return status;
   }
-  if (binding->hf_shape != tensor.entry.shape) {
-    return absl::InternalError(absl::StrCat("tensor ", name, " is ", ShapeText(binding->hf_shape), " in the model, ",
-                                            ShapeText(tensor.entry.shape), " in the source"));
-  }
   const at::ScalarType dtype = *SafetensorsScalarType(tensor.entry.dtype);
-  return map.ForEachPiece(*binding, [&](const WeightView& piece, int64_t row) {
-    const at::Tensor master = LoadMaster(piece);
+  return map.ForEachPiece(*tensor.binding, [&](const TensorPiece& piece) {
+    const at::Tensor master = piece.Load();
     const at::Tensor stored = master.to(dtype).contiguous();
     if (dtype != at::kFloat && (at::isinf(stored) & ~at::isinf(master)).any().item<bool>()) {
       return WithCause(
           absl::InvalidArgumentError(absl::StrCat(
-              "tensor ", name, " holds values that ", tensor.entry.dtype,
+              "tensor ", tensor.entry.name, " holds values that ", tensor.entry.dtype,
               ", the dtype that the source has it in, can't represent: train from a BF16 or F32 checkpoint")),
           FailureCause::kNumerics);
     }
@@ -104,7 +98,7 @@ absl::Status WriteShard(const HfRepository& source, Shard& shard, const TensorMa
   absl::StatusOr<std::unique_ptr<PublishedFile>> file = folder.Create(shard.name);
   if (!file.ok()) return file.status();
   std::vector<SafetensorsEntry> entries;
-  for (const RepositoryTensor* tensor : shard.tensors) entries.push_back(tensor->entry);
+  for (const ExportedTensor* tensor : shard.tensors) entries.push_back(tensor->entry);
   shard.metadata["format"] = "pt";  // transformers insists on it
   absl::Status status = (*file)->Write(BuildSafetensorsHeader(entries, shard.metadata));
   for (size_t i = 0; status.ok() && i < shard.tensors.size(); ++i) {
@@ -121,7 +115,7 @@ absl::Status WriteIndex(const HfRepository& source, const std::vector<Shard>& sh
   std::map<std::string, std::string> weight_map;
   for (const Shard& shard : shards) {
     total_size += shard.size;
-    for (const RepositoryTensor* tensor : shard.tensors) weight_map.emplace(tensor->entry.name, shard.name);
+    for (const ExportedTensor* tensor : shard.tensors) weight_map.emplace(tensor->entry.name, shard.name);
   }
   index["metadata"]["total_size"] = total_size;
   index["weight_map"] = weight_map;
@@ -129,9 +123,9 @@ absl::Status WriteIndex(const HfRepository& source, const std::vector<Shard>& sh
 }
 
 // What config.json calls the dtype that most of the weights have.
-std::string CommonDtype(const HfRepository& source) {
+std::string CommonDtype(const ExportPlan& plan) {
   std::map<std::string, int64_t> bytes;
-  for (const RepositoryTensor& tensor : source.tensors()) bytes[tensor.entry.dtype] += tensor.entry.size();
+  for (const ExportedTensor& tensor : plan.tensors) bytes[tensor.entry.dtype] += tensor.entry.size();
   const auto most =
       std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   if (most == bytes.end() || most->first == "F32") return "float32";
@@ -160,13 +154,15 @@ absl::Status ExportModel(const HfRepository& source, const FamilySpec& family, c
                          std::span<const WeightView> weights, const HfExportOptions& options, PublishedFolder folder) {
   absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
   if (!map.ok()) return map.status();
-  std::vector<Shard> shards = PlanShards(source, options.max_shard_size);
+  const absl::StatusOr<ExportPlan> plan = PlanExport(source, *map, weights);
+  if (!plan.ok()) return plan.status();
+  std::vector<Shard> shards = PlanShards(source, *plan, options.max_shard_size);
   for (Shard& shard : shards) {
     if (absl::Status status = WriteShard(source, shard, *map, folder); !status.ok()) return status;
   }
   if (absl::Status status = WriteIndex(source, shards, folder); !status.ok()) return status;
 
-  const nlohmann::ordered_json config_json = ExportConfig(source.config(), CommonDtype(source));
+  const nlohmann::ordered_json config_json = ExportConfig(source.config(), CommonDtype(*plan), plan->quantized);
   if (absl::Status status = folder.Write("config.json", config_json.dump(2) + "\n"); !status.ok()) return status;
   if (!source.HasFile("generation_config.json")) {
     const std::string generation = DeriveGenerationConfig(source.config()).dump(2) + "\n";

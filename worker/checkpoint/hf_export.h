@@ -22,9 +22,9 @@ struct HfExportOptions {
 
 // Writes the model as an HF directory into `folder`, streaming, and leaves the commit to the caller.
 //
-// The tensors of `source` come out under their names, in their dtypes, in their order and in their files; files are cut
-// anew only when one is larger than max_shard_size. A tied head is written when the source had one. config.json carries
-// both spellings (transformers 4 and 5); all other files of the source are copied.
+// The tensors of `source` come out under their names, in their dtypes, in their order and in their files (ExportPlan);
+// files are cut anew only when one is larger than max_shard_size. A tied head is written when the source had one.
+// config.json carries both spellings (transformers 4 and 5); all other files of the source are copied.
 //
 // Failed writes are as in ObjectStore. INVALID_ARGUMENT (NUMERICS): a finite master that the stored dtype can't hold.
 absl::Status ExportModel(const HfRepository& source, const FamilySpec& family, const ModelConfig& config,

@@ -3,12 +3,14 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "worker/checkpoint/mxfp4.h"
 #include "worker/checkpoint/tensor_map.h"
 
 namespace temper {
@@ -27,9 +29,15 @@ std::string Some(const std::vector<std::string>& names) {
 // The tensors and the rules must match one to one, in shape and in kind.
 absl::Status CheckTensors(const HfRepository& repository, const FamilySpec& family, const TensorMap& map) {
   std::vector<std::string> missing, surplus, misshapen, untrainable;
+  std::set<std::string> claimed_packed;
   for (const TensorBinding& binding : map.bindings()) {
     const RepositoryTensor* tensor = repository.FindTensor(binding.hf_name);
-    if (tensor == nullptr) {
+    const std::optional<Mxfp4Tensor> packed = tensor == nullptr ? FindMxfp4(repository, binding.hf_name) : std::nullopt;
+    if (packed) {
+      for (const RepositoryTensor* claimed : {packed->blocks, packed->scales})
+        claimed_packed.insert(claimed->entry.name);
+      if (std::string wrong = Mxfp4Mismatch(*packed, binding.hf_shape); !wrong.empty()) misshapen.push_back(wrong);
+    } else if (tensor == nullptr) {
       if (!binding.optional_copy) missing.push_back(binding.hf_name);
     } else if (tensor->entry.shape != binding.hf_shape) {
       misshapen.push_back(absl::StrCat(binding.hf_name, " is ", ShapeText(tensor->entry.shape), " instead of ",
@@ -40,7 +48,7 @@ absl::Status CheckTensors(const HfRepository& repository, const FamilySpec& fami
   }
   for (const RepositoryTensor& tensor : repository.tensors()) {
     const std::string& name = tensor.entry.name;
-    if (map.Find(name) == nullptr && !map.IsDerived(name)) surplus.push_back(name);
+    if (map.Find(name) == nullptr && !map.IsDerived(name) && !claimed_packed.contains(name)) surplus.push_back(name);
   }
   std::vector<std::string> wrong;
   if (!missing.empty()) {
@@ -84,6 +92,18 @@ absl::Status CheckTiedCopies(const HfRepository& repository, const TensorMap& ma
   return absl::OkStatus();
 }
 
+// An expert at a time: there is never more than one unpacked.
+absl::Status LoadPacked(const HfRepository& repository, const Mxfp4Tensor& packed, const TensorBinding& binding,
+                        const TensorMap& map) {
+  const absl::Status status = map.ForEachPiece(binding, [&](const TensorPiece& piece) {
+    piece.Store(UnpackMxfp4(repository, packed, piece.row).unsqueeze(0));
+    return absl::OkStatus();
+  });
+  repository.Release(*packed.blocks);
+  repository.Release(*packed.scales);
+  return status;
+}
+
 }  // namespace
 
 absl::Status LoadWeights(const HfRepository& repository, const FamilySpec& family, const ModelConfig& config,
@@ -92,14 +112,19 @@ absl::Status LoadWeights(const HfRepository& repository, const FamilySpec& famil
   if (!map.ok()) return map.status();
   if (absl::Status status = CheckTensors(repository, family, *map); !status.ok()) return status;
   if (absl::Status status = CheckTiedCopies(repository, *map); !status.ok()) return status;
+  for (const TensorBinding& binding : map->bindings()) {
+    const auto packed = FindMxfp4(repository, binding.hf_name);
+    if (!packed || repository.FindTensor(binding.hf_name) != nullptr) continue;
+    if (absl::Status status = LoadPacked(repository, *packed, binding, *map); !status.ok()) return status;
+  }
   // In the order of the files, which is how disks like to be read.
   for (const RepositoryTensor& tensor : repository.tensors()) {
     const TensorBinding* binding = map->Find(tensor.entry.name);
     if (binding == nullptr || binding->optional_copy) continue;
     const absl::StatusOr<at::Tensor> values = repository.Tensor(tensor);
     if (!values.ok()) return values.status();
-    absl::Status status = map->ForEachPiece(*binding, [&](const WeightView& piece, int64_t row) {
-      StoreMaster(piece, values->narrow(0, row, piece.rows));
+    absl::Status status = map->ForEachPiece(*binding, [&](const TensorPiece& piece) {
+      piece.Store(values->narrow(0, piece.row, piece.rows));
       return absl::OkStatus();
     });
     if (!status.ok()) return status;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/checkpoint/tensor_map.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -34,8 +36,39 @@ const TensorBinding* TensorMap::Find(std::string_view hf_name) const {
   return found == by_name_.end() ? nullptr : &bindings_[found->second];
 }
 
+at::Tensor JoinParts(Layout layout, const std::vector<at::Tensor>& parts) {
+  if (layout == Layout::kRows) return at::cat(parts);
+  const at::Tensor outputs = at::stack(parts, 1).flatten(0, 1);
+  return (outputs.dim() == 2 ? outputs.t() : outputs).unsqueeze(0);
+}
+
+at::Tensor TensorPiece::Load() const {
+  std::vector<at::Tensor> parts;
+  for (const WeightView& weight : weights) parts.push_back(LoadMaster(weight));
+  return JoinParts(layout, parts).contiguous();
+}
+
+void TensorPiece::Store(const at::Tensor& values) const {
+  if (layout == Layout::kRows) return StoreMaster(weights.front(), values);
+  const at::Tensor expert = values.squeeze(0);
+  const auto parts = static_cast<int64_t>(weights.size());
+  const at::Tensor outputs = (expert.dim() == 2 ? expert.t() : expert).unflatten(0, {-1, parts});
+  for (int64_t part = 0; part < parts; ++part) StoreMaster(weights[part], outputs.select(1, part));
+}
+
+absl::Status TensorMap::ForEachExpert(const TensorBinding& binding,
+                                      const std::function<absl::Status(const TensorPiece&)>& visit) const {
+  for (size_t first = 0; first < binding.parts.size(); first += binding.parts_per_expert) {
+    TensorPiece piece{static_cast<int64_t>(first / binding.parts_per_expert), 1, binding.layout, {}};
+    for (size_t i = 0; i < binding.parts_per_expert; ++i) piece.weights.push_back(weights_[binding.parts[first + i]]);
+    if (absl::Status status = visit(piece); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status TensorMap::ForEachPiece(const TensorBinding& binding,
-                                     const std::function<absl::Status(const WeightView&, int64_t row)>& visit) const {
+                                     const std::function<absl::Status(const TensorPiece&)>& visit) const {
+  if (binding.layout == Layout::kExperts) return ForEachExpert(binding, visit);
   int64_t first_row = 0;  // of the part, in the tensor
   for (size_t part : binding.parts) {
     const WeightView& weight = weights_[part];
@@ -43,8 +76,10 @@ absl::Status TensorMap::ForEachPiece(const TensorBinding& binding,
         std::max<int64_t>(1, weight.parameter->weight.numel() / weight.parameter->weight.size(0));
     const int64_t step = std::max<int64_t>(1, kPieceElements / row_elements);
     for (int64_t row = 0; row < weight.rows; row += step) {
-      const WeightView piece{weight.name, weight.parameter, weight.row + row, std::min(step, weight.rows - row)};
-      if (absl::Status status = visit(piece, first_row + row); !status.ok()) return status;
+      const int64_t rows = std::min(step, weight.rows - row);
+      const TensorPiece piece{
+          first_row + row, rows, binding.layout, {WeightView{weight.name, weight.parameter, weight.row + row, rows}}};
+      if (absl::Status status = visit(piece); !status.ok()) return status;
     }
     first_row += weight.rows;
   }

@@ -19,6 +19,22 @@
 
 namespace temper {
 
+// Whole rows of a tensor on disk, and the weights that they are made of.
+struct TensorPiece {
+  int64_t row = 0;  // of the tensor
+  int64_t rows = 0;
+  Layout layout = Layout::kRows;
+  std::vector<WeightView> weights;  // one, or the parts of one expert
+
+  // The masters as they lie in the tensor, fp32 [rows, …], contiguous.
+  at::Tensor Load() const;
+  // Sets the masters. `values`: [rows, …] of the tensor, any floating dtype.
+  void Store(const at::Tensor& values) const;
+};
+
+// Values of the parts of rows, or of one expert, as they lie on disk.
+at::Tensor JoinParts(Layout layout, const std::vector<at::Tensor>& parts);
+
 // The tensors that a checkpoint of a model has, by their HF names, and the weights behind them. Load, export and proof
 // all go by this one map.
 class TensorMap {
@@ -33,13 +49,15 @@ class TensorMap {
   // A tensor that follows from config.json and has no weights behind it (FamilySpec::derived_tensors).
   bool IsDerived(std::string_view hf_name) const { return derived_.contains(hf_name); }
 
-  // The weights behind a tensor in pieces of whole rows, from the first row to the last: `visit` gets each piece, with
-  // where its rows begin in the tensor, and ends the walk by returning an error. Pieces are small, so that no one needs
-  // a second copy of a large matrix.
+  // The weights behind a tensor in pieces of whole rows, from the first row to the last: `visit` gets each piece and
+  // ends the walk by returning an error. Pieces are small, so that no one needs a second copy of a large matrix.
   absl::Status ForEachPiece(const TensorBinding& binding,
-                            const std::function<absl::Status(const WeightView&, int64_t row)>& visit) const;
+                            const std::function<absl::Status(const TensorPiece&)>& visit) const;
 
  private:
+  absl::Status ForEachExpert(const TensorBinding& binding,
+                             const std::function<absl::Status(const TensorPiece&)>& visit) const;
+
   std::span<const WeightView> weights_;
   std::vector<TensorBinding> bindings_;
   std::map<std::string, size_t, std::less<>> by_name_;

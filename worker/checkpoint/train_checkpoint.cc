@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/failure.h"
 #include "common/fault_point.h"
+#include "worker/checkpoint/export_plan.h"
 #include "worker/checkpoint/hf_export.h"
 #include "worker/checkpoint/tensor_map.h"
 
@@ -45,9 +46,9 @@ absl::StatusOr<std::map<const Parameter*, std::set<std::string>>> StoredDtypes(c
   if (!map.ok()) return map.status();
   std::map<const Parameter*, std::set<std::string>> dtypes;
   for (const TensorBinding& binding : map->bindings()) {
-    const RepositoryTensor* stored = model.repository->FindTensor(binding.hf_name);
-    if (stored == nullptr) continue;  // a tied head that is not stored
-    for (const size_t part : binding.parts) dtypes[views[part].parameter].insert(stored->entry.dtype);
+    const std::string stored = StoredDtype(*model.repository, binding);
+    if (stored.empty()) continue;  // a tied head that is not stored
+    for (const size_t part : binding.parts) dtypes[views[part].parameter].insert(stored);
   }
   return dtypes;
 }

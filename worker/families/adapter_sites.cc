@@ -37,7 +37,8 @@ absl::StatusOr<std::vector<AdapterSite>> FindAdapterSites(const FamilySpec& fami
       if (!rule.adapter_site) continue;
       const std::string module = ModuleOf(rule.hf_name);
       if (!all && std::find(targets.begin(), targets.end(), LastPart(module)) == targets.end()) continue;
-      sites.push_back({AtLayer(module, layer), AtLayer(ModuleOf(rule.parts.front()), layer)});
+      sites.push_back({AtLayer(module, layer), AtLayer(ModuleOf(rule.parts.front()), layer),
+                       static_cast<int64_t>(rule.parts.size())});
     }
   }
   return sites;

@@ -13,7 +13,8 @@ namespace temper {
 // A linear module of the HF model on which a LoRA adapter can sit.
 struct AdapterSite {
   std::string hf_module;  // "model.layers.0.self_attn.q_proj"
-  std::string internal;   // "layers.0.attn.q"
+  std::string internal;   // its first part: "layers.0.attn.q"
+  int64_t parts = 1;      // how many of our maps it is: 3 where q, k and v are one module
 };
 
 // The sites that `targets` name, layer by layer: each target is the last part of an HF module's name ("q_proj") or

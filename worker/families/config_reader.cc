@@ -21,6 +21,7 @@ constexpr std::string_view kNeutralKeys[] = {
     "bad_words_ids",
     "begin_suppress_tokens",
     "bos_token_id",
+    "cache_implementation",
     "cls_token_id",
     "decoder_start_token_id",
     "diversity_penalty",
@@ -160,6 +161,23 @@ int64_t ConfigReader::Size(std::string_view key, int64_t absent) {
   if (value >= 1) return value;
   AddError(key, absl::StrCat("must be at least 1, but is ", value));
   return 1;
+}
+
+int64_t ConfigReader::SizeOrNull(std::string_view key, int64_t absent) {
+  if (!IsNull(key)) return Has(key) ? Size(key) : absent;
+  (void)Find(key);
+  return 0;
+}
+
+double ConfigReader::DoubleOrNull(std::string_view key, double absent) {
+  if (!IsNull(key)) return Double(key, absent);
+  (void)Find(key);
+  return 0.0;
+}
+
+bool ConfigReader::IsNull(std::string_view key) const {
+  const auto found = config_.find(std::string(key));
+  return found != config_.end() && found->is_null();
 }
 
 bool ConfigReader::Require(std::string_view key) {

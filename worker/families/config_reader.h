@@ -37,6 +37,10 @@ class ConfigReader {
   std::string String(std::string_view key, std::string_view absent);
   int64_t Size(std::string_view key, int64_t absent);
 
+  // For keys whose null says something else than their absence: null is 0.
+  int64_t SizeOrNull(std::string_view key, int64_t absent);
+  double DoubleOrNull(std::string_view key, double absent);
+
   bool Has(std::string_view key) const;
   // The value itself, marked as read; null when absent.
   const nlohmann::ordered_json& Raw(std::string_view key);
@@ -55,6 +59,7 @@ class ConfigReader {
  private:
   const nlohmann::ordered_json* Find(std::string_view key);
   bool Require(std::string_view key);
+  bool IsNull(std::string_view key) const;
   std::string Path(std::string_view key) const;
 
   const nlohmann::ordered_json& config_;

@@ -3,13 +3,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "worker/families/llama.h"
+#include "worker/families/all_families.h"
 
 namespace temper {
 
 const std::vector<FamilySpec>& Families() {
   static const std::vector<FamilySpec> families = {
-      LlamaFamily(),
+      LlamaFamily(),   Gemma2Family(),   Gemma3TextFamily(), GptOssFamily(), GraniteFamily(),
+      MistralFamily(), MixtralFamily(),  Olmo2Family(),      Phi3Family(),   Qwen2Family(),
+      Qwen3Family(),   Qwen3MoeFamily(), SmolLm3Family(),
   };
   return families;
 }
@@ -30,14 +32,22 @@ absl::StatusOr<const FamilySpec*> FindFamily(const nlohmann::ordered_json& confi
                                                " is not supported. Supported: ", absl::StrJoin(supported, ", ")));
 }
 
+namespace {
+
+absl::Status CannotReadQuantized(const std::string& method) {
+  return absl::UnimplementedError(absl::StrCat("config.json: the checkpoint is quantized with ", method,
+                                               "; train the original, or de-quantize it first"));
+}
+
+}  // namespace
+
 absl::StatusOr<ModelConfig> ConfigureModel(const FamilySpec& family, const nlohmann::ordered_json& config) {
   ConfigReader reader(config);
   if (const nlohmann::ordered_json& quantization = reader.Raw("quantization_config"); !quantization.is_null()) {
     const std::string method = quantization.is_object() && quantization.contains("quant_method")
                                    ? quantization["quant_method"].dump()
                                    : "an unnamed method";
-    return absl::UnimplementedError(absl::StrCat("config.json: the checkpoint is quantized with ", method,
-                                                 "; train the original, or de-quantize it first"));
+    if (!family.reads_mxfp4 || method != "\"mxfp4\"") return CannotReadQuantized(method);
   }
   const ModelConfig model = family.configure(reader);
   if (absl::Status status = reader.Finish(); !status.ok()) {
@@ -52,6 +62,21 @@ absl::StatusOr<ModelConfig> ConfigureModel(const FamilySpec& family, const nlohm
   if (attention.head_dim % 2 != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("config.json: rotary embeddings need an even head_dim, but it is ", attention.head_dim));
+  }
+  for (const RopeConfig& rope : model.ropes) {
+    const int64_t pairs = rope.rotated_dims(attention.head_dim) / 2;
+    if (pairs == 0 || rope.rotated_dims(attention.head_dim) % 2 != 0) {
+      return absl::InvalidArgumentError(absl::StrCat("config.json: `partial_rotary_factor` leaves ",
+                                                     rope.rotated_dims(attention.head_dim), " of ", attention.head_dim,
+                                                     " dimensions to rotate: it must be an even number"));
+    }
+    if (rope.kind != RopeConfig::Kind::kLongRope) continue;
+    for (const std::vector<double>* factors : {&rope.short_factors, &rope.long_factors}) {
+      if (static_cast<int64_t>(factors->size()) == pairs) continue;
+      return absl::InvalidArgumentError(absl::StrCat("config.json: `short_factor` and `long_factor` need ", pairs,
+                                                     " numbers, one for two rotated dimensions, but have ",
+                                                     factors->size()));
+    }
   }
   return model;
 }

@@ -13,10 +13,13 @@ namespace temper {
 // A family of models, as data. It says how config.json and the tensors of a checkpoint become our one decoder; it holds
 // no arithmetic.
 struct FamilySpec {
+  std::string name;          // "llama"
   std::string architecture;  // in config.json's `architectures`: "LlamaForCausalLM"
   // Fills in the model from config.json. Errors go to the reader.
   ModelConfig (*configure)(ConfigReader& config) = nullptr;
   std::vector<TensorRule> rules;
+  // Its experts may stand packed in MXFP4 (worker/checkpoint/mxfp4.h).
+  bool reads_mxfp4 = false;
   // Tensors that are no weights but follow from config.json (old checkpoints carry rotary frequencies). They are not
   // loaded, as in transformers, and are exported as they came.
   std::vector<std::string> derived_tensors;

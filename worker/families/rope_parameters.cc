@@ -16,27 +16,40 @@ const Json* Present(const Json& object, const char* key) {
   return found == object.end() || found->is_null() ? nullptr : &*found;
 }
 
-// One object in the transformers-5 spelling. What both spellings say is compared; an error goes to the reader.
-Json Unified(ConfigReader& config) {
-  Json unified = Json::object();
-  auto merge = [&](const char* where, const Json& object) {
+constexpr char kFull[] = "full_attention";
+constexpr char kSliding[] = "sliding_attention";
+
+// Collects what several places of a config say about one RoPE, in the transformers-5 spelling. Where two differ, an
+// error goes to the reader.
+class Unifier {
+ public:
+  explicit Unifier(ConfigReader& config) : config_(config) {}
+
+  void Add(const char* where, const Json& object) {
     if (object.is_null()) return;
-    if (!object.is_object()) return config.AddError(where, "must be an object");
+    if (!object.is_object()) return config_.AddError(where, "must be an object");
     for (const auto& [name, value] : object.items()) {
       if (value.is_null()) continue;
       const std::string key = name == "type" ? "rope_type" : name;
-      const auto [known, added] = unified.emplace(key, Json(value));
+      const auto [known, added] = unified_.emplace(key, Json(value));
       if (!added && *known != value) {
-        config.AddError(where, absl::StrCat("says that `", key, "` is ", value.dump(), ", but it is ", known->dump(),
-                                            " elsewhere in the config: make them agree"));
+        config_.AddError(where, absl::StrCat("says that `", key, "` is ", value.dump(), ", but it is ", known->dump(),
+                                             " elsewhere in the config: make them agree"));
       }
     }
-  };
-  merge("rope_parameters", config.Raw("rope_parameters"));
-  merge("rope_scaling", config.Raw("rope_scaling"));
-  if (const Json& theta = config.Raw("rope_theta"); !theta.is_null()) merge("rope_theta", {{"rope_theta", theta}});
-  return unified;
-}
+  }
+
+  // `key` of the config is a base.
+  void AddTheta(const char* key) {
+    if (const Json& theta = config_.Raw(key); !theta.is_null()) Add(key, {{"rope_theta", theta}});
+  }
+
+  const Json& unified() const { return unified_; }
+
+ private:
+  ConfigReader& config_;
+  Json unified_ = Json::object();
+};
 
 // mscale of YaRN (Peng et al. 2023, eq. 22), as transformers computes it.
 double YarnScale(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
@@ -53,20 +66,46 @@ void ReadYarn(ConfigReader& reader, RopeConfig& rope) {
   rope.attention_factor = reader.Double("attention_factor", derived);
 }
 
-}  // namespace
+void ReadLongRope(ConfigReader& reader, int64_t max_positions, RopeConfig& rope) {
+  const auto factors = [&](const char* key) {
+    std::vector<double> values;
+    const Json& list = reader.Raw(key);
+    if (list.is_array()) {
+      for (const Json& value : list) {
+        if (value.is_number()) values.push_back(value.get<double>());
+      }
+    }
+    if (values.empty() || values.size() != list.size()) reader.AddError(key, "must be a list of numbers");
+    return values;
+  };
+  rope.short_factors = factors("short_factor");
+  rope.long_factors = factors("long_factor");
+  const double original = static_cast<double>(rope.original_max_positions);
+  rope.factor = reader.Double("factor", static_cast<double>(max_positions) / original);
+  const double derived = rope.factor <= 1 ? 1.0 : std::sqrt(1 + std::log(rope.factor) / std::log(original));
+  rope.attention_factor = reader.Double("attention_factor", derived);
+}
 
-RopeConfig ReadRope(ConfigReader& config, int64_t max_positions, double default_theta) {
-  const Json unified = Unified(config);
-  ConfigReader reader(unified, "rope_parameters");
+// `unified` is read whole. `config` is asked for keys that stand beside it.
+RopeConfig Parse(const Json& unified, const std::string& path, ConfigReader& config, const RopeDefaults& defaults) {
+  ConfigReader reader(unified, path);
   RopeConfig rope;
-  rope.theta = reader.Double("rope_theta", default_theta);
-  reader.Expect("partial_rotary_factor", 1.0, "the whole head is rotated");
-  config.Expect("partial_rotary_factor", 1.0, "the whole head is rotated");
+  rope.theta = reader.Double("rope_theta", defaults.theta);
+  if (defaults.partial) {
+    rope.rotated_share = reader.Double("partial_rotary_factor", config.Double("partial_rotary_factor", 1.0));
+    if (!(rope.rotated_share > 0 && rope.rotated_share <= 1)) {
+      reader.AddError("partial_rotary_factor",
+                      absl::StrCat("must be over 0 and at most 1, but is ", rope.rotated_share));
+    }
+  } else {
+    reader.Expect("partial_rotary_factor", 1.0, "the whole head is rotated");
+    config.Expect("partial_rotary_factor", 1.0, "the whole head is rotated");
+  }
   config.Expect("rope_interleaved", false, "dimension i is rotated with dimension i + head_dim / 2");
   // A value beside the rope's own keys comes first, as in transformers.
-  const int64_t outer_original = config.Int("original_max_position_embeddings", 0);
+  const int64_t outer_original = config.Int("original_max_position_embeddings", defaults.original_max_positions);
   auto original = [&] {
-    const int64_t inner = reader.Size("original_max_position_embeddings", max_positions);
+    const int64_t inner = reader.Size("original_max_position_embeddings", defaults.max_positions);
     return outer_original > 0 ? outer_original : inner;
   };
 
@@ -81,7 +120,7 @@ RopeConfig ReadRope(ConfigReader& config, int64_t max_positions, double default_
     rope.factor = reader.Double("factor");
     // transformers takes the model's own positions and ignores this key for this type.
     (void)reader.Raw("original_max_position_embeddings");
-    rope.original_max_positions = max_positions;
+    rope.original_max_positions = defaults.max_positions;
   } else if (type == "llama3") {
     rope.kind = RopeConfig::Kind::kLlama3;
     rope.factor = reader.Double("factor");
@@ -91,11 +130,15 @@ RopeConfig ReadRope(ConfigReader& config, int64_t max_positions, double default_
   } else if (type == "yarn") {
     rope.kind = RopeConfig::Kind::kYarn;
     rope.original_max_positions = original();
-    rope.factor = reader.Double("factor", static_cast<double>(max_positions) / rope.original_max_positions);
+    rope.factor = reader.Double("factor", static_cast<double>(defaults.max_positions) / rope.original_max_positions);
     ReadYarn(reader, rope);
+  } else if (type == "longrope" || type == "su") {
+    rope.kind = RopeConfig::Kind::kLongRope;
+    rope.original_max_positions = original();
+    ReadLongRope(reader, defaults.max_positions, rope);
   } else {
-    reader.AddError("rope_type",
-                    absl::StrCat("is \"", type, "\"; supported are default, linear, dynamic, llama3 and yarn"));
+    reader.AddError("rope_type", absl::StrCat("is \"", type,
+                                              "\"; supported are default, linear, dynamic, llama3, yarn and longrope"));
     for (const auto& [key, value] : unified.items()) (void)reader.Raw(key);
   }
   if (!(rope.theta > 0)) reader.AddError("rope_theta", absl::StrCat("must be over 0, but is ", rope.theta));
@@ -108,24 +151,87 @@ RopeConfig ReadRope(ConfigReader& config, int64_t max_positions, double default_
   return rope;
 }
 
-void WriteBothRopeSpellings(nlohmann::ordered_json& config) {
-  const Json* parameters = Present(config, "rope_parameters");
-  const Json* theta = Present(config, "rope_theta");
-  const Json* scaling = Present(config, "rope_scaling");
-  if (parameters == nullptr && theta == nullptr && scaling == nullptr) return;
+const Json& Member(const Json& object, const char* key) {
+  static const Json kNull;
+  const Json* member = object.is_object() ? Present(object, key) : nullptr;
+  return member == nullptr ? kNull : *member;
+}
+
+// The spelling of transformers 4 of a RoPE that is spelled the new way: everything but the base.
+Json OldScaling(Json parameters) {
+  parameters.erase("rope_theta");
+  return parameters.value("rope_type", "default") == "default" ? Json() : parameters;
+}
+
+// A missing type is "default"; "type" is its old name.
+Json NewParameters(const Json* parameters, const Json* scaling, const Json* theta) {
   Json unified = parameters != nullptr ? *parameters : Json::object();
   if (scaling != nullptr) {
     for (const auto& [key, value] : scaling->items()) unified.emplace(key == "type" ? "rope_type" : key, Json(value));
   }
   if (theta != nullptr) unified.emplace("rope_theta", Json(*theta));
   unified.emplace("rope_type", "default");
+  return unified;
+}
 
-  if (theta == nullptr && unified.contains("rope_theta")) config["rope_theta"] = unified["rope_theta"];
-  if (scaling == nullptr) {
-    Json old_spelling = unified;
-    old_spelling.erase("rope_theta");
-    config["rope_scaling"] = unified["rope_type"] == "default" ? Json() : old_spelling;
+void WriteBothOfLayerTypes(Json& config, const Json* parameters, const Json* theta, const Json* scaling,
+                           const Json* local_theta) {
+  const Json old = parameters != nullptr ? *parameters : Json::object();
+  const Json full = NewParameters(Present(old, kFull), scaling, theta);
+  const Json sliding = NewParameters(Present(old, kSliding), nullptr, local_theta);
+  if (theta == nullptr && full.contains("rope_theta")) config["rope_theta"] = full["rope_theta"];
+  if (local_theta == nullptr && sliding.contains("rope_theta")) config["rope_local_base_freq"] = sliding["rope_theta"];
+  if (scaling == nullptr) config["rope_scaling"] = OldScaling(full);
+  config["rope_parameters"] = {{kFull, full}, {kSliding, sliding}};
+}
+
+}  // namespace
+
+RopeConfig ReadRope(ConfigReader& config, const RopeDefaults& defaults) {
+  Unifier rope(config);
+  rope.Add("rope_parameters", config.Raw("rope_parameters"));
+  rope.Add("rope_scaling", config.Raw("rope_scaling"));
+  rope.AddTheta("rope_theta");
+  return Parse(rope.unified(), "rope_parameters", config, defaults);
+}
+
+std::vector<RopeConfig> ReadRopeOfLayerTypes(ConfigReader& config, const RopeDefaults& full,
+                                             const RopeDefaults& sliding) {
+  const Json& parameters = config.Raw("rope_parameters");
+  if (parameters.is_object()) {
+    for (const auto& [key, value] : parameters.items()) {
+      if (key == kFull || key == kSliding) continue;
+      config.AddError("rope_parameters",
+                      absl::StrCat("has a key `", key, "`; it must hold ", kFull, " and ", kSliding));
+    }
   }
+  Unifier full_rope(config), sliding_rope(config);
+  full_rope.Add("rope_parameters", Member(parameters, kFull));
+  full_rope.Add("rope_scaling", config.Raw("rope_scaling"));
+  full_rope.AddTheta("rope_theta");
+  sliding_rope.Add("rope_parameters", Member(parameters, kSliding));
+  sliding_rope.AddTheta("rope_local_base_freq");
+  return {Parse(full_rope.unified(), absl::StrCat("rope_parameters.", kFull), config, full),
+          Parse(sliding_rope.unified(), absl::StrCat("rope_parameters.", kSliding), config, sliding)};
+}
+
+void WriteBothRopeSpellings(nlohmann::ordered_json& config) {
+  const Json* parameters = Present(config, "rope_parameters");
+  const Json* theta = Present(config, "rope_theta");
+  const Json* scaling = Present(config, "rope_scaling");
+  const Json* local_theta = Present(config, "rope_local_base_freq");
+  if (parameters == nullptr && theta == nullptr && scaling == nullptr) return;
+  const bool of_layer_types =
+      local_theta != nullptr ||
+      (parameters != nullptr && (parameters->contains(kFull) || parameters->contains(kSliding)));
+  // The config changes below what these point to.
+  const auto copy = [](const Json* json) { return json != nullptr ? *json : Json(); };
+  const Json kept[] = {copy(parameters), copy(theta), copy(scaling), copy(local_theta)};
+  const auto given = [&](int i) { return kept[i].is_null() ? nullptr : &kept[i]; };
+  if (of_layer_types) return WriteBothOfLayerTypes(config, given(0), given(1), given(2), given(3));
+  const Json unified = NewParameters(given(0), given(2), given(1));
+  if (theta == nullptr && unified.contains("rope_theta")) config["rope_theta"] = unified["rope_theta"];
+  if (scaling == nullptr) config["rope_scaling"] = OldScaling(unified);
   config["rope_parameters"] = unified;
 }
 

@@ -8,39 +8,80 @@ namespace {
 
 std::string LayerName(int64_t layer) { return "layers." + std::to_string(layer); }
 
+at::Tensor Normed(const std::unique_ptr<RmsNormLayer>& norm, const at::Tensor& x_TD) {
+  return norm == nullptr ? x_TD : norm->Forward(x_TD);
+}
+
 }  // namespace
 
-Block::Block(int64_t layer, const ModelConfig& config, const WeightOptions& options)
-    : attention_norm_(LayerName(layer) + ".attn_norm", config.hidden_size, config.norm_epsilon, options),
-      attention_(LayerName(layer) + ".attn", config, options),
-      feed_forward_norm_(LayerName(layer) + ".mlp_norm", config.hidden_size, config.norm_epsilon, options),
-      feed_forward_(LayerName(layer) + ".mlp", config, options) {}
+Block::Norms Block::MakeNorms(const std::string& name, const ModelConfig& config, const WeightOptions& options) {
+  const auto make = [&](bool present, const char* suffix) {
+    return present ? std::make_unique<RmsNormLayer>(name + suffix, config.hidden_size, config.norm, options) : nullptr;
+  };
+  return {make(config.pre_norm, "_norm"), make(config.post_norm, "_post_norm")};
+}
 
-at::Tensor Block::Forward(const at::Tensor& x_TD, const BatchContext& context) const {
-  const at::Tensor h_TD = x_TD + attention_.Forward(attention_norm_.Forward(x_TD), context);
-  return h_TD + feed_forward_.Forward(feed_forward_norm_.Forward(h_TD));
+Block::Block(int64_t layer, const ModelConfig& config, const WeightOptions& options)
+    : residual_scale_(config.residual_scale),
+      attention_norms_(MakeNorms(LayerName(layer) + ".attn", config, options)),
+      attention_(LayerName(layer) + ".attn", config, config.layer(layer), options),
+      feed_forward_norms_(MakeNorms(LayerName(layer) + ".mlp", config, options)) {
+  const std::string name = LayerName(layer) + ".mlp";
+  if (config.layer(layer).experts) {
+    experts_ = std::make_unique<MixtureOfExperts>(name, config, options);
+  } else {
+    feed_forward_ = std::make_unique<FeedForward>(name, config, options);
+  }
+}
+
+at::Tensor Block::Add(const at::Tensor& x_TD, const at::Tensor& update_TD, const Norms& norms) const {
+  const at::Tensor normed_TD = Normed(norms.after, update_TD);
+  return residual_scale_ == 1.0 ? x_TD + normed_TD : x_TD + normed_TD * residual_scale_;
+}
+
+at::Tensor Block::Forward(const at::Tensor& x_TD, const BatchContext& context, Routing* routing) const {
+  const at::Tensor attended_TD = attention_.Forward(Normed(attention_norms_.before, x_TD), context);
+  const at::Tensor h_TD = Add(x_TD, attended_TD, attention_norms_);
+  const at::Tensor normed_TD = Normed(feed_forward_norms_.before, h_TD);
+  const at::Tensor fed_TD = experts_ ? experts_->Forward(normed_TD, routing) : feed_forward_->Forward(normed_TD);
+  return Add(h_TD, fed_TD, feed_forward_norms_);
 }
 
 std::vector<LinearLayer*> Block::linear_layers() {
-  return {&attention_.qkv(), &attention_.output(), &feed_forward_.gate_up(), &feed_forward_.down()};
+  std::vector<LinearLayer*> layers = attention_.linear_layers();
+  if (feed_forward_) {
+    for (LinearLayer* layer : feed_forward_->linear_layers()) layers.push_back(layer);
+  }
+  return layers;
+}
+
+double Block::FlopsPerToken(bool input_needs_gradient) {
+  double flops = experts_ ? experts_->FlopsPerToken() : 0.0;
+  for (const LinearLayer* linear : linear_layers()) {
+    flops += linear->FlopsPerToken(input_needs_gradient);
+    input_needs_gradient = true;  // q, k and v alone see the block's own input
+  }
+  return flops;
 }
 
 void Block::AppendParameters(std::vector<Parameter*>& parameters) {
-  attention_norm_.AppendParameters(parameters);
-  attention_.qkv().AppendParameters(parameters);
-  attention_.output().AppendParameters(parameters);
-  feed_forward_norm_.AppendParameters(parameters);
-  feed_forward_.gate_up().AppendParameters(parameters);
-  feed_forward_.down().AppendParameters(parameters);
+  if (attention_norms_.before) attention_norms_.before->AppendParameters(parameters);
+  attention_.AppendParameters(parameters);
+  if (attention_norms_.after) attention_norms_.after->AppendParameters(parameters);
+  if (feed_forward_norms_.before) feed_forward_norms_.before->AppendParameters(parameters);
+  if (feed_forward_) feed_forward_->AppendParameters(parameters);
+  if (experts_) experts_->AppendParameters(parameters);
+  if (feed_forward_norms_.after) feed_forward_norms_.after->AppendParameters(parameters);
 }
 
 void Block::AppendViews(std::vector<WeightView>& views) {
-  attention_norm_.AppendViews(views);
-  attention_.qkv().AppendViews(views);
-  attention_.output().AppendViews(views);
-  feed_forward_norm_.AppendViews(views);
-  feed_forward_.gate_up().AppendViews(views);
-  feed_forward_.down().AppendViews(views);
+  if (attention_norms_.before) attention_norms_.before->AppendViews(views);
+  attention_.AppendViews(views);
+  if (attention_norms_.after) attention_norms_.after->AppendViews(views);
+  if (feed_forward_norms_.before) feed_forward_norms_.before->AppendViews(views);
+  if (feed_forward_) feed_forward_->AppendViews(views);
+  if (experts_) experts_->AppendViews(views);
+  if (feed_forward_norms_.after) feed_forward_norms_.after->AppendViews(views);
 }
 
 }  // namespace temper

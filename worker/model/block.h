@@ -1,33 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "worker/model/attention.h"
 #include "worker/model/feed_forward.h"
 #include "worker/model/model_config.h"
+#include "worker/model/moe.h"
 #include "worker/model/rms_norm_layer.h"
 
 namespace temper {
 
-// One layer of the decoder: x + attention(norm(x)), then that + feed_forward(norm(that)).
+// One layer of the decoder: x + attention(x), then that + feed_forward(that), with norms before or after each half.
 class Block {
  public:
   Block(int64_t layer, const ModelConfig& config, const WeightOptions& options);
 
   // [T, D] → [T, D], recorded by autograd.
-  at::Tensor Forward(const at::Tensor& x_TD, const BatchContext& context) const;
+  at::Tensor Forward(const at::Tensor& x_TD, const BatchContext& context, Routing* routing) const;
 
   std::vector<LinearLayer*> linear_layers();
   void AppendParameters(std::vector<Parameter*>& parameters);
   void AppendViews(std::vector<WeightView>& views);
 
+  // Of all its linear maps, as LinearLayer's.
+  double FlopsPerToken(bool input_needs_gradient);
+
  private:
-  RmsNormLayer attention_norm_;
+  // Null where the config has none.
+  struct Norms {
+    std::unique_ptr<RmsNormLayer> before;
+    std::unique_ptr<RmsNormLayer> after;
+  };
+  static Norms MakeNorms(const std::string& name, const ModelConfig& config, const WeightOptions& options);
+  at::Tensor Add(const at::Tensor& x_TD, const at::Tensor& update_TD, const Norms& norms) const;
+
+  double residual_scale_;
+  Norms attention_norms_;
   Attention attention_;
-  RmsNormLayer feed_forward_norm_;
-  FeedForward feed_forward_;
+  Norms feed_forward_norms_;
+  // One of them.
+  std::unique_ptr<FeedForward> feed_forward_;
+  std::unique_ptr<MixtureOfExperts> experts_;
 };
 
 }  // namespace temper

@@ -16,4 +16,14 @@ at::Tensor FeedForward::Forward(const at::Tensor& x_TD) const {
   return down_.Forward(ops::GatedActivation(gate_up_.Forward(x_TD), config_.activation));
 }
 
+void FeedForward::AppendParameters(std::vector<Parameter*>& parameters) {
+  gate_up_.AppendParameters(parameters);
+  down_.AppendParameters(parameters);
+}
+
+void FeedForward::AppendViews(std::vector<WeightView>& views) {
+  gate_up_.AppendViews(views);
+  down_.AppendViews(views);
+}
+
 }  // namespace temper

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "worker/model/linear_layer.h"
 #include "worker/model/model_config.h"
@@ -17,8 +18,9 @@ class FeedForward {
   // [T, D] → [T, D], recorded by autograd.
   at::Tensor Forward(const at::Tensor& x_TD) const;
 
-  LinearLayer& gate_up() { return gate_up_; }
-  LinearLayer& down() { return down_; }
+  std::vector<LinearLayer*> linear_layers() { return {&gate_up_, &down_}; }
+  void AppendParameters(std::vector<Parameter*>& parameters);
+  void AppendViews(std::vector<WeightView>& views);
 
  private:
   FeedForwardConfig config_;

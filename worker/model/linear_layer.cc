@@ -27,13 +27,16 @@ at::Tensor LinearLayer::Forward(const at::Tensor& x_TI) const {
 int64_t LinearLayer::AddLora(const LoraConfig& config) {
   int64_t row = 0;
   int64_t added = 0;
-  for (const Part& part : parts_) {
-    if (std::find(config.sites.begin(), config.sites.end(), part.name) != config.sites.end()) {
-      adapters_.push_back(
-          MakeLoraAdapter(config, part.name, row, part.rows, in_features_, weight_.weight.scalar_type()));
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const auto site = std::find_if(config.sites.begin(), config.sites.end(),
+                                   [&](const LoraSite& site) { return site.name == parts_[i].name; });
+    if (site != config.sites.end() && i + site->parts <= parts_.size()) {
+      int64_t rows = 0;
+      for (int64_t part = 0; part < site->parts; ++part) rows += parts_[i + part].rows;
+      adapters_.push_back(MakeLoraAdapter(config, site->name, row, rows, in_features_, weight_.weight.scalar_type()));
       ++added;
     }
-    row += part.rows;
+    row += parts_[i].rows;
   }
   return added;
 }

@@ -33,7 +33,7 @@ class LinearLayer {
   // [T, in] → [T, sum of rows], recorded by autograd.
   at::Tensor Forward(const at::Tensor& x_TI) const;
 
-  // Adds an adapter to each part that the config names; returns how many it added.
+  // Adds the adapters whose sites begin at one of the parts; returns how many it added.
   int64_t AddLora(const LoraConfig& config);
 
   void AppendParameters(std::vector<Parameter*>& parameters);

@@ -15,7 +15,8 @@ namespace temper {
 class LmHead {
  public:
   // `weight` may be the embedding's (tied); its rows from vocab_size on are padding.
-  LmHead(Parameter* weight, int64_t vocab_size) : weight_(weight), vocab_size_(vocab_size) {}
+  LmHead(Parameter* weight, int64_t vocab_size, const ops::LogitConfig& config)
+      : weight_(weight), vocab_size_(vocab_size), config_(config) {}
 
   // fp32 [S]. For losses of two passes, and for evaluation.
   at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& targets_S) const;
@@ -32,6 +33,7 @@ class LmHead {
  private:
   Parameter* weight_;
   int64_t vocab_size_;
+  ops::LogitConfig config_;
 };
 
 }  // namespace temper

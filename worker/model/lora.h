@@ -12,18 +12,26 @@
 
 namespace temper {
 
+// Where an adapter sits: on adjacent parts of one linear map, as one low-rank update of all their rows.
+struct LoraSite {
+  std::string name;   // internal name of the first part: "layers.0.attn.q"
+  int64_t parts = 1;  // 3: q, k and v are one module in HF's model
+
+  bool operator==(const LoraSite&) const = default;
+};
+
 // Low-rank adapters (Hu et al. 2021) on parts of the model's linear maps.
 struct LoraConfig {
   int64_t rank = 16;
   double alpha = 32.0;
-  // Internal names of linear maps ("layers.0.attn.q"); every one must exist.
-  std::vector<std::string> sites;
+  // Every one must exist.
+  std::vector<LoraSite> sites;
   int64_t seed = 0;
 };
 
-// y += scale · B(A x) on one part of a linear map.
+// y += scale · B(A x) on rows of a linear map.
 struct LoraAdapter {
-  std::string site;  // internal name of the part
+  std::string site;  // LoraSite::name
   int64_t row = 0;   // rows [row, row + rows) of the map's output
   int64_t rows = 0;
   double scale = 1.0;  // alpha / rank

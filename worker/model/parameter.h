@@ -40,8 +40,11 @@ struct Parameter {
 // A named part of a parameter: rows [row, row + rows) of it. Matrices that are used together (q, k, v; gate, up) are
 // adjacent rows of one parameter, and padding rows have no name. These names are the same for every family:
 //   embed.weight  final_norm.weight  lm_head.weight (only when the head is not tied)
-//   layers.N.attn_norm.weight  layers.N.attn.{q,k,v,o}.{weight,bias}
-//   layers.N.mlp_norm.weight   layers.N.mlp.{gate,up,down}.{weight,bias}
+//   layers.N.{attn,mlp}_norm.weight  layers.N.{attn,mlp}_post_norm.weight
+//   layers.N.attn.{q,k,v,o}.{weight,bias}  layers.N.attn.{q,k}_norm.weight
+//   layers.N.attn.sinks
+//   layers.N.mlp.{gate,up,down}.{weight,bias}
+//   layers.N.mlp.router.{weight,bias}  layers.N.mlp.experts.E.{gate,up,down}.{weight,bias}
 struct WeightView {
   std::string name;
   Parameter* parameter = nullptr;  // owned by the model

@@ -13,12 +13,14 @@ namespace temper {
 
 class RmsNormLayer {
  public:
-  RmsNormLayer(std::string name, int64_t size, double epsilon, const WeightOptions& options) : epsilon_(epsilon) {
+  RmsNormLayer(std::string name, int64_t size, const ops::NormConfig& config, const WeightOptions& options)
+      : config_(config) {
     InitParameter(weight_, name + ".weight", {size}, options.dtype, options.trainable);
   }
   RmsNormLayer(const RmsNormLayer&) = delete;
 
-  at::Tensor Forward(const at::Tensor& x_TD) const { return ops::RmsNorm(x_TD, weight_.weight, epsilon_); }
+  // Over the last dimension.
+  at::Tensor Forward(const at::Tensor& x_TD) const { return ops::RmsNorm(x_TD, weight_.weight, config_); }
 
   void AppendParameters(std::vector<Parameter*>& parameters) { parameters.push_back(&weight_); }
   void AppendViews(std::vector<WeightView>& views) {
@@ -27,7 +29,7 @@ class RmsNormLayer {
 
  private:
   Parameter weight_;
-  double epsilon_;
+  ops::NormConfig config_;
 };
 
 }  // namespace temper

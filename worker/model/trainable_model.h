@@ -17,15 +17,26 @@ struct BatchContext {
   at::Tensor tokens_T;     // int64
   at::Tensor positions_T;  // int64, from 0 in each document
   std::vector<int64_t> document_starts;
-  ops::RopeTable rope;
+  std::vector<ops::RopeTable> ropes;  // as ModelConfig::ropes
+};
+
+// How a unit's mixture of experts gave out its tokens; undefined where there is none, or no loss for it.
+struct Routing {
+  at::Tensor probabilities_TE;  // fp32, recorded by autograd: the router's softmax over all experts
+  at::Tensor tokens_E;          // int64: how many chose each expert
 };
 
 // FLOPs of forward and backward, by the rule in docs/ARCHITECTURE.md ("MFU").
 struct FlopRates {
   double per_token = 0;
-  double per_scored_token = 0;     // the LM head
-  double per_attention_pair = 0;   // a query and a key that the mask leaves
-  double recomputed_per_pair = 0;  // what backward computes a second time: in HFU, not in MFU
+  double per_scored_token = 0;  // the LM head
+  // Attention, of layers with the same window (0: none).
+  struct Attention {
+    int64_t window = 0;
+    double per_pair = 0;             // a query and a key that the mask leaves
+    double recomputed_per_pair = 0;  // what backward computes a second time: in HFU, not in MFU
+  };
+  std::vector<Attention> attention;
 };
 
 // A decoder as the trainer sees it: a chain of units between an embedding and an LM head. A unit is what is gathered,
@@ -52,8 +63,11 @@ class TrainableModel {
 
   virtual int num_units() const = 0;
   virtual const std::vector<Parameter*>& unit_parameters(int unit) const = 0;
-  // [T, D] → [T, D], recorded by autograd.
-  virtual at::Tensor ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context) const = 0;
+  // [T, D] → [T, D], recorded by autograd. `routing` may be null.
+  virtual at::Tensor ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context,
+                                 Routing* routing) const = 0;
+  // How much of the loss is for an even use of experts; 0 without.
+  virtual double balance_coefficient() const = 0;
 
   // What stands between the last unit and the head (the final norm), row by row: [S, D] → [S, D], recorded.
   virtual const std::vector<Parameter*>& final_parameters() const = 0;

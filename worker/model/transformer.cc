@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <map>
+
 #include "worker/model/gradient.h"
 #include "worker/ops/embedding.h"
 
@@ -19,12 +21,12 @@ WeightOptions BaseOptions(const TransformerOptions& options) {
 }  // namespace
 
 Transformer::Transformer(const ModelConfig& config, const TransformerOptions& options)
-    : config_(config), final_norm_("final_norm", config.hidden_size, config.norm_epsilon, BaseOptions(options)) {
+    : config_(config), final_norm_("final_norm", config.hidden_size, config.norm, BaseOptions(options)) {
   const WeightOptions base = BaseOptions(options);
   const std::vector<int64_t> table = {PaddedVocab(config.vocab_size), config.hidden_size};
   InitParameter(embedding_, "embed.weight", table, base.dtype, base.trainable);
   if (!config.tied_head) InitParameter(head_weight_, "lm_head.weight", table, base.dtype, base.trainable);
-  head_ = std::make_unique<LmHead>(config.tied_head ? &embedding_ : &head_weight_, config.vocab_size);
+  head_ = std::make_unique<LmHead>(config.tied_head ? &embedding_ : &head_weight_, config.vocab_size, config.logits);
 
   parameters_.push_back(&embedding_);
   views_.push_back({"embed.weight", &embedding_, 0, config.vocab_size});
@@ -56,20 +58,31 @@ Transformer::Transformer(const ModelConfig& config, const TransformerOptions& op
 
 BatchContext Transformer::MakeContext(const at::Tensor& tokens_T, const at::Tensor& positions_T,
                                       const std::vector<int64_t>& document_starts) const {
-  return {tokens_T, positions_T, document_starts,
-          ops::MakeRopeTable(config_.attention.rope, config_.attention.head_dim, positions_T, document_starts)};
+  BatchContext context{tokens_T, positions_T, document_starts, {}};
+  for (const RopeConfig& rope : config_.ropes) {
+    context.ropes.push_back(ops::MakeRopeTable(rope, config_.attention.head_dim, positions_T, document_starts));
+  }
+  return context;
 }
 
 at::Tensor Transformer::Embed(const BatchContext& context) const {
-  return ops::EmbeddingLookup(embedding_.weight, context.tokens_T);
+  const at::Tensor embedded_TD = ops::EmbeddingLookup(embedding_.weight, context.tokens_T);
+  return config_.embedding_scale == 1.0 ? embedded_TD : embedded_TD * EmbeddingScale();
 }
 
 void Transformer::EmbedBackward(const BatchContext& context, const at::Tensor& grad_TD) {
-  if (embedding_.trainable) ops::EmbeddingBackward(grad_TD, context.tokens_T, GradientBuffer(embedding_));
+  if (!embedding_.trainable) return;
+  const at::Tensor scaled_TD = config_.embedding_scale == 1.0 ? grad_TD : grad_TD * EmbeddingScale();
+  ops::EmbeddingBackward(scaled_TD, context.tokens_T, GradientBuffer(embedding_));
 }
 
-at::Tensor Transformer::ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context) const {
-  return blocks_[unit]->Forward(hidden_TD, context);
+at::Tensor Transformer::EmbeddingScale() const {
+  return at::scalar_tensor(config_.embedding_scale, embedding_.weight.options().requires_grad(false));
+}
+
+at::Tensor Transformer::ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context,
+                                    Routing* routing) const {
+  return blocks_[unit]->Forward(hidden_TD, context, routing);
 }
 
 at::Tensor Transformer::FinishHidden(const at::Tensor& hidden_SD) const { return final_norm_.Forward(hidden_SD); }
@@ -77,19 +90,19 @@ at::Tensor Transformer::FinishHidden(const at::Tensor& hidden_SD) const { return
 FlopRates Transformer::flop_rates() const {
   FlopRates rates;
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-    const std::vector<LinearLayer*> linears = blocks_[layer]->linear_layers();
-    for (size_t i = 0; i < linears.size(); ++i) {
-      // Nothing below the first block's q, k, v wants a gradient when the embedding is frozen.
-      const bool first = layer == 0 && i == 0;
-      rates.per_token += linears[i]->FlopsPerToken(!first || embedding_.trainable);
-    }
+    // Nothing below the first block wants a gradient when the embedding is frozen.
+    rates.per_token += blocks_[layer]->FlopsPerToken(layer > 0 || embedding_.trainable);
   }
   const double head = 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
   rates.per_scored_token = head * (head_->weight()->trainable ? 3 : 2);
   // Scores and weighted sum, H·d each, forward once and backward twice.
   const double width = static_cast<double>(config_.attention.num_heads * config_.attention.head_dim);
-  rates.per_attention_pair = 2.0 * 2.0 * width * 3.0 * static_cast<double>(config_.num_layers);
-  rates.recomputed_per_pair = 2.0 * width * static_cast<double>(config_.num_layers);
+  std::map<int64_t, int64_t> layers_by_window;
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) ++layers_by_window[config_.layer(layer).window];
+  for (const auto& [window, layers] : layers_by_window) {
+    const double scores = 2.0 * width * static_cast<double>(layers);
+    rates.attention.push_back({.window = window, .per_pair = 2.0 * scores * 3.0, .recomputed_per_pair = scores});
+  }
   return rates;
 }
 

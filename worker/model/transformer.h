@@ -42,7 +42,9 @@ class Transformer : public TrainableModel {
 
   int num_units() const override { return static_cast<int>(blocks_.size()); }
   const std::vector<Parameter*>& unit_parameters(int unit) const override { return unit_parameters_[unit]; }
-  at::Tensor ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context) const override;
+  at::Tensor ForwardUnit(int unit, const at::Tensor& hidden_TD, const BatchContext& context,
+                         Routing* routing) const override;
+  double balance_coefficient() const override { return config_.moe.balance_coefficient; }
 
   const std::vector<Parameter*>& final_parameters() const override { return final_parameters_; }
   at::Tensor FinishHidden(const at::Tensor& hidden_SD) const override;
@@ -51,6 +53,9 @@ class Transformer : public TrainableModel {
   FlopRates flop_rates() const override;
 
  private:
+  // In the weights' dtype, as HF has it: in bf16 it is rounded.
+  at::Tensor EmbeddingScale() const;
+
   ModelConfig config_;
   Parameter embedding_;
   std::vector<std::unique_ptr<Block>> blocks_;

@@ -16,9 +16,16 @@ namespace {
 // Logits of one chunk: 50 MB at a vocabulary of 49,152.
 constexpr int64_t kRowsPerChunk = 256;
 
-// fp32, −inf in the padding.
-at::Tensor Logits(const at::Tensor& hidden_CD, const at::Tensor& weight_VD, int64_t vocab_size) {
+// fp32, −inf in the padding. `slope`, if asked for, is what the softcap's derivative is; undefined without a softcap.
+at::Tensor ChunkLogits(const at::Tensor& hidden_CD, const at::Tensor& weight_VD, int64_t vocab_size,
+                       const LogitConfig& config, at::Tensor* slope = nullptr) {
   at::Tensor logits_CV = Linear(hidden_CD, weight_VD).to(at::kFloat);
+  if (config.scale != 1.0) logits_CV.mul_(config.scale);
+  if (config.softcap > 0) {
+    logits_CV.div_(config.softcap).tanh_();
+    if (slope != nullptr) *slope = 1 - logits_CV.square();
+    logits_CV.mul_(config.softcap);
+  }
   if (vocab_size < logits_CV.size(1)) {
     logits_CV.narrow(1, vocab_size, logits_CV.size(1) - vocab_size).fill_(-std::numeric_limits<float>::infinity());
   }
@@ -42,21 +49,27 @@ void ForEachChunk(int64_t rows, Visit visit) {
 }  // namespace
 
 at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
-                         const at::Tensor& targets_S) {
+                         const at::Tensor& targets_S, const LogitConfig& config) {
   const at::NoGradGuard no_grad;
   at::Tensor logprobs_S = at::empty({hidden_SD.size(0)}, hidden_SD.options().dtype(at::kFloat));
   ForEachChunk(hidden_SD.size(0), [&](int64_t begin, int64_t rows) {
-    const at::Tensor logits_CV = Logits(hidden_SD.narrow(0, begin, rows), weight_VD, vocab_size);
+    const at::Tensor logits_CV = ChunkLogits(hidden_SD.narrow(0, begin, rows), weight_VD, vocab_size, config);
     const at::Tensor targets_C1 = targets_S.narrow(0, begin, rows).unsqueeze(1);
     logprobs_S.narrow(0, begin, rows).copy_(logits_CV.gather(1, targets_C1).squeeze(1) - logits_CV.logsumexp(1));
   });
   return logprobs_S;
 }
 
+at::Tensor Logits(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
+                  const LogitConfig& config) {
+  const at::NoGradGuard no_grad;
+  return ChunkLogits(hidden_SD, weight_VD, vocab_size, config).narrow(1, 0, vocab_size);
+}
+
 LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const at::Tensor& weight_VD,
                                             int64_t vocab_size, const at::Tensor& targets_S,
                                             const at::Tensor& coefficient_S, at::Tensor grad_weight_VD,
-                                            const DistributionPenalty& penalty) {
+                                            const DistributionPenalty& penalty, const LogitConfig& config) {
   const at::NoGradGuard no_grad;
   LogprobGradients result{at::empty({hidden_SD.size(0)}, hidden_SD.options().dtype(at::kFloat)),
                           at::empty_like(hidden_SD)};
@@ -64,7 +77,8 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
     const at::Tensor hidden_CD = hidden_SD.narrow(0, begin, rows);
     const at::Tensor targets_C1 = targets_S.narrow(0, begin, rows).unsqueeze(1);
     const at::Tensor coefficient_C1 = coefficient_S.narrow(0, begin, rows).unsqueeze(1);
-    at::Tensor logits_CV = Logits(hidden_CD, weight_VD, vocab_size);
+    at::Tensor slope_CV;
+    at::Tensor logits_CV = ChunkLogits(hidden_CD, weight_VD, vocab_size, config, &slope_CV);
     const at::Tensor lse_C1 = logits_CV.logsumexp(1, /*keepdim=*/true);
     result.logprobs_S.narrow(0, begin, rows).copy_((logits_CV.gather(1, targets_C1) - lse_C1).squeeze(1));
     at::Tensor softmax_factor_C1 = coefficient_C1.neg();
@@ -79,6 +93,8 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
       grad_CV.narrow(1, 0, vocab_size).sub_(penalty.uniform / static_cast<double>(vocab_size));
     }
     grad_CV.scatter_add_(1, targets_C1, coefficient_C1);
+    if (slope_CV.defined()) grad_CV.mul_(slope_CV);
+    if (config.scale != 1.0) grad_CV.mul_(config.scale);
     grad_CV = grad_CV.to(hidden_SD.scalar_type());
     at::Tensor grad_hidden_CD = result.grad_hidden_SD.narrow(0, begin, rows);
     at::mm_out(grad_hidden_CD, grad_CV, weight_VD);

@@ -5,10 +5,12 @@
 
 #include <cstdint>
 
+#include "worker/ops/logit_config.h"
+
 namespace temper::ops {
 
-// Log-probabilities of given tokens under softmax(hidden · weightᵀ), and their gradients, a chunk of rows at a time:
-// the S × V logits never exist. Not recorded by autograd; callers chain the gradients themselves.
+// Log-probabilities of given tokens under softmax(LogitConfig(hidden · weightᵀ)), and their gradients, a chunk of rows
+// at a time: the S × V logits never exist. Not recorded by autograd; callers chain the gradients themselves.
 //
 // hidden_SD: fp32 or bf16. weight_VD: the same dtype; rows from `vocab_size` on are padding that no probability goes
 // to. targets_S: int64, below vocab_size. Softmax and sums are fp32. coefficient_S: fp32, ∂loss/∂logprob of each row.
@@ -29,7 +31,11 @@ struct LogprobGradients {
 
 // Forward alone. [S] fp32.
 at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
-                         const at::Tensor& targets_S);
+                         const at::Tensor& targets_S, const LogitConfig& config = {});
+
+// The logits themselves, fp32 [S, vocab]: for comparing models, never for training.
+at::Tensor Logits(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
+                  const LogitConfig& config = {});
 
 // Forward and backward in one pass over the logits, for losses whose coefficients are known beforehand, or second pass
 // of those whose are not. `penalty` is part of the loss, and of the gradients. Adds the weight's gradient to
@@ -37,6 +43,6 @@ at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_V
 LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const at::Tensor& weight_VD,
                                             int64_t vocab_size, const at::Tensor& targets_S,
                                             const at::Tensor& coefficient_S, at::Tensor grad_weight_VD,
-                                            const DistributionPenalty& penalty = {});
+                                            const DistributionPenalty& penalty = {}, const LogitConfig& config = {});
 
 }  // namespace temper::ops

@@ -3,11 +3,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "worker/ops/norm_config.h"
+
 namespace temper::ops {
 
-// y = x / sqrt(mean(x²) + epsilon) · weight, over the last dimension (Zhang & Sennrich 2019).
+// The RMS norm of NormConfig over the last dimension.
 //
-// x_TD: fp32 or bf16; weight_D: x's dtype. Statistics are fp32. Differentiable in both; keeps x and one number a row.
-at::Tensor RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight_D, double epsilon);
+// x: fp32 or bf16, of any number of dimensions; weight_D: x's dtype. Statistics are fp32. Differentiable in both; keeps
+// x and one number a row.
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight_D, const NormConfig& config);
 
 }  // namespace temper::ops

@@ -58,16 +58,28 @@ at::Tensor YarnFrequencies(const RopeConfig& config, int64_t head_dim, const at:
   return (base_h / config.factor) * (1 - keep_h) + base_h * keep_h;
 }
 
+at::Tensor LongRopeFrequencies(const RopeConfig& config, int64_t rotated_dims, int64_t document_length) {
+  const auto& factors = document_length > config.original_max_positions ? config.long_factors : config.short_factors;
+  TORCH_CHECK(static_cast<int64_t>(factors.size()) == rotated_dims / 2, "RoPE needs ", rotated_dims / 2,
+              " factors, but has ", factors.size());
+  const at::Tensor factors_h = at::tensor(at::ArrayRef<double>(factors), at::kDouble).to(at::kFloat);
+  const at::Tensor exponent_h = at::arange(0, rotated_dims, 2, at::kLong).to(at::kFloat).div_(rotated_dims);
+  return (factors_h * at::pow(at::Scalar(config.theta), exponent_h)).reciprocal_();
+}
+
 // Rotates by +angle (direction 1) or −angle (direction −1, the transpose: the gradient).
 at::Tensor Rotate(const at::Tensor& x_THd, const at::Tensor& cos_Th, const at::Tensor& sin_Th, int direction) {
-  const std::vector<at::Tensor> halves = x_THd.to(at::kFloat).chunk(2, -1);
+  const int64_t half = cos_Th.size(1);
+  const std::vector<at::Tensor> halves = x_THd.narrow(-1, 0, 2 * half).to(at::kFloat).split(half, -1);
   const at::Tensor cos_T1h = cos_Th.unsqueeze(1);
   const at::Tensor sin_T1h = sin_Th.unsqueeze(1);
   at::Tensor first = halves[0] * cos_T1h;
   at::Tensor second = halves[1] * cos_T1h;
   first.addcmul_(halves[1], sin_T1h, -direction);
   second.addcmul_(halves[0], sin_T1h, direction);
-  return at::cat({first, second}, -1).to(x_THd.scalar_type());
+  const auto dtype = x_THd.scalar_type();
+  if (2 * half == x_THd.size(-1)) return at::cat({first, second}, -1).to(dtype);
+  return at::cat({first.to(dtype), second.to(dtype), x_THd.slice(-1, 2 * half)}, -1);
 }
 
 class RopeFunction : public torch::autograd::Function<RopeFunction> {
@@ -86,7 +98,8 @@ class RopeFunction : public torch::autograd::Function<RopeFunction> {
 }  // namespace
 
 at::Tensor RopeInverseFrequencies(const RopeConfig& config, int64_t head_dim, int64_t document_length) {
-  const at::Tensor base_h = DefaultFrequencies(config.theta, head_dim);
+  const int64_t rotated_dims = config.rotated_dims(head_dim);
+  const at::Tensor base_h = DefaultFrequencies(config.theta, rotated_dims);
   switch (config.kind) {
     case RopeConfig::Kind::kDefault:
       return base_h;
@@ -95,9 +108,11 @@ at::Tensor RopeInverseFrequencies(const RopeConfig& config, int64_t head_dim, in
     case RopeConfig::Kind::kLlama3:
       return Llama3Frequencies(config, base_h);
     case RopeConfig::Kind::kDynamic:
-      return DynamicFrequencies(config, head_dim, document_length);
+      return DynamicFrequencies(config, rotated_dims, document_length);
     case RopeConfig::Kind::kYarn:
-      return YarnFrequencies(config, head_dim, base_h);
+      return YarnFrequencies(config, rotated_dims, base_h);
+    case RopeConfig::Kind::kLongRope:
+      return LongRopeFrequencies(config, rotated_dims, document_length);
   }
   TORCH_CHECK(false, "unknown RoPE kind");
 }
@@ -106,7 +121,7 @@ RopeTable MakeRopeTable(const RopeConfig& config, int64_t head_dim, const at::Te
                         const std::vector<int64_t>& document_starts) {
   const at::Tensor positions_T1 = positions_T.to(at::kFloat).unsqueeze(1);
   at::Tensor angles_Th;
-  if (config.kind == RopeConfig::Kind::kDynamic) {
+  if (config.kind == RopeConfig::Kind::kDynamic || config.kind == RopeConfig::Kind::kLongRope) {
     std::vector<at::Tensor> documents;
     for (size_t i = 0; i + 1 < document_starts.size(); ++i) {
       const int64_t length = document_starts[i + 1] - document_starts[i];

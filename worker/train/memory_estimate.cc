@@ -88,7 +88,7 @@ absl::StatusOr<MemoryEstimate> EstimateMemory(const TrainJob& job, const NativeR
   const ModelConfig& config = model.config;
   const AttentionConfig& attention = config.attention;
   const int64_t tokens = job.training.micro_batch_tokens;
-  const int64_t hidden = config.hidden_size, inner = config.feed_forward.intermediate_size;
+  const int64_t hidden = config.hidden_size, inner = config.widest_feed_forward();
   const int64_t queries = attention.num_heads * attention.head_dim;
   const int64_t keys = attention.num_kv_heads * attention.head_dim;
   // A block keeps, a token: its input, both norms' outputs and the sum between them (hidden); q, k and v as projected,

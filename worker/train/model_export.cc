@@ -16,6 +16,7 @@
 #include "common/fault_point.h"
 #include "common/storage/job_layout.h"
 #include "common/storage/publication.h"
+#include "worker/checkpoint/export_plan.h"
 #include "worker/checkpoint/export_proof.h"
 #include "worker/checkpoint/hf_export.h"
 #include "worker/checkpoint/peft_adapter.h"
@@ -50,9 +51,9 @@ absl::StatusOr<std::unique_ptr<Transformer>> RoundAsStored(const NativeRepositor
   if (!map.ok()) return map.status();
   auto rounded = std::make_unique<Transformer>(source.config, TransformerOptions{});
   for (const TensorBinding& binding : map->bindings()) {
-    const RepositoryTensor* stored = source.repository->FindTensor(binding.hf_name);
-    if (stored == nullptr) continue;  // a tied head that is not stored
-    const at::ScalarType dtype = *SafetensorsScalarType(stored->entry.dtype);
+    const std::string stored = StoredDtype(*source.repository, binding);
+    if (stored.empty()) continue;  // a tied head that is not stored
+    const at::ScalarType dtype = *SafetensorsScalarType(stored);
     for (const size_t part : binding.parts) {
       StoreMaster(rounded->views()[part], LoadMaster(model.views()[part]).to(dtype));
     }

@@ -216,7 +216,7 @@ double EstimateSeconds(const TrainJob& job, const ModelConfig& config, const Dat
   const AttentionConfig& attention = config.attention;
   const int64_t block =
       config.hidden_size * (2 * attention.num_heads + 2 * attention.num_kv_heads) * attention.head_dim +
-      3 * config.hidden_size * config.feed_forward.intermediate_size;
+      3 * config.hidden_size * config.widest_feed_forward();
   const double products = job.lora ? 2 : 3;
   const double tokens =
       static_cast<double>(steps) * static_cast<double>(job.training.tokens_per_step) * (1 - data.padding_ratio);

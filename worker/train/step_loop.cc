@@ -85,7 +85,7 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
   if (!batches.ok()) return DataFailed(batches.status());
   if (batches->empty()) return false;
   phases.data = watch.Lap();
-  const StepWork work = CountWork(*batches);
+  const StepWork work = CountWork(rates_, *batches);
 
   ZeroGradients(model_.parameters());
   double loss = 0;

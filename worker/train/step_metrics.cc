@@ -9,25 +9,35 @@
 
 namespace temper {
 
-StepWork CountWork(const std::vector<MicroBatch>& batches) {
+StepWork CountWork(const FlopRates& rates, const std::vector<MicroBatch>& batches) {
   StepWork work;
+  work.attention_pairs.resize(rates.attention.size());
   for (const MicroBatch& batch : batches) {
     work.tokens += batch.num_tokens();
     work.capacity += batch.capacity;
     work.scored_tokens += std::count(batch.loss_mask_T.begin(), batch.loss_mask_T.end(), 1);
-    work.attention_pairs += ops::CountAttentionPairs(batch.document_starts);
+    for (size_t i = 0; i < rates.attention.size(); ++i) {
+      work.attention_pairs[i] += ops::CountAttentionPairs(batch.document_starts, rates.attention[i].window);
+    }
   }
   return work;
 }
 
 double ModelFlops(const FlopRates& rates, const StepWork& work) {
-  return rates.per_token * static_cast<double>(work.tokens) +
-         rates.per_scored_token * static_cast<double>(work.scored_tokens) +
-         rates.per_attention_pair * static_cast<double>(work.attention_pairs);
+  double flops = rates.per_token * static_cast<double>(work.tokens) +
+                 rates.per_scored_token * static_cast<double>(work.scored_tokens);
+  for (size_t i = 0; i < rates.attention.size(); ++i) {
+    flops += rates.attention[i].per_pair * static_cast<double>(work.attention_pairs[i]);
+  }
+  return flops;
 }
 
 double HardwareFlops(const FlopRates& rates, const StepWork& work) {
-  return ModelFlops(rates, work) + rates.recomputed_per_pair * static_cast<double>(work.attention_pairs);
+  double flops = ModelFlops(rates, work);
+  for (size_t i = 0; i < rates.attention.size(); ++i) {
+    flops += rates.attention[i].recomputed_per_pair * static_cast<double>(work.attention_pairs[i]);
+  }
+  return flops;
 }
 
 int64_t PeakMemoryBytes() {

@@ -14,10 +14,11 @@ struct StepWork {
   int64_t tokens = 0;
   int64_t capacity = 0;
   int64_t scored_tokens = 0;
-  int64_t attention_pairs = 0;
+  // For each of FlopRates::attention: pairs of query and key that the masks leave.
+  std::vector<int64_t> attention_pairs;
 };
 
-StepWork CountWork(const std::vector<MicroBatch>& batches);
+StepWork CountWork(const FlopRates& rates, const std::vector<MicroBatch>& batches);
 
 // FLOPs that the work takes by the one rule of docs/ARCHITECTURE.md, from shapes, useful tokens only.
 double ModelFlops(const FlopRates& rates, const StepWork& work);

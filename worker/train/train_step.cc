@@ -29,6 +29,7 @@ BatchContext MakeContext(const TrainableModel& model, const MicroBatch& batch) {
 struct UnitRecord {
   at::Tensor input_TD;   // a leaf
   at::Tensor output_TD;  // with its graph
+  Routing routing;
 };
 
 std::vector<at::Tensor> TrainableWeights(const std::vector<Parameter*>& parameters) {
@@ -39,14 +40,46 @@ std::vector<at::Tensor> TrainableWeights(const std::vector<Parameter*>& paramete
   return weights;
 }
 
+// The loss for using experts evenly: coefficient · E · Σ_e f_e·p_e, where f_e is the share of all rows (tokens times
+// units that have experts) that chose expert e and p_e the mean of its probability. As transformers has it, over one
+// pack; a pack counts by its share of the step's scored tokens, so that their number changes nothing.
+struct BalanceLoss {
+  double loss = 0;
+  at::Tensor grad_E;  // ∂loss/∂probability of each row; undefined without such a loss
+};
+
+BalanceLoss Balance(const std::vector<UnitRecord>& records, double coefficient) {
+  const at::NoGradGuard no_grad;
+  at::Tensor tokens_E, probabilities_E;
+  int64_t rows = 0;
+  for (const UnitRecord& record : records) {
+    const Routing& routing = record.routing;
+    if (!routing.tokens_E.defined()) continue;
+    const at::Tensor sum_E = routing.probabilities_TE.sum(0);
+    tokens_E = tokens_E.defined() ? tokens_E + routing.tokens_E : routing.tokens_E;
+    probabilities_E = probabilities_E.defined() ? probabilities_E + sum_E : sum_E;
+    rows += routing.probabilities_TE.size(0);
+  }
+  if (rows == 0) return {};
+  const double factor = coefficient * static_cast<double>(tokens_E.size(0)) / static_cast<double>(rows);
+  const at::Tensor share_E = tokens_E.to(at::kFloat) / static_cast<double>(rows);
+  return {factor * (share_E * probabilities_E).sum().item<double>(), share_E * factor};
+}
+
 // Backpropagates through one recorded piece: adds the gradients of its parameters and returns that of its input,
 // undefined when the input wants none.
 at::Tensor Backpropagate(const UnitRecord& record, const std::vector<Parameter*>& parameters,
-                         const at::Tensor& grad_output) {
+                         const at::Tensor& grad_output, const at::Tensor& grad_balance_E = {}) {
   std::vector<at::Tensor> inputs = TrainableWeights(parameters);
   if (record.input_TD.requires_grad()) inputs.push_back(record.input_TD);
   if (inputs.empty()) return {};
-  const std::vector<at::Tensor> grads = torch::autograd::grad({record.output_TD}, inputs, {grad_output});
+  std::vector<at::Tensor> outputs = {record.output_TD}, grad_outputs = {grad_output};
+  const at::Tensor& probabilities_TE = record.routing.probabilities_TE;
+  if (grad_balance_E.defined() && probabilities_TE.defined() && probabilities_TE.requires_grad()) {
+    outputs.push_back(probabilities_TE);
+    grad_outputs.push_back(grad_balance_E.expand_as(probabilities_TE));
+  }
+  const std::vector<at::Tensor> grads = torch::autograd::grad(outputs, inputs, grad_outputs);
   size_t next = 0;
   for (Parameter* parameter : parameters) {
     if (parameter->trainable) AccumulateGradient(*parameter, grads[next++]);
@@ -67,18 +100,21 @@ double Backward(TrainableModel& model, const Objective& objective, double normal
     return ApplyObjective(objective, model.head(), final_record.output_TD.detach(), targets_S, normalizer);
   }();
 
-  if (!final_record.output_TD.requires_grad()) return result.loss;
+  const double share = static_cast<double>(scored_S.size(0)) / normalizer;
+  const BalanceLoss balance = Balance(records, model.balance_coefficient() * share);
+  const double loss = result.loss + balance.loss;
+  if (!final_record.output_TD.requires_grad()) return loss;
   const at::Tensor grad_SD = Backpropagate(final_record, model.final_parameters(), result.grad_hidden_SD);
-  if (!grad_SD.defined()) return result.loss;
+  if (!grad_SD.defined()) return loss;
   at::Tensor grad_TD = at::zeros_like(hidden_TD).index_copy_(0, scored_S, grad_SD);
   for (int unit = model.num_units() - 1; unit >= 0; --unit) {
     RECORD_USER_SCOPE(absl::StrCat("backward, unit ", unit));
-    grad_TD = Backpropagate(records[unit], model.unit_parameters(unit), grad_TD);
+    grad_TD = Backpropagate(records[unit], model.unit_parameters(unit), grad_TD, balance.grad_E);
     records[unit] = {};  // its activations go as soon as they are used
-    if (!grad_TD.defined()) return result.loss;
+    if (!grad_TD.defined()) return loss;
   }
   model.EmbedBackward(context, grad_TD);
-  return result.loss;
+  return loss;
 }
 
 }  // namespace
@@ -99,7 +135,7 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
     RECORD_USER_SCOPE(absl::StrCat("forward, unit ", unit));
     UnitRecord record;
     record.input_TD = hidden_TD.detach().requires_grad_(gradient_wanted);
-    record.output_TD = model.ForwardUnit(unit, record.input_TD, context);
+    record.output_TD = model.ForwardUnit(unit, record.input_TD, context, &record.routing);
     hidden_TD = record.output_TD;
     gradient_wanted = hidden_TD.requires_grad();
     records.push_back(std::move(record));
@@ -118,7 +154,9 @@ at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch) {
   const at::NoGradGuard no_grad;
   const BatchContext context = MakeContext(model, batch);
   at::Tensor hidden_TD = model.Embed(context);
-  for (int unit = 0; unit < model.num_units(); ++unit) hidden_TD = model.ForwardUnit(unit, hidden_TD, context);
+  for (int unit = 0; unit < model.num_units(); ++unit) {
+    hidden_TD = model.ForwardUnit(unit, hidden_TD, context, /*routing=*/nullptr);
+  }
   return model.FinishHidden(hidden_TD);
 }
 

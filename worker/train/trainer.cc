@@ -30,7 +30,7 @@ absl::Status Stopped() { return absl::CancelledError("stopped on request"); }
 std::optional<LoraConfig> MakeLora(const TrainJob& job, const std::vector<AdapterSite>& sites) {
   if (!job.lora) return std::nullopt;
   LoraConfig config = {.rank = job.lora->rank, .alpha = job.lora->alpha, .seed = job.training.seed};
-  for (const AdapterSite& site : sites) config.sites.push_back(site.internal);
+  for (const AdapterSite& site : sites) config.sites.push_back({site.internal, site.parts});
   return config;
 }
 

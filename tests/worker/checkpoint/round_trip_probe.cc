@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// round_trip_probe SOURCE DESTINATION MAX_SHARD_SIZE [fp32|bf16]: loads a model and exports it again without training,
-// through everything that a job's export goes through. Prints the proof as JSON; an error goes to stderr with status 1.
+// round_trip_probe SOURCE DESTINATION MAX_SHARD_SIZE [fp32|bf16 [FROZEN…]]: loads a model and exports it again without
+// training, through everything that a job's export goes through. FROZEN are patterns of names that would not be
+// trained. Prints the proof as JSON; an error goes to stderr with status 1.
 
 #include <cstdlib>
 #include <filesystem>
@@ -18,10 +19,10 @@ namespace temper {
 namespace {
 
 absl::Status RoundTrip(const std::string& from, const std::filesystem::path& to, int64_t max_shard_size,
-                       at::ScalarType dtype) {
+                       const TransformerOptions& options) {
   absl::StatusOr<NativeRepository> native = OpenNativeRepository(from);
   if (!native.ok()) return native.status();
-  absl::StatusOr<std::unique_ptr<Transformer>> model = LoadTransformer(*native, {.dtype = dtype});
+  absl::StatusOr<std::unique_ptr<Transformer>> model = LoadTransformer(*native, options);
   if (!model.ok()) return model.status();
   absl::StatusOr<std::unique_ptr<ObjectStore>> store = ObjectStore::Open(to.parent_path().string());
   if (!store.ok()) return store.status();
@@ -45,12 +46,13 @@ absl::Status RoundTrip(const std::string& from, const std::filesystem::path& to,
 
 int main(int argc, char** argv) {
   if (argc < 4) {
-    std::cerr << "usage: round_trip_probe SOURCE DESTINATION MAX_SHARD_SIZE [fp32|bf16]\n";
+    std::cerr << "usage: round_trip_probe SOURCE DESTINATION MAX_SHARD_SIZE [fp32|bf16 [FROZEN…]]\n";
     return 2;
   }
   const bool bf16 = argc > 4 && std::string(argv[4]) == "bf16";
-  const absl::Status status =
-      temper::RoundTrip(argv[1], argv[2], std::atoll(argv[3]), bf16 ? at::kBFloat16 : at::kFloat);
+  temper::TransformerOptions options{.dtype = bf16 ? at::kBFloat16 : at::kFloat};
+  for (int i = 5; i < argc; ++i) options.freeze.emplace_back(argv[i]);
+  const absl::Status status = temper::RoundTrip(argv[1], argv[2], std::atoll(argv[3]), options);
   if (status.ok()) return 0;
   std::cerr << absl::StatusCodeToString(status.code()) << " " << temper::FailureCauseName(temper::CauseOf(status))
             << " " << status.message() << "\n";

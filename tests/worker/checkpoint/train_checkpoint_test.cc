@@ -132,7 +132,7 @@ TEST_F(TrainCheckpointTest, RoundTrip_EverySourceAndComputeDtype_IsExact) {
 TEST_F(TrainCheckpointTest, RoundTrip_Adapters_IsExactAndLeavesTheBaseOut) {
   const NativeRepository source = Source(at::kBFloat16);
   const TransformerOptions options = {.dtype = at::kBFloat16,
-                                      .lora = LoraConfig{.rank = 2, .alpha = 4, .sites = {"layers.0.attn.q"}}};
+                                      .lora = LoraConfig{.rank = 2, .alpha = 4, .sites = {{"layers.0.attn.q"}}}};
   const PeftConfig peft = {"base", 2, 4};
   Training trained(*LoadTransformer(source, options));
   trained.Train();

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "worker/families/llama.h"
+#include "worker/families/all_families.h"
 
 namespace temper {
 namespace {
@@ -23,6 +23,18 @@ TEST(FindAdapterSites, NamedTargets_GivesThoseOnly) {
   ASSERT_EQ(sites.size(), 2);
   EXPECT_EQ(sites[0].internal, "layers.0.attn.q");
   EXPECT_EQ(sites[1].internal, "layers.0.mlp.down");
+}
+
+TEST(FindAdapterSites, FusedModule_IsOneSiteOfSeveralParts) {
+  const auto sites = *FindAdapterSites(Phi3Family(), {.num_layers = 1}, {"qkv_proj", "gate_up_proj"});
+  ASSERT_EQ(sites.size(), 2u);
+  EXPECT_EQ(sites[0].hf_module, "model.layers.0.self_attn.qkv_proj");
+  EXPECT_EQ(sites[0].internal, "layers.0.attn.q");
+  EXPECT_EQ(sites[0].parts, 3);
+  EXPECT_EQ(sites[1].internal, "layers.0.mlp.gate");
+  EXPECT_EQ(sites[1].parts, 2);
+  const absl::Status status = FindAdapterSites(Phi3Family(), {.num_layers = 1}, {"q_proj"}).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("qkv_proj"));
 }
 
 TEST(FindAdapterSites, UnknownTarget_NamesWhatThereIs) {

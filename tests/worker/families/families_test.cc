@@ -46,13 +46,13 @@ TEST(Families, SmolLm2_IsUnderstoodWhole) {
   EXPECT_EQ(model->num_layers, 30);
   EXPECT_EQ(model->vocab_size, 49152);
   EXPECT_EQ(model->max_positions, 8192);
-  EXPECT_EQ(model->norm_epsilon, 1e-5);
+  EXPECT_EQ(model->norm.epsilon, 1e-5);
   EXPECT_TRUE(model->tied_head);
   EXPECT_EQ(model->attention.num_heads, 9);
   EXPECT_EQ(model->attention.num_kv_heads, 3);
   EXPECT_EQ(model->attention.head_dim, 64);
   EXPECT_DOUBLE_EQ(model->attention.scale, 0.125);
-  EXPECT_EQ(model->attention.rope.theta, 100000.0);
+  EXPECT_EQ(model->ropes[0].theta, 100000.0);
   EXPECT_EQ(model->feed_forward.intermediate_size, 1536);
 }
 
@@ -66,8 +66,8 @@ TEST(Families, AbsentKeys_TakeTransformersDefaults) {
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_EQ(model->attention.num_kv_heads, 9);
   EXPECT_FALSE(model->tied_head);
-  EXPECT_EQ(model->norm_epsilon, 1e-6);
-  EXPECT_EQ(model->attention.rope.theta, 10000.0);
+  EXPECT_EQ(model->norm.epsilon, 1e-6);
+  EXPECT_EQ(model->ropes[0].theta, 10000.0);
   EXPECT_EQ(model->max_positions, 2048);
 }
 
@@ -86,7 +86,7 @@ TEST(Families, UnsupportedConfigs_AreRefusedWithTheReason) {
     const char* message;
   };
   const Case cases[] = {
-      {R"({"architectures": ["GPT2LMHeadModel"]})", "GPT2LMHeadModel is not supported. Supported: LlamaForCausalLM"},
+      {R"({"architectures": ["GPT2LMHeadModel"]})", "GPT2LMHeadModel is not supported. Supported: LlamaForCausalLM, "},
       {R"({"architectures": []})", "`architectures` must name"},
       {R"({"architectures": null})", "`architectures` must name"},
       {R"({"quantization_config": {"quant_method": "gptq", "bits": 4}})", "quantized with \"gptq\""},

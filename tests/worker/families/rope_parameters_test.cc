@@ -22,7 +22,7 @@ Read ReadFrom(const char* text, int64_t max_positions = 4096) {
   const Json config = Json::parse(text);
   ConfigReader reader(config);
   Read read;
-  read.rope = ReadRope(reader, max_positions, 10000.0);
+  read.rope = ReadRope(reader, {.max_positions = max_positions});
   read.status = reader.Finish();
   return read;
 }
@@ -102,7 +102,7 @@ TEST(ReadRope, BadConfigs_AreRefusedWithTheKey) {
       {R"({"rope_scaling": {"rope_type": "linear", "factor": 2}, "rope_parameters": {"rope_type": "linear",
            "factor": 4}})",
        "`factor` is 2"},
-      {R"({"rope_scaling": {"rope_type": "longrope", "factor": 2}})", "\"longrope\"; supported are default, linear"},
+      {R"({"rope_scaling": {"rope_type": "axial", "factor": 2}})", "\"axial\"; supported are default, linear"},
       {R"({"rope_scaling": {"rope_type": "linear"}})", "`rope_parameters.factor` is missing"},
       {R"({"rope_scaling": {"rope_type": "linear", "factor": 0}})", "`rope_parameters.factor` must be over 0"},
       {R"({"rope_scaling": {"rope_type": "linear", "factor": 2, "long_mscale": 1}})", "`rope_parameters.long_mscale`"},

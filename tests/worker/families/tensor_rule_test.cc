@@ -60,6 +60,32 @@ TEST(BindTensors, TiedHead_IsAnOptionalCopyOfTheEmbedding) {
   EXPECT_EQ(Find(*BindTensors(rules, {}, weights), "lm_head.weight"), nullptr);
 }
 
+TEST(BindTensors, Experts_OneTensorEach_BindTheirRows) {
+  const std::vector<TensorRule> rules = {
+      {"l.{layer}.e.{expert}.w1.weight", {"layers.{layer}.mlp.experts.{expert}.gate.weight"}}};
+  std::vector<WeightShape> weights;
+  for (const char* expert : {"0", "1"}) {
+    weights.push_back({std::string("layers.0.mlp.experts.").append(expert).append(".gate.weight"), {4, 3}});
+  }
+  const auto bindings = *BindTensors(rules, {.num_layers = 2, .moe = {.num_experts = 2}}, weights);
+  ASSERT_EQ(bindings.size(), 2);  // the second layer has none
+  EXPECT_THAT(Find(bindings, "l.0.e.1.w1.weight")->parts, ElementsAre(1));
+}
+
+TEST(BindTensors, StackedExperts_ArePartsOfEachInTurn) {
+  const std::vector<TensorRule> rules = {
+      {.hf_name = "gate_up", .parts = {"{expert}.gate", "{expert}.up"}, .layout = Layout::kExperts},
+      {.hf_name = "gate_up_bias", .parts = {"{expert}.gate_b", "{expert}.up_b"}, .layout = Layout::kExperts}};
+  const std::vector<WeightShape> weights = {{"0.gate", {4, 3}}, {"1.gate", {4, 3}}, {"0.up", {4, 3}},  {"1.up", {4, 3}},
+                                            {"0.gate_b", {4}},  {"0.up_b", {4}},    {"1.gate_b", {4}}, {"1.up_b", {4}}};
+  const auto bindings = *BindTensors(rules, {.moe = {.num_experts = 2}}, weights);
+  const TensorBinding* gate_up = Find(bindings, "gate_up");
+  ASSERT_NE(gate_up, nullptr);
+  EXPECT_THAT(gate_up->parts, ElementsAre(0, 2, 1, 3));
+  EXPECT_THAT(gate_up->hf_shape, ElementsAre(2, 3, 8));
+  EXPECT_THAT(Find(bindings, "gate_up_bias")->hf_shape, ElementsAre(2, 8));
+}
+
 TEST(BindTensors, WrongTables_AreInternalErrors) {
   struct Case {
     std::vector<TensorRule> rules;

@@ -77,7 +77,8 @@ TEST(Transformer, NormsAndBiases_AreNotDecayed) {
 }
 
 TEST(Transformer, NewAdapters_ChangeNothingAndAloneAreTrained) {
-  const LoraConfig lora = {.rank = 2, .alpha = 4, .sites = {"layers.0.attn.k", "layers.1.mlp.up", "layers.1.mlp.down"}};
+  const LoraConfig lora = {
+      .rank = 2, .alpha = 4, .sites = {{"layers.0.attn.k"}, {"layers.1.mlp.up"}, {"layers.1.mlp.down"}}};
   Transformer plain(SmallConfig(), {}), adapted(SmallConfig(), {.lora = lora});
   Randomise(plain);
   Randomise(adapted);
@@ -97,7 +98,7 @@ TEST(Transformer, NewAdapters_ChangeNothingAndAloneAreTrained) {
 }
 
 TEST(Transformer, TrainedAdapter_IsALowRankChangeOfItsRowsAlone) {
-  const LoraConfig lora = {.rank = 2, .alpha = 4, .sites = {"layers.0.attn.k"}};
+  const LoraConfig lora = {.rank = 2, .alpha = 4, .sites = {{"layers.0.attn.k"}}};
   Transformer adapted(SmallConfig(), {.lora = lora}), merged(SmallConfig(), {});
   Randomise(adapted);
   Randomise(merged);
@@ -110,8 +111,16 @@ TEST(Transformer, TrainedAdapter_IsALowRankChangeOfItsRowsAlone) {
   EXPECT_TRUE(at::allclose(ForwardHidden(adapted, Sample()), ForwardHidden(merged, Sample()), 1e-4, 1e-5));
 }
 
+TEST(Transformer, AdapterOverSeveralParts_IsOneUpdateOfAllTheirRows) {
+  const LoraConfig lora = {.rank = 2, .alpha = 4, .sites = {{"layers.0.attn.q", 3}}};
+  Transformer adapted(SmallConfig(), {.lora = lora});
+  ASSERT_EQ(adapted.adapters().size(), 1u);
+  EXPECT_EQ(adapted.adapters()[0]->row, 0);
+  EXPECT_EQ(adapted.adapters()[0]->rows, 16 + 8 + 8);
+}
+
 TEST(Transformer, UnknownLoraSite_Throws) {
-  const LoraConfig lora = {.sites = {"layers.7.attn.q"}};
+  const LoraConfig lora = {.sites = {{"layers.7.attn.q"}}};
   EXPECT_THROW(Transformer(SmallConfig(), {.lora = lora}), c10::Error);
 }
 

@@ -16,8 +16,10 @@ struct Fixture {
   at::Tensor coefficient_S = at::randn({kRows});
 };
 
-at::Tensor ReferenceLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, const at::Tensor& targets_S) {
-  const at::Tensor logits_SV = at::matmul(hidden_SD, weight_VD.narrow(0, 0, kVocab).t());
+at::Tensor ReferenceLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, const at::Tensor& targets_S,
+                             const LogitConfig& config = {}) {
+  at::Tensor logits_SV = at::matmul(hidden_SD, weight_VD.narrow(0, 0, kVocab).t()) * config.scale;
+  if (config.softcap > 0) logits_SV = config.softcap * (logits_SV / config.softcap).tanh();
   return logits_SV.log_softmax(-1).gather(1, targets_S.unsqueeze(1)).squeeze(1);
 }
 
@@ -38,6 +40,29 @@ TEST(ChunkedCrossEntropy, LogprobsAndGradients_EqualReference) {
     EXPECT_LE(RelativeError(out.grad_hidden_SD, grads[0]), bound);
     EXPECT_LE(RelativeError(grad_weight_VD, grads[1]), bound);
     EXPECT_TRUE(at::equal(out.logprobs_S, TokenLogprobs(hidden_SD, weight_VD, kVocab, f.targets_S)));
+  }
+}
+
+TEST(ChunkedCrossEntropy, ScaleAndSoftcap_EqualReference) {
+  for (const LogitConfig& config : {LogitConfig{.scale = 0.125}, LogitConfig{.scale = 0.5, .softcap = 3.0}}) {
+    at::manual_seed(3);
+    const Fixture f;
+    const at::Tensor hidden64 = f.hidden_SD.to(at::kDouble).requires_grad_();
+    const at::Tensor weight64 = f.weight_VD.to(at::kDouble).requires_grad_();
+    const at::Tensor logprobs64 = ReferenceLogprobs(hidden64, weight64, f.targets_S, config);
+    const auto grads = torch::autograd::grad({logprobs64}, {hidden64, weight64}, {f.coefficient_S.to(at::kDouble)});
+
+    at::Tensor grad_weight_VD = at::zeros({kPadded, kHidden});
+    const LogprobGradients out = TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S,
+                                                            f.coefficient_S, grad_weight_VD, {}, config);
+    EXPECT_LE(RelativeError(out.logprobs_S, logprobs64), 1e-6);
+    EXPECT_LE(RelativeError(out.grad_hidden_SD, grads[0]), 2e-6);
+    EXPECT_LE(RelativeError(grad_weight_VD, grads[1]), 2e-6);
+    EXPECT_TRUE(at::equal(out.logprobs_S, TokenLogprobs(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, config)));
+    const at::Tensor logits_SV = Logits(f.hidden_SD, f.weight_VD, kVocab, config);
+    EXPECT_EQ(logits_SV.size(1), kVocab);
+    EXPECT_LE(RelativeError(logits_SV.log_softmax(-1).gather(1, f.targets_S.unsqueeze(1)).squeeze(1), logprobs64),
+              1e-6);
   }
 }
 

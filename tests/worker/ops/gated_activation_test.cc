@@ -15,15 +15,21 @@ TEST_P(GatedActivationTest, OutputAndGradients_EqualReference) {
   const Operator reference = [&](const auto& in) {
     const std::vector<at::Tensor> parts = in[0].chunk(2, -1);
     if (activation == Activation::kSilu) return parts[0] * parts[0].sigmoid() * parts[1];
+    if (activation == Activation::kClampedSwiGlu) {
+      const at::Tensor gate = parts[0].clamp_max(7);
+      return gate * (1.702 * gate).sigmoid() * (parts[1].clamp(-7, 7) + 1);
+    }
     return at::gelu(parts[0], activation == Activation::kGeluTanh ? "tanh" : "none") * parts[1];
   };
-  const std::vector<at::Tensor> inputs = {at::randn({13, 34})};
+  // Some beyond the clamps.
+  const std::vector<at::Tensor> inputs = {at::randn({13, 34}) * 4};
   ExpectEqualsReference(op, reference, inputs, at::kFloat, 1e-6);
   ExpectEqualsReference(op, reference, inputs, at::kBFloat16, 1e-2);
 }
 
 INSTANTIATE_TEST_SUITE_P(Activations, GatedActivationTest,
-                         testing::Values(Activation::kSilu, Activation::kGeluTanh, Activation::kGelu));
+                         testing::Values(Activation::kSilu, Activation::kGeluTanh, Activation::kGelu,
+                                         Activation::kClampedSwiGlu));
 
 }  // namespace
 }  // namespace temper::ops

@@ -25,11 +25,27 @@ TEST(ModelFlops, FullTraining_IsSixPerWeightAndToken) {
   const FlopRates rates = Transformer(SmallConfig(), {}).flop_rates();
   EXPECT_DOUBLE_EQ(rates.per_token, 6 * kBlockWeights);
   EXPECT_DOUBLE_EQ(rates.per_scored_token, 6.0 * 32 * 100);  // padding rows are no useful work
-  EXPECT_DOUBLE_EQ(rates.per_attention_pair, 2 * 12.0 * 32);
+  ASSERT_EQ(rates.attention.size(), 1u);
+  EXPECT_DOUBLE_EQ(rates.attention[0].per_pair, 2 * 12.0 * 32);
+}
+
+TEST(ModelFlops, LayersWithAWindow_CountThePairsInIt) {
+  ModelConfig config = SmallConfig();
+  config.layers = {{.window = 3}, {}};
+  const FlopRates rates = Transformer(config, {}).flop_rates();
+  ASSERT_EQ(rates.attention.size(), 2u);
+  EXPECT_DOUBLE_EQ(rates.attention[0].per_pair, 12.0 * 32);
+  MicroBatch batch;
+  batch.document_starts = {0, 5, 7};
+  const StepWork work = CountWork(rates, {batch});
+  for (size_t i = 0; i < 2; ++i) {
+    // A document of 5: 1 + 2 + 3 + 3 + 3 pairs; of 2: 1 + 2.
+    EXPECT_EQ(work.attention_pairs[i], rates.attention[i].window == 3 ? 12 + 3 : 15 + 3);
+  }
 }
 
 TEST(ModelFlops, FrozenBase_IsFourPerWeightAndSixPerAdapterWeight) {
-  const LoraConfig lora = {.rank = 4, .alpha = 8, .sites = {"layers.1.mlp.down"}};
+  const LoraConfig lora = {.rank = 4, .alpha = 8, .sites = {{"layers.1.mlp.down"}}};
   const FlopRates rates = Transformer(SmallConfig(), {.lora = lora}).flop_rates();
   // Nothing trains below layers.1.mlp.down, but that is not known to a rule of shapes; only the first block's q, k, v
   // have an input (the frozen embedding) that certainly wants no gradient.
@@ -44,18 +60,18 @@ TEST(CountWork, MicroBatches_AreSummed) {
   batch.loss_mask_T = {0, 1, 0, 0};
   batch.document_starts = {0, 3, 4};
   batch.capacity = 10;
-  const StepWork work = CountWork({batch, batch});
+  const StepWork work = CountWork({.attention = {{}}}, {batch, batch});
   EXPECT_EQ(work.tokens, 8);
   EXPECT_EQ(work.capacity, 20);
   EXPECT_EQ(work.scored_tokens, 2);
-  EXPECT_EQ(work.attention_pairs, 2 * (6 + 1));
+  EXPECT_EQ(work.attention_pairs[0], 2 * (6 + 1));
 }
 
 TEST(HardwareFlops, Recomputation_IsAddedForEveryPair) {
   FlopRates rates;
-  rates.per_attention_pair = 12;
-  rates.recomputed_per_pair = 2;
-  EXPECT_DOUBLE_EQ(HardwareFlops(rates, {.attention_pairs = 10}), ModelFlops(rates, {.attention_pairs = 10}) + 20);
+  rates.attention = {{.per_pair = 12, .recomputed_per_pair = 2}};
+  const StepWork work{.attention_pairs = {10}};
+  EXPECT_DOUBLE_EQ(HardwareFlops(rates, work), ModelFlops(rates, work) + 20);
 }
 
 }  // namespace

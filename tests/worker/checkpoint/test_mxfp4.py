@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gpt-oss with experts packed in MXFP4: the packing here is this test's own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests/parity"))
+
+import reference  # noqa: E402
+import tiny_models  # noqa: E402
+from conftest import Engine  # noqa: E402
+
+PROBES = Path(os.environ.get("TEMPER_BIN", ROOT / "build/release/bin")).parent / "tests"
+VALUES = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+
+
+def unpack(blocks, scales):
+    """[experts, out, groups, 16] and [experts, out, groups] → [experts, in, out]."""
+    halves = torch.stack([blocks & 15, blocks >> 4], dim=-1).flatten(-2).long()
+    values = VALUES[halves & 7] * torch.where(halves > 7, -1.0, 1.0)
+    values = values * torch.exp2(scales.float() - 127).unsqueeze(-1)
+    return values.flatten(-2).transpose(1, 2).contiguous()
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """(a packed checkpoint, the same one unpacked)."""
+    variant = {**tiny_models.VARIANTS["gpt_oss"]["yarn"], "intermediate_size": 64}
+    tiny_models.make(tmp_path / "plain", "gpt_oss", dtype=torch.bfloat16, **variant)
+    tensors = load_file(tmp_path / "plain/model.safetensors")
+    config = json.loads((tmp_path / "plain/config.json").read_text())
+    generator = torch.Generator().manual_seed(0)
+    plain = {}
+    for name in [n for n in tensors if n.endswith(("gate_up_proj", "down_proj"))]:
+        experts, inputs, outputs = tensors.pop(name).shape
+        blocks = torch.randint(0, 256, (experts, outputs, inputs // 32, 16), generator=generator, dtype=torch.uint8)
+        scales = torch.randint(121, 126, (experts, outputs, inputs // 32), generator=generator, dtype=torch.uint8)
+        tensors |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        plain[name] = unpack(blocks, scales).to(torch.bfloat16)
+    (tmp_path / "packed").mkdir()
+    save_file(tensors, tmp_path / "packed/model.safetensors", metadata={"format": "pt"})
+    quantized = config | {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}}
+    (tmp_path / "packed/config.json").write_text(json.dumps(quantized))
+    rest = {name: t for name, t in tensors.items() if not name.endswith(("_blocks", "_scales"))}
+    save_file(rest | plain, tmp_path / "plain/model.safetensors", metadata={"format": "pt"})
+    return tmp_path / "packed", tmp_path / "plain"
+
+
+def test_packed_experts_compute_what_unpacked_ones_do(packed, tmp_path):
+    batch = reference.random_batch(331, [90, 40])
+    expected = reference.logits(reference.load(packed[1]), batch)
+    actual = Engine(tmp_path).logits(packed[0], batch)
+    assert reference.kl(expected, actual).max() <= 1e-7
+
+
+def export(source, target, *options):
+    return subprocess.run(
+        [PROBES / "round_trip_probe", source, target, str(1 << 40), "fp32", *options], capture_output=True, text=True
+    )
+
+
+def contents(directory):
+    return {name: (t.dtype, t.tolist()) for name, t in load_file(directory / "model.safetensors").items()}
+
+
+def test_trained_experts_leave_unpacked(packed, tmp_path):
+    assert export(packed[0], tmp_path / "export").returncode == 0
+    assert contents(tmp_path / "export") == contents(packed[1])
+    assert "quantization_config" not in json.loads((tmp_path / "export/config.json").read_text())
+
+
+def test_frozen_experts_leave_as_they_came(packed, tmp_path):
+    run = export(packed[0], tmp_path / "export", "model.layers.*.mlp.experts.*")
+    assert run.returncode == 0, run.stderr
+    assert contents(tmp_path / "export") == contents(packed[0])
+    written = json.loads((tmp_path / "export/config.json").read_text())
+    assert written["quantization_config"]["quant_method"] == "mxfp4"
+
+
+def test_a_block_too_few_is_refused(packed, tmp_path):
+    path = packed[0] / "model.safetensors"
+    tensors = load_file(path)
+    name = "model.layers.0.mlp.experts.down_proj_blocks"
+    tensors[name] = tensors[name][:, :, :1].contiguous()
+    save_file(tensors, path, metadata={"format": "pt"})
+    run = export(packed[0], tmp_path / "export")
+    assert run.returncode == 1
+    assert f"{name} is [6, 96, 1, 16] instead of [6, 96, 2, 16]" in run.stderr
+
+
+def test_blocks_of_another_family_are_refused(tmp_path):
+    tiny_models.make(tmp_path / "model")
+    path = tmp_path / "model/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "mxfp4"}}))
+    run = export(tmp_path / "model", tmp_path / "export")
+    assert run.returncode == 1
+    assert 'quantized with "mxfp4"' in run.stderr

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/ops/grouped_linear.h"
+
+#include "tests/worker/ops/reference_check.h"
+
+namespace temper::ops {
+namespace {
+
+// Group by group, in plain operators.
+at::Tensor Reference(const std::vector<at::Tensor>& in, const std::vector<int64_t>& starts) {
+  std::vector<at::Tensor> rows;
+  for (size_t group = 0; group + 1 < starts.size(); ++group) {
+    const auto g = static_cast<int64_t>(group);
+    at::Tensor y = at::matmul(in[0].slice(0, starts[group], starts[group + 1]), in[1].select(0, g).t());
+    rows.push_back(in.size() == 3 ? y + in[2].select(0, g) : y);
+  }
+  return at::cat(rows);
+}
+
+TEST(GroupedLinear, OutputAndGradients_EqualReference) {
+  const std::vector<int64_t> starts = {0, 5, 5, 6, 13};  // a group without rows, one with a single row
+  for (const bool bias : {false, true}) {
+    at::manual_seed(1);
+    std::vector<at::Tensor> inputs = {at::randn({13, 7}), at::randn({4, 9, 7})};
+    if (bias) inputs.push_back(at::randn({4, 9}));
+    const Operator op = [&](const auto& in) {
+      return GroupedLinear(in[0], in[1], bias ? in[2] : at::Tensor(), starts);
+    };
+    const Operator reference = [&](const auto& in) { return Reference(in, starts); };
+    ExpectEqualsReference(op, reference, inputs, at::kFloat, 1e-6);
+    ExpectEqualsReference(op, reference, inputs, at::kBFloat16, 1e-2);
+  }
+}
+
+TEST(GroupedLinear, StartsThatDoNotFit_Throw) {
+  const at::Tensor x = at::randn({3, 2}), weight = at::randn({2, 4, 2});
+  EXPECT_THROW(GroupedLinear(x, weight, {}, {0, 3}), c10::Error);
+  EXPECT_THROW(GroupedLinear(x, weight, {}, {0, 1, 2}), c10::Error);
+}
+
+}  // namespace
+}  // namespace temper::ops
