@@ -15,7 +15,7 @@ add_library(temper::torch_cuda ALIAS temper_torch_cuda)
 target_include_directories(temper_torch_cuda SYSTEM INTERFACE ${cuda_root}/include)
 target_link_options(temper_torch_cuda INTERFACE -Wl,-rpath,${cuda_root}/lib)
 target_link_libraries(temper_torch_cuda INTERFACE
-  temper::torch -Wl,--no-as-needed -ltorch_cuda -lc10_cuda -Wl,--as-needed ${cuda_root}/lib/libcudart.so.13)
+  temper::torch -Wl,--push-state,--no-as-needed,-ltorch_cuda,-lc10_cuda,--pop-state ${cuda_root}/lib/libcudart.so.13)
 
 # Machine code for Hopper, and PTX that the driver compiles for every other card since Ampere.
 set(nvcc_flags -std=c++20 -O3 -ccbin ${CMAKE_CXX_COMPILER} -Xcompiler -fPIC,-Wall,-Wextra
