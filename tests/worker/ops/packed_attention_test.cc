@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/ops/packed_attention.h"
 
-#include <limits>
-
 #include "tests/worker/ops/attention_reference.h"
 #include "tests/worker/ops/reference_check.h"
 

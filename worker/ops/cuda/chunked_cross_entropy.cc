@@ -14,8 +14,8 @@
 namespace temper::ops::cuda {
 namespace {
 
-// Of a chunk: 512 MiB in fp32. Fewer rows would leave the products of a chunk too small to fill a GPU.
-constexpr int64_t kLogitsPerChunk = int64_t{1} << 27;
+// Of a chunk: 1 GiB in fp32. Each chunk reads and writes the weight's whole gradient, so few large ones are fastest.
+constexpr int64_t kLogitsPerChunk = int64_t{1} << 28;
 constexpr int64_t kRowsAtLeast = 256;
 
 int64_t RowsPerChunk(int64_t rows, int64_t vocab) {

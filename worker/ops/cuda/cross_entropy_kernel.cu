@@ -63,8 +63,8 @@ __global__ void __launch_bounds__(kThreads)
     // Every thread has read the target's logit: BlockMerge waited for all.
     Element* out = static_cast<Element*>(gradient.gradient) + row * rows.pitch;
     const int64_t packs = rows.pitch / kCount;
-    const int64_t last = (packs - 1 - threadIdx.x) / kThreads * kThreads + threadIdx.x;
-    for (int64_t pack = last; pack >= 0; pack -= kThreads) {
+    for (int64_t pack = (packs - 1) / kThreads * kThreads + threadIdx.x; pack >= 0; pack -= kThreads) {
+      if (pack >= packs) continue;
       float values[kCount];
       Load(logits + pack * kCount, values);
 #pragma unroll

@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <optional>
+
 #include "worker/ops/cuda/attention.h"
 #include "worker/ops/cuda/attention_sink_kernel.h"
 #include "worker/ops/cuda/launch.h"
@@ -43,12 +45,12 @@ at::Tensor GradientOfSinks(const AttentionBackwardInput& in, const at::Tensor& s
 class PackedAttentionFunction : public torch::autograd::Function<PackedAttentionFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q_THd, const at::Tensor& k_TKd,
-                            const at::Tensor& v_TKd, const at::Tensor& sinks_H,
+                            const at::Tensor& v_TKd, const std::optional<at::Tensor>& sinks_H,
                             const std::vector<int64_t>& document_starts, const ScoreConfig& config) {
     AttentionOutput output = CanFlash(q_THd, config) ? FlashForward(q_THd, k_TKd, v_TKd, document_starts, config)
                                                      : BlockForward(q_THd, k_TKd, v_TKd, document_starts, config);
-    if (sinks_H.defined()) output = WithSinks(output, sinks_H);
-    context->save_for_backward({q_THd, k_TKd, v_TKd, sinks_H, output.out_THd, output.lse_HT});
+    if (sinks_H.has_value()) output = WithSinks(output, *sinks_H);
+    context->save_for_backward({q_THd, k_TKd, v_TKd, sinks_H.value_or(at::Tensor()), output.out_THd, output.lse_HT});
     context->saved_data["document_starts"] = document_starts;
     context->saved_data["scale"] = config.scale;
     context->saved_data["softcap"] = config.softcap;
@@ -77,7 +79,9 @@ class PackedAttentionFunction : public torch::autograd::Function<PackedAttention
 at::Tensor PackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, const at::Tensor& v_TKd,
                            const std::vector<int64_t>& document_starts, const ScoreConfig& config,
                            const at::Tensor& sinks_H) {
-  return PackedAttentionFunction::apply(q_THd, k_TKd, v_TKd, sinks_H, document_starts, config);
+  // autograd::Function takes no undefined tensor.
+  const std::optional<at::Tensor> given_sinks_H = sinks_H.defined() ? std::optional(sinks_H) : std::nullopt;
+  return PackedAttentionFunction::apply(q_THd, k_TKd, v_TKd, given_sinks_H, document_starts, config);
 }
 
 }  // namespace temper::ops::cuda
