@@ -80,20 +80,33 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// Calls launch.operator()<kCount>(). The width of an access does not depend on the gradient's type: it decides in which
+// order a row is summed, and log-probabilities are to be the same with and without a gradient.
+template <typename Launch>
+void WithCount(const LogitRows& rows, const Launch& launch) {
+  if (rows.pitch % kWidest<__nv_bfloat16> == 0) {
+    launch.template operator()<kWidest<__nv_bfloat16>>();
+  } else {
+    launch.template operator()<1>();
+  }
+}
+
 }  // namespace
 
 void LogprobRows(const LogitRows& rows, float* logprobs, cudaStream_t stream) {
-  WithPack(ElementType::kFloat, {rows.pitch}, {rows.logits}, [&]<typename Element, int kCount>() {
-    CrossEntropyKernel<Element, kCount, false>
+  WithCount(rows, [&]<int kCount>() {
+    CrossEntropyKernel<float, kCount, false>
         <<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(rows, {}, logprobs);
   });
 }
 
 void LogprobAndGradientRows(const LogitRows& rows, const LogitGradient& gradient, float* logprobs,
                             cudaStream_t stream) {
-  WithPack(gradient.type, {rows.pitch}, {rows.logits, gradient.gradient}, [&]<typename Element, int kCount>() {
-    CrossEntropyKernel<Element, kCount, true>
-        <<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(rows, gradient, logprobs);
+  WithElement(gradient.type, [&]<typename Element>() {
+    WithCount(rows, [&]<int kCount>() {
+      CrossEntropyKernel<Element, kCount, true>
+          <<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(rows, gradient, logprobs);
+    });
   });
 }
 

@@ -11,7 +11,7 @@ namespace temper::ops::cuda {
 
 // Rows of logits, as the LM head's product leaves them.
 struct LogitRows {
-  const float* logits;  // [rows, pitch]
+  const float* logits;  // [rows, pitch]; as the gradient below, it begins at a multiple of 16 bytes
   int64_t rows;
   int64_t pitch;
   int64_t vocab_size;      // columns from here on are padding

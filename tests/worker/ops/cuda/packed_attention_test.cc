@@ -31,8 +31,11 @@ TEST_P(CudaPackedAttentionTest, OutputAndGradients_EqualReference) {
   ExpectRightAndRepeatable(op, reference, inputs, at::kBFloat16, 2e-2);
 }
 
+// A query that sees itself alone has gradients by q and k of exactly 0, to which no error is relative: where there are
+// such queries, there are others.
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaPackedAttentionTest,
-                         testing::Values(Case{1, 1, 32, {0, 1}}, Case{4, 2, 64, {0, 1, 2, 3}},  // one token each
+                         testing::Values(Case{1, 1, 32, {0, 1}},
+                                         Case{4, 2, 64, {0, 1, 2, 3, 20}},  // one token each, but for the last
                                          Case{4, 4, 32, {0, 17}}, Case{6, 2, 24, {0, 5, 6, 40}},
                                          Case{3, 1, 16, {0, 0, 9, 9, 20, 20}},  // empty documents
                                          Case{2, 1, 8, {0, 511, 1536}},         // around the block of 512 queries
@@ -44,7 +47,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CudaPackedAttentionTest,
 
 INSTANTIATE_TEST_SUITE_P(Windows, CudaPackedAttentionTest,
                          testing::Values(Case{4, 2, 64, {0, 300, 301, 900}, false, 0, 100},
-                                         Case{4, 2, 64, {0, 300}, false, 0, 1},
+                                         Case{4, 2, 64, {0, 300}, false, 0, 2},
                                          Case{4, 2, 128, {0, 600, 700}, false, 0, 700},
                                          Case{4, 2, 64, {0, 1500}, false, 0, 64}));
 
