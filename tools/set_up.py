@@ -158,7 +158,16 @@ def make_environment(directory: Path) -> None:
         install = [str(directory / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
         run([*install, "--require-hashes", "-r", str(LOCK)])
         run([*install, "--require-hashes", "--no-deps", "-r", str(LOCK_WITHOUT_DEPENDENCIES)])
+        make_executable(directory)
         stamp.touch()
+
+
+def make_executable(environment: Path) -> None:
+    """nvcc and what it calls: their wheels forget the bit."""
+    for folder in ("bin", "nvvm/bin"):
+        for program in environment.glob(f"lib/python3*/site-packages/nvidia/cu13/{folder}/*"):
+            if program.is_file():
+                program.chmod(program.stat().st_mode | 0o111)
 
 
 def discard_builds() -> None:

@@ -5,10 +5,13 @@
 
 #include <cmath>
 
+#include "worker/ops/cuda_dispatch.h"
+
 namespace temper::ops {
 
 void AdamWUpdate(at::Tensor master, const at::Tensor& gradient, at::Tensor first_moment, at::Tensor second_moment,
                  const AdamWCoefficients& c) {
+  RETURN_IF_CUDA(master, AdamWUpdate(master, gradient, first_moment, second_moment, c));
   const at::NoGradGuard no_grad;
   const at::Tensor scaled = c.gradient_scale == 1.0 ? gradient : gradient * c.gradient_scale;
   if (c.weight_decay != 0.0) master.mul_(1.0 - c.learning_rate * c.weight_decay);

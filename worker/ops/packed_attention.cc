@@ -8,59 +8,14 @@
 #include <limits>
 #include <optional>
 
-// Legend: T tokens of the batch, S keys of a block, B queries of a block, H query heads, K key/value heads, G = H / K
-// heads that share a key, d head width. Head-major layouts (K first) make one batched GEMM of all heads.
+#include "worker/ops/attention_blocks.h"
+#include "worker/ops/cuda_dispatch.h"
 
 namespace temper::ops {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// Scores of one block are K·G·kBlock·S numbers: long documents cost memory linear in their length.
-constexpr int64_t kBlock = 512;
-
-// Queries [begin, end) of a document: they see keys from `start` on, the document's first or as far as a window
-// reaches.
-struct Block {
-  int64_t start;
-  int64_t begin;
-  int64_t end;
-  int64_t queries() const { return end - begin; }
-  int64_t keys() const { return end - start; }
-};
-
-template <typename Visit>
-void ForEachBlock(const std::vector<int64_t>& document_starts, int64_t window, Visit visit) {
-  for (size_t i = 0; i + 1 < document_starts.size(); ++i) {
-    for (int64_t begin = document_starts[i]; begin < document_starts[i + 1]; begin += kBlock) {
-      const int64_t start = window > 0 ? std::max(document_starts[i], begin - window + 1) : document_starts[i];
-      visit(Block{start, begin, std::min(begin + kBlock, document_starts[i + 1])});
-    }
-  }
-}
-
-// Rows of the block's queries as [K, G·B, d].
-at::Tensor QueryRows(const at::Tensor& x_THd, const Block& block, int64_t num_kv_heads) {
-  const int64_t group = x_THd.size(1) / num_kv_heads;
-  return x_THd.narrow(0, block.begin, block.queries())
-      .view({block.queries(), num_kv_heads, group, x_THd.size(2)})
-      .permute({1, 2, 0, 3})
-      .reshape({num_kv_heads, group * block.queries(), x_THd.size(2)});
-}
-
-// The inverse of QueryRows, added to or stored in the rows of x_THd.
-void StoreQueryRows(const at::Tensor& rows, const Block& block, int64_t num_kv_heads, at::Tensor& x_THd) {
-  const int64_t group = x_THd.size(1) / num_kv_heads;
-  x_THd.narrow(0, block.begin, block.queries())
-      .view({block.queries(), num_kv_heads, group, x_THd.size(2)})
-      .copy_(rows.view({num_kv_heads, group, block.queries(), x_THd.size(2)}).permute({2, 0, 1, 3}));
-}
-
-// The keys or values that a block sees, as [K, S, d].
-at::Tensor KeyRows(const at::Tensor& x_TKd, const Block& block) {
-  return x_TKd.narrow(0, block.start, block.keys()).transpose(0, 1);
-}
 
 // Which keys of a block its queries do not see: later ones, and ones that the window has left behind.
 void Hide(at::Tensor& scores, const Block& block, int64_t window) {
@@ -182,6 +137,7 @@ at::Tensor PackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, con
               ") must be a multiple of key/value heads (", k_TKd.size(1), ")");
   TORCH_CHECK(!document_starts.empty() && document_starts.front() == 0 && document_starts.back() == q_THd.size(0),
               "document_starts must go from 0 to the number of tokens");
+  RETURN_IF_CUDA(q_THd, PackedAttention(q_THd, k_TKd, v_TKd, document_starts, config, sinks_H));
   // autograd::Function takes no undefined tensor.
   const std::optional<at::Tensor> given_sinks_H = sinks_H.defined() ? std::optional(sinks_H) : std::nullopt;
   return PackedAttentionFunction::apply(q_THd, k_TKd, v_TKd, given_sinks_H, document_starts, config);

@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "worker/ops/cuda_dispatch.h"
+
 namespace temper::ops {
 namespace {
 
@@ -56,6 +58,7 @@ class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
 }  // namespace
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight_D, const NormConfig& config) {
+  RETURN_IF_CUDA(x, RmsNorm(x, weight_D, config));
   return RmsNormFunction::apply(x, weight_D, config);
 }
 

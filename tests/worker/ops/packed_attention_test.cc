@@ -1,32 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/ops/packed_attention.h"
 
-#include <limits>
-
+#include "tests/worker/ops/attention_reference.h"
 #include "tests/worker/ops/reference_check.h"
 
 namespace temper::ops {
 namespace {
-
-// One T × T matrix of scores with the mask written out.
-at::Tensor Reference(const std::vector<at::Tensor>& in, const std::vector<int64_t>& document_starts,
-                     const ScoreConfig& config) {
-  const int64_t tokens = in[0].size(0), group = in[0].size(1) / in[1].size(1);
-  at::Tensor document_T = at::zeros({tokens}, at::kLong);
-  for (size_t i = 1; i + 1 < document_starts.size(); ++i) document_T.slice(0, document_starts[i]) += 1;
-  at::Tensor visible =
-      document_T.unsqueeze(1).eq(document_T.unsqueeze(0)).logical_and(at::ones({tokens, tokens}, at::kBool).tril());
-  if (config.window > 0) visible = visible.logical_and(at::ones({tokens, tokens}, at::kBool).triu(1 - config.window));
-  const at::Tensor k = in[1].repeat_interleave(group, 1), v = in[2].repeat_interleave(group, 1);
-  at::Tensor scores = at::einsum("thd,shd->hts", {in[0], k}) * config.scale;
-  if (config.softcap > 0) scores = config.softcap * (scores / config.softcap).tanh();
-  scores = scores.masked_fill(visible.logical_not(), -std::numeric_limits<double>::infinity());
-  if (in.size() == 4) {  // a key of its own, without a value
-    const at::Tensor sinks = in[3].view({-1, 1, 1}).expand({in[3].size(0), tokens, 1});
-    return at::einsum("hts,shd->thd", {at::cat({scores, sinks}, -1).softmax(-1).narrow(-1, 0, tokens), v});
-  }
-  return at::einsum("hts,shd->thd", {scores.softmax(-1), v});
-}
 
 struct Case {
   int64_t heads, kv_heads, width;
@@ -47,7 +26,7 @@ TEST_P(PackedAttentionTest, OutputAndGradients_EqualReference) {
   const Operator op = [&](const auto& in) {
     return PackedAttention(in[0], in[1], in[2], c.document_starts, c.score, c.sinks ? in[3] : at::Tensor());
   };
-  const Operator reference = [&](const auto& in) { return Reference(in, c.document_starts, c.score); };
+  const Operator reference = [&](const auto& in) { return ReferenceAttention(in, c.document_starts, c.score); };
   ExpectEqualsReference(op, reference, inputs, at::kFloat, 2e-6);
   ExpectEqualsReference(op, reference, inputs, at::kBFloat16, 2e-2);
 }

@@ -32,7 +32,7 @@ inline void ExpectEqualsReference(const Operator& op, const Operator& reference,
   const at::Tensor our_output = op(ours);
   const at::Tensor their_output = reference(theirs);
   EXPECT_LE(RelativeError(our_output, their_output), bound);
-  const at::Tensor grad = at::randn(their_output.sizes(), at::kDouble).to(dtype);
+  const at::Tensor grad = at::randn(their_output.sizes(), their_output.options()).to(dtype);
   const auto our_grads = torch::autograd::grad({our_output}, ours, {grad});
   const auto their_grads = torch::autograd::grad({their_output}, theirs, {grad.to(at::kDouble)});
   for (size_t i = 0; i < ours.size(); ++i) {
