@@ -108,5 +108,64 @@ TEST(Families, UnsupportedConfigs_AreRefusedWithTheReason) {
   }
 }
 
+// A config of another family, from Llama's.
+Json As(const char* architecture, const char* changes) {
+  Json config = With(changes);
+  config["architectures"] = {architecture};
+  for (const char* key : {"is_llama_config", "pretraining_tp", "mlp_bias", "attention_bias", "rope_interleaved"}) {
+    config.erase(key);
+  }
+  return config;
+}
+
+TEST(Families, WindowsAndLayerTypes_GoToTheirLayers) {
+  const ModelConfig all = *Configure(As("MistralForCausalLM", R"({"sliding_window": 100})"));
+  EXPECT_EQ(all.layer(0).window, 100);
+  // Null is no window; a missing key is transformers' default.
+  EXPECT_EQ(Configure(As("MistralForCausalLM", R"({"sliding_window": null})"))->layer(0).window, 0);
+  EXPECT_EQ(Configure(As("MistralForCausalLM", "{}"))->layer(0).window, 4096);
+  const ModelConfig upper = *Configure(
+      As("Qwen2ForCausalLM", R"({"use_sliding_window": true, "sliding_window": 64, "max_window_layers": 29})"));
+  EXPECT_EQ(upper.layer(28).window, 0);
+  EXPECT_EQ(upper.layer(29).window, 64);
+}
+
+TEST(Families, ConfigsThatContradictThemselves_AreRefused) {
+  struct Case {
+    const char* architecture;
+    const char* changes;
+    const char* message;
+  };
+  const Case cases[] = {
+      {"MixtralForCausalLM", R"({"num_local_experts": 4, "num_experts_per_tok": 5})",
+       "`num_experts_per_tok` is 5, but there are 4 experts"},
+      {"MixtralForCausalLM", R"({"router_jitter_noise": 0.1})", "`router_jitter_noise` is 0.1"},
+      {"Qwen3MoeForCausalLM", R"({"mlp_only_layers": 3})", "`mlp_only_layers` must be a list"},
+      {"Qwen3ForCausalLM", R"({"layer_types": ["full_attention"]})", "one entry a layer, 30"},
+      {"Qwen2ForCausalLM", R"({"num_hidden_layers": 1, "layer_types": ["chunked_attention"]})", "chunked_attention"},
+      {"Qwen2ForCausalLM", R"({"num_hidden_layers": 1, "layer_types": ["sliding_attention"]})",
+       "there is no `sliding_window`"},
+      {"Gemma2ForCausalLM", R"({"use_bidirectional_attention": true})", "`use_bidirectional_attention` is true"},
+      {"Gemma3ForCausalLM", R"({"attn_logit_softcapping": 50.0})", "`attn_logit_softcapping` is 50.0"},
+      {"Gemma3ForCausalLM", R"({"rope_parameters": {"rope_theta": 1e4}})", "has a key `rope_theta`"},
+      {"Phi3ForCausalLM", R"({"partial_rotary_factor": 0.01})", "leaves 0 of 64 dimensions"},
+      {"Phi3ForCausalLM", R"({"rope_scaling": {"type": "su", "short_factor": [1], "long_factor": [1]}})",
+       "need 32 numbers"},
+      {"Phi3ForCausalLM", R"({"rope_scaling": {"type": "longrope", "short_factor": "x", "long_factor": [1]}})",
+       "`rope_parameters.short_factor` must be a list of numbers"},
+      {"Phi3ForCausalLM", R"({"resid_pdrop": 0.1})", "`resid_pdrop` is 0.1"},
+      {"SmolLM3ForCausalLM", R"({"no_rope_layers": [1, 1]})", "an entry a layer, 30"},
+      {"GptOssForCausalLM", R"({"swiglu_limit": 5.0})", "`swiglu_limit` is 5.0"},
+      {"GptOssForCausalLM", R"({"rope_theta": null})", "`rope_scaling` is missing"},
+      {"LlamaForCausalLM", R"({"quantization_config": {"quant_method": "mxfp4"}})", "quantized with \"mxfp4\""},
+      {"LlamaForCausalLM", R"({"num_hidden_layers": 1000000000000})", "must be at most 100000"},
+  };
+  for (const Case& bad : cases) {
+    const absl::Status status = Configure(As(bad.architecture, bad.changes)).status();
+    EXPECT_FALSE(status.ok()) << bad.architecture << bad.changes;
+    EXPECT_THAT(Message(status), HasSubstr(bad.message)) << bad.architecture;
+  }
+}
+
 }  // namespace
 }  // namespace temper

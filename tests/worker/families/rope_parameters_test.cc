@@ -122,6 +122,44 @@ TEST(ReadRope, BadConfigs_AreRefusedWithTheKey) {
   }
 }
 
+TEST(ReadRope, LongRope_FactorAndAttentionFollowFromThePositions) {
+  const Json config = Json::parse(R"({"partial_rotary_factor": 0.75, "rope_scaling": {"type": "longrope",
+                                      "short_factor": [1.0, 1.5], "long_factor": [2, 3]}})");
+  ConfigReader reader(config);
+  const RopeConfig rope = ReadRope(reader, {.max_positions = 131072, .original_max_positions = 4096, .partial = true});
+  EXPECT_TRUE(reader.Finish().ok());
+  EXPECT_EQ(rope.kind, Kind::kLongRope);
+  EXPECT_EQ(rope.rotated_share, 0.75);
+  EXPECT_EQ(rope.factor, 32.0);
+  EXPECT_DOUBLE_EQ(rope.attention_factor, std::sqrt(1 + std::log(32.0) / std::log(4096.0)));
+  EXPECT_EQ(rope.long_factors, (std::vector<double>{2, 3}));
+}
+
+TEST(ReadRopeOfLayerTypes, BothSpellings_ReadTheSame) {
+  for (const char* text : {R"({"rope_theta": 1e6, "rope_local_base_freq": 5e3,
+                               "rope_scaling": {"rope_type": "linear", "factor": 8.0}})",
+                           R"({"rope_parameters": {
+                               "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                               "sliding_attention": {"rope_type": "default", "rope_theta": 5e3}}})"}) {
+    Json config = Json::parse(text);
+    for (const bool rewritten : {false, true}) {
+      if (rewritten) WriteBothRopeSpellings(config);
+      ConfigReader reader(config);
+      const std::vector<RopeConfig> ropes = ReadRopeOfLayerTypes(reader, {.theta = 1.0}, {.theta = 2.0});
+      EXPECT_TRUE(reader.Finish().ok()) << text;
+      ASSERT_EQ(ropes.size(), 2u);
+      EXPECT_EQ(ropes[0].kind, Kind::kLinear);
+      EXPECT_EQ(ropes[0].factor, 8.0);
+      EXPECT_EQ(ropes[0].theta, 1e6);
+      EXPECT_EQ(ropes[1].kind, Kind::kDefault);
+      EXPECT_EQ(ropes[1].theta, 5e3);
+    }
+    EXPECT_EQ(config["rope_theta"], 1e6);
+    EXPECT_EQ(config["rope_local_base_freq"], 5e3);
+    EXPECT_EQ(config["rope_parameters"]["sliding_attention"]["rope_theta"], 5e3);
+  }
+}
+
 // Equality of ordered_json minds the order.
 nlohmann::json Unordered(const Json& json) { return json; }
 
