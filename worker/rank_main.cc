@@ -12,6 +12,7 @@
 #include "worker/train/preflight.h"
 #include "worker/train/trainer.h"
 #include "worker/verify/verify_command.h"
+#include "worker/verify/verify_export.h"
 
 namespace {
 
@@ -20,6 +21,10 @@ namespace {
 void LeaveSignalsToTheNode() {
   std::signal(SIGINT, SIG_IGN);
   std::signal(SIGTERM, SIG_IGN);
+}
+
+absl::Status RunTrainJob(const temper::TrainJob& job, temper::TrainObserver& observer, const temper::StopSignal& stop) {
+  return temper::RunTrainJob(job, observer, stop, temper::VerifyExport);
 }
 
 // Prepares `temper-rank verify`; the options go to `request`.
@@ -59,7 +64,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   if (*preflight) return temper::RunStandalone(job_file, job_id, temper::RunPreflight, std::cout, std::cerr);
-  if (*train) return temper::RunStandalone(job_file, job_id, temper::RunTrainJob, std::cout, std::cerr);
+  if (*train) return temper::RunStandalone(job_file, job_id, RunTrainJob, std::cout, std::cerr);
 
   if (*verify) return temper::RunVerify(verify_request, std::cout, std::cerr);
 
@@ -71,5 +76,5 @@ int main(int argc, char** argv) {
     return 2;
   }
   LeaveSignalsToTheNode();
-  return temper::RunSession(fd, temper::RunTrainJob, temper::RunPreflight);
+  return temper::RunSession(fd, RunTrainJob, temper::RunPreflight);
 }

@@ -55,10 +55,11 @@ class Verification {
   bool bf16() const { return options_.dtype == at::kBFloat16; }
 
   absl::Status Open() {
-    absl::StatusOr<NativeRepository> native =
-        OpenNativeRepository(options_.native_model.empty() ? options_.model : options_.native_model);
+    const bool planted = !options_.native_model.empty();
+    absl::StatusOr<NativeRepository> native = OpenNativeRepository(planted ? options_.native_model : options_.model);
     if (!native.ok()) return native.status();
     native_ = *std::move(native);
+    reference_directory_ = planted ? options_.model : native_.repository->directory();
     absl::StatusOr<std::unique_ptr<Transformer>> transformer =
         LoadTransformer(native_, {.dtype = options_.dtype, .observer = options_.layers ? &trace_ : nullptr});
     if (!transformer.ok()) return transformer.status();
@@ -71,7 +72,7 @@ class Verification {
   }
 
   absl::Status OpenReference(at::ScalarType dtype, std::unique_ptr<HfReference>& reference) {
-    absl::StatusOr<std::unique_ptr<HfReference>> opened = HfReference::Open(options_.model, dtype);
+    absl::StatusOr<std::unique_ptr<HfReference>> opened = HfReference::Open(reference_directory_, dtype);
     if (opened.ok()) reference = *std::move(opened);
     return opened.status();
   }
@@ -187,6 +188,7 @@ class Verification {
   const VerifyOptions& options_;
   ModuleTrace trace_;
   NativeRepository native_;
+  std::string reference_directory_;
   std::unique_ptr<Transformer> transformer_;
   std::unique_ptr<HfReference> reference_;  // in fp32
   std::unique_ptr<HfReference> hf_bf16_;    // with dtype bf16

@@ -11,7 +11,7 @@
 namespace temper {
 
 struct VerifyOptions {
-  std::string model;  // an HF directory
+  std::string model;  // an HF directory: a path, or file:///path
   // What the native side loads, when it is another directory: so that tests can plant bugs.
   std::string native_model;
   at::ScalarType dtype = at::kFloat;  // or bf16, which is measured against HF in fp32
