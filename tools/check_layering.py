@@ -6,7 +6,7 @@
 
 Three rules:
 - a folder includes itself and what is below it in ARROWS (arrows add up: train → model → ops allows train → ops);
-- only the folders of PROTOBUF, GRPC and TORCH include those libraries;
+- only the folders of PROTOBUF, GRPC, TORCH and PYTHON include those libraries;
 - no unit sees both torch and protobuf, however indirectly: the torch wheel brings an older protobuf along.
 """
 
@@ -51,9 +51,11 @@ PROTOBUF = {"server", "client", "common/rpc", "worker/node", "worker/session"}
 GRPC = PROTOBUF - {"worker/session"}
 TORCH = {"worker"}
 NOT_TORCH = {"worker/node", "worker/session", "worker/text"}
+PYTHON = {"worker/python"}
 
 PROTOBUF_HEADER = re.compile(r".*\.pb\.h|google/(protobuf|rpc)/.*")
 GRPC_HEADER = re.compile(r".*\.grpc\.pb\.h|(grpc|grpcpp)/.*")
+PYTHON_HEADER = re.compile(r"Python\.h|pybind11/.*|torch/.*pybind.*|torch/csrc/python_headers\.h")
 TORCH_HEADER = re.compile(r"(torch|ATen|c10)/.*")
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
 SOURCES = {".h", ".cc", ".cu", ".cuh"}
@@ -125,6 +127,8 @@ def library_violation(include: Include) -> str | None:
         return f"gRPC belongs in {', '.join(sorted(GRPC))} only"
     if PROTOBUF_HEADER.fullmatch(header) and not within(file, PROTOBUF):
         return f"protobuf belongs in {', '.join(sorted(PROTOBUF))} only"
+    if PYTHON_HEADER.fullmatch(header) and not within(file, PYTHON):
+        return f"Python belongs in {', '.join(sorted(PYTHON))} only: it is loaded when needed"
     if TORCH_HEADER.fullmatch(header) and (not within(file, TORCH) or within(file, NOT_TORCH)):
         return f"torch belongs in worker/ only, and there not in {', '.join(sorted(NOT_TORCH))}"
     return None

@@ -11,6 +11,8 @@
 #include "worker/session/standalone.h"
 #include "worker/train/preflight.h"
 #include "worker/train/trainer.h"
+#include "worker/verify/verify_command.h"
+#include "worker/verify/verify_export.h"
 
 namespace {
 
@@ -19,6 +21,28 @@ namespace {
 void LeaveSignalsToTheNode() {
   std::signal(SIGINT, SIG_IGN);
   std::signal(SIGTERM, SIG_IGN);
+}
+
+absl::Status RunTrainJob(const temper::TrainJob& job, temper::TrainObserver& observer, const temper::StopSignal& stop) {
+  return temper::RunTrainJob(job, observer, stop, temper::VerifyExport);
+}
+
+// Prepares `temper-rank verify`; the options go to `request`.
+CLI::App* AddVerify(CLI::App& app, temper::VerifyRequest& request) {
+  CLI::App* verify = app.add_subcommand(
+      "verify", "Compare the native model with transformers' own; exit 0: passed, 1: failed, 2: could not");
+  verify->add_option("--model", request.models, "Model directories (Hugging Face layout)")->required();
+  verify->add_option("--dtype", request.dtype, "What the native model computes in")
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
+  verify->add_flag("--layers", request.layers, "Also name the first module whose output departs");
+  verify->add_flag("--gradients", request.gradients, "Also compare the gradient of every weight (fp32)");
+  verify->add_option("--output", request.output, "json: an object a line for each model")
+      ->check(CLI::IsMember({"table", "json"}))
+      ->capture_default_str();
+  // For tests that plant bugs, so not shown: what the native side loads instead of each model.
+  verify->add_option("--native-model", request.native_models)->group("");
+  return verify;
 }
 
 }  // namespace
@@ -35,10 +59,14 @@ int main(int argc, char** argv) {
   train->add_option("--job-id", job_id, "Results go to OUTPUT/ID/export-e0001")->capture_default_str();
   CLI::App* preflight = app.add_subcommand("preflight", "Look at model and data, train nothing; prints what it found");
   preflight->add_option("file", job_file, "The job (temper.v1.JobSpec) as JSON")->required();
+  temper::VerifyRequest verify_request;
+  const CLI::App* verify = AddVerify(app, verify_request);
   CLI11_PARSE(app, argc, argv);
 
   if (*preflight) return temper::RunStandalone(job_file, job_id, temper::RunPreflight, std::cout, std::cerr);
-  if (*train) return temper::RunStandalone(job_file, job_id, temper::RunTrainJob, std::cout, std::cerr);
+  if (*train) return temper::RunStandalone(job_file, job_id, RunTrainJob, std::cout, std::cerr);
+
+  if (*verify) return temper::RunVerify(verify_request, std::cout, std::cerr);
 
   const char* variable = std::getenv("TEMPER_RANK_FD");
   int fd = -1;
@@ -48,5 +76,5 @@ int main(int argc, char** argv) {
     return 2;
   }
   LeaveSignalsToTheNode();
-  return temper::RunSession(fd, temper::RunTrainJob, temper::RunPreflight);
+  return temper::RunSession(fd, RunTrainJob, temper::RunPreflight);
 }

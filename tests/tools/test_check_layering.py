@@ -44,6 +44,8 @@ def test_sound_tree_passes(tmp_path: Path) -> None:
         ("worker/session/session.cc", "<c10/core/Device.h>", "torch belongs in worker/ only"),
         ("worker/train/trainer.cc", '"temper/v1/job.pb.h"', "protobuf belongs in"),
         ("worker/session/session.cc", "<grpcpp/grpcpp.h>", "gRPC belongs in"),
+        ("worker/verify/verifier.cc", "<torch/csrc/utils/pybind.h>", "Python belongs in worker/python only"),
+        ("worker/train/trainer.cc", "<Python.h>", "Python belongs in worker/python only"),
         ("worker/new_folder/thing.cc", '"worker/train/trainer.h"', "worker/new_folder is not in the table"),
     ],
 )

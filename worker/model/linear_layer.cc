@@ -11,7 +11,7 @@ namespace temper {
 
 LinearLayer::LinearLayer(std::string name, std::vector<Part> parts, int64_t in_features, bool bias,
                          const WeightOptions& options)
-    : parts_(std::move(parts)), in_features_(in_features) {
+    : parts_(std::move(parts)), in_features_(in_features), observer_(options.observer) {
   int64_t rows = 0;
   for (const Part& part : parts_) rows += part.rows;
   InitParameter(weight_, name + ".weight", {rows, in_features}, options.dtype, options.trainable);
@@ -21,7 +21,16 @@ LinearLayer::LinearLayer(std::string name, std::vector<Part> parts, int64_t in_f
 at::Tensor LinearLayer::Forward(const at::Tensor& x_TI) const {
   at::Tensor y_TO = ops::Linear(x_TI, weight_.weight, bias_.weight);
   for (const auto& adapter : adapters_) y_TO = AddLoraOutput(*adapter, x_TI, y_TO);
+  if (observer_ != nullptr) Observe(x_TI, y_TO);
   return y_TO;
+}
+
+void LinearLayer::Observe(const at::Tensor& x_TI, const at::Tensor& y_TO) const {
+  int64_t row = 0;
+  for (const Part& part : parts_) {
+    observer_->OnModule(part.name, x_TI, y_TO.narrow(1, row, part.rows));
+    row += part.rows;
+  }
 }
 
 int64_t LinearLayer::AddLora(const LoraConfig& config) {

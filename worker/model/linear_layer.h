@@ -9,14 +9,16 @@
 #include <vector>
 
 #include "worker/model/lora.h"
+#include "worker/model/module_observer.h"
 #include "worker/model/parameter.h"
 
 namespace temper {
 
-// What every weight of a model is made with.
+// What every module of a model is made with.
 struct WeightOptions {
   at::ScalarType dtype = at::kFloat;
   bool trainable = true;
+  ModuleObserver* observer = nullptr;  // outlives the model
 };
 
 // One matrix that computes one or more linear maps of the same input: q, k and v, or gate and up, are its parts.
@@ -44,11 +46,14 @@ class LinearLayer {
   double FlopsPerToken(bool input_needs_gradient) const;
 
  private:
+  void Observe(const at::Tensor& x_TI, const at::Tensor& y_TO) const;
+
   std::vector<Part> parts_;
   int64_t in_features_;
   Parameter weight_;
   Parameter bias_;  // its tensor is undefined without a bias
   std::vector<std::unique_ptr<LoraAdapter>> adapters_;
+  ModuleObserver* observer_;
 };
 
 }  // namespace temper

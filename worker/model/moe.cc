@@ -14,7 +14,7 @@
 namespace temper {
 
 MixtureOfExperts::MixtureOfExperts(const std::string& name, const ModelConfig& config, const WeightOptions& options)
-    : name_(name), config_(config.moe) {
+    : name_(name), config_(config.moe), observer_(options.observer) {
   const int64_t hidden = config.hidden_size, inner = config_.intermediate_size;
   InitParameter(router_weight_, name + ".router.weight", {config_.num_experts, hidden}, options.dtype,
                 options.trainable);
@@ -43,6 +43,7 @@ at::Tensor MixtureOfExperts::Experts::Forward(const at::Tensor& x_SI, const std:
 
 MixtureOfExperts::Choice MixtureOfExperts::Route(const at::Tensor& x_TD, Routing* routing) const {
   const at::Tensor logits_TE = ops::Linear(x_TD, router_weight_.weight, router_bias_.weight).to(at::kFloat);
+  if (observer_ != nullptr) observer_->OnModule(name_ + ".router", x_TD, logits_TE);
   const at::Tensor probabilities_TE = logits_TE.softmax(-1);
   auto [chosen_Tk, experts_Tk] = (config_.softmax_over_chosen ? logits_TE : probabilities_TE).topk(config_.top_k, -1);
   if (config_.softmax_over_chosen) {
@@ -75,7 +76,9 @@ at::Tensor MixtureOfExperts::Forward(const at::Tensor& x_TD, Routing* routing) c
   const at::Tensor back_S =
       at::empty_like(order_S).scatter_(0, order_S, at::arange(order_S.size(0), order_S.options()));
   const at::Tensor y_TkD = y_SD.index_select(0, back_S).unflatten(0, {-1, config_.top_k});
-  return (y_TkD * choice.weights_Tk.unsqueeze(-1)).sum(1).to(x_TD.scalar_type());
+  const at::Tensor out_TD = (y_TkD * choice.weights_Tk.unsqueeze(-1)).sum(1).to(x_TD.scalar_type());
+  if (observer_ != nullptr) observer_->OnModule(name_ + ".experts", x_TD, out_TD);
+  return out_TD;
 }
 
 void MixtureOfExperts::AppendParameters(std::vector<Parameter*>& parameters) {

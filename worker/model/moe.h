@@ -49,6 +49,7 @@ class MixtureOfExperts {
 
   std::string name_;
   MoeConfig config_;
+  ModuleObserver* observer_;
   Parameter router_weight_;
   Parameter router_bias_;
   Experts gate_up_;

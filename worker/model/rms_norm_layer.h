@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "worker/model/linear_layer.h"
@@ -14,13 +15,17 @@ namespace temper {
 class RmsNormLayer {
  public:
   RmsNormLayer(std::string name, int64_t size, const ops::NormConfig& config, const WeightOptions& options)
-      : config_(config) {
-    InitParameter(weight_, name + ".weight", {size}, options.dtype, options.trainable);
+      : name_(std::move(name)), config_(config), observer_(options.observer) {
+    InitParameter(weight_, name_ + ".weight", {size}, options.dtype, options.trainable);
   }
   RmsNormLayer(const RmsNormLayer&) = delete;
 
   // Over the last dimension.
-  at::Tensor Forward(const at::Tensor& x_TD) const { return ops::RmsNorm(x_TD, weight_.weight, config_); }
+  at::Tensor Forward(const at::Tensor& x_TD) const {
+    const at::Tensor y_TD = ops::RmsNorm(x_TD, weight_.weight, config_);
+    if (observer_ != nullptr) observer_->OnModule(name_, x_TD, y_TD);
+    return y_TD;
+  }
 
   void AppendParameters(std::vector<Parameter*>& parameters) { parameters.push_back(&weight_); }
   void AppendViews(std::vector<WeightView>& views) {
@@ -28,8 +33,10 @@ class RmsNormLayer {
   }
 
  private:
+  std::string name_;
   Parameter weight_;
   ops::NormConfig config_;
+  ModuleObserver* observer_;
 };
 
 }  // namespace temper

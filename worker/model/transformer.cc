@@ -15,7 +15,7 @@ namespace {
 int64_t PaddedVocab(int64_t vocab_size) { return (vocab_size + 63) / 64 * 64; }
 
 WeightOptions BaseOptions(const TransformerOptions& options) {
-  return {.dtype = options.dtype, .trainable = !options.lora.has_value()};
+  return {.dtype = options.dtype, .trainable = !options.lora.has_value(), .observer = options.observer};
 }
 
 }  // namespace

@@ -18,6 +18,8 @@ struct TransformerOptions {
   std::optional<LoraConfig> lora;
   // Weights that stay as they are, as patterns for their HF names (FreezeWeights). Not with `lora`.
   std::vector<std::string> freeze;
+  // Sees what every linear map and norm computes; outlives the model. Null in training.
+  ModuleObserver* observer = nullptr;
 };
 
 // The native decoder: embedding, blocks (a unit each), final norm, LM head. All weights are zero until StoreMaster sets

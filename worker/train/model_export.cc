@@ -21,6 +21,7 @@
 #include "worker/checkpoint/hf_export.h"
 #include "worker/checkpoint/peft_adapter.h"
 #include "worker/checkpoint/tensor_map.h"
+#include "worker/train/memory_estimate.h"
 #include "worker/train/train_step.h"
 
 namespace temper {
@@ -32,6 +33,8 @@ constexpr double kMaxReloadKl = 1e-8;
 constexpr double kNotableRoundingKl = 1e-2;
 // Logits of this many positions are compared: two T × V matrices in fp64.
 constexpr int64_t kMaxSampleTokens = 256;
+// What the interpreter and its libraries take.
+constexpr int64_t kPythonBytes = int64_t{1} << 30;
 
 // KL(expected ‖ actual) of each position, in fp64.
 at::Tensor TokenKl(const at::Tensor& expected_TV, const at::Tensor& actual_TV) {
@@ -103,6 +106,29 @@ absl::StatusOr<Reload> ReloadExport(const std::string& uri, const NativeReposito
   return result;
 }
 
+// Lets transformers read the export, where memory suffices: it needs our model and its own, in fp32.
+nlohmann::json CompareWithTransformers(const std::string& uri, const Transformer& model, const ExportVerifier& verifier,
+                                       TrainObserver& observer) {
+  const auto skipped = [&](const std::string& why) {
+    observer.OnLog(LogSeverity::kWarning, absl::StrCat("the export was not compared with transformers' model: ", why));
+    return nlohmann::json{{"skipped", why}};
+  };
+  int64_t needed = kPythonBytes;
+  for (const Parameter* parameter : model.parameters()) needed += 2 * 4 * parameter->weight.numel();
+  if (const int64_t available = AvailableBytes(); available < needed) {
+    return skipped(
+        absl::StrFormat("it takes about %.1f GB of memory, %.1f GB are there", 1e-9 * needed, 1e-9 * available));
+  }
+  absl::StatusOr<nlohmann::json> verdict = verifier(uri);
+  if (!verdict.ok()) return skipped(std::string(verdict.status().message()));
+  if (!verdict->value("passed", false)) {
+    const auto reasons = verdict->value("reasons", std::vector<std::string>());
+    observer.OnLog(LogSeverity::kWarning, absl::StrCat("transformers' model computes something else from the export: ",
+                                                       absl::StrJoin(reasons, "; ")));
+  }
+  return *std::move(verdict);
+}
+
 absl::Status DescribeDifference(const ExportProof& proof) {
   const ExportProof::Difference& first = proof.differences.front();
   return absl::InternalError(absl::StrFormat(
@@ -113,7 +139,7 @@ absl::Status DescribeDifference(const ExportProof& proof) {
 // Writes and proves; what it returns is verification.json.
 absl::StatusOr<nlohmann::json> WriteModel(const TrainJob& job, const NativeRepository& source, Transformer& model,
                                           const MicroBatch& sample, Publication& publication, const StopSignal& stop,
-                                          TrainObserver& observer) {
+                                          TrainObserver& observer, const ExportVerifier& verifier) {
   const absl::Status exported = ExportModel(*source.repository, *source.family, source.config, model.views(),
                                             {.max_shard_size = job.output.max_shard_size}, publication);
   if (!exported.ok()) return exported;
@@ -134,9 +160,12 @@ absl::StatusOr<nlohmann::json> WriteModel(const TrainJob& job, const NativeRepos
                         "from an fp32 checkpoint",
                         reload->mean_rounding_token_kl));
   }
-  return nlohmann::json{{"tensors", proof->ToJson()},
-                        {"native_reload", {{"passed", true}, {"max_token_kl", reload->max_token_kl}}},
-                        {"rounding", {{"mean_token_kl", reload->mean_rounding_token_kl}}}};
+  nlohmann::json verification = {{"tensors", proof->ToJson()},
+                                 {"native_reload", {{"passed", true}, {"max_token_kl", reload->max_token_kl}}},
+                                 {"rounding", {{"mean_token_kl", reload->mean_rounding_token_kl}}}};
+  if (stop.requested()) return absl::CancelledError("stopped on request");
+  if (verifier) verification["transformers"] = CompareWithTransformers(publication.uri(), model, verifier, observer);
+  return verification;
 }
 
 // The same for adapters.
@@ -190,13 +219,13 @@ absl::Status CheckOutput(ObjectStore& store, const TrainJob& job) {
 
 absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,
                                              const std::vector<AdapterSite>& sites, Transformer& model,
-                                             const MicroBatch& sample, const StopSignal& stop,
-                                             TrainObserver& observer) {
+                                             const MicroBatch& sample, const StopSignal& stop, TrainObserver& observer,
+                                             const ExportVerifier& verifier) {
   if (stop.requested()) return absl::CancelledError("stopped on request");
   auto publication = Publication::Begin(store, ExportDirectory(job.job_id, job.epoch), job.job_id, job.epoch);
   if (!publication.ok()) return publication.status();
   const auto verification = job.lora ? WriteAdapter(job, sites, model, **publication, observer)
-                                     : WriteModel(job, source, model, sample, **publication, stop, observer);
+                                     : WriteModel(job, source, model, sample, **publication, stop, observer, verifier);
   if (!verification.ok()) return verification.status();
   if (const absl::Status written = (*publication)->Write("verification.json", verification->dump(2) + "\n");
       !written.ok()) {

@@ -12,6 +12,7 @@
 #include "worker/data/micro_batch.h"
 #include "worker/families/adapter_sites.h"
 #include "worker/model/transformer.h"
+#include "worker/train/export_verifier.h"
 #include "worker/train/stop_signal.h"
 #include "worker/train/train_job.h"
 
@@ -40,9 +41,14 @@ absl::Status CheckOutput(ObjectStore& store, const TrainJob& job);
 // what it computes on `sample` differs from the trained model by no more than that rounding. With adapters (`sites` are
 // those that the model was built with) it is a PEFT adapter directory, whose tensors are compared with their masters.
 //
+// The HF directory also goes to `verifier`, if there is one. What that finds stands in verification.json, and a warning
+// is logged when it is a difference, or when nothing could be compared; the export is committed all the same: its
+// tensors are proved, and they are what the training gave.
+//
 // CANCELLED, with nothing left behind, when `stop` asks for it before the commit.
 absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,
                                              const std::vector<AdapterSite>& sites, Transformer& model,
-                                             const MicroBatch& sample, const StopSignal& stop, TrainObserver& observer);
+                                             const MicroBatch& sample, const StopSignal& stop, TrainObserver& observer,
+                                             const ExportVerifier& verifier = nullptr);
 
 }  // namespace temper

@@ -121,6 +121,7 @@ struct Training {
   at::ScalarType dtype;
   TrainObserver& observer;
   const StopSignal& stop;
+  const ExportVerifier& verifier;
 };
 
 // Trains from `state` on, and writes and proves the export; or returns at what position to go on from which checkpoint.
@@ -147,7 +148,7 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
     training.observer.OnPhase(TrainPhase::kExporting, training.data.batches().total_steps());
     checkpointer.Finish();
     auto exported = ExportAndProve(training.output, training.job, training.source, training.sites, model,
-                                   training.data.sample(), training.stop, training.observer);
+                                   training.data.sample(), training.stop, training.observer, training.verifier);
     if (!exported.ok()) return exported.status();
     return *std::move(exported);
   };
@@ -157,7 +158,8 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
   return finished;
 }
 
-absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSignal& stop) {
+absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
+                   const ExportVerifier& verifier) {
   observer.OnPhase(TrainPhase::kPreparingData, 0);
   const auto output = ObjectStore::Open(job.output.uri);
   if (!output.ok()) return output.status();
@@ -186,7 +188,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   observer.OnLog(LogSeverity::kInfo, absl::StrFormat("%s, %s, %d threads", source->family->architecture,
                                                      dtype == at::kBFloat16 ? "bf16" : "fp32", at::get_num_threads()));
 
-  const Training training = {job, **output, *source, *sites, **data, dtype, observer, stop};
+  const Training training = {job, **output, *source, *sites, **data, dtype, observer, stop, verifier};
   while (true) {
     const auto finished = TrainAndExport(training, *state);
     if (!finished.ok()) return finished.status();
@@ -216,10 +218,11 @@ absl::Status OutOfMemory(const std::string& detail) {
 
 }  // namespace
 
-absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const StopSignal& stop) {
+absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
+                         const ExportVerifier& verifier) {
   at::set_num_threads(job.threads > 0 ? job.threads : static_cast<int>(std::thread::hardware_concurrency()));
   try {
-    return Train(job, observer, stop);
+    return Train(job, observer, stop, verifier);
   } catch (const c10::Error& error) {
     // torch reports a failed allocation as a plain error.
     const std::string message = error.what_without_backtrace();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "absl/status/status.h"
+#include "worker/train/export_verifier.h"
 #include "worker/train/stop_signal.h"
 #include "worker/train/train_job.h"
 
@@ -13,7 +14,8 @@ namespace temper {
 // Returns OK when the export is committed; CANCELLED when `stop` asked for it: between two micro-batches, or, when a
 // checkpoint is wanted, after the step, with the checkpoint committed. Any other status carries a FailureCause
 // (common/failure.h) and says what was wrong, where, and what to do. Call it once per process: it sets the number of
-// torch's threads.
-absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const StopSignal& stop);
+// torch's threads. Without a `verifier` exports are not compared with transformers' model.
+absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
+                         const ExportVerifier& verifier = nullptr);
 
 }  // namespace temper

@@ -81,20 +81,55 @@ class ModelExportTest : public ::testing::Test {
     const NativeRepository source = *OpenNativeRepository((directory_.path() / "model").string());
     const auto model = *LoadTransformer(source, {});
     for (const WeightView& view : model->views()) StoreMaster(view, change(LoadMaster(view)));
-    return ExportAndProve(*store_, job_, source, {}, *model, Sample(), StopSignal(), observer_);
+    return ExportAndProve(*store_, job_, source, {}, *model, Sample(), StopSignal(), observer_, verifier_);
   }
 
   TemporaryDirectory directory_;
   TrainJob job_;
   std::unique_ptr<ObjectStore> store_;
   RecordingObserver observer_;
+  ExportVerifier verifier_;
 };
 
 TEST_F(ModelExportTest, Untrained_IsProvedWithoutLoss) {
   const auto exported = Export([](const at::Tensor& master) { return master; });
   ASSERT_TRUE(exported.ok()) << exported.status();
-  EXPECT_EQ(nlohmann::json::parse(exported->proof)["rounding"]["mean_token_kl"], 0.0);
+  const auto proof = nlohmann::json::parse(exported->proof);
+  EXPECT_EQ(proof["rounding"]["mean_token_kl"], 0.0);
+  EXPECT_FALSE(proof.contains("transformers"));  // nobody was there to ask
   EXPECT_TRUE(observer_.warnings.empty());
+}
+
+TEST_F(ModelExportTest, Verifier_GetsTheExportAndItsVerdictIsKept) {
+  std::string uri;
+  verifier_ = [&](const std::string& export_uri) {
+    uri = export_uri;
+    EXPECT_TRUE(OpenNativeRepository(export_uri).ok());
+    return nlohmann::json{{"passed", true}, {"max_kl", 1e-12}};
+  };
+  const auto exported = Export([](const at::Tensor& master) { return master; });
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  EXPECT_EQ(uri, exported->uri);
+  EXPECT_EQ(nlohmann::json::parse(exported->proof)["transformers"]["max_kl"], 1e-12);
+  EXPECT_TRUE(observer_.warnings.empty());
+}
+
+TEST_F(ModelExportTest, VerifierThatFindsADifference_Warns) {
+  verifier_ = [](const std::string&) { return nlohmann::json{{"passed", false}, {"reasons", {"largest KL is 1"}}}; };
+  const auto exported = Export([](const at::Tensor& master) { return master; });
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  EXPECT_EQ(nlohmann::json::parse(exported->proof)["transformers"]["passed"], false);
+  ASSERT_EQ(observer_.warnings.size(), 1u);
+  EXPECT_NE(observer_.warnings[0].find("something else from the export: largest KL is 1"), std::string::npos);
+}
+
+TEST_F(ModelExportTest, VerifierThatCannotCompare_WarnsAndSaysSo) {
+  verifier_ = [](const std::string&) { return absl::UnavailableError("no Python here"); };
+  const auto exported = Export([](const at::Tensor& master) { return master; });
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  EXPECT_EQ(nlohmann::json::parse(exported->proof)["transformers"]["skipped"], "no Python here");
+  ASSERT_EQ(observer_.warnings.size(), 1u);
+  EXPECT_NE(observer_.warnings[0].find("was not compared with transformers' model: no Python here"), std::string::npos);
 }
 
 // A first step moves every weight by the learning rate, and bf16 rounds most of that away: the export computes

@@ -37,10 +37,12 @@ def job(inputs: Path, output: Path, **changes) -> dict:
     return spec
 
 
-def run(spec: dict, directory: Path) -> subprocess.CompletedProcess:
+def run(spec: dict, directory: Path, **environment: str) -> subprocess.CompletedProcess:
     file = directory / "job.json"
     file.write_text(json.dumps(spec))
-    return subprocess.run([RANK, "train", file], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [RANK, "train", file], capture_output=True, text=True, timeout=120, check=False, env=os.environ | environment
+    )
 
 
 def train(spec: dict, directory: Path) -> list[dict]:

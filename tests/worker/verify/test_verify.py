@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`temper-rank verify`: every family passes, and every planted bug is caught and located.
+
+What became of the bugs goes to build/reports/planted_bugs.json.
+"""
+
+import json
+import shutil
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+import torch
+from parity import tiny_models
+from worker.verify.planted_bugs import BUGS
+from worker.verify.verifier import BIN, ROOT, SMOLLM2, json_verdicts, verify
+
+KL_BOUND = 1e-8
+CASES = [(family, variant) for family, variants in tiny_models.VARIANTS.items() for variant in variants]
+FIRST = [(family, next(iter(variants))) for family, variants in tiny_models.VARIANTS.items()]
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory):
+    """(family, variant) → a tiny model in fp32."""
+    folder = tmp_path_factory.mktemp("models")
+    made = {}
+    for family, variant in CASES:
+        made[family, variant] = folder / f"{family}-{variant}"
+        tiny_models.make(made[family, variant], family, **tiny_models.VARIANTS[family][variant])
+    return made
+
+
+@pytest.fixture
+def llama(directories):
+    return directories["llama", "gqa"]
+
+
+@pytest.fixture(scope="module")
+def fp32(directories):
+    verdicts = json_verdicts("--layers", "--gradients", "--model", *directories.values())
+    return dict(zip(directories, verdicts, strict=True))
+
+
+@pytest.fixture(scope="module")
+def bf16(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bf16")
+    for family, variant in FIRST:
+        options = tiny_models.VARIANTS[family][variant]
+        tiny_models.make(folder / family, family, dtype=torch.bfloat16, **options)
+    verdicts = json_verdicts("--dtype", "bf16", "--model", *(folder / family for family, _ in FIRST))
+    return dict(zip((family for family, _ in FIRST), verdicts, strict=True))
+
+
+@pytest.fixture(scope="module")
+def planted(directories, tmp_path_factory):
+    """Bug's name → verdict."""
+    folder = tmp_path_factory.mktemp("planted")
+    sound = [directories[bug.family, bug.variant] for bug in BUGS]
+    for bug, directory in zip(BUGS, sound):
+        bug.write(directory, folder / bug.name)
+    native = [folder / bug.name for bug in BUGS]
+    found = json_verdicts("--layers", "--model", *sound, "--native-model", *native)
+    verdicts = {bug.name: verdict for bug, verdict in zip(BUGS, found, strict=True)}
+    path = ROOT / "build/reports/planted_bugs.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "bug": bug.name,
+            "caught": is_caught(verdicts[bug.name]),
+            "located": located(verdicts[bug.name]) == bug.located,
+        }
+        for bug in BUGS
+    ]
+    path.write_text(json.dumps(rows, indent=2) + "\n")
+    return verdicts
+
+
+def is_caught(verdict):
+    """A hundred times over the bound."""
+    return not verdict["passed"] and max(check["max_kl"] for check in verdict["logits"]) >= 100 * KL_BOUND
+
+
+def located(verdict):
+    departure = verdict["layers"]["first_departure"]
+    return departure and departure["module"]
+
+
+@pytest.mark.parametrize(("family", "variant"), CASES)
+def test_family_passes_in_fp32(family, variant, fp32):
+    verdict = fp32[family, variant]
+    assert verdict["reasons"] == []
+    assert verdict["passed"]
+    assert {(check["ids"], check["layout"]) for check in verdict["logits"]} == {
+        ("random", "packed"),
+        ("random", "padded"),
+    }
+    for check in verdict["logits"]:
+        assert check["positions"] > 100
+        assert check["mean_kl"] <= check["max_kl"] <= KL_BOUND
+        assert 0 < check["max_logit_error"] <= 2e-5
+        assert check["top1_agreement"] == 1
+    assert verdict["not_exercised"] == []
+
+
+@pytest.mark.parametrize(("family", "variant"), CASES)
+def test_every_module_and_gradient_is_compared(family, variant, fp32, directories):
+    verdict = fp32[family, variant]
+    config = json.loads((directories[family, variant] / "config.json").read_text())
+    names = [module["module"] for module in verdict["layers"]["modules"]]
+    for layer in range(config["num_hidden_layers"]):
+        for part in ("self_attn.o_proj", "mlp.down_proj"):
+            assert f"model.layers.{layer}.{part}" in names
+    assert names[-2:] == ["model.norm", "lm_head"]
+    assert located(verdict) is None
+    with_gradient = {row["tensor"] for row in verdict["gradients"]["tensors"]}
+    # All that stands in the checkpoint.
+    reference = verdict["gradients"]
+    assert with_gradient == tensor_names(directories[family, variant])
+    assert 0 < reference["max_error"] <= 1e-4
+    assert reference["unmatched"] == []
+
+
+def tensor_names(directory: Path) -> set[str]:
+    with (directory / "model.safetensors").open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return header.keys() - {"__metadata__"}
+
+
+@pytest.mark.parametrize("family", [family for family, _ in FIRST])
+def test_family_passes_in_bf16(family, bf16):
+    verdict = bf16[family]
+    assert verdict["reasons"] == []
+    (check,) = verdict["logits"]
+    assert check["positions"] >= 4096
+    assert 0 < check["mean_kl"] <= 1.25 * check["transformers_bf16"]["mean_kl"]
+    assert 0 < check["max_kl"] <= 3 * check["transformers_bf16"]["max_kl"]
+
+
+def test_smollm2_passes_with_texts():
+    (verdict,) = json_verdicts("--model", SMOLLM2, "--layers", "--gradients")
+    assert verdict["reasons"] == []
+    texts = [check for check in verdict["logits"] if check["ids"] == "text"]
+    assert texts[0]["positions"] > 200
+    assert len(verdict["layers"]["modules"]) == 30 * 9 + 2
+    assert located(verdict) is None
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_planted_bug_is_caught_and_located(bug, planted):
+    assert is_caught(planted[bug.name])
+    assert located(planted[bug.name]) == bug.located
+
+
+def test_attention_that_departs_is_told_from_its_projections(planted):
+    departure = planted["window_off_by_one"]["layers"]["first_departure"]
+    assert departure["what"].startswith("attention itself")
+    assert departure["relative_error"] > 1e-3
+
+
+def test_planted_bug_shows_in_gradients_and_in_bf16(llama, tmp_path):
+    bug = next(bug for bug in BUGS if bug.name == "norm_epsilon_1e_2")
+    bug.write(llama, tmp_path / "planted")
+    planted = ("--model", llama, "--native-model", tmp_path / "planted")
+    (fp32,) = json_verdicts(*planted, "--gradients")
+    assert any("gradient of model.layers.0.self_attn.q_proj.weight" in reason for reason in fp32["reasons"])
+    (bf16,) = json_verdicts(*planted, "--layers", "--dtype", "bf16")
+    assert not bf16["passed"]
+    assert located(bf16) == bug.located
+
+
+def test_table_is_for_people_and_exit_code_for_scripts(llama, tmp_path):
+    run = verify("--model", llama)
+    assert run.code == 0
+    assert "random, packed" in run.out
+    assert run.out.endswith("PASSED\n")
+
+    bug = next(bug for bug in BUGS if bug.name == "wrong_tie")
+    bug.write(llama, tmp_path / "planted")
+    run = verify("--layers", "--model", llama, "--native-model", tmp_path / "planted")
+    assert run.code == 1
+    assert "first departure: lm_head" in run.out
+    assert "largest KL is" in run.out
+    assert run.out.endswith("FAILED\n")
+
+
+def test_model_that_cannot_be_compared_is_exit_code_2(llama, tmp_path):
+    config = json.loads((llama / "config.json").read_text())
+    shutil.copytree(llama, tmp_path / "unknown")
+    (tmp_path / "unknown/config.json").write_text(json.dumps(config | {"architectures": ["NoSuchForCausalLM"]}))
+    run = verify("--output", "json", "--model", tmp_path / "missing", tmp_path / "unknown", llama)
+    assert run.code == 2
+    assert "missing" in run.errors
+    assert "NoSuchForCausalLM is not supported" in run.errors
+    # The others are compared all the same.
+    assert [verdict["passed"] for verdict in run.verdicts] == [True]
+
+    run = verify("--model", llama, "--gradients", "--dtype", "bf16")
+    assert run.code == 2
+    assert "fp32 only" in run.errors
+
+
+def test_window_that_no_document_reaches_is_named(directories, tmp_path):
+    sound = directories["mistral", "window"]
+    config = json.loads((sound / "config.json").read_text())
+    for window in (300, 4096):
+        shutil.copytree(sound, tmp_path / str(window))
+        (tmp_path / f"{window}/config.json").write_text(json.dumps(config | {"sliding_window": window}))
+    reached, unreached = json_verdicts("--model", tmp_path / "300", tmp_path / "4096")
+    assert reached["not_exercised"] == []
+    assert reached["logits"][0]["positions"] > 300
+    assert unreached["not_exercised"] == ["the window of 4096 tokens"]
+    assert unreached["passed"]
+
+
+def test_build_without_python_says_what_to_install(llama, tmp_path):
+    shutil.copy(BIN / "temper-rank", tmp_path / "temper-rank")
+    run = verify("--model", llama, binary=tmp_path / "temper-rank")
+    assert run.code == 2
+    assert "built without Python" in run.errors
+    assert "python3-dev" in run.errors
+
+
+def test_environment_without_transformers_is_named(llama, tmp_path):
+    run = verify("--model", llama, TEMPER_PYTHON=str(tmp_path / "nowhere/bin/python"))
+    assert run.code == 2
+    assert "set TEMPER_PYTHON" in run.errors
+
+    venv.create(tmp_path / "empty", symlinks=True)
+    run = verify("--model", llama, TEMPER_PYTHON=str(tmp_path / "empty/bin/python"))
+    assert run.code == 2
+    assert "lacks something: ModuleNotFoundError" in run.errors
+
+    run = verify("--model", llama, TEMPER_PYTHON=sys.executable)
+    assert run.code == 0

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// HfReference over worker/python/hf_reference.py. Tensors cross as they are: both sides see one storage.
+#include <torch/csrc/utils/pybind.h>
+//
+#include <pybind11/stl.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "hf_reference_source.h"
+#include "worker/python/hf_reference.h"
+#include "worker/python/interpreter.h"
+
+namespace temper {
+namespace {
+
+// The exception's own words, without the stack.
+std::string Message(const py::error_already_set& error) {
+  const std::string text = error.what();
+  return text.substr(0, text.find("\n\nAt:"));
+}
+
+// Runs `body` with the interpreter's lock.
+template <typename T, typename Body>
+absl::StatusOr<T> WithPython(const Body& body) {
+  const py::gil_scoped_acquire lock;
+  try {
+    return body();
+  } catch (const py::error_already_set& error) {
+    if (error.matches(PyExc_ImportError)) {
+      return absl::UnavailableError(absl::StrCat("the Python environment lacks something: ", Message(error),
+                                                 ". Set TEMPER_PYTHON to the python of one with torch and ",
+                                                 "transformers"));
+    }
+    return absl::InternalError(absl::StrCat("transformers: ", Message(error)));
+  } catch (const py::cast_error& error) {
+    return absl::InternalError(absl::StrCat("transformers' answer is not what was expected: ", error.what()));
+  }
+}
+
+// A namespace in which hf_reference.py was run.
+py::dict RunSource() {
+  const py::module_ builtins = py::module_::import("builtins");
+  py::dict names;
+  names["__name__"] = "temper_hf_reference";
+  builtins.attr("exec")(builtins.attr("compile")(kHfReferenceSource, "hf_reference.py", "exec"), names);
+  return names;
+}
+
+class EmbeddedHfReference : public HfReference {
+ public:
+  explicit EmbeddedHfReference(py::object reference) : reference_(std::move(reference)) {}
+  ~EmbeddedHfReference() override {
+    const py::gil_scoped_acquire lock;
+    reference_ = py::object();
+  }
+
+  absl::StatusOr<at::Tensor> Logits(const at::Tensor& ids_T) override {
+    return WithPython<at::Tensor>([&] { return reference_.attr("logits")(ids_T).cast<at::Tensor>(); });
+  }
+
+  absl::StatusOr<std::vector<at::Tensor>> PaddedLogits(const std::vector<at::Tensor>& documents) override {
+    using Result = std::vector<at::Tensor>;
+    return WithPython<Result>([&] { return reference_.attr("padded_logits")(documents).cast<Result>(); });
+  }
+
+  absl::StatusOr<HfTrace> Trace(const at::Tensor& ids_T, const std::vector<std::string>& modules) override {
+    using Result = std::pair<std::map<std::string, std::pair<at::Tensor, at::Tensor>>, at::Tensor>;
+    return WithPython<HfTrace>([&] {
+      auto [tensors, logits_TV] = reference_.attr("trace")(ids_T, modules).cast<Result>();
+      HfTrace trace{.logits_TV = std::move(logits_TV)};
+      for (auto& [name, both] : tensors) trace.modules[name] = {both.first, both.second};
+      return trace;
+    });
+  }
+
+  absl::StatusOr<std::map<std::string, at::Tensor>> Gradients(const std::vector<at::Tensor>& documents) override {
+    using Result = std::map<std::string, at::Tensor>;
+    return WithPython<Result>([&] { return reference_.attr("gradients")(documents).cast<Result>(); });
+  }
+
+  absl::StatusOr<std::optional<std::vector<at::Tensor>>> Encode(const std::vector<std::string>& texts) override {
+    using Result = std::optional<std::vector<at::Tensor>>;
+    return WithPython<Result>([&] { return reference_.attr("encode")(texts).cast<Result>(); });
+  }
+
+ private:
+  py::object reference_;
+};
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) void temper_open_hf_reference(
+    const std::string& directory, at::ScalarType dtype, absl::StatusOr<std::unique_ptr<HfReference>>& result) {
+  if (absl::Status status = StartInterpreter(); !status.ok()) {
+    result = status;
+    return;
+  }
+  result = WithPython<std::unique_ptr<HfReference>>([&]() -> std::unique_ptr<HfReference> {
+    const char* name = dtype == at::kBFloat16 ? "bfloat16" : "float32";
+    return std::make_unique<EmbeddedHfReference>(RunSource()["Reference"](directory, name));
+  });
+}
+
+}  // namespace temper

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace temper {
+
+// Python is needed by few commands, so nothing links it: what uses it lives in a module beside the binary,
+// libtemper_python.so, which is loaded at the first call. That module starts the one interpreter of the process; it
+// stays until the process ends.
+//
+// The function `symbol` of the module. UNAVAILABLE, with what to install, when the module was not built, or when it
+// cannot be loaded. Any thread.
+absl::StatusOr<void*> PythonSymbol(const std::string& symbol);
+
+}  // namespace temper

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace temper {
+
+// The verdict on an HF directory in fp32, as JSON. Errors as Verify. For the trainer, which is handed it
+// (worker/train/export_verifier.h).
+absl::StatusOr<nlohmann::json> VerifyExport(const std::string& uri);
+
+}  // namespace temper
