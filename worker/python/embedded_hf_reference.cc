@@ -23,6 +23,7 @@ std::string Message(const py::error_already_set& error) {
 // Runs `body` with the interpreter's lock.
 template <typename T, typename Body>
 absl::StatusOr<T> WithPython(const Body& body) {
+  const NoLeakCheck objects_stay;
   const py::gil_scoped_acquire lock;
   try {
     return body();

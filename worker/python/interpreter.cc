@@ -12,6 +12,7 @@ namespace temper {
 namespace {
 
 absl::Status Start() {
+  const NoLeakCheck interpreter_stays;
   const char* variable = std::getenv("TEMPER_PYTHON");
   const std::string executable = variable != nullptr ? variable : TEMPER_PYTHON_EXECUTABLE;
   if (!std::filesystem::exists(executable)) {

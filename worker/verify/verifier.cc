@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -257,6 +258,8 @@ absl::StatusOr<Verdict> Verify(const VerifyOptions& options) {
     return std::move(verification.verdict());
   } catch (const c10::Error& error) {
     return absl::InternalError(error.what_without_backtrace());
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("the models do not fit into this machine's memory");
   }
 }
 

@@ -19,8 +19,9 @@ int RunVerify(const VerifyRequest& request, std::ostream& out, std::ostream& err
                           .dtype = request.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
                           .layers = request.layers,
                           .gradients = request.gradients};
-    if (!request.native_models.empty())
+    if (!request.native_models.empty()) {
       options.native_model = std::filesystem::absolute(request.native_models[i]).string();
+    }
     const absl::StatusOr<Verdict> verdict = Verify(options);
     if (!verdict.ok()) {
       errors << "temper-rank: " << verdict.status().message() << std::endl;
@@ -28,7 +29,7 @@ int RunVerify(const VerifyRequest& request, std::ostream& out, std::ostream& err
       continue;
     }
     if (request.output == "json") {
-      out << ToJson(*verdict).dump() << std::endl;
+      out << ToJson(*verdict).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << std::endl;
     } else {
       PrintTable(*verdict, out);
     }

@@ -164,7 +164,7 @@ def test_planted_bug_shows_in_gradients_and_in_bf16(llama, tmp_path):
     bug.write(llama, tmp_path / "planted")
     planted = ("--model", llama, "--native-model", tmp_path / "planted")
     (fp32,) = json_verdicts(*planted, "--gradients")
-    assert any("gradient of model.layers.0.self_attn.q_proj.weight" in reason for reason in fp32["reasons"])
+    assert any(reason.startswith("the gradient of model.layers.") for reason in fp32["reasons"])
     (bf16,) = json_verdicts(*planted, "--layers", "--dtype", "bf16")
     assert not bf16["passed"]
     assert located(bf16) == bug.located

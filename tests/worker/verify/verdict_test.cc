@@ -70,6 +70,9 @@ TEST(Judge, Gradients_EachTensorIsJudged) {
   Verdict verdict = Fp32(Figures(0));
   verdict.gradients = GradientReport{.errors = {{"b", kNan}, {"a", 1.1e-4}, {"c", 1e-4}}};
   EXPECT_THAT(Judge(verdict), ElementsAre(HasSubstr("gradient of b"), HasSubstr("gradient of a is off by 1.10e-04")));
+  verdict.gradients->errors.assign(8, {"x", 1.0});
+  EXPECT_EQ(Judge(verdict).size(), 6);
+  EXPECT_EQ(Judge(verdict).back(), "so are those of 3 other tensors");
   verdict.gradients = GradientReport{.unmatched = {"d"}};
   EXPECT_THAT(Judge(verdict), ElementsAre(HasSubstr("only one side has gradients of d")));
 }
