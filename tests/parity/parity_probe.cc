@@ -114,14 +114,7 @@ Tensors ByHfName(const NativeRepository& native, const Transformer& model, PartO
   Tensors out;
   for (const TensorBinding& binding : Value(BindTensors(native.family->rules, native.config, shapes))) {
     if (binding.optional_copy) continue;
-    std::vector<at::Tensor> pieces;
-    const size_t step = binding.layout == Layout::kExperts ? binding.parts_per_expert : binding.parts.size();
-    for (size_t first = 0; first < binding.parts.size(); first += step) {
-      std::vector<at::Tensor> parts;
-      for (size_t i = 0; i < step; ++i) parts.push_back(part_of(model.views()[binding.parts[first + i]]));
-      pieces.push_back(JoinParts(binding.layout, parts));
-    }
-    out[binding.hf_name] = at::cat(pieces);
+    out[binding.hf_name] = JoinTensor(binding, [&](size_t part) { return part_of(model.views()[part]); });
   }
   return out;
 }

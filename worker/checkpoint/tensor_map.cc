@@ -13,6 +13,13 @@ namespace {
 
 constexpr int64_t kPieceElements = 4 << 20;
 
+// Values of the parts of rows, or of one expert, as they lie on disk.
+at::Tensor JoinParts(Layout layout, const std::vector<at::Tensor>& parts) {
+  if (layout == Layout::kRows) return at::cat(parts);
+  const at::Tensor outputs = at::stack(parts, 1).flatten(0, 1);
+  return (outputs.dim() == 2 ? outputs.t() : outputs).unsqueeze(0);
+}
+
 }  // namespace
 
 absl::StatusOr<TensorMap> TensorMap::Build(const FamilySpec& family, const ModelConfig& config,
@@ -36,10 +43,16 @@ const TensorBinding* TensorMap::Find(std::string_view hf_name) const {
   return found == by_name_.end() ? nullptr : &bindings_[found->second];
 }
 
-at::Tensor JoinParts(Layout layout, const std::vector<at::Tensor>& parts) {
-  if (layout == Layout::kRows) return at::cat(parts);
-  const at::Tensor outputs = at::stack(parts, 1).flatten(0, 1);
-  return (outputs.dim() == 2 ? outputs.t() : outputs).unsqueeze(0);
+at::Tensor JoinTensor(const TensorBinding& binding, const std::function<at::Tensor(size_t part)>& part_of) {
+  const bool experts = binding.layout == Layout::kExperts;
+  const size_t step = experts ? binding.parts_per_expert : binding.parts.size();
+  std::vector<at::Tensor> pieces;
+  for (size_t first = 0; first < binding.parts.size(); first += step) {
+    std::vector<at::Tensor> parts;
+    for (size_t i = 0; i < step; ++i) parts.push_back(part_of(binding.parts[first + i]));
+    pieces.push_back(JoinParts(binding.layout, parts));
+  }
+  return at::cat(pieces);
 }
 
 at::Tensor TensorPiece::Load() const {

@@ -32,8 +32,8 @@ struct TensorPiece {
   void Store(const at::Tensor& values) const;
 };
 
-// Values of the parts of rows, or of one expert, as they lie on disk.
-at::Tensor JoinParts(Layout layout, const std::vector<at::Tensor>& parts);
+// A whole tensor as it lies on disk. `part_of` gives the values of a part, by its index into the weights.
+at::Tensor JoinTensor(const TensorBinding& binding, const std::function<at::Tensor(size_t part)>& part_of);
 
 // The tensors that a checkpoint of a model has, by their HF names, and the weights behind them. Load, export and proof
 // all go by this one map.

@@ -68,12 +68,10 @@ std::map<std::string, at::Tensor> PackedGradients(Transformer& model, const Tens
   std::map<std::string, at::Tensor> gradients;
   for (const TensorBinding& binding : map.bindings()) {
     if (binding.optional_copy) continue;
-    std::vector<at::Tensor> parts;
-    for (const size_t part : binding.parts) {
+    gradients[binding.hf_name] = JoinTensor(binding, [&](size_t part) {
       const WeightView& view = model.views()[part];
-      parts.push_back(GradientBuffer(*view.parameter).narrow(0, view.row, view.rows));
-    }
-    gradients[binding.hf_name] = at::cat(parts);
+      return GradientBuffer(*view.parameter).narrow(0, view.row, view.rows);
+    });
   }
   return gradients;
 }

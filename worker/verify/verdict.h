@@ -15,9 +15,9 @@
 namespace temper {
 
 // How far apart native model and reference may be. HF: Hugging Face's transformers.
-inline constexpr double kMaxKl = 1e-8;          // fp32, at every position
+inline constexpr double kMaxKl = 1e-8;           // fp32, at every position
 inline constexpr double kMaxKlOfExperts = 1e-7;  // the same, where a router chooses
-inline constexpr double kMaxLogitError = 2e-5;  // fp32, at every position
+inline constexpr double kMaxLogitError = 2e-5;   // fp32, at every position
 inline constexpr double kMaxGradientError = 1e-4;
 // A gradient's error is relative to its norm, or to this share of the norm of all gradients when that is more.
 inline constexpr double kGradientFloor = 1e-5;

@@ -32,7 +32,8 @@ class Verification {
   absl::Status Run() {
     if (absl::Status status = Open(); !status.ok()) return status;
     const int64_t vocab_size = native_.config.vocab_size;
-    const std::vector<int64_t> lengths = bf16() ? std::vector<int64_t>(16, 256) : ProbeLengths(native_.config);
+    const std::vector<int64_t> lengths =
+        bf16() ? std::vector<int64_t>(Bf16Documents(), 256) : ProbeLengths(native_.config);
     const Documents random = RandomDocuments(vocab_size, lengths, kSeed);
     verdict_.not_exercised = NotExercised(native_.config, lengths.front());
     if (absl::Status status = ComparePacked("random", random); !status.ok()) return status;
@@ -55,6 +56,8 @@ class Verification {
 
  private:
   bool bf16() const { return options_.dtype == at::kBFloat16; }
+  // Of 256 tokens: enough for kMinBf16Positions when one in three is left out for its routing.
+  size_t Bf16Documents() const { return verdict_.experts ? 24 : 16; }
   bool watches_routing() const { return bf16() && verdict_.experts; }
 
   absl::Status Open() {
@@ -89,7 +92,8 @@ class Verification {
     if (bf16()) check.hf_bf16.emplace();
     if (watches_routing()) trace_.Start();
     const at::Tensor hidden_TD = PackedHidden(*transformer_, documents);
-    const at::Tensor choices_TC = watches_routing() ? NativeChoices(native_.config.moe.top_k, trace_.Take()) : hidden_TD;
+    const at::Tensor choices_TC =
+        watches_routing() ? NativeChoices(native_.config.moe.top_k, trace_.Take()) : hidden_TD;
     int64_t row = 0;
     for (const at::Tensor& document : documents) {
       const int64_t tokens = document.size(0);
@@ -138,9 +142,8 @@ class Verification {
   void CompareInBf16(const Answer& expected, const Answer& actual, const Answer& theirs, LogitCheck& check) const {
     at::Tensor kept_S = at::arange(expected.logits_TV.size(0), at::kLong);
     if (watches_routing()) {
-      const at::Tensor same_T = actual.choices_TC.eq(expected.choices_TC)
-                                    .logical_and(theirs.choices_TC.eq(expected.choices_TC))
-                                    .all(1);
+      const at::Tensor same_T =
+          actual.choices_TC.eq(expected.choices_TC).logical_and(theirs.choices_TC.eq(expected.choices_TC)).all(1);
       kept_S = same_T.nonzero().squeeze(1);
       check.routing_flips += same_T.size(0) - kept_S.size(0);
     }
