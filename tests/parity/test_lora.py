@@ -100,6 +100,18 @@ def test_adapter_equals_peft(family, variant, target, engine, tmp_path, figures)
     row["ok"] = True
 
 
+def test_dense_layers_between_experts_stay_as_they_are(engine, tmp_path):
+    """PEFT would look for their adapters on the experts of other layers."""
+    directory, adapter = tmp_path / "model", tmp_path / "adapter"
+    tiny_models.make(directory, "qwen3_moe", **tiny_models.VARIANTS["qwen3_moe"]["some_dense"])
+    engine.make_adapter(directory, adapter, "--rank", "4", "--targets", "all-linear")
+    theirs = load(directory, adapter)
+    assert base_names(theirs) == {f"model.layers.{n}.self_attn.{p}_proj" for n in range(3) for p in "qkvo"}
+    batch = reference.random_batch(331, [100, 37])
+    expected = reference.logits(theirs, batch)
+    assert reference.kl(expected, engine.logits(directory, batch, lora=adapter)).max() <= KL_BOUND
+
+
 def linear(directory):
     """What PEFT's own all-linear means, without its translation of what transformers 4 called experts."""
     model = reference.load(directory)

@@ -80,7 +80,7 @@ TEST(FindAdapterSites, UnknownTarget_NamesWhatThereIs) {
 }
 
 TEST(ListAdapterSites, LayerWithoutTheModule_GivesNone) {
-  const auto sites = ListAdapterSites(Qwen3MoeFamily(), {.num_layers = 2}, [](const std::string& name) {
+  const auto sites = ListAdapterSites(LlamaFamily(), {.num_layers = 2}, [](const std::string& name) {
     return name.find("layers.0.mlp.gate_proj") != name.npos ? std::nullopt : Everything(name);
   });
   EXPECT_THAT(Modules(sites), Not(testing::Contains("model.layers.0.mlp.gate_proj")));
