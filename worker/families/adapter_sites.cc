@@ -47,7 +47,7 @@ absl::StatusOr<std::set<std::string>> Select(std::string_view field, const std::
     for (const std::string& module : modules) there.insert(LastPart(module));
     return absl::InvalidArgumentError(absl::StrCat(
         std::string(field), ": ", architecture, " has no module \"", name, "\"; there are ", absl::StrJoin(there, ", "),
-        std::string(also), modules.empty() ? "" : ", with whole names like ", modules.empty() ? "" : modules.front()));
+        modules.empty() ? "" : ", with whole names like ", modules.empty() ? "" : modules.front(), std::string(also)));
   }
   return selected;
 }
@@ -81,7 +81,8 @@ absl::StatusOr<std::vector<AdapterSite>> FindAdapterSites(const std::string& arc
   if (std::find(targets.begin(), targets.end(), "all-linear") != targets.end()) return all;
   std::vector<std::string> modules;
   for (const AdapterSite& site : all) modules.push_back(site.hf_module);
-  const auto selected = Select("lora.targets", architecture, modules, targets, " and all-linear");
+  const auto selected = Select("lora.targets", architecture, modules, targets,
+                               ", and all-linear. Other modules can be trained as a whole: lora.modules_to_save");
   if (!selected.ok()) return selected.status();
   std::vector<AdapterSite> sites;
   std::copy_if(all.begin(), all.end(), std::back_inserter(sites),

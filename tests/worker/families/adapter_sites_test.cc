@@ -75,6 +75,7 @@ TEST(FindAdapterSites, FusedModule_IsOneSiteOfSeveralParts) {
 
 TEST(FindAdapterSites, UnknownTarget_NamesWhatThereIs) {
   EXPECT_THAT(Error(LlamaFamily(), {"qkv_proj"}), HasSubstr("no module \"qkv_proj\"; there are down_proj, gate_proj"));
+  EXPECT_THAT(Error(LlamaFamily(), {"lm_head"}), HasSubstr("can be trained as a whole: lora.modules_to_save"));
   // Part of a name is none.
   EXPECT_THAT(Error(LlamaFamily(), {"proj"}), HasSubstr("no module \"proj\""));
 }
