@@ -207,22 +207,45 @@ class SpecCheck {
     if (has_control) Wrong(field, "must not contain control characters");
   }
 
+  // Names of modules and patterns for them.
+  template <typename Names>
+  std::set<std::string> Modules(std::string_view field, const Names& names, std::string_view example) {
+    constexpr size_t kMaxBytes = 500;
+    std::set<std::string> seen;
+    for (int i = 0; i < names.size(); ++i) {
+      const std::string each = absl::StrCat(std::string(field), "[", i, "]");
+      if (names[i].empty()) Wrong(each, absl::StrCat("must not be empty: a module's name, ", std::string(example)));
+      if (names[i].size() > kMaxBytes) Wrong(each, absl::StrCat("must have at most ", kMaxBytes, " bytes"));
+      if (!seen.insert(names[i]).second) Wrong(each, absl::StrCat("'", names[i].substr(0, 100), "' is given twice"));
+    }
+    return seen;
+  }
+
   void Lora(v1::Lora& lora) {
+    Require(lora.dropout() >= 0 && lora.dropout() < 1, "lora.dropout", "0 to below 1", lora.dropout());
+    if (!lora.adapter().empty()) {
+      Uri("lora.adapter", lora.adapter(), "a PEFT adapter's directory");
+      const auto the_adapters = [&](bool given, std::string_view field) {
+        if (given) Wrong(field, "is what lora.adapter says: leave it out");
+      };
+      the_adapters(lora.rank() != 0, "lora.rank");
+      the_adapters(lora.alpha() != 0, "lora.alpha");
+      the_adapters(!lora.targets().empty(), "lora.targets");
+      the_adapters(lora.rslora(), "lora.rslora");
+      the_adapters(lora.dora(), "lora.dora");
+      the_adapters(!lora.modules_to_save().empty(), "lora.modules_to_save");
+      return;
+    }
     if (lora.rank() == 0) lora.set_rank(16);
     Require(lora.rank() >= 1 && lora.rank() <= 1024, "lora.rank", "1 to 1024", lora.rank());
     if (lora.alpha() == 0) lora.set_alpha(2.0 * std::max(1, lora.rank()));
     Require(lora.alpha() > 0 && std::isfinite(lora.alpha()), "lora.alpha", "over 0", lora.alpha());
     if (lora.targets().empty()) lora.add_targets("all-linear");
-    std::set<std::string> seen;
-    for (int i = 0; i < lora.targets_size(); ++i) {
-      const std::string field = absl::StrCat("lora.targets[", i, "]");
-      if (lora.targets(i).empty())
-        Wrong(field, "must not be empty: a module's name, for example q_proj, or all-linear");
-      if (!seen.insert(lora.targets(i)).second) Wrong(field, absl::StrCat("'", lora.targets(i), "' is given twice"));
-    }
-    if (seen.contains("all-linear") && seen.size() > 1) {
+    const std::set<std::string> targets = Modules("lora.targets", lora.targets(), "for example q_proj, or all-linear");
+    if (targets.contains("all-linear") && targets.size() > 1) {
       Wrong("lora.targets", "all-linear stands for every linear layer: give it alone, or name the modules");
     }
+    Modules("lora.modules_to_save", lora.modules_to_save(), "for example lm_head");
   }
 
   void Length(const v1::Training& training) {
@@ -344,7 +367,12 @@ class SpecCheck {
             "0 to 1024", resources.threads_per_rank());
   }
 
-  void Output(v1::Output& output) {
+  void Output(v1::Output& output, bool lora) {
+    if (!lora && output.adapters() != v1::Output::ADAPTERS_UNSPECIFIED) {
+      Wrong("output.adapters", "is for jobs with lora only");
+    } else if (lora && output.adapters() == v1::Output::ADAPTERS_UNSPECIFIED) {
+      output.set_adapters(v1::Output::ADAPTERS_ADAPTER);
+    }
     Uri("output.uri", output.uri(), "a directory for results");
     if (output.max_shard_size() == 0) output.set_max_shard_size(5'000'000'000);
     Require(output.max_shard_size() >= kMiB, "output.max_shard_size", "at least 1048576 (1 MiB)",
@@ -379,7 +407,7 @@ absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec) {
   if (spec.has_lora()) check.Lora(*spec.mutable_lora());
   check.Training(spec);
   check.Resources(*spec.mutable_resources());
-  check.Output(*spec.mutable_output());
+  check.Output(*spec.mutable_output(), spec.has_lora());
   check.Checkpoints(*spec.mutable_checkpoints());
   if (spec.has_profile()) check.Profile(*spec.mutable_profile());
   if (!spec.resume_from().empty()) check.Uri("resume_from", spec.resume_from(), "a checkpoint's directory");

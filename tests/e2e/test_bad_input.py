@@ -475,6 +475,31 @@ def _(world):
     world.spec["lora"] = {"targets": ["w_proj"]}
 
 
+@engine("pattern for modules that matches none", "lora.targets", '"model.layers.9?.*"', "q_proj")
+def _(world):
+    world.spec["lora"] = {"targets": ["model.layers.9?.*"]}
+
+
+@engine("module to train that is not there", "lora.modules_to_save", '"head"', "lm_head")
+def _(world):
+    world.spec["lora"] = {"modules_to_save": ["head"]}
+
+
+@engine("module to adapt and to train", "lora.modules_to_save", "layers.0.self_attn.q_proj gets an adapter")
+def _(world):
+    world.spec["lora"] = {"targets": ["q_proj"], "modules_to_save": ["q_proj"]}
+
+
+@engine("rank larger than a matrix", "lora.rank", "1000 is more than model.layers.0.self_attn.q_proj can have")
+def _(world):
+    world.spec["lora"] = {"rank": 1000}
+
+
+@engine("adapter to begin with missing", "lora.adapter: /nowhere/adapter has no adapter_config.json")
+def _(world):
+    world.spec["lora"] = {"adapter": "/nowhere/adapter"}
+
+
 def train_with_a_checkpoint(world: World) -> Path:
     """A checkpoint of the sound job, from which the row's job resumes."""
     spec = world.spec | {"checkpoints": {"every_steps": 1}, "output": {"uri": str(world.folder / "before")}}

@@ -26,12 +26,26 @@ class Engine:
         )
         return load_file(target)
 
-    def logits(self, model, batch, precision="fp32"):
-        return self._run("logits", model, batch.tensors(), "--precision", precision)["logits"]
+    def logits(self, model, batch, **options):
+        flags = [x for name, value in options.items() for x in (f"--{name}", str(value))]
+        return self._run("logits", model, batch.tensors(), *flags)["logits"]
 
     def round_trip(self, model, export):
         """Loads and exports a model without training it."""
         subprocess.run([BUILD / "tests/round_trip_probe", model, export, str(1 << 40)], check=True)
+
+    def make_adapter(self, model, adapter, *options):
+        """Writes a PEFT adapter of our own, with a random B: it changes what the model computes."""
+        command = [BUILD / "tests/parity_probe", "adapter", "--model", model, "--out", adapter, *options]
+        subprocess.run(command, check=True)
+
+    def refusal(self, model, adapter):
+        """What is said of an adapter that does not fit."""
+        command = [BUILD / "tests/parity_probe", "logits", "--model", model, "--lora", adapter]
+        command += ["--in", "unused", "--out", "unused"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 1
+        return result.stderr
 
     def gradients(self, model, batches, *options):
         """(loss, {HF name: gradient})."""

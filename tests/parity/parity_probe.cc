@@ -8,22 +8,30 @@
 //     out: loss [1] fp64, and the gradient of every tensor under its HF name, fp32
 //   parity_probe train     --model DIR --in F --out F --learning-rate X [--weight-decay X] [--max-grad-norm X]
 //     in:  as above; micro-batch B is step B               out: losses [steps] fp64, and the weights under HF names
-// All integers are int64.
+//   parity_probe adapter   --model DIR --out DIR --rank N --alpha X [--rslora] [--dora] --targets T… [--modules-to-save
+//   M…]
+//     writes a PEFT adapter for the model, its B drawn at random
+// With --lora DIR, an adapter is read into the model: gradients are then those of its file's tensors, under their
+// names.
+// --dropout X drops inputs of adapters, drawn from torch's generator seeded with 0. All integers are int64.
 #include <ATen/ATen.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <string>
 
+#include "common/storage/publication.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/checkpoint/safetensors.h"
 #include "worker/checkpoint/tensor_map.h"
 #include "worker/families/tensor_rule.h"
 #include "worker/model/gradient.h"
 #include "worker/train/adamw.h"
+#include "worker/train/adapter_plan.h"
 #include "worker/train/train_step.h"
 
 namespace temper {
@@ -132,6 +140,7 @@ class TwoPassObjective : public SupervisedObjective {
 
 struct Arguments {
   std::string model, in, out, precision = "fp32";
+  LoraOptions lora;
   bool two_pass = false;
   double learning_rate = 0, weight_decay = 0, max_grad_norm = 0;
 };
@@ -146,7 +155,22 @@ void Logits(const Arguments& arguments, Transformer& model) {
   WriteTensors(arguments.out, {{"logits", model.head().Logits(hidden_TD)}});
 }
 
-void Gradients(const Arguments& arguments, const NativeRepository& native, Transformer& model) {
+// As the adapter's file has them.
+Tensors AdapterGradients(const AdapterPlan& plan, const NativeRepository& native, const Transformer& model) {
+  Tensors out;
+  for (const AdapterTensor& tensor : Value(TensorsOfPlan(plan, native, model))) {
+    std::vector<at::Tensor> parts;
+    for (const WeightView& part : tensor.parts) {
+      parts.push_back(GradientBuffer(*part.parameter).narrow(0, part.row, part.rows));
+    }
+    out[tensor.name] = at::cat(parts);
+  }
+  return out;
+}
+
+void Gradients(const Arguments& arguments, const NativeRepository& native, const AdapterPlan* plan,
+               Transformer& model) {
+  at::manual_seed(0);
   const std::vector<MicroBatch> batches = MakeBatches(ReadTensors(arguments.in));
   const double normalizer = static_cast<double>(ScoredTokens(batches));
   const SupervisedObjective one_pass;
@@ -156,9 +180,10 @@ void Gradients(const Arguments& arguments, const NativeRepository& native, Trans
     loss += ForwardBackward(model, batch, arguments.two_pass ? static_cast<const Objective&>(two_pass) : one_pass,
                             normalizer);
   }
-  Tensors out = ByHfName(native, model, [](const WeightView& view) {
-    return GradientBuffer(*view.parameter).narrow(0, view.row, view.rows);
-  });
+  Tensors out =
+      plan != nullptr ? AdapterGradients(*plan, native, model) : ByHfName(native, model, [](const WeightView& view) {
+        return GradientBuffer(*view.parameter).narrow(0, view.row, view.rows);
+      });
   out["loss"] = Scalar64({loss});
   WriteTensors(arguments.out, out);
 }
@@ -177,27 +202,62 @@ void Train(const Arguments& arguments, const NativeRepository& native, Transform
   WriteTensors(arguments.out, out);
 }
 
+void Adapter(const Arguments& arguments, const NativeRepository& native, const AdapterPlan& plan,
+             const Transformer& model) {
+  at::manual_seed(1);
+  for (const LoraAdapter* adapter : model.adapters()) {
+    const WeightView b = {"", const_cast<Parameter*>(&adapter->b_OR), 0, adapter->rows};
+    StoreMaster(b, at::randn(b.shape()) * 0.1);
+  }
+  const auto tensors = Value(TensorsOfPlan(plan, native, model));
+  for (const AdapterTensor& tensor : tensors) {  // whole modules, and DoRA's lengths
+    if (tensor.name.find("lora_A") != std::string::npos || tensor.name.find("lora_B") != std::string::npos) continue;
+    for (const WeightView& part : tensor.parts) StoreMaster(part, LoadMaster(part) * 1.1);
+  }
+  const auto store = Value(ObjectStore::Open(std::filesystem::path(arguments.out).parent_path().string()));
+  const std::string name = std::filesystem::path(arguments.out).filename().string();
+  const auto publication = Value(Publication::Begin(*store, name, "probe", 1));
+  CheckOk(ExportPeftAdapter(plan.peft, tensors, *publication));
+  CheckOk(ProvePeftAdapter(*store, name, tensors));
+  CheckOk(publication->Commit());
+}
+
 int Main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Runs the engine on given tokens and writes what it computed.");
   app.require_subcommand(1);
-  for (const char* name : {"logits", "gradients", "train"}) {
+  for (const char* name : {"logits", "gradients", "train", "adapter"}) {
     CLI::App* command = app.add_subcommand(name);
     command->add_option("--model", arguments.model)->required();
-    command->add_option("--in,--ids", arguments.in)->required();
+    command->add_option("--in,--ids", arguments.in);
     command->add_option("--out", arguments.out)->required();
     command->add_option("--precision", arguments.precision);
     command->add_flag("--two-pass", arguments.two_pass);
     command->add_option("--learning-rate", arguments.learning_rate);
     command->add_option("--weight-decay", arguments.weight_decay);
     command->add_option("--max-grad-norm", arguments.max_grad_norm);
+    command->add_option("--lora", arguments.lora.adapter);
+    command->add_option("--rank", arguments.lora.rank);
+    command->add_option("--alpha", arguments.lora.alpha);
+    command->add_option("--dropout", arguments.lora.dropout);
+    command->add_flag("--rslora", arguments.lora.rslora);
+    command->add_flag("--dora", arguments.lora.dora);
+    command->add_option("--targets", arguments.lora.targets);
+    command->add_option("--modules-to-save", arguments.lora.modules_to_save);
   }
   CLI11_PARSE(app, argc, argv);
   const NativeRepository native = Value(OpenNativeRepository(arguments.model));
-  const auto model =
-      Value(LoadTransformer(native, {.dtype = arguments.precision == "bf16" ? at::kBFloat16 : at::kFloat}));
+  const at::ScalarType dtype = arguments.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  TrainJob job = {.model_uri = arguments.model};
+  if (!arguments.lora.adapter.empty() || app.got_subcommand("adapter")) job.lora = arguments.lora;
+  const auto plan = Value(PlanAdapters(job, native));
+  const auto model = Value(LoadTransformer(
+      native, plan != nullptr ? plan->ModelOptions(dtype, /*seed=*/0) : TransformerOptions{.dtype = dtype}));
+  if (plan != nullptr && plan->start != nullptr)
+    CheckOk(plan->start->Load(Value(TensorsOfPlan(*plan, native, *model))));
+  if (app.got_subcommand("adapter")) Adapter(arguments, native, *plan, *model);
   if (app.got_subcommand("logits")) Logits(arguments, *model);
-  if (app.got_subcommand("gradients")) Gradients(arguments, native, *model);
+  if (app.got_subcommand("gradients")) Gradients(arguments, native, plan.get(), *model);
   if (app.got_subcommand("train")) Train(arguments, native, *model);
   return 0;
 }

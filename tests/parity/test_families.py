@@ -5,13 +5,12 @@ The figures go to build/reports/families.json.
 """
 
 import collections
-import json
 
+import families_report
 import pytest
 import reference
 import tiny_models
 import torch
-from conftest import ROOT
 from safetensors.torch import load_file
 
 KL_BOUND = 1e-8
@@ -27,23 +26,18 @@ def report():
     """family → figure → the values of its variants."""
     figures = collections.defaultdict(lambda: collections.defaultdict(list))
     yield figures
-    rows = []
-    for family, found in figures.items():
-        source = ROOT / f"worker/families/{family}.cc"
-        rows.append(
-            {
-                "family": family,
+    families_report.update(
+        {
+            family: {
                 "max_token_kl_fp32": max(found["kl"], default=None),
                 "bf16_mean_ratio": max(found["bf16_mean"], default=None),
                 "bf16_max_ratio": max(found["bf16_max"], default=None),
                 "gradient_error_max": max(found["gradient"], default=None),
                 "round_trip_identical": bool(found["round_trip"]) and all(found["round_trip"]),
-                "lines": len(source.read_text().splitlines()),
             }
-        )
-    path = ROOT / "build/reports/families.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=2) + "\n")
+            for family, found in figures.items()
+        }
+    )
 
 
 @pytest.fixture

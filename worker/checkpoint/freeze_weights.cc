@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/checkpoint/freeze_weights.h"
 
+#include <ATen/ATen.h>
 #include <fnmatch.h>
 
 #include <algorithm>
 #include <map>
+#include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "worker/checkpoint/peft_adapter.h"
 #include "worker/checkpoint/tensor_map.h"
 
 namespace temper {
@@ -61,6 +65,32 @@ absl::Status FreezeWeights(const std::vector<std::string>& patterns, const Famil
   const bool any =
       std::any_of(weights.begin(), weights.end(), [](const WeightView& view) { return view.parameter->trainable; });
   if (!any) return absl::InvalidArgumentError("training.freeze: all weights are frozen: nothing is left to train");
+  return absl::OkStatus();
+}
+
+absl::Status TrainModules(const std::vector<std::string>& hf_modules, const FamilySpec& family,
+                          const ModelConfig& config, std::span<const WeightView> weights) {
+  if (hf_modules.empty()) return absl::OkStatus();
+  const auto tensors = TensorsOfModules(hf_modules, family, config, weights);
+  if (!tensors.ok()) return tensors.status();
+  std::set<std::pair<Parameter*, int64_t>> trained;  // a part's parameter and first row
+  for (const AdapterTensor& tensor : *tensors) {
+    for (const WeightView& part : tensor.parts) {
+      trained.insert({part.parameter, part.row});
+      Parameter& parameter = *part.parameter;
+      parameter.trainable = true;
+      parameter.weight.requires_grad_(true);
+      if (parameter.weight.scalar_type() != at::kFloat) {
+        parameter.low = at::zeros(parameter.weight.sizes(), at::kShort);
+      }
+    }
+  }
+  std::map<Parameter*, std::vector<RowRange>> frozen;
+  for (const WeightView& part : weights) {
+    if (!part.parameter->trainable || trained.contains({part.parameter, part.row})) continue;
+    frozen[part.parameter].push_back({part.row, part.rows});
+  }
+  for (auto& [parameter, rows] : frozen) Freeze(*parameter, std::move(rows), weights);
   return absl::OkStatus();
 }
 

@@ -18,4 +18,9 @@ namespace temper {
 absl::Status FreezeWeights(const std::vector<std::string>& patterns, const FamilySpec& family,
                            const ModelConfig& config, std::span<const WeightView> weights);
 
+// For a model whose weights are all frozen, because adapters are trained: the tensors of these HF modules, given by
+// their whole names ("lm_head"), are trained all the same. Call it before they are loaded.
+absl::Status TrainModules(const std::vector<std::string>& hf_modules, const FamilySpec& family,
+                          const ModelConfig& config, std::span<const WeightView> weights);
+
 }  // namespace temper

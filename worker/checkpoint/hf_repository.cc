@@ -178,8 +178,9 @@ absl::Status HfRepository::ListCarriedFiles() {
   for (fs::recursive_directory_iterator it(directory), end; it != end; ++it) {
     const std::string name = it->path().filename().string();
     if (it->is_directory()) {
-      // What tools keep about a download or a clone is no part of the model.
-      if (name == ".git" || name == ".cache") it.disable_recursion_pending();
+      // What tools keep about a download or a clone is no part of the model; neither is an adapter beside it.
+      const bool adapter = fs::exists(it->path() / "adapter_config.json");
+      if (name == ".git" || name == ".cache" || adapter) it.disable_recursion_pending();
       continue;
     }
     const std::string path = it->path().lexically_relative(directory).generic_string();

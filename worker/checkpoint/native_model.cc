@@ -46,8 +46,12 @@ absl::StatusOr<std::unique_ptr<Transformer>> LoadTransformer(const NativeReposit
     auto transformer = std::make_unique<Transformer>(native.config, options);
     const absl::Status frozen = FreezeWeights(options.freeze, *native.family, native.config, transformer->views());
     if (!frozen.ok()) return frozen;
+    const absl::Status trained =
+        TrainModules(options.trained_modules, *native.family, native.config, transformer->views());
+    if (!trained.ok()) return trained;
     const absl::Status loaded = LoadWeights(*native.repository, *native.family, native.config, transformer->views());
     if (!loaded.ok()) return loaded;
+    transformer->InitLora();
     return transformer;
   } catch (const c10::Error& error) {
     if (IsOutOfMemory(error)) return OutOfMemory();

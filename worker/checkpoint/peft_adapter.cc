@@ -3,76 +3,141 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "worker/checkpoint/safetensors.h"
+#include "worker/checkpoint/tensor_map.h"
 
 namespace temper {
 namespace {
 
+constexpr char kConfig[] = "adapter_config.json";
 constexpr char kWeights[] = "adapter_model.safetensors";
 
-// Under the names that PEFT gives them.
-std::map<std::string, at::Tensor> Masters(std::span<const NamedAdapter> adapters) {
-  std::map<std::string, at::Tensor> masters;
-  for (const NamedAdapter& named : adapters) {
-    const std::string prefix = absl::StrCat("base_model.model.", named.hf_module, ".");
-    // LoadMaster only reads.
-    const auto load = [](const Parameter& parameter) {
-      return LoadMaster({parameter.name, const_cast<Parameter*>(&parameter), 0, parameter.weight.size(0)});
-    };
-    masters[prefix + "lora_A.weight"] = load(named.adapter->a_RI);
-    masters[prefix + "lora_B.weight"] = load(named.adapter->b_OR);
-  }
-  return masters;
+// LoadMaster and StoreMaster take a view of something that may be written.
+WeightView Whole(const Parameter& parameter) {
+  return {parameter.name, const_cast<Parameter*>(&parameter), 0, parameter.weight.size(0)};
+}
+
+at::Tensor Master(const AdapterTensor& tensor) {
+  std::vector<at::Tensor> parts;
+  for (const WeightView& part : tensor.parts) parts.push_back(LoadMaster(part));
+  return parts.size() == 1 ? parts.front() : at::cat(parts);
 }
 
 std::string_view BytesOf(const at::Tensor& tensor) {
   return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
-nlohmann::ordered_json ConfigJson(const PeftConfig& config, std::span<const NamedAdapter> adapters) {
-  std::set<std::string> targets;
-  for (const NamedAdapter& named : adapters) targets.insert(named.hf_module.substr(named.hf_module.rfind('.') + 1));
-  return {
+nlohmann::ordered_json ConfigJson(const PeftConfig& config) {
+  nlohmann::ordered_json json = {
       {"peft_type", "LORA"},
       {"task_type", "CAUSAL_LM"},
       {"base_model_name_or_path", config.base_model},
       {"r", config.rank},
       {"lora_alpha", config.alpha},
-      {"lora_dropout", 0.0},
-      {"target_modules", targets},
+      {"lora_dropout", config.dropout},
+      {"target_modules", config.target_modules},
       {"bias", "none"},
       {"fan_in_fan_out", false},
-      {"use_rslora", false},
-      {"use_dora", false},
+      {"use_rslora", config.rslora},
+      {"use_dora", config.dora},
       {"inference_mode", true},
   };
+  if (!config.modules_to_save.empty()) json["modules_to_save"] = config.modules_to_save;
+  return json;
+}
+
+// Keys of adapter_config.json that change nothing of what the adapter computes, or that are read.
+bool IsNeutral(const std::string& key) {
+  static const std::set<std::string> kNeutral = {"auto_mapping",
+                                                 "base_model_name_or_path",
+                                                 "corda_config",
+                                                 "ensure_weight_tying",
+                                                 "eva_config",
+                                                 "exclude_modules",
+                                                 "inference_mode",
+                                                 "init_lora_weights",
+                                                 "layers_pattern",
+                                                 "layers_to_transform",
+                                                 "loftq_config",
+                                                 "lora_alpha",
+                                                 "lora_dropout",
+                                                 "lora_ga_config",
+                                                 "megatron_config",
+                                                 "megatron_core",
+                                                 "modules_to_save",
+                                                 "peft_type",
+                                                 "peft_version",
+                                                 "qalora_group_size",
+                                                 "r",
+                                                 "revision",
+                                                 "target_modules",
+                                                 "task_type",
+                                                 "use_dora",
+                                                 "use_rslora"};
+  return kNeutral.contains(key);
+}
+
+// As PEFT writes what is not used.
+bool IsOff(const nlohmann::json& value) {
+  return value.is_null() || value == false || value == "none" || value == 0 || (value.is_structured() && value.empty());
 }
 
 }  // namespace
 
-absl::Status ExportPeftAdapter(const PeftConfig& config, std::span<const NamedAdapter> adapters,
-                               PublishedFolder folder) {
-  const absl::Status written = folder.Write("adapter_config.json", ConfigJson(config, adapters).dump(2) + "\n");
+std::vector<int64_t> AdapterTensor::shape() const {
+  std::vector<int64_t> shape = parts.front().shape();
+  for (size_t i = 1; i < parts.size(); ++i) shape[0] += parts[i].rows;
+  return shape;
+}
+
+std::vector<AdapterTensor> TensorsOfAdapter(const std::string& hf_module, const LoraAdapter& adapter) {
+  const std::string prefix = absl::StrCat(std::string(kPeftPrefix), hf_module);
+  std::vector<AdapterTensor> tensors = {{prefix + ".lora_A.weight", {Whole(adapter.a_RI)}},
+                                        {prefix + ".lora_B.weight", {Whole(adapter.b_OR)}}};
+  if (adapter.m_O.weight.defined()) tensors.push_back({prefix + ".lora_magnitude_vector", {Whole(adapter.m_O)}});
+  return tensors;
+}
+
+absl::StatusOr<std::vector<AdapterTensor>> TensorsOfModules(const std::vector<std::string>& hf_modules,
+                                                            const FamilySpec& family, const ModelConfig& config,
+                                                            std::span<const WeightView> weights) {
+  std::vector<AdapterTensor> tensors;
+  if (hf_modules.empty()) return tensors;
+  const auto map = TensorMap::Build(family, config, weights);
+  if (!map.ok()) return map.status();
+  for (const std::string& module : hf_modules) {
+    for (const char* kind : {".weight", ".bias"}) {
+      const TensorBinding* const binding = map->Find(module + kind);
+      if (binding == nullptr) continue;
+      AdapterTensor& tensor = tensors.emplace_back();
+      tensor.name = absl::StrCat(std::string(kPeftPrefix), binding->hf_name);
+      for (const size_t part : binding->parts) tensor.parts.push_back(weights[part]);
+    }
+  }
+  return tensors;
+}
+
+absl::Status ExportPeftAdapter(const PeftConfig& config, std::vector<AdapterTensor> tensors, PublishedFolder folder) {
+  const absl::Status written = folder.Write(kConfig, ConfigJson(config).dump(2) + "\n");
   if (!written.ok()) return written;
-  const std::map<std::string, at::Tensor> masters = Masters(adapters);
+  std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   std::vector<SafetensorsEntry> entries;
-  for (const auto& [name, tensor] : masters) entries.push_back({name, "F32", tensor.sizes().vec()});
+  for (const AdapterTensor& tensor : tensors) entries.push_back({tensor.name, "F32", tensor.shape()});
   auto file = folder.Create(kWeights);
   if (!file.ok()) return file.status();
   absl::Status status = (*file)->Write(BuildSafetensorsHeader(entries, {{"format", "pt"}}));
-  for (auto it = masters.begin(); status.ok() && it != masters.end(); ++it) {
-    status = (*file)->Write(BytesOf(it->second));
-  }
+  for (size_t i = 0; status.ok() && i < tensors.size(); ++i) status = (*file)->Write(BytesOf(Master(tensors[i])));
   return status.ok() ? (*file)->Close() : status;
 }
 
 absl::Status ProvePeftAdapter(const ObjectStore& store, std::string_view directory,
-                              std::span<const NamedAdapter> adapters) {
+                              std::span<const AdapterTensor> tensors) {
   const std::string path = std::string(directory) + "/" + kWeights;
   const auto bytes = store.Read(path, /*max_size=*/int64_t{1} << 36);
   if (!bytes.ok()) return bytes.status();
@@ -81,15 +146,117 @@ absl::Status ProvePeftAdapter(const ObjectStore& store, std::string_view directo
   if (!header_end.ok()) return header_end.status();
   const auto header = ParseSafetensorsHeader(std::string_view(*bytes).substr(0, *header_end), size, path);
   if (!header.ok()) return header.status();
-  const std::map<std::string, at::Tensor> masters = Masters(adapters);
-  if (header->entries.size() != masters.size()) {
-    return absl::DataLossError(absl::StrCat(path, " holds ", header->entries.size(), " tensors, not ", masters.size()));
+  if (header->entries.size() != tensors.size()) {
+    return absl::DataLossError(absl::StrCat(path, " holds ", header->entries.size(), " tensors, not ", tensors.size()));
   }
+  std::map<std::string, const AdapterTensor*> by_name;
+  for (const AdapterTensor& tensor : tensors) by_name[tensor.name] = &tensor;
   for (const SafetensorsEntry& entry : header->entries) {
-    const auto master = masters.find(entry.name);
-    if (master == masters.end() ||
-        BytesOf(master->second) != std::string_view(*bytes).substr(entry.begin, entry.size())) {
+    const auto tensor = by_name.find(entry.name);
+    if (tensor == by_name.end() ||
+        BytesOf(Master(*tensor->second)) != std::string_view(*bytes).substr(entry.begin, entry.size())) {
       return absl::DataLossError(absl::StrCat(path, ": tensor ", entry.name, " differs from what was trained"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<PeftAdapter>> PeftAdapter::Open(std::string_view uri) {
+  const auto store = ObjectStore::Open(uri);
+  if (!store.ok()) return store.status();
+  std::unique_ptr<PeftAdapter> adapter(new PeftAdapter);
+  const auto config = (*store)->Read(kConfig);
+  if (absl::IsNotFound(config.status())) {
+    return absl::NotFoundError(
+        absl::StrCat(std::string(uri), " has no ", kConfig, ": it is not a PEFT adapter's directory"));
+  }
+  if (!config.ok()) return config.status();
+  const auto path = (*store)->LocalPath(kWeights);
+  if (!path) return absl::UnimplementedError(absl::StrCat((*store)->uri(), " is not on this machine"));
+  adapter->directory_ = path->substr(0, path->rfind('/'));
+  if (absl::Status status = adapter->ReadConfig(*config); !status.ok()) return status;
+  const auto exists = (*store)->Exists(kWeights);
+  if (!exists.ok()) return exists.status();
+  if (!*exists) return absl::NotFoundError(absl::StrCat(adapter->directory_, " has no ", kWeights));
+  auto file = SafetensorsFile::Open(*path);
+  if (!file.ok()) return file.status();
+  adapter->file_ = *std::move(file);
+  if (absl::Status status = adapter->FindModules(); !status.ok()) return status;
+  return adapter;
+}
+
+absl::Status PeftAdapter::ReadConfig(std::string_view text) {
+  const std::string file = absl::StrCat(directory_, "/", kConfig);
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return absl::InvalidArgumentError(absl::StrCat(file, " is not a JSON object"));
+  if (json.value("peft_type", nlohmann::json()) != "LORA") {
+    return absl::InvalidArgumentError(absl::StrCat(file, ": `peft_type` is not LORA"));
+  }
+  for (const auto& [key, value] : json.items()) {
+    if (IsNeutral(key) || IsOff(value)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": `", key, "` is ", value.dump(), ", and temper has no such adapters: it must be absent"));
+  }
+  // Others (PiSSA, OLoRA, CorDA) are made with a change of the base model.
+  static const std::set<nlohmann::json> kPlain = {nullptr, true, false, "gaussian", "eva", "orthogonal"};
+  const nlohmann::json init = json.value("init_lora_weights", nlohmann::json());
+  if (!kPlain.contains(init)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        file, ": `init_lora_weights` is ", init.dump(),
+        ", so the adapter may be of a base model that was changed: have PEFT convert it (path_initial_model_for_weight_"
+        "conversion) and set it to true"));
+  }
+  const auto number = [&](const char* key) { return json.value(key, nlohmann::json()); };
+  if (!number("r").is_number_integer() || number("r") < 1 || !number("lora_alpha").is_number() ||
+      !(number("lora_alpha") > 0)) {
+    return absl::InvalidArgumentError(absl::StrCat(file, ": `r` and `lora_alpha` must be numbers over 0"));
+  }
+  config_.base_model = json.value("base_model_name_or_path", nlohmann::json()).is_string()
+                           ? json["base_model_name_or_path"].get<std::string>()
+                           : "";
+  config_.rank = number("r").get<int64_t>();
+  config_.alpha = number("lora_alpha").get<double>();
+  config_.rslora = json.value("use_rslora", nlohmann::json()) == true;
+  config_.dora = json.value("use_dora", nlohmann::json()) == true;
+  return absl::OkStatus();
+}
+
+absl::Status PeftAdapter::FindModules() {
+  std::set<std::string> targets, saved;
+  for (const SafetensorsEntry& entry : tensors()) {
+    const std::string& name = entry.name;
+    const size_t lora = name.rfind(".lora_"), dot = std::min(lora, name.rfind('.'));
+    const bool adapter = name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight") ||
+                         (config_.dora && name.ends_with(".lora_magnitude_vector"));
+    if (!name.starts_with(kPeftPrefix) || dot < kPeftPrefix.size() || (!adapter && lora != name.npos)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(file_->path(), ": temper has nothing that the tensor ", name, " could be for"));
+    }
+    const std::string module = name.substr(kPeftPrefix.size(), dot - kPeftPrefix.size());
+    (adapter ? targets : saved).insert(module);
+  }
+  config_.target_modules.assign(targets.begin(), targets.end());
+  config_.modules_to_save.assign(saved.begin(), saved.end());
+  return absl::OkStatus();
+}
+
+absl::Status PeftAdapter::Load(std::span<const AdapterTensor> tensors) const {
+  for (const AdapterTensor& tensor : tensors) {
+    const auto entry = std::find_if(this->tensors().begin(), this->tensors().end(),
+                                    [&](const SafetensorsEntry& each) { return each.name == tensor.name; });
+    if (entry == this->tensors().end()) {
+      return absl::InvalidArgumentError(absl::StrCat(file_->path(), " has no tensor ", tensor.name));
+    }
+    if (entry->shape != tensor.shape()) {
+      return absl::InvalidArgumentError(absl::StrCat(file_->path(), ": ", tensor.name, " is ", ShapeText(entry->shape),
+                                                     " instead of ", ShapeText(tensor.shape())));
+    }
+    const auto values = file_->Tensor(*entry);
+    if (!values.ok()) return values.status();
+    int64_t row = 0;
+    for (const WeightView& part : tensor.parts) {
+      StoreMaster(part, values->narrow(0, row, part.rows));
+      row += part.rows;
     }
   }
   return absl::OkStatus();

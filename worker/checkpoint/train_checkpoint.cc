@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/failure.h"
 #include "common/fault_point.h"
 #include "worker/checkpoint/export_plan.h"
@@ -103,11 +104,15 @@ absl::Status WriteWeights(const CheckpointSource& source, const TrainSnapshot& s
     return ExportModel(*source.model->repository, *source.model->family, source.model->config, snapshot.views,
                        {.max_shard_size = source.max_shard_size}, folder);
   }
-  std::vector<NamedAdapter> adapters;
+  auto tensors =
+      TensorsOfModules(source.peft->modules_to_save, *source.model->family, source.model->config, snapshot.views);
+  if (!tensors.ok()) return tensors.status();
   for (size_t i = 0; i < snapshot.adapters.size(); ++i) {
-    adapters.push_back({source.hf_modules[i], &snapshot.adapters[i]});
+    for (AdapterTensor& tensor : TensorsOfAdapter(source.hf_modules[i], snapshot.adapters[i])) {
+      tensors->push_back(std::move(tensor));
+    }
   }
-  return ExportPeftAdapter(*source.peft, adapters, folder);
+  return ExportPeftAdapter(*source.peft, *std::move(tensors), folder);
 }
 
 nlohmann::ordered_json TrainerJson(const TrainPosition& position, const std::optional<PeftConfig>& peft) {
@@ -129,8 +134,20 @@ nlohmann::ordered_json TrainerJson(const TrainPosition& position, const std::opt
                           {"best_loss", position.best_loss},
                           {"validations_since_best", position.validations_since_best}};
   }
-  if (peft) json["lora"] = {{"rank", peft->rank}, {"alpha", peft->alpha}};
+  if (peft) {
+    json["lora"] = {{"rank", peft->rank},
+                    {"alpha", peft->alpha},
+                    {"rslora", peft->rslora},
+                    {"dora", peft->dora},
+                    {"modules_to_save", peft->modules_to_save}};
+  }
   return json;
+}
+
+// What there is beside rank and alpha.
+std::string Kind(const PeftConfig& peft) {
+  return absl::StrCat("rslora: ", peft.rslora ? "true" : "false", ", dora: ", peft.dora ? "true" : "false",
+                      ", modules_to_save: [", absl::StrJoin(peft.modules_to_save, ", "), "]");
 }
 
 absl::Status Damaged(const std::string& what) { return WithCause(absl::DataLossError(what), FailureCause::kStorage); }
@@ -205,8 +222,12 @@ absl::Status TrainCheckpoint::ReadTrainer(std::string_view text) {
       position_.validations_since_best = validation.at("validations_since_best").get<int32_t>();
     }
     if (json.contains("lora")) {
-      peft_ =
-          PeftConfig{.rank = json["lora"].at("rank").get<int64_t>(), .alpha = json["lora"].at("alpha").get<double>()};
+      const nlohmann::json& lora = json["lora"];
+      peft_ = PeftConfig{.rank = lora.at("rank").get<int64_t>(),
+                         .alpha = lora.at("alpha").get<double>(),
+                         .rslora = lora.value("rslora", false),
+                         .dora = lora.value("dora", false),
+                         .modules_to_save = lora.value("modules_to_save", std::vector<std::string>())};
     }
   } catch (const nlohmann::json::exception& error) {
     return Damaged(absl::StrCat(file, ": ", error.what()));
@@ -226,6 +247,9 @@ absl::StatusOr<NativeRepository> TrainCheckpoint::OpenModel(const NativeReposito
   if (peft_ && (peft_->rank != peft->rank || peft_->alpha != peft->alpha)) {
     return other("has adapters of rank ", peft_->rank, " and alpha ", peft_->alpha, ", the job asks for rank ",
                  peft->rank, " and alpha ", peft->alpha);
+  }
+  if (peft_ && Kind(*peft_) != Kind(*peft)) {
+    return other("was written with ", Kind(*peft_), ", the job asks for ", Kind(*peft));
   }
   auto model = OpenNativeRepository(peft_ ? base.repository->directory() : absl::StrCat(uri_, "/", kWeights));
   if (!model.ok()) return model.status();

@@ -55,6 +55,7 @@ TrainSnapshot TakeSnapshot(const Transformer& model, std::span<const Moments> mo
     copy.scale = adapter->scale;
     copier.CopyParameter(adapter->a_RI, copy.a_RI);
     copier.CopyParameter(adapter->b_OR, copy.b_OR);
+    if (adapter->m_O.weight.defined()) copier.CopyParameter(adapter->m_O, copy.m_O);
   }
   for (const Parameter* parameter : model.parameters()) {
     if (copier.CopyOf(parameter) == nullptr) copier.CopyParameter(*parameter, snapshot.parameters.emplace_back());

@@ -48,11 +48,14 @@ FamilySpec Qwen3MoeFamily() {
     experts.push_back(
         {hf + "experts.{expert}." + part + "_proj.weight", {ours + "experts.{expert}." + part + ".weight"}});
   }
+  // PEFT takes gate_proj, up_proj and down_proj for experts in this family, wherever they are: no adapters on them.
+  std::vector<TensorRule> dense = GatedMlpRules();
+  for (TensorRule& rule : dense) rule.adapter_site = false;
   return {
       .name = "qwen3_moe",
       .architecture = "Qwen3MoeForCausalLM",
       .configure = Configure,
-      .rules = Join({OuterRules(), PreNormRules(), AttentionRules(), QkNormRules(), GatedMlpRules(), experts}),
+      .rules = Join({OuterRules(), PreNormRules(), AttentionRules(), QkNormRules(), dense, experts}),
   };
 }
 

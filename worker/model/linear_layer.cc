@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/model/linear_layer.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -20,7 +22,9 @@ LinearLayer::LinearLayer(std::string name, std::vector<Part> parts, int64_t in_f
 
 at::Tensor LinearLayer::Forward(const at::Tensor& x_TI) const {
   at::Tensor y_TO = ops::Linear(x_TI, weight_.weight, bias_.weight);
-  for (const auto& adapter : adapters_) y_TO = AddLoraOutput(*adapter, x_TI, y_TO);
+  for (const auto& adapter : adapters_) {
+    y_TO = AddLoraOutput(*adapter, {weight_.weight, bias_.weight}, x_TI, y_TO);
+  }
   if (observer_ != nullptr) Observe(x_TI, y_TO);
   return y_TO;
 }
@@ -50,12 +54,30 @@ int64_t LinearLayer::AddLora(const LoraConfig& config) {
   return added;
 }
 
+void LinearLayer::InitLora() {
+  for (const auto& adapter : adapters_) InitMagnitude(*adapter, weight_.weight);
+}
+
+void LinearLayer::MergeLora() {
+  const at::NoGradGuard no_grad;
+  for (const auto& adapter : adapters_) {
+    TORCH_CHECK(weight_.weight.scalar_type() == at::kFloat, "adapters are merged in fp32");
+    at::Tensor merged_OI = AdaptedRows(*adapter, weight_.weight);
+    if (adapter->m_O.weight.defined()) {
+      merged_OI *= (adapter->m_O.weight / at::linalg_vector_norm(merged_OI, 2, {1})).unsqueeze(1);
+    }
+    weight_.weight.narrow(0, adapter->row, adapter->rows).copy_(merged_OI);
+    adapter->b_OR.weight.zero_();
+  }
+}
+
 void LinearLayer::AppendParameters(std::vector<Parameter*>& parameters) {
   parameters.push_back(&weight_);
   if (bias_.weight.defined()) parameters.push_back(&bias_);
   for (const auto& adapter : adapters_) {
     parameters.push_back(&adapter->a_RI);
     parameters.push_back(&adapter->b_OR);
+    if (adapter->m_O.weight.defined()) parameters.push_back(&adapter->m_O);
   }
 }
 

@@ -38,6 +38,12 @@ class LinearLayer {
   // Adds the adapters whose sites begin at one of the parts; returns how many it added.
   int64_t AddLora(const LoraConfig& config);
 
+  // To be called once the weight is loaded.
+  void InitLora();
+
+  // Puts the adapters' updates into the weight, in fp32, and makes them zero: the same map without them.
+  void MergeLora();
+
   void AppendParameters(std::vector<Parameter*>& parameters);
   void AppendViews(std::vector<WeightView>& views);
   void AppendAdapters(std::vector<LoraAdapter*>& adapters);

@@ -24,26 +24,47 @@ struct LoraSite {
 struct LoraConfig {
   int64_t rank = 16;
   double alpha = 32.0;
+  bool rslora = false;   // the update is scaled by alpha / √rank (Kalajdzievski 2023) instead of alpha / rank
+  double dropout = 0.0;  // of an adapter's input, while it is trained
+  bool dora = false;     // the lengths of the rows are trained apart from their directions (Liu et al. 2024)
   // Every one must exist.
   std::vector<LoraSite> sites;
   int64_t seed = 0;
 };
 
-// y += scale · B(A x) on rows of a linear map.
+// y += scale · B(A dropout(x)) on rows of a linear map. DoRA: instead of W x, these rows become m · (W + scale·B·A) x,
+// each row of the sum divided by its length, which counts as a constant on the way back.
 struct LoraAdapter {
   std::string site;  // LoraSite::name
   int64_t row = 0;   // rows [row, row + rows) of the map's output
   int64_t rows = 0;
-  double scale = 1.0;  // alpha / rank
-  Parameter a_RI;      // rank × in, drawn from U(−1/√in, 1/√in) as PEFT does
-  Parameter b_OR;      // out × rank, zero at first
+  double scale = 1.0;
+  double dropout = 0.0;
+  Parameter a_RI;  // rank × in, drawn from U(−1/√in, 1/√in) as PEFT does
+  Parameter b_OR;  // out × rank, zero at first
+  Parameter m_O;   // DoRA: the rows' lengths; its tensor is undefined without
 };
 
 // A new adapter. Its numbers depend on (seed, site) alone, not on what else is adapted.
 std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std::string& site, int64_t row,
                                              int64_t rows, int64_t in_features, at::ScalarType dtype);
 
-// Adds the adapter's output to columns [row, row + rows) of y_TO, recorded by autograd.
-at::Tensor AddLoraOutput(const LoraAdapter& adapter, const at::Tensor& x_TI, const at::Tensor& y_TO);
+// The linear map that an adapter sits on: all of its rows.
+struct AdaptedMap {
+  const at::Tensor& weight_OI;
+  const at::Tensor& bias_O;  // undefined without a bias
+};
+
+// W + scale·B·A of the adapter's rows, in fp32; nothing is recorded.
+at::Tensor AdaptedRows(const LoraAdapter& adapter, const at::Tensor& weight_OI);
+
+// Gives DoRA's m the lengths that the rows have: the adapter changes nothing, if B is zero.
+void InitMagnitude(LoraAdapter& adapter, const at::Tensor& weight_OI);
+
+// Adds the adapter's output to columns [row, row + rows) of y_TO = W x + b, recorded by autograd. Where nothing is
+// recorded, nothing is trained and nothing dropped. What is dropped is drawn from torch's default generator, whose
+// state is a part of every checkpoint.
+at::Tensor AddLoraOutput(const LoraAdapter& adapter, const AdaptedMap& map, const at::Tensor& x_TI,
+                         const at::Tensor& y_TO);
 
 }  // namespace temper

@@ -56,6 +56,18 @@ Transformer::Transformer(const ModelConfig& config, const TransformerOptions& op
   }
 }
 
+void Transformer::InitLora() {
+  for (const auto& block : blocks_) {
+    for (LinearLayer* linear : block->linear_layers()) linear->InitLora();
+  }
+}
+
+void Transformer::MergeLora() {
+  for (const auto& block : blocks_) {
+    for (LinearLayer* linear : block->linear_layers()) linear->MergeLora();
+  }
+}
+
 BatchContext Transformer::MakeContext(const at::Tensor& tokens_T, const at::Tensor& positions_T,
                                       const std::vector<int64_t>& document_starts) const {
   BatchContext context{tokens_T, positions_T, document_starts, {}};

@@ -16,6 +16,8 @@ struct TransformerOptions {
   at::ScalarType dtype = at::kFloat;  // fp32 or bf16: weights and activations
   // Present: the base model is frozen, these adapters train.
   std::optional<LoraConfig> lora;
+  // HF modules that are trained beside the adapters (TrainModules). With `lora` only.
+  std::vector<std::string> trained_modules;
   // Weights that stay as they are, as patterns for their HF names (FreezeWeights). Not with `lora`.
   std::vector<std::string> freeze;
   // Sees what every linear map and norm computes; outlives the model. Null in training.
@@ -35,6 +37,12 @@ class Transformer : public TrainableModel {
   // In the order of the layers.
   const std::vector<LoraAdapter*>& adapters() const { return adapters_; }
   const ModelConfig& config() const { return config_; }
+
+  // To be called once the weights are loaded, and before adapters are.
+  void InitLora();
+
+  // Adds all adapters to the weights that they sit on, in fp32, and makes them zero. fp32 models only.
+  void MergeLora();
 
   BatchContext MakeContext(const at::Tensor& tokens_T, const at::Tensor& positions_T,
                            const std::vector<int64_t>& document_starts) const override;

@@ -134,6 +134,12 @@ absl::StatusOr<Precision> ComputePrecision(v1::Training::Precision precision) {
 
 LoraOptions LoraFromSpec(const v1::Lora& spec) {
   LoraOptions lora;
+  lora.dropout = spec.dropout();
+  lora.adapter = spec.adapter();
+  if (!lora.adapter.empty()) return lora;  // the adapter says the rest
+  lora.rslora = spec.rslora();
+  lora.dora = spec.dora();
+  lora.modules_to_save.assign(spec.modules_to_save().begin(), spec.modules_to_save().end());
   lora.rank = OrDefault<int64_t>(spec.rank(), kDefaultLoraRank);
   lora.alpha = OrDefault(spec.alpha(), 2.0 * static_cast<double>(lora.rank));
   lora.targets.assign(spec.targets().begin(), spec.targets().end());
@@ -209,6 +215,24 @@ absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, bool 
   return training;
 }
 
+absl::StatusOr<OutputOptions> OutputFromSpec(const v1::Output& spec) {
+  OutputOptions output = {.uri = spec.uri(), .max_shard_size = OrDefault(spec.max_shard_size(), kDefaultMaxShardSize)};
+  switch (spec.adapters()) {
+    case v1::Output::ADAPTERS_UNSPECIFIED:
+    case v1::Output::ADAPTERS_ADAPTER:
+      return output;
+    case v1::Output::ADAPTERS_MERGED:
+      output.adapters = AdapterExport::kMerged;
+      return output;
+    case v1::Output::ADAPTERS_BOTH:
+      output.adapters = AdapterExport::kBoth;
+      return output;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("job field `output.adapters` has the value ", spec.adapters(),
+                                                     ", which this version does not know"));
+  }
+}
+
 CheckpointOptions CheckpointsFromSpec(const v1::CheckpointPolicy& spec) {
   const double default_minutes = spec.every_steps() > 0 ? 0 : kDefaultCheckpointMinutes;
   return {.every_steps = spec.every_steps(),
@@ -235,8 +259,9 @@ absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::st
   auto training = TrainingFromSpec(spec.training(), spec.has_lora());
   if (!training.ok()) return training.status();
   job.training = *training;
-  job.output.uri = spec.output().uri();
-  job.output.max_shard_size = OrDefault(spec.output().max_shard_size(), kDefaultMaxShardSize);
+  auto output = OutputFromSpec(spec.output());
+  if (!output.ok()) return output.status();
+  job.output = *std::move(output);
   job.checkpoint_options = CheckpointsFromSpec(spec.checkpoints());
   if (spec.has_profile()) {
     job.profile = {.first_step = OrDefault(spec.profile().first_step(), ProfileOptions().first_step),

@@ -8,8 +8,6 @@
 #include <fstream>
 #include <string>
 
-#include "absl/strings/str_cat.h"
-
 namespace temper {
 namespace {
 
@@ -27,10 +25,16 @@ struct Counts {
   int64_t all = 0;
   int64_t trained = 0;
   int64_t adapted_rows = 0;  // outputs of all maps that have an adapter
+  int64_t dropped_rows = 0;  // their inputs, where some of them are dropped
 };
 
-absl::StatusOr<Counts> CountParameters(const TrainJob& job, const NativeRepository& model,
-                                       const std::vector<AdapterSite>& sites) {
+// Whether a tensor belongs to a module that is trained beside adapters.
+bool IsSaved(const AdapterPlan& plan, const std::string& tensor) {
+  const std::vector<std::string>& modules = plan.peft.modules_to_save;
+  return std::find(modules.begin(), modules.end(), tensor.substr(0, tensor.rfind('.'))) != modules.end();
+}
+
+Counts CountParameters(const TrainJob& job, const NativeRepository& model, const AdapterPlan* plan) {
   Counts counts;
   const bool tied = model.config.tied_head;
   for (const RepositoryTensor& tensor : model.repository->tensors()) {
@@ -40,17 +44,15 @@ absl::StatusOr<Counts> CountParameters(const TrainJob& job, const NativeReposito
     const bool frozen = std::any_of(job.training.freeze.begin(), job.training.freeze.end(), [&](const auto& pattern) {
       return fnmatch(pattern.c_str(), tensor.entry.name.c_str(), 0) == 0;
     });
-    if (!job.lora && !frozen) counts.trained += Elements(tensor);
+    if (plan == nullptr ? !frozen : IsSaved(*plan, tensor.entry.name)) counts.trained += Elements(tensor);
   }
-  for (const AdapterSite& site : sites) {
-    const RepositoryTensor* const weight = model.repository->FindTensor(absl::StrCat(site.hf_module, ".weight"));
-    if (weight == nullptr || weight->entry.shape.size() != 2) {
-      return absl::InvalidArgumentError(absl::StrCat("the model has no matrix ", site.hf_module, ".weight"));
-    }
-    const int64_t adapter = job.lora->rank * (weight->entry.shape[0] + weight->entry.shape[1]);
+  if (plan == nullptr) return counts;
+  for (const AdapterSite& site : plan->sites) {
+    const int64_t adapter = plan->peft.rank * (site.in_features + site.out_features);
     counts.all += adapter;
     counts.trained += adapter;
-    counts.adapted_rows += weight->entry.shape[0];
+    counts.adapted_rows += site.out_features * (plan->peft.dora ? 3 : 1);     // what DoRA scales stays
+    if (plan->peft.dropout > 0) counts.dropped_rows += 2 * site.in_features;  // what is dropped, and what is left
   }
   return counts;
 }
@@ -72,18 +74,16 @@ int64_t MemInfo(const std::string& key) {
 
 }  // namespace
 
-absl::StatusOr<MemoryEstimate> EstimateMemory(const TrainJob& job, const NativeRepository& model,
-                                              const std::vector<AdapterSite>& sites, bool bf16,
-                                              bool takes_checkpoints) {
-  const absl::StatusOr<Counts> counts = CountParameters(job, model, sites);
-  if (!counts.ok()) return counts.status();
+MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model, const AdapterPlan* plan, bool bf16,
+                              bool takes_checkpoints) {
+  const Counts counts = CountParameters(job, model, plan);
   const int64_t width = bf16 ? 2 : 4;  // bytes of a weight or activation
   const int64_t low = bf16 ? 2 : 0;    // the rest of a weight's master
   MemoryEstimate memory;
-  memory.weights = counts->all * width + (job.lora ? counts->trained : counts->all) * low;
-  memory.gradients = counts->trained * 4;
-  memory.optimizer = counts->trained * 8;
-  if (takes_checkpoints) memory.snapshot = counts->trained * (8 + width + low);
+  memory.weights = counts.all * width + (plan != nullptr ? counts.trained : counts.all) * low;
+  memory.gradients = counts.trained * 4;
+  memory.optimizer = counts.trained * 8;
+  if (takes_checkpoints) memory.snapshot = counts.trained * (8 + width + low);
 
   const ModelConfig& config = model.config;
   const AttentionConfig& attention = config.attention;
@@ -100,7 +100,7 @@ absl::StatusOr<MemoryEstimate> EstimateMemory(const TrainJob& job, const NativeR
   const int64_t scores = 3 * attention.num_heads * std::min(longest, kAttentionBlock) * longest * 4;
   const int64_t logits = 3 * std::min(tokens, kLogitRows) * config.vocab_size * 4;
   // What adapters add to an output is freed at once, but between tensors that stay: the allocator can't give it back.
-  memory.activations = tokens * width * (config.num_layers * kept + counts->adapted_rows) +
+  memory.activations = tokens * width * (config.num_layers * kept + counts.adapted_rows + counts.dropped_rows) +
                        std::max(tokens * width * way_back + scores, logits);
   return memory;
 }

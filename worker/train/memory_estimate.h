@@ -3,9 +3,8 @@
 
 #include <cstdint>
 
-#include "absl/status/statusor.h"
 #include "worker/checkpoint/native_model.h"
-#include "worker/families/adapter_sites.h"
+#include "worker/train/adapter_plan.h"
 #include "worker/train/train_job.h"
 
 namespace temper {
@@ -14,9 +13,9 @@ namespace temper {
 //
 // What is counted, with T tokens of a micro-batch: weights and their fp32 masters; gradients (fp32) and AdamW's two
 // moments (fp32) of what is trained; for every block what its backward pass reads, and for one block what it makes; a
-// chunk of logits and its gradient. `takes_checkpoints`: the snapshot counts. Errors as in FindAdapterSites.
-absl::StatusOr<MemoryEstimate> EstimateMemory(const TrainJob& job, const NativeRepository& model,
-                                              const std::vector<AdapterSite>& sites, bool bf16, bool takes_checkpoints);
+// chunk of logits and its gradient. `takes_checkpoints`: the snapshot counts. `plan` is null without adapters.
+MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model, const AdapterPlan* plan, bool bf16,
+                              bool takes_checkpoints);
 
 // Resident set of this process now, and what the machine (or this process's control group) has left for it, in bytes; 0
 // where the system does not tell.

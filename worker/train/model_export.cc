@@ -4,7 +4,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -29,6 +28,8 @@ namespace {
 
 // The same weights through the same code: the reloaded export may differ by nothing but the order of sums.
 constexpr double kMaxReloadKl = 1e-8;
+// The same sums in another order, x·(W + s·B·A) for x·W + s·B·(A·x).
+constexpr double kMaxMergeKl = 1e-7;
 // Where the stored dtype loses so much of the training that a user should hear of it.
 constexpr double kNotableRoundingKl = 1e-2;
 // Logits of this many positions are compared: two T × V matrices in fp64.
@@ -168,35 +169,63 @@ absl::StatusOr<nlohmann::json> WriteModel(const TrainJob& job, const NativeRepos
   return verification;
 }
 
-// The same for adapters.
-absl::StatusOr<nlohmann::json> WriteAdapter(const TrainJob& job, const std::vector<AdapterSite>& sites,
-                                            const Transformer& model, Publication& publication,
-                                            TrainObserver& observer) {
-  const std::vector<std::string> modules = HfModules(sites, model);
-  std::vector<NamedAdapter> adapters;
-  for (size_t i = 0; i < modules.size(); ++i) adapters.push_back({modules[i], model.adapters()[i]});
-  const PeftConfig config = {job.model_uri, job.lora->rank, job.lora->alpha};
-  if (const absl::Status exported = ExportPeftAdapter(config, adapters, publication); !exported.ok()) return exported;
+// The same for adapters, in a folder of the publication ("": all of it).
+absl::StatusOr<nlohmann::json> WriteAdapter(const AdapterPlan& plan, const NativeRepository& source,
+                                            const Transformer& model, const std::string& folder,
+                                            Publication& publication, TrainObserver& observer) {
+  const auto tensors = TensorsOfPlan(plan, source, model);
+  if (!tensors.ok()) return tensors.status();
+  const absl::Status exported = ExportPeftAdapter(plan.peft, *tensors, PublishedFolder(publication, folder));
+  if (!exported.ok()) return exported;
   observer.OnPhase(TrainPhase::kVerifying, 0);
-  const absl::Status proved = ProvePeftAdapter(publication.store(), publication.directory(), adapters);
+  const std::string directory = folder.empty() ? publication.directory() : publication.directory() + "/" + folder;
+  const absl::Status proved = ProvePeftAdapter(publication.store(), directory, *tensors);
   if (!proved.ok()) return proved;
-  return nlohmann::json{{"tensors", {{"passed", true}, {"tensors", 2 * adapters.size()}}}};
+  return nlohmann::json{{"tensors", {{"passed", true}, {"tensors", tensors->size()}}}};
+}
+
+// The model with its adapters in its weights: in fp32, from the source's own weights, whatever training computed in.
+absl::StatusOr<nlohmann::json> WriteMerged(const TrainJob& job, const NativeRepository& source, const AdapterPlan& plan,
+                                           const Transformer& model, const MicroBatch& sample, Publication& publication,
+                                           const StopSignal& stop, TrainObserver& observer) {
+  const auto merged = LoadTransformer(source, plan.ModelOptions(at::kFloat, job.training.seed));
+  if (!merged.ok()) return merged.status();
+  const auto from = TensorsOfPlan(plan, source, model), to = TensorsOfPlan(plan, source, **merged);
+  if (!from.ok() || !to.ok()) return from.ok() ? to.status() : from.status();
+  for (size_t i = 0; i < to->size(); ++i) {
+    for (size_t part = 0; part < (*to)[i].parts.size(); ++part) {
+      StoreMaster((*to)[i].parts[part], LoadMaster((*from)[i].parts[part]));
+    }
+  }
+  const at::Tensor adapted_TV = SampleLogits(**merged, sample);
+  (*merged)->MergeLora();
+  const double kl = TokenKl(adapted_TV, SampleLogits(**merged, sample)).max().item<double>();
+  if (at::isfinite(adapted_TV).all().item<bool>() && !(kl <= kMaxMergeKl)) {
+    return absl::InternalError(
+        absl::StrCat("the merged model computes something else than model and adapters: the "
+                     "largest KL of a token is ",
+                     kl, ", at most ", kMaxMergeKl, " was expected"));
+  }
+  auto written = WriteModel(job, source, **merged, sample, publication, stop, observer, verifier);
+  if (written.ok()) (*written)["merge"] = {{"passed", true}, {"max_token_kl", kl}};
+  return written;
+}
+
+absl::StatusOr<nlohmann::json> WriteAdapted(const TrainJob& job, const NativeRepository& source,
+                                            const AdapterPlan& plan, const Transformer& model, const MicroBatch& sample,
+                                            Publication& publication, const StopSignal& stop, TrainObserver& observer) {
+  if (job.output.adapters == AdapterExport::kAdapter) {
+    return WriteAdapter(plan, source, model, "", publication, observer);
+  }
+  auto proof = WriteMerged(job, source, plan, model, sample, publication, stop, observer, verifier);
+  if (!proof.ok() || job.output.adapters == AdapterExport::kMerged) return proof;
+  const auto adapter = WriteAdapter(plan, source, model, "adapter", publication, observer);
+  if (!adapter.ok()) return adapter.status();
+  (*proof)["adapter"] = *adapter;
+  return proof;
 }
 
 }  // namespace
-
-absl::StatusOr<std::vector<AdapterSite>> FindSites(const TrainJob& job, const NativeRepository& source) {
-  if (!job.lora) return std::vector<AdapterSite>();
-  return FindAdapterSites(*source.family, source.config, job.lora->targets);
-}
-
-std::vector<std::string> HfModules(const std::vector<AdapterSite>& sites, const Transformer& model) {
-  std::map<std::string, std::string> modules;
-  for (const AdapterSite& site : sites) modules[site.internal] = site.hf_module;
-  std::vector<std::string> names;
-  for (const LoraAdapter* adapter : model.adapters()) names.push_back(modules.at(adapter->site));
-  return names;
-}
 
 absl::Status CheckOutput(ObjectStore& store, const TrainJob& job) {
   // The first gang of a job finds nothing; later ones find what the job itself wrote.
@@ -218,14 +247,15 @@ absl::Status CheckOutput(ObjectStore& store, const TrainJob& job) {
 }
 
 absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,
-                                             const std::vector<AdapterSite>& sites, Transformer& model,
-                                             const MicroBatch& sample, const StopSignal& stop, TrainObserver& observer,
+                                             const AdapterPlan* plan, Transformer& model, const MicroBatch& sample,
+                                             const StopSignal& stop, TrainObserver& observer,
                                              const ExportVerifier& verifier) {
   if (stop.requested()) return absl::CancelledError("stopped on request");
   auto publication = Publication::Begin(store, ExportDirectory(job.job_id, job.epoch), job.job_id, job.epoch);
   if (!publication.ok()) return publication.status();
-  const auto verification = job.lora ? WriteAdapter(job, sites, model, **publication, observer)
-                                     : WriteModel(job, source, model, sample, **publication, stop, observer, verifier);
+  const auto verification =
+      plan != nullptr ? WriteAdapted(job, source, *plan, model, sample, **publication, stop, observer, verifier)
+                      : WriteModel(job, source, model, sample, **publication, stop, observer, verifier);
   if (!verification.ok()) return verification.status();
   if (const absl::Status written = (*publication)->Write("verification.json", verification->dump(2) + "\n");
       !written.ok()) {

@@ -3,15 +3,14 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/storage/object_store.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/data/micro_batch.h"
-#include "worker/families/adapter_sites.h"
 #include "worker/model/transformer.h"
+#include "worker/train/adapter_plan.h"
 #include "worker/train/export_verifier.h"
 #include "worker/train/stop_signal.h"
 #include "worker/train/train_job.h"
@@ -25,12 +24,6 @@ struct ExportSummary {
   std::string proof;  // what was proved, for people
 };
 
-// Where the job's adapters go; none in full training. Errors as FindAdapterSites.
-absl::StatusOr<std::vector<AdapterSite>> FindSites(const TrainJob& job, const NativeRepository& source);
-
-// The HF module of each of the model's adapters, in their order.
-std::vector<std::string> HfModules(const std::vector<AdapterSite>& sites, const Transformer& model);
-
 // Fails now, not hours later, when nothing can be written to the job's output, or when another job's files are there.
 absl::Status CheckOutput(ObjectStore& store, const TrainJob& job);
 
@@ -38,8 +31,10 @@ absl::Status CheckOutput(ObjectStore& store, const TrainJob& job);
 //
 // Without adapters it is an HF directory, and the proof, verification.json in it, is threefold: every tensor is its
 // master rounded to nearest even, bit for bit; the export, opened as a stranger would, describes the same model; and
-// what it computes on `sample` differs from the trained model by no more than that rounding. With adapters (`sites` are
-// those that the model was built with) it is a PEFT adapter directory, whose tensors are compared with their masters.
+// what it computes on `sample` differs from the trained model by no more than that rounding. With adapters (`plan` is
+// what the model was built with, null without) it is, as job.output.adapters says, a PEFT adapter directory, whose
+// tensors are compared with their masters, or the model with the adapters in it, with that proof and one of the merge;
+// where both are asked for, the adapter is in the folder adapter/.
 //
 // The HF directory also goes to `verifier`, if there is one. What that finds stands in verification.json, and a warning
 // is logged when it is a difference, or when nothing could be compared; the export is committed all the same: its
@@ -47,8 +42,8 @@ absl::Status CheckOutput(ObjectStore& store, const TrainJob& job);
 //
 // CANCELLED, with nothing left behind, when `stop` asks for it before the commit.
 absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,
-                                             const std::vector<AdapterSite>& sites, Transformer& model,
-                                             const MicroBatch& sample, const StopSignal& stop, TrainObserver& observer,
+                                             const AdapterPlan* plan, Transformer& model, const MicroBatch& sample,
+                                             const StopSignal& stop, TrainObserver& observer,
                                              const ExportVerifier& verifier = nullptr);
 
 }  // namespace temper

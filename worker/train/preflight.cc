@@ -20,9 +20,9 @@
 #include "common/failure.h"
 #include "common/fault_point.h"
 #include "worker/checkpoint/native_model.h"
-#include "worker/families/adapter_sites.h"
 #include "worker/ops/matmul_peak.h"
 #include "worker/text/template_files.h"
+#include "worker/train/adapter_plan.h"
 #include "worker/train/compute_dtype.h"
 #include "worker/train/memory_estimate.h"
 #include "worker/train/model_export.h"
@@ -242,8 +242,8 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   if (const absl::Status writable = CheckOutput(**output, job); !writable.ok()) return writable;
   const auto model = OpenNativeRepository(job.model_uri);
   if (!model.ok()) return model.status();
-  const auto sites = FindSites(job, *model);
-  if (!sites.ok()) return sites.status();
+  const auto plan = PlanAdapters(job, *model);
+  if (!plan.ok()) return plan.status();
   const auto data = TrainingData::Open(job, model->config, observer, stop.requested());
   if (!data.ok()) return data.status();
   const int64_t with_data = ResidentBytes();
@@ -258,10 +258,8 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   }
   const at::ScalarType dtype = ComputeDtype(job.training.precision);
   report.estimated_seconds = EstimateSeconds(job, model->config, report.data, report.total_steps, dtype);
-  const auto memory = EstimateMemory(job, *model, *sites, dtype == at::kBFloat16,
-                                     TakesCheckpoints(job, report.total_steps, report.estimated_seconds));
-  if (!memory.ok()) return memory.status();
-  report.memory = *memory;
+  report.memory = EstimateMemory(job, *model, plan->get(), dtype == at::kBFloat16,
+                                 TakesCheckpoints(job, report.total_steps, report.estimated_seconds));
   report.memory.process = process;
   report.memory.data = std::max<int64_t>(0, with_data - process);
   report.memory.available = available;

@@ -48,10 +48,16 @@ struct NumericsOptions {
   double spike_deviations = 6;
 };
 
+// What an adapter that training begins with says itself does not count here: all but `dropout`.
 struct LoraOptions {
   int64_t rank = 16;
   double alpha = 32.0;
-  std::vector<std::string> targets;  // HF module names, or "all-linear"
+  std::vector<std::string> targets;  // HF module names, patterns for them, or "all-linear"
+  bool rslora = false;
+  bool dora = false;
+  double dropout = 0;
+  std::string adapter;                       // URI of a PEFT directory to begin with; empty: new adapters
+  std::vector<std::string> modules_to_save;  // HF modules, or patterns for them, that are trained as a whole
 };
 
 struct AdamWOptions {
@@ -82,9 +88,12 @@ struct TrainingOptions {
   NumericsOptions numerics;
 };
 
+enum class AdapterExport { kAdapter, kMerged, kBoth };
+
 struct OutputOptions {
   std::string uri;  // the job writes to URI/JOB/export-eNNNN
   int64_t max_shard_size = 5'000'000'000;
+  AdapterExport adapters = AdapterExport::kAdapter;  // with `lora`
 };
 
 struct CheckpointOptions {

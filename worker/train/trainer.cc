@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/failure.h"
+#include "worker/train/adapter_plan.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/compute_dtype.h"
 #include "worker/train/model_export.h"
@@ -27,16 +28,8 @@ namespace {
 
 absl::Status Stopped() { return absl::CancelledError("stopped on request"); }
 
-std::optional<LoraConfig> MakeLora(const TrainJob& job, const std::vector<AdapterSite>& sites) {
-  if (!job.lora) return std::nullopt;
-  LoraConfig config = {.rank = job.lora->rank, .alpha = job.lora->alpha, .seed = job.training.seed};
-  for (const AdapterSite& site : sites) config.sites.push_back({site.internal, site.parts});
-  return config;
-}
-
-std::optional<PeftConfig> MakePeft(const TrainJob& job) {
-  if (!job.lora) return std::nullopt;
-  return PeftConfig{job.model_uri, job.lora->rank, job.lora->alpha};
+std::optional<PeftConfig> PeftOf(const AdapterPlan* plan) {
+  return plan == nullptr ? std::nullopt : std::optional(plan->peft);
 }
 
 // The newest of the job's own checkpoints that is whole; else what the job shall resume from; else null.
@@ -66,21 +59,28 @@ struct TrainingState {
   std::string checkpoint;  // URI; empty: the model itself
 };
 
-absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeRepository& source,
-                                        const std::vector<AdapterSite>& sites, const TrainCheckpoint* checkpoint,
-                                        at::ScalarType dtype) {
-  const TransformerOptions options = {.dtype = dtype, .lora = MakeLora(job, sites), .freeze = job.training.freeze};
+absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeRepository& source, const AdapterPlan* plan,
+                                        const TrainCheckpoint* checkpoint, at::ScalarType dtype) {
+  const TransformerOptions options = plan != nullptr
+                                         ? plan->ModelOptions(dtype, job.training.seed)
+                                         : TransformerOptions{.dtype = dtype, .freeze = job.training.freeze};
   TrainingState state;
   if (checkpoint == nullptr) {
     auto model = LoadTransformer(source, options);
     if (!model.ok()) return model.status();
     state.model = *std::move(model);
+    if (plan != nullptr && plan->start != nullptr) {
+      const auto tensors = TensorsOfPlan(*plan, source, *state.model);
+      if (!tensors.ok()) return tensors.status();
+      if (const absl::Status loaded = plan->start->Load(*tensors); !loaded.ok()) return loaded;
+    }
     state.optimizer = std::make_unique<AdamW>(state.model->parameters(), job.training.adamw);
+    at::manual_seed(static_cast<uint64_t>(job.training.seed));  // what adapters drop
     return state;
   }
   state.position = checkpoint->position();
   state.checkpoint = checkpoint->uri();
-  const auto repository = checkpoint->OpenModel(source, MakePeft(job));
+  const auto repository = checkpoint->OpenModel(source, PeftOf(plan));
   if (!repository.ok()) return repository.status();
   auto model = LoadTransformer(*repository, options);
   if (!model.ok()) return model.status();
@@ -103,12 +103,12 @@ absl::Status SeekData(const TrainCheckpoint& checkpoint, BatchStream& batches) {
   return absl::InvalidArgumentError(absl::StrCat("the checkpoint ", checkpoint.uri(), ": ", found.message()));
 }
 
-CheckpointSource MakeCheckpointSource(const TrainJob& job, const NativeRepository& source,
-                                      const std::vector<AdapterSite>& sites, const Transformer& model) {
-  return {.model = &source,
-          .max_shard_size = job.output.max_shard_size,
-          .peft = MakePeft(job),
-          .hf_modules = HfModules(sites, model)};
+CheckpointSource MakeCheckpointSource(const TrainJob& job, const NativeRepository& source, const AdapterPlan* plan,
+                                      const Transformer& model) {
+  CheckpointSource from = {
+      .model = &source, .max_shard_size = job.output.max_shard_size, .peft = PeftOf(plan), .hf_modules = {}};
+  if (plan != nullptr) from.hf_modules = HfModules(*plan, model.adapters());
+  return from;
 }
 
 // The parts of a training that do not change when it goes back to a checkpoint.
@@ -116,7 +116,7 @@ struct Training {
   const TrainJob& job;
   ObjectStore& output;
   const NativeRepository& source;
-  const std::vector<AdapterSite>& sites;
+  const AdapterPlan* plan;  // null: all weights
   TrainingData& data;
   at::ScalarType dtype;
   TrainObserver& observer;
@@ -133,7 +133,7 @@ struct RollBack {
 absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Training& training, TrainingState& state) {
   Transformer& model = *state.model;
   Checkpointer checkpointer(training.output, training.job,
-                            MakeCheckpointSource(training.job, training.source, training.sites, model), model,
+                            MakeCheckpointSource(training.job, training.source, training.plan, model), model,
                             *state.optimizer, state.position.step, state.checkpoint, training.observer);
   StepProfiler profiler(training.job, training.output, training.observer);
   StepLoop loop(training.job, model, training.dtype, *state.optimizer, training.data, state.position, checkpointer,
@@ -147,7 +147,7 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
     }
     training.observer.OnPhase(TrainPhase::kExporting, training.data.batches().total_steps());
     checkpointer.Finish();
-    auto exported = ExportAndProve(training.output, training.job, training.source, training.sites, model,
+    auto exported = ExportAndProve(training.output, training.job, training.source, training.plan, model,
                                    training.data.sample(), training.stop, training.observer, training.verifier);
     if (!exported.ok()) return exported.status();
     return *std::move(exported);
@@ -166,8 +166,8 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   if (const absl::Status writable = CheckOutput(**output, job); !writable.ok()) return writable;
   const auto source = OpenNativeRepository(job.model_uri);
   if (!source.ok()) return source.status();
-  const auto sites = FindSites(job, *source);
-  if (!sites.ok()) return sites.status();
+  const auto plan = PlanAdapters(job, *source);
+  if (!plan.ok()) return plan.status();
   const auto data = TrainingData::Open(job, source->config, observer, stop.requested());
   if (!data.ok()) return data.status();
   if (stop.requested()) return Stopped();
@@ -179,7 +179,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
     if (const absl::Status found = SeekData(**checkpoint, (*data)->batches()); !found.ok()) return found;
   }
   const at::ScalarType dtype = ComputeDtype(job.training.precision);
-  auto state = LoadState(job, *source, *sites, checkpoint->get(), dtype);
+  auto state = LoadState(job, *source, plan->get(), checkpoint->get(), dtype);
   if (!state.ok()) return state.status();
   if (*checkpoint != nullptr || job.epoch > 1) {
     observer.OnResume(state->position.step, *checkpoint != nullptr ? (*checkpoint)->uri() : "");
@@ -188,7 +188,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   observer.OnLog(LogSeverity::kInfo, absl::StrFormat("%s, %s, %d threads", source->family->architecture,
                                                      dtype == at::kBFloat16 ? "bf16" : "fp32", at::get_num_threads()));
 
-  const Training training = {job, **output, *source, *sites, **data, dtype, observer, stop, verifier};
+  const Training training = {job, **output, *source, plan->get(), **data, dtype, observer, stop, verifier};
   while (true) {
     const auto finished = TrainAndExport(training, *state);
     if (!finished.ok()) return finished.status();
@@ -201,7 +201,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
     *state = {};  // before another is loaded
     const auto older = TrainCheckpoint::Open(back.checkpoint);
     if (!older.ok()) return older.status();
-    state = LoadState(job, *source, *sites, older->get(), dtype);
+    state = LoadState(job, *source, plan->get(), older->get(), dtype);
     if (!state.ok()) return state.status();
     const int64_t updates = state->position.updates;
     state->position = back.position;

@@ -76,6 +76,16 @@ TEST(CompleteJobSpecTest, Lora_HasItsDefaultsAndAnotherLearningRate) {
   EXPECT_EQ(spec->lora().alpha(), 16);
   EXPECT_THAT(spec->lora().targets(), testing::ElementsAre("all-linear"));
   EXPECT_EQ(spec->training().learning_rate(), 2e-4);
+  EXPECT_EQ(spec->output().adapters(), v1::Output::ADAPTERS_ADAPTER);
+}
+
+TEST(CompleteJobSpecTest, LoraWithAnAdapter_LeavesToItWhatItSays) {
+  const auto spec = CompleteJobSpec(With("lora { adapter: '/a' dropout: 0.5 }"));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->lora().rank(), 0);
+  EXPECT_EQ(spec->lora().alpha(), 0);
+  EXPECT_TRUE(spec->lora().targets().empty());
+  EXPECT_EQ(spec->lora().dropout(), 0.5);
 }
 
 TEST(CompleteJobSpecTest, TokensPerStep_AreWholeMicroBatches) {
@@ -167,6 +177,19 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"lora { targets: 'q_proj' targets: '' }", "spec.lora.targets[1]", "must not be empty"},
       {"lora { targets: 'q_proj' targets: 'q_proj' }", "spec.lora.targets[1]", "given twice"},
       {"lora { targets: 'q_proj' targets: 'all-linear' }", "spec.lora.targets", "give it alone"},
+      {"lora { dropout: 1 }", "spec.lora.dropout", "0 to below 1, not 1"},
+      {"lora { dropout: nan }", "spec.lora.dropout", "0 to below 1, not nan"},
+      {"lora { adapter: 'here' }", "spec.lora.adapter", "is a relative path"},
+      {"lora { adapter: '/a' rank: 8 }", "spec.lora.rank", "is what lora.adapter says"},
+      {"lora { adapter: '/a' alpha: 8 }", "spec.lora.alpha", "is what lora.adapter says"},
+      {"lora { adapter: '/a' targets: 'q_proj' }", "spec.lora.targets", "is what lora.adapter says"},
+      {"lora { adapter: '/a' rslora: true }", "spec.lora.rslora", "is what lora.adapter says"},
+      {"lora { adapter: '/a' dora: true }", "spec.lora.dora", "is what lora.adapter says"},
+      {"lora { adapter: '/a' modules_to_save: 'lm_head' }", "spec.lora.modules_to_save", "is what lora.adapter says"},
+      {"lora { modules_to_save: '' }", "spec.lora.modules_to_save[0]", "must not be empty"},
+      {"lora { modules_to_save: 'a' modules_to_save: 'a' }", "spec.lora.modules_to_save[1]", "given twice"},
+      {"output { adapters: ADAPTERS_MERGED }", "spec.output.adapters", "for jobs with lora only"},
+      {"lora {} output { adapters: 9 }", "spec.output.adapters", "the value 9"},
       {"training { steps: 0 }", "spec.training.steps", "1 to 10,000,000, not 0"},
       {"training { steps: 10000001 }", "spec.training.steps", "1 to 10,000,000"},
       {"training { epochs: 0 }", "spec.training.epochs", "over 0 and at most 1000, not 0"},

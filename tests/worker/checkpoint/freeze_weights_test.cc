@@ -70,5 +70,46 @@ TEST_F(FreezeWeightsTest, Everything_IsAnError) {
   EXPECT_THAT(std::string(Freeze({"*"}).message()), HasSubstr("nothing is left to train"));
 }
 
+// A model under adapters: all of it is frozen.
+class TrainModulesTest : public FreezeWeightsTest {
+ protected:
+  TrainModulesTest() {
+    for (Parameter* parameter : model_.parameters()) {
+      parameter->trainable = false;
+      parameter->low = at::Tensor();
+      parameter->weight.requires_grad_(false);
+    }
+  }
+
+  absl::Status Train(const std::vector<std::string>& modules) {
+    return TrainModules(modules, *family_, model_.config(), model_.views());
+  }
+};
+
+TEST_F(TrainModulesTest, Module_IsTrainedAndNothingElse) {
+  ASSERT_TRUE(Train({"model.layers.1.self_attn.v_proj", "model.norm"}).ok());
+  for (const Parameter* parameter : model_.parameters()) {
+    const bool trained = parameter->name == "layers.1.attn.qkv.weight" || parameter->name == "final_norm.weight";
+    EXPECT_EQ(parameter->trainable, trained) << parameter->name;
+    EXPECT_EQ(parameter->low.defined(), trained) << parameter->name;
+    EXPECT_EQ(parameter->weight.requires_grad(), trained) << parameter->name;
+  }
+  const std::vector<RowRange> rows = Find("layers.1.attn.qkv.weight").trainable_rows();
+  ASSERT_EQ(rows.size(), 1);
+  EXPECT_EQ(rows[0].row, 24);
+  EXPECT_EQ(rows[0].rows, 8);
+}
+
+TEST_F(TrainModulesTest, TiedHead_IsTheEmbedding) {
+  ASSERT_TRUE(Train({"model.embed_tokens", "lm_head"}).ok());
+  EXPECT_TRUE(Find("embed.weight").trainable);
+  EXPECT_TRUE(Find("embed.weight").frozen_rows.empty());
+}
+
+TEST_F(FreezeWeightsTest, NoModulesToTrain_ChangeNothing) {
+  ASSERT_TRUE(TrainModules({}, *family_, model_.config(), model_.views()).ok());
+  for (const Parameter* parameter : model_.parameters()) EXPECT_TRUE(parameter->trainable) << parameter->name;
+}
+
 }  // namespace
 }  // namespace temper

@@ -44,6 +44,8 @@ TEST_F(HfRepositoryTest, Open_SingleFile_FindsTensorsAndOtherFiles) {
   fs::create_directories(model_ / "sub/.cache");
   WriteFile(model_ / "sub/.cache/x", "");
   WriteFile(model_ / "sub/y", "");
+  fs::create_directories(model_ / "adapter");
+  WriteFile(model_ / "adapter/adapter_config.json", "{}");
   for (const char* weights : {"pytorch_model.bin", "pytorch_model.bin.index.json", "model.gguf", "sub/model.onnx",
                               "consolidated.safetensors", "manifest.json", "verification.json"}) {
     WriteFile(model_ / weights, "");

@@ -45,6 +45,7 @@ struct Training {
       const auto like = at::zeros(parameter->weight.sizes(), at::kFloat);
       moments.push_back({parameter, like, like.clone()});
     }
+    EXPECT_FALSE(moments.empty());
   }
 
   // All but the rows without a name, which get no gradient.
@@ -148,6 +149,11 @@ TEST_F(TrainCheckpointTest, RoundTrip_Adapters_IsExactAndLeavesTheBaseOut) {
               HasSubstr("holds adapters, but the job has no lora"));
   EXPECT_THAT(std::string(checkpoint->OpenModel(source, PeftConfig{"base", 4, 4}).status().message()),
               HasSubstr("has adapters of rank 2 and alpha 4, the job asks for rank 4 and alpha 4"));
+  EXPECT_THAT(
+      std::string(checkpoint->OpenModel(source, PeftConfig{.rank = 2, .alpha = 4, .modules_to_save = {"lm_head"}})
+                      .status()
+                      .message()),
+      HasSubstr("modules_to_save: [], the job asks for rslora: false, dora: false, modules_to_save: [lm_head]"));
 }
 
 TEST_F(TrainCheckpointTest, Snapshot_IsNotTouchedByFurtherTraining) {

@@ -9,38 +9,106 @@
 namespace temper {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
+
+// A checkpoint that has every tensor but biases, all of one shape.
+std::optional<std::vector<int64_t>> Everything(const std::string& name) {
+  if (name.ends_with(".bias")) return std::nullopt;
+  return std::vector<int64_t>{8, 4};
+}
+
+std::vector<AdapterSite> AllSites(const FamilySpec& family, int64_t layers) {
+  return ListAdapterSites(family, {.num_layers = layers}, Everything);
+}
+
+std::vector<std::string> Modules(const std::vector<AdapterSite>& sites) {
+  std::vector<std::string> modules;
+  for (const AdapterSite& site : sites) modules.push_back(site.hf_module);
+  return modules;
+}
+
+std::vector<std::string> Find(const FamilySpec& family, int64_t layers, const std::vector<std::string>& targets) {
+  return Modules(*FindAdapterSites(family.architecture, AllSites(family, layers), targets));
+}
+
+std::string Error(const FamilySpec& family, const std::vector<std::string>& targets) {
+  const absl::Status status = FindAdapterSites(family.architecture, AllSites(family, 1), targets).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  return std::string(status.message());
+}
 
 TEST(FindAdapterSites, AllLinear_GivesSevenModulesALayer) {
-  const auto sites = *FindAdapterSites(LlamaFamily(), {.num_layers = 2}, {"all-linear"});
+  const auto sites = *FindAdapterSites("", AllSites(LlamaFamily(), 2), {"all-linear"});
   ASSERT_EQ(sites.size(), 14);
   EXPECT_EQ(sites[7].hf_module, "model.layers.1.self_attn.q_proj");
   EXPECT_EQ(sites[7].internal, "layers.1.attn.q");
+  EXPECT_EQ(sites[7].in_features, 4);
+  EXPECT_EQ(sites[7].out_features, 8);
 }
 
 TEST(FindAdapterSites, NamedTargets_GivesThoseOnly) {
-  const auto sites = *FindAdapterSites(LlamaFamily(), {.num_layers = 1}, {"down_proj", "q_proj"});
-  ASSERT_EQ(sites.size(), 2);
-  EXPECT_EQ(sites[0].internal, "layers.0.attn.q");
-  EXPECT_EQ(sites[1].internal, "layers.0.mlp.down");
+  EXPECT_THAT(Find(LlamaFamily(), 1, {"down_proj", "self_attn.q_proj"}),
+              ElementsAre("model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"));
+  EXPECT_THAT(Find(LlamaFamily(), 2, {"model.layers.1.mlp.up_proj"}), ElementsAre("model.layers.1.mlp.up_proj"));
+}
+
+TEST(FindAdapterSites, Pattern_IsForTheWholeName) {
+  EXPECT_THAT(Find(LlamaFamily(), 12, {"model.layers.1?.self_attn.[qk]_proj"}),
+              ElementsAre("model.layers.10.self_attn.q_proj", "model.layers.10.self_attn.k_proj",
+                          "model.layers.11.self_attn.q_proj", "model.layers.11.self_attn.k_proj"));
+  EXPECT_THAT(Error(LlamaFamily(), {"self_attn.*"}),
+              HasSubstr("with whole names like model.layers.0.self_attn.q_proj"));
 }
 
 TEST(FindAdapterSites, FusedModule_IsOneSiteOfSeveralParts) {
-  const auto sites = *FindAdapterSites(Phi3Family(), {.num_layers = 1}, {"qkv_proj", "gate_up_proj"});
+  const auto sites = *FindAdapterSites("", AllSites(Phi3Family(), 1), {"qkv_proj", "gate_up_proj"});
   ASSERT_EQ(sites.size(), 2u);
   EXPECT_EQ(sites[0].hf_module, "model.layers.0.self_attn.qkv_proj");
   EXPECT_EQ(sites[0].internal, "layers.0.attn.q");
   EXPECT_EQ(sites[0].parts, 3);
   EXPECT_EQ(sites[1].internal, "layers.0.mlp.gate");
   EXPECT_EQ(sites[1].parts, 2);
-  const absl::Status status = FindAdapterSites(Phi3Family(), {.num_layers = 1}, {"q_proj"}).status();
-  EXPECT_THAT(std::string(status.message()), HasSubstr("qkv_proj"));
+  EXPECT_THAT(Error(Phi3Family(), {"q_proj"}), HasSubstr("qkv_proj"));
 }
 
 TEST(FindAdapterSites, UnknownTarget_NamesWhatThereIs) {
-  const absl::Status status = FindAdapterSites(LlamaFamily(), {.num_layers = 1}, {"qkv_proj"}).status();
+  EXPECT_THAT(Error(LlamaFamily(), {"qkv_proj"}), HasSubstr("no module \"qkv_proj\"; there are down_proj, gate_proj"));
+  EXPECT_THAT(Error(LlamaFamily(), {"lm_head"}), HasSubstr("can be trained as a whole: lora.modules_to_save"));
+  // Part of a name is none.
+  EXPECT_THAT(Error(LlamaFamily(), {"proj"}), HasSubstr("no module \"proj\""));
+}
+
+TEST(ListAdapterSites, LayerWithoutTheModule_GivesNone) {
+  const auto sites = ListAdapterSites(LlamaFamily(), {.num_layers = 2}, [](const std::string& name) {
+    return name.find("layers.0.mlp.gate_proj") != name.npos ? std::nullopt : Everything(name);
+  });
+  EXPECT_THAT(Modules(sites), Not(testing::Contains("model.layers.0.mlp.gate_proj")));
+  EXPECT_THAT(Modules(sites), testing::Contains("model.layers.1.mlp.gate_proj"));
+}
+
+TEST(TargetModules, ShortNamesAreForAllOfAName) {
+  const auto all = AllSites(LlamaFamily(), 2);
+  const auto some = *FindAdapterSites("", all, {"q_proj", "model.layers.1.mlp.up_proj"});
+  EXPECT_THAT(TargetModules(some, all), ElementsAre("model.layers.1.mlp.up_proj", "q_proj"));
+}
+
+TEST(FindTrainedModules, Names_GiveWholeNames) {
+  const auto find = [](bool tied, const std::vector<std::string>& names) {
+    return *FindTrainedModules(LlamaFamily(), {.num_layers = 1, .tied_head = tied}, Everything, names);
+  };
+  EXPECT_THAT(find(false, {"lm_head"}), ElementsAre("lm_head"));
+  EXPECT_THAT(find(false, {"norm", "*.input_layernorm"}), ElementsAre("model.norm", "model.layers.0.input_layernorm"));
+  // They are one matrix.
+  EXPECT_THAT(find(true, {"lm_head"}), ElementsAre("model.embed_tokens", "lm_head"));
+}
+
+TEST(FindTrainedModules, Experts_AreNotThere) {
+  const absl::Status status = FindTrainedModules(MixtralFamily(), {.num_layers = 1}, Everything, {"w1"}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("no module \"qkv_proj\"; there are down_proj, gate_proj"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("lora.modules_to_save: MixtralForCausalLM has no module \"w1\""));
 }
 
 }  // namespace

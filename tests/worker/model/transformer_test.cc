@@ -111,6 +111,35 @@ TEST(Transformer, TrainedAdapter_IsALowRankChangeOfItsRowsAlone) {
   EXPECT_TRUE(at::allclose(ForwardHidden(adapted, Sample()), ForwardHidden(merged, Sample()), 1e-4, 1e-5));
 }
 
+TEST(Transformer, MergedAdapters_AreTheSameModel) {
+  for (const bool dora : {false, true}) {
+    const LoraConfig lora = {
+        .rank = 2, .alpha = 4, .dora = dora, .sites = {{"layers.0.attn.k"}, {"layers.1.mlp.gate", 2}}};
+    Transformer model(SmallConfig(), {.lora = lora});
+    Randomise(model);
+    model.InitLora();
+    const at::Tensor before = ForwardHidden(model, Sample());
+    for (LoraAdapter* adapter : model.adapters()) {
+      StoreMaster({"", &adapter->b_OR, 0, adapter->rows}, at::randn({adapter->rows, 2}));
+      if (dora) StoreMaster({"", &adapter->m_O, 0, adapter->rows}, at::rand({adapter->rows}) + 0.5);
+    }
+    const at::Tensor adapted = ForwardHidden(model, Sample());
+    EXPECT_FALSE(at::allclose(adapted, before, 1e-2, 1e-2));
+    model.MergeLora();
+    EXPECT_EQ(model.adapters().front()->b_OR.weight.abs().sum().item<float>(), 0);
+    EXPECT_TRUE(at::allclose(ForwardHidden(model, Sample()), adapted, 1e-4, 1e-5)) << dora;
+  }
+}
+
+TEST(Transformer, NewDoraAdapters_ChangeNothing) {
+  const LoraConfig lora = {.rank = 2, .alpha = 4, .dora = true, .sites = {{"layers.0.attn.k"}}};
+  Transformer plain(SmallConfig(), {}), adapted(SmallConfig(), {.lora = lora});
+  Randomise(plain);
+  Randomise(adapted);
+  adapted.InitLora();
+  EXPECT_TRUE(at::allclose(ForwardHidden(plain, Sample()), ForwardHidden(adapted, Sample()), 1e-5, 1e-6));
+}
+
 TEST(Transformer, AdapterOverSeveralParts_IsOneUpdateOfAllTheirRows) {
   const LoraConfig lora = {.rank = 2, .alpha = 4, .sites = {{"layers.0.attn.q", 3}}};
   Transformer adapted(SmallConfig(), {.lora = lora});

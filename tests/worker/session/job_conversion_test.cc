@@ -37,6 +37,7 @@ TEST(JobConversionTest, TrainJobFromSpec_MinimalJob_TakesEveryDefault) {
   EXPECT_EQ(job->data.train_on, TrainOn::kDefault);
   EXPECT_TRUE(job->data.sources[0].columns.empty());
   EXPECT_FALSE(job->lora.has_value());
+  EXPECT_EQ(job->output.adapters, AdapterExport::kAdapter);
   EXPECT_EQ(job->training.steps, 7);
   EXPECT_EQ(job->training.epochs, 0);
   EXPECT_EQ(job->training.tokens_per_step, 4096);
@@ -62,13 +63,14 @@ TEST(JobConversionTest, TrainJobFromSpec_EveryFieldGiven_IsTaken) {
     "model": {"uri": "/m"},
     "data": {"uri": "/d.jsonl", "max_sample_tokens": 100, "overlong": "OVERLONG_DROP",
              "train_on": "TRAIN_ON_LAST_TURN", "columns": {"messages": "chat", "tools": "functions"}},
-    "lora": {"rank": 4, "alpha": 3.5, "targets": ["q_proj", "v_proj"]},
+    "lora": {"rank": 4, "alpha": 3.5, "targets": ["q_proj", "v_proj"], "rslora": true, "dora": true, "dropout": 0.25,
+             "modules_to_save": ["lm_head"]},
     "training": {"epochs": 1.5, "tokens_per_step": 64, "micro_batch_tokens": 32, "learning_rate": 0.5,
                  "schedule": "SCHEDULE_LINEAR", "warmup_steps": 0, "final_learning_rate_ratio": 0.25,
                  "adamw": {"beta1": 0, "beta2": 0.5, "epsilon": 1e-3, "weight_decay": 0.1},
                  "max_grad_norm": 0, "seed": 9, "precision": "PRECISION_BF16"},
     "resources": {"threads_per_rank": 2},
-    "output": {"uri": "/o", "max_shard_size": 2000000}})"),
+    "output": {"uri": "/o", "max_shard_size": 2000000, "adapters": "ADAPTERS_BOTH"}})"),
                                     "jobs/abc", 1);
   ASSERT_TRUE(job.ok()) << job.status();
   ASSERT_EQ(job->data.sources.size(), 1);
@@ -81,6 +83,11 @@ TEST(JobConversionTest, TrainJobFromSpec_EveryFieldGiven_IsTaken) {
   EXPECT_EQ(job->lora->rank, 4);
   EXPECT_EQ(job->lora->alpha, 3.5);
   EXPECT_THAT(job->lora->targets, testing::ElementsAre("q_proj", "v_proj"));
+  EXPECT_TRUE(job->lora->rslora);
+  EXPECT_TRUE(job->lora->dora);
+  EXPECT_EQ(job->lora->dropout, 0.25);
+  EXPECT_THAT(job->lora->modules_to_save, testing::ElementsAre("lm_head"));
+  EXPECT_EQ(job->output.adapters, AdapterExport::kBoth);
   EXPECT_EQ(job->training.steps, 0);
   EXPECT_EQ(job->training.epochs, 1.5);
   EXPECT_EQ(job->training.tokens_per_step, 64);
@@ -126,6 +133,12 @@ TEST(JobConversionTest, TrainJobFromSpec_DefaultsThatDependOnOtherFields) {
 
   spec.mutable_lora()->set_rank(8);
   EXPECT_EQ(TrainJobFromSpec(spec, "a", 1)->lora->alpha, 16);
+
+  spec.mutable_lora()->Clear();
+  spec.mutable_lora()->set_adapter("/adapter");
+  spec.mutable_lora()->set_dropout(0.5);
+  EXPECT_EQ(TrainJobFromSpec(spec, "a", 1)->lora->adapter, "/adapter");
+  EXPECT_EQ(TrainJobFromSpec(spec, "a", 1)->lora->dropout, 0.5);
 }
 
 TEST(JobConversionTest, TrainJobFromSpec_RequiredFieldMissing_IsNamed) {

@@ -15,8 +15,9 @@ from worker.train.training_run import STEPS, checkpoint, digests, job, run, trai
         {"training__precision": "PRECISION_BF16"},
         {"lora": {"rank": 4}},
         {"lora": {"rank": 4}, "training__precision": "PRECISION_BF16"},
+        {"lora": {"rank": 4, "dropout": 0.3, "dora": True, "modules_to_save": ["lm_head"]}},
     ],
-    ids=["fp32", "bf16", "lora", "lora-bf16"],
+    ids=["fp32", "bf16", "lora", "lora-bf16", "lora-drops"],
 )
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16], ids=["F32", "BF16", "F16"])
 def test_resumed_equals_never_stopped(inputs, tmp_path, changes, stored):
@@ -77,6 +78,7 @@ def test_keep_last_removes_older_ones_once_a_newer_is_committed(inputs, tmp_path
         ({"training__steps": 3}, "is at step 5, but the job has only 3 steps"),
         ({"training__tokens_per_step": 512}, "Data, model and data options must be those"),
         ({"lora": {"rank": 4}}, "holds a whole model, but the job has lora"),
+        ({"lora": {"rank": 400}}, "lora.rank: 400 is more than model.layers.0.self_attn.q_proj can have"),
         ({"resume_from": "/nonexistent"}, "resume_from: /nonexistent is not a committed checkpoint"),
     ],
 )

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs with adapters: what they export, and what they begin with."""
+
+import json
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from worker.train.training_run import job, run, train
+
+MODULES = ["lm_head", "model.norm", "v_proj"]  # v_proj: some rows of what is one matrix for us
+LORA = {"rank": 4, "targets": ["q_proj", "model.layers.1.mlp.*"]}
+IDS = torch.arange(5, 60)[None]
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(IDS).logits[0].double()
+
+
+def kl(expected, actual):
+    p, q = expected.log_softmax(-1), actual.log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1).max().item()
+
+
+def load(directory):
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
+
+
+def export(output):
+    return output / "local/export-e0001"
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["F32", "BF16"])
+def base(inputs, tmp_path, request):
+    """The model, in a dtype."""
+    directory = tmp_path / "base"
+    directory.mkdir()
+    for file in (inputs / "model").iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    tensors = {k: v.to(request.param) for k, v in load_file(directory / "model.safetensors").items()}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+@pytest.mark.parametrize("precision", ["PRECISION_FP32", "PRECISION_BF16"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"rslora": True, "dropout": 0.2}, {"modules_to_save": MODULES}, {"dora": True}],
+    ids=["plain", "rslora", "modules", "dora"],
+)
+def test_merged_model_is_base_and_adapter_rounded_once(inputs, base, tmp_path, changes, precision):
+    spec = job(inputs, tmp_path / "out", model__uri=str(base), lora=LORA | changes, training__precision=precision)
+    spec["output"]["adapters"] = "ADAPTERS_BOTH"
+    train(spec, tmp_path)
+    merged = export(tmp_path / "out")
+    proof = json.loads((merged / "verification.json").read_text())
+    assert proof["tensors"]["passed"]
+    assert proof["native_reload"]["passed"]
+    assert proof["merge"]["passed"]
+    assert proof["adapter"]["tensors"]["passed"]
+
+    adapted = peft.PeftModel.from_pretrained(load(base), merged / "adapter")
+    expected = logits(adapted)
+    assert kl(logits(load(base)), expected) > 1e-3
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, merged))
+    theirs = adapted.merge_and_unload().state_dict()
+    touched = set()
+    for name, tensor in after.items():
+        assert tensor.dtype == before[name].dtype
+        if not torch.equal(tensor, before[name]):
+            touched.add(name.rsplit(".", 2)[-2])
+        # One rounding of the fp32 sum, up to the order of its products.
+        rounded = theirs[name].to(tensor.dtype).float()
+        whole = tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor.float(), rounded, rtol=1e-5 if whole else 2**-7, atol=1e-6)
+        assert whole or (tensor.float() != rounded).float().mean() < 0.01
+    adapted_modules = {"q_proj", "gate_proj", "up_proj", "down_proj"}
+    assert touched == adapted_modules | ({"lm_head", "norm", "v_proj"} if "modules_to_save" in changes else set())
+    if before["model.norm.weight"].dtype == torch.float32:
+        assert kl(expected, logits(load(merged))) < 1e-8
+
+
+def test_merged_alone_is_a_model_and_nothing_else(inputs, tmp_path):
+    spec = job(inputs, tmp_path / "out", lora=LORA)
+    spec["output"]["adapters"] = "ADAPTERS_MERGED"
+    train(spec, tmp_path)
+    files = {path.relative_to(export(tmp_path / "out")).as_posix() for path in export(tmp_path / "out").rglob("*")}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "verification.json"} <= files
+    assert not any("adapter" in name for name in files)
+
+
+def test_an_adapter_goes_on_from_where_it_was(inputs, tmp_path):
+    changes = {"rslora": True, "modules_to_save": ["model.norm"]}
+    train(job(inputs, tmp_path / "first", lora=LORA | changes), tmp_path)
+    first = export(tmp_path / "first")
+    # Next to no learning: what comes out is what went in.
+    again = job(inputs, tmp_path / "again", lora={"adapter": str(first)}, training__learning_rate=1e-12)
+    train(again, tmp_path)
+    second = export(tmp_path / "again")
+    assert json.loads((second / "adapter_config.json").read_text()) == json.loads(
+        (first / "adapter_config.json").read_text()
+    )
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, second))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-7)
+    assert any(tensor.abs().max() > 1e-3 for name, tensor in before.items() if "lora_B" in name)
+
+
+def narrow(config, tensors):
+    for name in [name for name in tensors if "up_proj" in name]:
+        tensors[name] = tensors[name][:, :-1].contiguous()
+
+
+def deeper(config, tensors):
+    for name in [name for name in tensors if "layers.1" in name]:
+        tensors[name.replace("layers.1", "layers.7")] = tensors[name].clone()
+
+
+def other_kind(config, tensors):
+    config["peft_type"] = "IA3"
+
+
+def ranks(config, tensors):
+    config["rank_pattern"] = {"q_proj": 8}
+
+
+REFUSED = {
+    narrow: "is of another model than the job's: its tensor base_model.model.model.layers.1.mlp.up_proj.lora_",
+    deeper: "base_model.model.model.layers.7.mlp.down_proj.lora_A.weight is for a module that LlamaForCausalLM",
+    other_kind: "`peft_type` is not LORA",
+    ranks: "`rank_pattern`",
+}
+
+
+@pytest.mark.parametrize("spoil", REFUSED, ids=lambda spoil: spoil.__name__)
+def test_adapter_that_does_not_fit_is_refused(inputs, tmp_path, spoil):
+    train(job(inputs, tmp_path / "first", lora=LORA), tmp_path)
+    adapter = export(tmp_path / "first")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    spoil(config, tensors)
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    result = run(job(inputs, tmp_path / "again", lora={"adapter": str(adapter)}), tmp_path)
+    assert result.returncode == 1
+    assert "USER_INPUT" in result.stderr
+    assert "lora.adapter: " in result.stderr
+    assert REFUSED[spoil] in result.stderr
