@@ -187,7 +187,8 @@ absl::StatusOr<nlohmann::json> WriteAdapter(const AdapterPlan& plan, const Nativ
 // The model with its adapters in its weights: in fp32, from the source's own weights, whatever training computed in.
 absl::StatusOr<nlohmann::json> WriteMerged(const TrainJob& job, const NativeRepository& source, const AdapterPlan& plan,
                                            const Transformer& model, const MicroBatch& sample, Publication& publication,
-                                           const StopSignal& stop, TrainObserver& observer) {
+                                           const StopSignal& stop, TrainObserver& observer,
+                                           const ExportVerifier& verifier) {
   const auto merged = LoadTransformer(source, plan.ModelOptions(at::kFloat, job.training.seed));
   if (!merged.ok()) return merged.status();
   const auto from = TensorsOfPlan(plan, source, model), to = TensorsOfPlan(plan, source, **merged);
@@ -213,7 +214,8 @@ absl::StatusOr<nlohmann::json> WriteMerged(const TrainJob& job, const NativeRepo
 
 absl::StatusOr<nlohmann::json> WriteAdapted(const TrainJob& job, const NativeRepository& source,
                                             const AdapterPlan& plan, const Transformer& model, const MicroBatch& sample,
-                                            Publication& publication, const StopSignal& stop, TrainObserver& observer) {
+                                            Publication& publication, const StopSignal& stop, TrainObserver& observer,
+                                            const ExportVerifier& verifier) {
   if (job.output.adapters == AdapterExport::kAdapter) {
     return WriteAdapter(plan, source, model, "", publication, observer);
   }
