@@ -1,64 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-import os
-import subprocess
-from pathlib import Path
-
 import pytest
-from safetensors.torch import load_file, save_file
-
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = Path(os.environ.get("TEMPER_BIN", ROOT / "build/release/bin")).parent
-
-
-class Engine:
-    """Our engine, through tests/parity/parity_probe.cc."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def _run(self, command, model, tensors, *options):
-        source, target = self.folder / "in.safetensors", self.folder / "out.safetensors"
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, source)
-        target.unlink(missing_ok=True)
-        subprocess.run(
-            [BUILD / "tests/parity_probe", command, "--model", model, "--in", source, "--out", target, *options],
-            check=True,
-        )
-        return load_file(target)
-
-    def logits(self, model, batch, **options):
-        flags = [x for name, value in options.items() for x in (f"--{name}", str(value))]
-        return self._run("logits", model, batch.tensors(), *flags)["logits"]
-
-    def round_trip(self, model, export):
-        """Loads and exports a model without training it."""
-        subprocess.run([BUILD / "tests/round_trip_probe", model, export, str(1 << 40)], check=True)
-
-    def make_adapter(self, model, adapter, *options):
-        """Writes a PEFT adapter of our own, with a random B: it changes what the model computes."""
-        command = [BUILD / "tests/parity_probe", "adapter", "--model", model, "--out", adapter, *options]
-        subprocess.run(command, check=True)
-
-    def refusal(self, model, adapter):
-        """What is said of an adapter that does not fit."""
-        command = [BUILD / "tests/parity_probe", "logits", "--model", model, "--lora", adapter]
-        command += ["--in", "unused", "--out", "unused"]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert result.returncode == 1
-        return result.stderr
-
-    def gradients(self, model, batches, *options):
-        """(loss, {HF name: gradient})."""
-        tensors = {k: v for i, batch in enumerate(batches) for k, v in batch.tensors(f"{i}.").items()}
-        out = self._run("gradients", model, tensors, *options)
-        return out.pop("loss").item(), out
-
-    def train(self, model, batches, **options):
-        """(losses, {HF name: weight}) after one AdamW step on each batch."""
-        tensors = {k: v for i, batch in enumerate(batches) for k, v in batch.tensors(f"{i}.").items()}
-        flags = [x for name, value in options.items() for x in (f"--{name.replace('_', '-')}", str(value))]
-        out = self._run("train", model, tensors, *flags)
-        return out.pop("losses"), out
+from engine import ROOT, Engine
 
 
 @pytest.fixture

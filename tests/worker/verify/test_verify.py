@@ -11,8 +11,8 @@ import venv
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
-from parity import tiny_models
 from worker.verify.planted_bugs import BUGS
 from worker.verify.verifier import BIN, ROOT, SMOLLM2, json_verdicts, verify
 
