@@ -7,6 +7,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
+#include "worker/ops/vector_math.h"
 #include "worker/session/session.h"
 #include "worker/session/standalone.h"
 #include "worker/train/preflight.h"
@@ -62,6 +63,7 @@ int main(int argc, char** argv) {
   temper::VerifyRequest verify_request;
   const CLI::App* verify = AddVerify(app, verify_request);
   CLI11_PARSE(app, argc, argv);
+  temper::ops::InitializeVectorMath();
 
   if (*preflight) return temper::RunStandalone(job_file, job_id, temper::RunPreflight, std::cout, std::cerr);
   if (*train) return temper::RunStandalone(job_file, job_id, RunTrainJob, std::cout, std::cerr);

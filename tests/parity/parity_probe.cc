@@ -30,6 +30,7 @@
 #include "worker/checkpoint/tensor_map.h"
 #include "worker/families/tensor_rule.h"
 #include "worker/model/gradient.h"
+#include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
 #include "worker/train/adapter_plan.h"
 #include "worker/train/train_step.h"
@@ -246,6 +247,7 @@ int Main(int argc, char** argv) {
     command->add_option("--modules-to-save", arguments.lora.modules_to_save);
   }
   CLI11_PARSE(app, argc, argv);
+  ops::InitializeVectorMath();
   const NativeRepository native = Value(OpenNativeRepository(arguments.model));
   const at::ScalarType dtype = arguments.precision == "bf16" ? at::kBFloat16 : at::kFloat;
   TrainJob job = {.model_uri = arguments.model};
