@@ -55,13 +55,6 @@ std::string WithoutSurrogatePairs(std::string_view json) {
   return out;
 }
 
-std::string AbsoluteUri(const std::string& uri, const std::filesystem::path& directory) {
-  if (uri.empty() || uri.front() == '/' || uri.find("://") != std::string::npos) return uri;
-  const char* home = std::getenv("HOME");
-  if ((uri == "~" || uri.starts_with("~/")) && home != nullptr) return absl::StrCat(home, uri.substr(1));
-  return (std::filesystem::absolute(directory) / uri).lexically_normal().string();
-}
-
 void ResolveUris(const std::filesystem::path& directory, v1::JobSpec& spec) {
   if (spec.has_model()) spec.mutable_model()->set_uri(AbsoluteUri(spec.model().uri(), directory));
   if (spec.has_data()) spec.mutable_data()->set_uri(AbsoluteUri(spec.data().uri(), directory));
@@ -145,6 +138,13 @@ void ApplyOverride(const std::string& override_text, YamlMessageReader& reader, 
 }
 
 }  // namespace
+
+std::string AbsoluteUri(const std::string& uri, const std::filesystem::path& directory) {
+  if (uri.empty() || uri.front() == '/' || uri.find("://") != std::string::npos) return uri;
+  const char* home = std::getenv("HOME");
+  if ((uri == "~" || uri.starts_with("~/")) && home != nullptr) return absl::StrCat(home, uri.substr(1));
+  return (std::filesystem::absolute(directory) / uri).lexically_normal().string();
+}
 
 std::string JobFile::Where(std::string_view field_path) const {
   const std::string path(field_path);

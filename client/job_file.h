@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <string>
 #include <string_view>
@@ -38,5 +39,8 @@ absl::StatusOr<JobFile> ReadJobFile(const std::string& path, const std::vector<s
 // The same for text that is already in memory; relative URIs are resolved against `directory`.
 absl::StatusOr<JobFile> ParseJobFile(std::string_view text, const std::string& name, const std::string& directory,
                                      const std::vector<std::string>& overrides = {});
+
+// A URI or an absolute path as it is; a relative path against `directory`; "~/" is the user's home.
+std::string AbsoluteUri(const std::string& uri, const std::filesystem::path& directory);
 
 }  // namespace temper

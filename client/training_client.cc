@@ -122,6 +122,10 @@ absl::StatusOr<v1::ListCheckpointsResponse> TrainingClient::ListCheckpoints(std:
   return Unary(&v1::TrainingService::Stub::ListCheckpoints, request);
 }
 
+absl::StatusOr<v1::ListFamiliesResponse> TrainingClient::ListFamilies() const {
+  return Unary(&v1::TrainingService::Stub::ListFamilies, v1::ListFamiliesRequest());
+}
+
 absl::StatusOr<v1::ListArtifactsResponse> TrainingClient::ListArtifacts(std::string_view parent) const {
   v1::ListArtifactsRequest request;
   request.set_parent(ToJobName(parent));

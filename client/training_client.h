@@ -52,6 +52,7 @@ class TrainingClient {
   absl::Status DeleteJob(std::string_view job) const;
   absl::StatusOr<v1::QueryMetricsResponse> QueryMetrics(const v1::QueryMetricsRequest& request) const;
   absl::StatusOr<v1::ListCheckpointsResponse> ListCheckpoints(std::string_view job) const;
+  absl::StatusOr<v1::ListFamiliesResponse> ListFamilies() const;
 
   // `parent`: a job, for its export, or CheckpointName(), for a checkpoint.
   absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(std::string_view parent) const;

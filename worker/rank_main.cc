@@ -28,6 +28,11 @@ absl::Status RunTrainJob(const temper::TrainJob& job, temper::TrainObserver& obs
   return temper::RunTrainJob(job, observer, stop, temper::VerifyExport);
 }
 
+absl::Status RunPreflight(const temper::TrainJob& job, temper::TrainObserver& observer,
+                          const temper::StopSignal& stop) {
+  return temper::RunPreflight(job, observer, stop, temper::VerifyFirstLayers);
+}
+
 // Prepares `temper-rank verify`; the options go to `request`.
 CLI::App* AddVerify(CLI::App& app, temper::VerifyRequest& request) {
   CLI::App* verify = app.add_subcommand(
@@ -38,6 +43,11 @@ CLI::App* AddVerify(CLI::App& app, temper::VerifyRequest& request) {
       ->capture_default_str();
   verify->add_flag("--layers", request.layers, "Also name the first module whose output departs");
   verify->add_flag("--gradients", request.gradients, "Also compare the gradient of every weight (fp32)");
+  verify
+      ->add_option("--layers-at-a-time", request.layers_at_a_time,
+                   "Compare so many layers after the other, each time as a model of their own: for models that do not "
+                   "fit into memory twice")
+      ->check(CLI::Range(1, 1000));
   verify->add_option("--output", request.output, "json: an object a line for each model")
       ->check(CLI::IsMember({"table", "json"}))
       ->capture_default_str();
@@ -65,7 +75,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   temper::ops::InitializeVectorMath();
 
-  if (*preflight) return temper::RunStandalone(job_file, job_id, temper::RunPreflight, std::cout, std::cerr);
+  if (*preflight) return temper::RunStandalone(job_file, job_id, RunPreflight, std::cout, std::cerr);
   if (*train) return temper::RunStandalone(job_file, job_id, RunTrainJob, std::cout, std::cerr);
 
   if (*verify) return temper::RunVerify(verify_request, std::cout, std::cerr);
@@ -78,5 +88,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   LeaveSignalsToTheNode();
-  return temper::RunSession(fd, RunTrainJob, temper::RunPreflight);
+  const auto verify_model = [](const std::string& model, const temper::VerifyRequest& request) {
+    return temper::VerifyModel(model, request);
+  };
+  return temper::RunSession(fd, {.train = RunTrainJob, .preflight = RunPreflight, .verify = verify_model});
 }

@@ -34,6 +34,8 @@ struct CommandLine {
 // Each adds one subcommand, whose callback sets `line.action`. `line` outlives the parse.
 void AddSubmit(CLI::App& app, CommandLine& line);
 void AddPreflight(CLI::App& app, CommandLine& line);
+void AddVerify(CLI::App& app, CommandLine& line);
+void AddFamilies(CLI::App& app, CommandLine& line);
 void AddList(CLI::App& app, CommandLine& line);
 void AddGet(CLI::App& app, CommandLine& line);
 void AddWatch(CLI::App& app, CommandLine& line);

@@ -61,6 +61,8 @@ void EventView::Show(const v1::JobEvent& event) {
       return ShowValidation(event.validation());
     case v1::JobEvent::kResumption:
       return ShowResumption(event.resumption());
+    case v1::JobEvent::kVerdict:
+      return ShowVerdict(event.verdict());
     case v1::JobEvent::kCheckpointRemoved:
     case v1::JobEvent::kData:  // its lines are in the log
       return;
@@ -123,6 +125,12 @@ void EventView::ShowPreflight(const v1::PreflightReport& report) {
     if (check.severity() < v1::LOG_SEVERITY_WARNING) continue;
     status_.Print(terminal_.Paint(Color::kYellow, absl::StrCat("preflight: ", Printable(check.text()))));
   }
+}
+
+void EventView::ShowVerdict(const v1::ModelVerdict& verdict) {
+  status_.Print(verdict.passed() ? "the model computes what transformers' own does"
+                                 : terminal_.Paint(Color::kRed, "the model departs from transformers' own:"));
+  for (const std::string& reason : verdict.reasons()) status_.Print(absl::StrCat("  ", Printable(reason)));
 }
 
 void EventView::ShowValidation(const v1::ValidationResult& validation) {

@@ -27,6 +27,7 @@ class EventView {
   void ShowStep(const v1::StepMetrics& step);
   void ShowCheckpoint(const v1::CheckpointCommitted& checkpoint);
   void ShowPreflight(const v1::PreflightReport& report);
+  void ShowVerdict(const v1::ModelVerdict& verdict);
   void ShowValidation(const v1::ValidationResult& validation);
   void ShowResumption(const v1::Resumption& resumption);
   void ShowExport(const v1::ExportCommitted& committed);

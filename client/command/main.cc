@@ -55,6 +55,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   AddSubmit(app, line);
   AddPreflight(app, line);
+  AddVerify(app, line);
+  AddFamilies(app, line);
   AddList(app, line);
   AddGet(app, line);
   AddWatch(app, line);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "server/api/artifacts_api.h"
+#include "server/api/families_api.h"
 #include "server/api/jobs_api.h"
 #include "server/api/watch_api.h"
 #include "temper/v1/training_service.grpc.pb.h"
@@ -12,7 +13,10 @@ namespace temper {
 class TrainingApi final : public v1::TrainingService::CallbackService {
  public:
   TrainingApi(JobController& controller, WatchHub& hub, const RpcObserver& observer)
-      : jobs_(controller, observer), watch_(controller, hub, observer), artifacts_(controller, observer) {}
+      : jobs_(controller, observer),
+        watch_(controller, hub, observer),
+        artifacts_(controller, observer),
+        families_(observer) {}
 
   grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext* context, const v1::CreateJobRequest* request,
                                       v1::Job* response) override {
@@ -63,11 +67,16 @@ class TrainingApi final : public v1::TrainingService::CallbackService {
                                                                    const v1::ReadArtifactRequest* request) override {
     return artifacts_.Read(context, *request);
   }
+  grpc::ServerUnaryReactor* ListFamilies(grpc::CallbackServerContext* context, const v1::ListFamiliesRequest* request,
+                                         v1::ListFamiliesResponse* response) override {
+    return families_.List(context, *request, response);
+  }
 
  private:
   JobsApi jobs_;
   WatchApi watch_;
   ArtifactsApi artifacts_;
+  FamiliesApi families_;
 };
 
 }  // namespace temper

@@ -111,7 +111,7 @@ class JobController {
 
   // Checks the request, fills in defaults and queues the job. The contract is TrainingService.CreateJob's.
   // With validate_only, returns what would be created (without a name if none was asked for) and creates nothing.
-  absl::StatusOr<v1::Job> Create(const v1::CreateJobRequest& request);
+  absl::StatusOr<v1::Job> Create(v1::CreateJobRequest request);
 
   // NOT_FOUND, INVALID_ARGUMENT (not a name).
   absl::StatusOr<v1::Job> Get(const std::string& name) const;

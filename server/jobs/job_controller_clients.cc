@@ -41,6 +41,7 @@ std::string BodyDigest(const v1::JobSpec& spec, const v1::CreateJobRequest& requ
   Sha256 digest;
   digest.Update(request.job_id());
   digest.Update(request.preflight_only() ? "\npreflight\n" : "\n");
+  if (request.has_verify()) digest.Update(absl::StrCat("verify\n", request.verify().SerializeAsString(), "\n"));
   digest.Update(spec.SerializeAsString());
   return digest.Hex();
 }
@@ -58,7 +59,7 @@ absl::Status BeingCancelled(const v1::Job& job) {
 
 }  // namespace
 
-absl::StatusOr<v1::Job> JobController::Create(const v1::CreateJobRequest& request) {
+absl::StatusOr<v1::Job> JobController::Create(v1::CreateJobRequest request) {
   if (!request.job().has_spec()) return InvalidFields({{"job.spec", "is required"}});
   if (!request.job_id().empty()) {
     if (absl::Status status = CheckJobId(request.job_id(), "job_id"); !status.ok()) return status;
@@ -66,7 +67,12 @@ absl::StatusOr<v1::Job> JobController::Create(const v1::CreateJobRequest& reques
   if (!request.request_id().empty() && !IsUuid(request.request_id())) {
     return InvalidFields({{"request_id", "must be a UUID, for example 123e4567-e89b-42d3-a456-426614174000"}});
   }
-  auto spec = CompleteJobSpec(request.job().spec());
+  if (request.has_verify()) {
+    auto options = CompleteVerifyOptions(request.verify());
+    if (!options.ok()) return options.status();
+    *request.mutable_verify() = *std::move(options);
+  }
+  auto spec = request.has_verify() ? CompleteVerifySpec(request.job().spec()) : CompleteJobSpec(request.job().spec());
   if (!spec.ok()) return spec.status();
   std::lock_guard lock(mutex_);
   if (shutting_down_) return absl::UnavailableError("the server shuts down: try again later");
@@ -105,9 +111,11 @@ absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& req
                       "JOB_EXISTS", {{"job", JobName(record.id)}});
   }
   if (!record.id.empty()) record.job.set_name(JobName(record.id));
-  record.life.preflight = request.preflight_only() || (options_.max_preflights > 0 && !spec.skip_preflight());
-  record.life.preflight_only = request.preflight_only();
+  // To the job's life a verification is a preflight: a gang that takes no slot and trains nothing.
+  record.life.preflight_only = request.preflight_only() || request.has_verify();
+  record.life.preflight = record.life.preflight_only || (options_.max_preflights > 0 && !spec.skip_preflight());
   record.job.set_preflight_only(request.preflight_only());
+  if (request.has_verify()) *record.job.mutable_verify() = request.verify();
   *record.job.mutable_spec() = std::move(spec);
   JobDraft draft(std::move(record), clock_.Wall(), options_.max_log_events);
   draft.Begin();
@@ -198,8 +206,8 @@ absl::StatusOr<v1::Job> JobController::Pause(const std::string& name) {
   auto job = Request(name, job_event::PauseRequested{});
   if (!job.ok()) return job;
   if (IsFinal(job->state())) return JobEnded(*job, "there is nothing to pause");
-  if (job->preflight_only()) {
-    return WithReason(absl::FailedPreconditionError(absl::StrCat(name, " is only a preflight: cancel it instead")),
+  if (job->preflight_only() || job->has_verify()) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(name, " trains nothing: cancel it instead")),
                       "PREFLIGHT_ONLY", {{"job", name}});
   }
   return job->target() == v1::JOB_TARGET_CANCEL ? BeingCancelled(*job) : job;

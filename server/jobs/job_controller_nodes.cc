@@ -90,7 +90,11 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
   attachment.assignment.set_job(hello.job());
   *attachment.assignment.mutable_spec() = live->record.job.spec();
   attachment.assignment.set_epoch(hello.epoch());
-  attachment.assignment.set_preflight(live->record.life.preflight);
+  if (live->record.job.has_verify()) {
+    *attachment.assignment.mutable_verify() = live->record.job.verify();
+  } else {
+    attachment.assignment.set_preflight(live->record.life.preflight);
+  }
   attachment.assignment.set_world_size(kRanks);
   attachment.assignment.set_ranks_per_node(kRanks);
   for (const std::string& uri : live->epoch.resume_from) attachment.assignment.add_checkpoints(uri);

@@ -164,6 +164,10 @@ void JobDraft::Take(const v1::RankReport& report) {
       *job.mutable_preflight() = report.preflight();
       *AddEvent().mutable_preflight() = report.preflight();
       break;
+    case v1::RankReport::kVerdict:
+      *job.mutable_verdict() = report.verdict();
+      *AddEvent().mutable_verdict() = report.verdict();
+      break;
     case v1::RankReport::kValidation:
       SpendUntil(job, spent);
       SpendValidation(job, report.validation());

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/rpc/status.h"
 #include "google/protobuf/message.h"
+#include "google/protobuf/util/message_differencer.h"
 #include "server/jobs/unknown_values.h"
 
 namespace temper {
@@ -414,6 +415,37 @@ absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec) {
   check.Require(spec.priority() >= -1000 && spec.priority() <= 1000, "priority", "-1000 to 1000", spec.priority());
   if (!check.violations.empty()) return InvalidFields(check.violations);
   return spec;
+}
+
+absl::StatusOr<v1::JobSpec> CompleteVerifySpec(v1::JobSpec spec) {
+  SpecCheck check;
+  check.violations = UnknownValues(spec, "spec");
+  check.Uri("model.uri", spec.model().uri(), "a directory in Hugging Face layout");
+  check.DisplayName(spec);
+  check.Labels(spec);
+  check.Name("owner", spec.owner());
+  v1::JobSpec known;
+  *known.mutable_model() = spec.model();
+  known.set_display_name(spec.display_name());
+  known.set_owner(spec.owner());
+  *known.mutable_labels() = spec.labels();
+  if (!google::protobuf::util::MessageDifferencer::Equals(known, spec)) {
+    check.violations.push_back({"spec", "has fields that a job with verify does not read: give the model alone"});
+  }
+  if (!check.violations.empty()) return InvalidFields(check.violations);
+  return known;
+}
+
+absl::StatusOr<v1::VerifyOptions> CompleteVerifyOptions(v1::VerifyOptions options) {
+  if (options.dtype().empty()) options.set_dtype("fp32");
+  std::vector<FieldViolation> violations = UnknownValues(options, "verify");
+  if (options.dtype() != "fp32" && options.dtype() != "bf16") {
+    violations.push_back({"verify.dtype", "must be fp32 or bf16"});
+  } else if (options.gradients() && options.dtype() != "fp32") {
+    violations.push_back({"verify.gradients", "are compared in fp32 only"});
+  }
+  if (!violations.empty()) return InvalidFields(violations);
+  return options;
 }
 
 }  // namespace temper

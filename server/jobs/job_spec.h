@@ -3,6 +3,7 @@
 
 #include "absl/status/statusor.h"
 #include "temper/v1/job.pb.h"
+#include "temper/v1/training_service.pb.h"
 
 namespace temper {
 
@@ -12,5 +13,12 @@ namespace temper {
 //
 // INVALID_ARGUMENT with a violation for each wrong field, its path beginning with "spec." (common/rpc/status.h).
 absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec);
+
+// The same of a job that only verifies its model: of the spec only `model` (and display name, owner and labels) may be
+// there.
+absl::StatusOr<v1::JobSpec> CompleteVerifySpec(v1::JobSpec spec);
+
+// Fills in the defaults. INVALID_ARGUMENT with a violation for each wrong field, its path beginning with "verify.".
+absl::StatusOr<v1::VerifyOptions> CompleteVerifyOptions(v1::VerifyOptions options);
 
 }  // namespace temper

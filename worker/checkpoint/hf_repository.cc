@@ -198,6 +198,19 @@ absl::Status HfRepository::ListCarriedFiles() {
 
 bool HfRepository::HasFile(std::string_view path) const { return fs::exists(fs::path(directory_) / path); }
 
+void HfRepository::Rename(const std::function<std::optional<std::string>(std::string_view name)>& new_name) {
+  std::vector<RepositoryTensor> kept;
+  by_name_.clear();
+  for (RepositoryTensor& tensor : tensors_) {
+    std::optional<std::string> name = new_name(tensor.entry.name);
+    if (!name) continue;
+    tensor.entry.name = *std::move(name);
+    by_name_.emplace(tensor.entry.name, kept.size());
+    kept.push_back(std::move(tensor));
+  }
+  tensors_ = std::move(kept);
+}
+
 const RepositoryTensor* HfRepository::FindTensor(std::string_view name) const {
   const auto found = by_name_.find(name);
   return found == by_name_.end() ? nullptr : &tensors_[found->second];

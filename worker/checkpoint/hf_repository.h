@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,6 +49,8 @@ class HfRepository {
   // In the order of the files and of the bytes inside a file.
   const std::vector<RepositoryTensor>& tensors() const { return tensors_; }
   const RepositoryTensor* FindTensor(std::string_view name) const;
+  // From now on tensors have the names that `new_name` gives them; without one they are as if not there.
+  void Rename(const std::function<std::optional<std::string>(std::string_view name)>& new_name);
 
   // A view of the mapped file (SafetensorsFile::Tensor).
   absl::StatusOr<at::Tensor> Tensor(const RepositoryTensor& tensor) const;

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -21,6 +22,13 @@ struct HfModuleTensors {
   at::Tensor output;
 };
 
+// Layers [begin, begin + count) of a model, as a model of their own; count 0: the whole model.
+struct HfLayers {
+  std::string config;  // its config.json
+  int64_t begin = 0;
+  int64_t count = 0;
+};
+
 struct HfTrace {
   std::map<std::string, HfModuleTensors> modules;
   at::Tensor logits_TV;  // fp32
@@ -33,9 +41,10 @@ struct HfTrace {
 // message is the exception's.
 class HfReference {
  public:
-  // Loads a model directory in fp32 or bf16, whatever dtype its files have. UNAVAILABLE as PythonSymbol, or when the
-  // environment has no transformers.
-  static absl::StatusOr<std::unique_ptr<HfReference>> Open(const std::string& directory, at::ScalarType dtype);
+  // Loads a model directory, or some layers of it, in fp32 or bf16, whatever dtype its files have. UNAVAILABLE as
+  // PythonSymbol, or when the environment has no transformers.
+  static absl::StatusOr<std::unique_ptr<HfReference>> Open(const std::string& directory, at::ScalarType dtype,
+                                                           const HfLayers& layers = {});
   virtual ~HfReference() = default;
 
   // fp32 [T, V] of one document on its own.
@@ -56,7 +65,7 @@ class HfReference {
 };
 
 // How the module makes one: the type of `temper_open_hf_reference` in libtemper_python.so.
-using OpenHfReferenceFunction = void(const std::string& directory, at::ScalarType dtype,
+using OpenHfReferenceFunction = void(const std::string& directory, at::ScalarType dtype, const HfLayers& layers,
                                      absl::StatusOr<std::unique_ptr<HfReference>>& result);
 
 }  // namespace temper

@@ -3,8 +3,11 @@
 
 import contextlib
 import copy
+import json
+import re
 from pathlib import Path
 
+import safetensors
 import torch
 import transformers
 from transformers.core_model_loading import revert_weight_conversion
@@ -19,16 +22,41 @@ def by_token(x: torch.Tensor | tuple) -> torch.Tensor:
     return x[0] if x.dim() > 2 else x
 
 
+def part_of_model(directory: str, config_json: str, first: int, count: int):
+    """Class, path and arguments of from_pretrained for some of a model's layers; only their tensors are read."""
+    values = json.loads(config_json)
+    config = transformers.AutoConfig.for_model(**values)
+    tensors = {}
+    for path in sorted(Path(directory).glob("*.safetensors")):
+        with safetensors.safe_open(path, "pt") as file:
+            names = file.keys()
+            for name in names:
+                layer = re.search(r"(?<=\.layers\.)\d+", name)
+                if layer is None:
+                    tensors[name] = file.get_tensor(name)
+                elif first <= int(layer[0]) < first + count:
+                    renamed = f"{name[: layer.start()]}{int(layer[0]) - first}{name[layer.end() :]}"
+                    tensors[renamed] = file.get_tensor(name)
+    model_class = getattr(transformers, values["architectures"][0])
+    return model_class, None, {"config": config, "state_dict": tensors}
+
+
 class Reference:
-    def __init__(self, directory: str, dtype: str):
+    def __init__(self, directory: str, dtype: str, layers: tuple[str, int, int] | None):
+        """`layers`: config.json, first layer and number of layers of a part of the model."""
         self.directory = directory
+        source = (transformers.AutoModelForCausalLM, directory, {})
+        if layers is not None:
+            source = part_of_model(directory, *layers)
+        model_class, path, arguments = source
         # Eager is the reference: other attention functions silently drop what some families need.
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            directory,
+        self.model = model_class.from_pretrained(
+            path,
             dtype=getattr(torch, dtype),
             attn_implementation="eager",
             experts_implementation="eager",
             local_files_only=True,
+            **arguments,
         ).eval()
         # Their state grows with the longest document seen: each document starts from what they were at first.
         self.rotary = {

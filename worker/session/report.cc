@@ -3,6 +3,7 @@
 
 #include "common/clock.h"
 #include "common/rpc/timestamp.h"
+#include "google/protobuf/util/json_util.h"
 #include "worker/session/utf8.h"
 
 namespace temper {
@@ -165,6 +166,17 @@ v1::PreflightReport ToProto(const PreflightReport& report) {
 v1::RankReport PreflightReportReport(const PreflightReport& preflight) {
   v1::RankReport report = NewReport();
   *report.mutable_preflight() = ToProto(preflight);
+  return report;
+}
+
+v1::RankReport VerdictReport(const PrintedVerdict& verdict) {
+  v1::RankReport report = NewReport();
+  v1::ModelVerdict& proto = *report.mutable_verdict();
+  proto.set_passed(verdict.passed);
+  for (const std::string& reason : verdict.reasons) proto.add_reasons(ReplaceInvalidUtf8(reason));
+  proto.set_table(ReplaceInvalidUtf8(verdict.table));
+  // The verifier's own JSON: it parses.
+  (void)google::protobuf::util::JsonStringToMessage(verdict.json, proto.mutable_figures());
   return report;
 }
 

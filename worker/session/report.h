@@ -7,6 +7,7 @@
 #include "common/failure.h"
 #include "temper/v1/worker_service.pb.h"
 #include "worker/train/train_job.h"
+#include "worker/verify/verify_command.h"
 
 namespace temper {
 
@@ -17,6 +18,7 @@ v1::RankReport LogReport(LogSeverity severity, const std::string& text);
 v1::RankReport CheckpointCommittedReport(const CheckpointReport& report, int32_t epoch);
 v1::PreflightReport ToProto(const PreflightReport& report);
 v1::RankReport PreflightReportReport(const PreflightReport& report);
+v1::RankReport VerdictReport(const PrintedVerdict& verdict);
 v1::RankReport DataStatisticsReport(const DataReport& data);
 v1::RankReport ValidationResultReport(const ValidationReport& validation);
 v1::RankReport CheckpointRemovedReport(int64_t step, int32_t epoch);

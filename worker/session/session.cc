@@ -33,14 +33,29 @@ class ReportingObserver : public TrainObserver {
   const int32_t epoch_;
 };
 
-absl::Status Train(NodeLink& link, const TrainFunction& train, const TrainFunction& preflight) {
+absl::Status Train(const v1::Assignment& assignment, NodeLink& link, const RankTasks& tasks) {
+  absl::StatusOr<TrainJob> job = TrainJobFromSpec(assignment.spec(), assignment.job(), assignment.epoch());
+  if (!job.ok()) return job.status();
+  job->checkpoints.assign(assignment.checkpoints().begin(), assignment.checkpoints().end());
+  ReportingObserver observer(link, assignment.epoch());
+  return (assignment.preflight() ? tasks.preflight : tasks.train)(*job, observer, link.stop());
+}
+
+absl::Status Verify(const v1::Assignment& assignment, NodeLink& link, const RankTasks& tasks) {
+  const v1::VerifyOptions& options = assignment.verify();
+  const absl::StatusOr<PrintedVerdict> verdict =
+      tasks.verify(assignment.spec().model().uri(),
+                   {.dtype = options.dtype(), .layers = options.layers(), .gradients = options.gradients()});
+  if (!verdict.ok()) return verdict.status();
+  link.Send(VerdictReport(*verdict));
+  return absl::OkStatus();
+}
+
+absl::Status DoAsAsked(NodeLink& link, const RankTasks& tasks) {
   const absl::StatusOr<v1::Assignment> assignment = link.WaitForAssignment();
   if (!assignment.ok()) return assignment.status();
-  absl::StatusOr<TrainJob> job = TrainJobFromSpec(assignment->spec(), assignment->job(), assignment->epoch());
-  if (!job.ok()) return job.status();
-  job->checkpoints.assign(assignment->checkpoints().begin(), assignment->checkpoints().end());
-  ReportingObserver observer(link, assignment->epoch());
-  const absl::Status status = (assignment->preflight() ? preflight : train)(*job, observer, link.stop());
+  const absl::Status status =
+      assignment->has_verify() ? Verify(*assignment, link, tasks) : Train(*assignment, link, tasks);
   // The trainer knows only that it was stopped; the link knows why.
   if (absl::IsCancelled(status) && link.stop().requested()) return absl::CancelledError(link.stop_reason());
   return status;
@@ -48,11 +63,11 @@ absl::Status Train(NodeLink& link, const TrainFunction& train, const TrainFuncti
 
 }  // namespace
 
-int RunSession(int fd, const TrainFunction& train, const TrainFunction& preflight) {
+int RunSession(int fd, const RankTasks& tasks) {
   NodeLink link(fd);
   absl::Status status;
   try {
-    status = Train(link, train, preflight);
+    status = DoAsAsked(link, tasks);
   } catch (const std::exception& error) {
     // The trainer is the barrier for exceptions. One that gets here is a bug, and worth more than a dead process.
     status = WithCause(absl::InternalError(absl::StrCat("an exception escaped from the trainer: ", error.what())),

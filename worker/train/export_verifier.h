@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <ATen/core/ScalarType.h>
+
+#include <cstdint>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -11,7 +14,12 @@ namespace temper {
 
 // Compares what the native model and transformers' own compute from an export. The verifier (worker/verify) does, but
 // the trainer does not know it: it is handed in. Gives what verification.json says of it: {"passed": …, "reasons": […],
-// …}. A status when they could not be compared, UNAVAILABLE without Python.
-using ExportVerifier = std::function<absl::StatusOr<nlohmann::json>(const std::string& uri)>;
+// …}. A status when they could not be compared, UNAVAILABLE without Python. With `layers_at_a_time`, so many layers are
+// in memory at a time; 0: all.
+using ExportVerifier = std::function<absl::StatusOr<nlohmann::json>(const std::string& uri, int64_t layers_at_a_time)>;
+
+// Compares the first layers of a model that no verdict was shipped for (common/family_verdicts.h), computed in `dtype`.
+// The rest is as above.
+using ModelVerifier = std::function<absl::StatusOr<nlohmann::json>(const std::string& uri, at::ScalarType dtype)>;
 
 }  // namespace temper

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,6 +21,7 @@
 #include "worker/checkpoint/hf_export.h"
 #include "worker/checkpoint/peft_adapter.h"
 #include "worker/checkpoint/tensor_map.h"
+#include "worker/model/mechanisms.h"
 #include "worker/train/memory_estimate.h"
 #include "worker/train/train_step.h"
 
@@ -107,20 +109,37 @@ absl::StatusOr<Reload> ReloadExport(const std::string& uri, const NativeReposito
   return result;
 }
 
-// Lets transformers read the export, where memory suffices: it needs our model and its own, in fp32.
-nlohmann::json CompareWithTransformers(const std::string& uri, const Transformer& model, const ExportVerifier& verifier,
-                                       TrainObserver& observer) {
+// Bytes that our model and transformers' own take side by side, in fp32: of so many layers of `model`.
+int64_t ComparisonBytes(const Transformer& model, int64_t layers) {
+  const auto count = [](const std::vector<Parameter*>& parameters) {
+    int64_t elements = 0;
+    for (const Parameter* parameter : parameters) elements += parameter->weight.numel();
+    return elements;
+  };
+  int64_t all = count(model.parameters()), in_layers = 0, widest = 0;
+  for (int unit = 0; unit < model.num_units(); ++unit) {
+    const int64_t elements = count(model.unit_parameters(unit));
+    in_layers += elements;
+    widest = std::max(widest, elements);
+  }
+  return kPythonBytes + 2 * 4 * std::min(all, all - in_layers + layers * widest);
+}
+
+// Lets transformers read the export: the whole where memory suffices, else as few layers at a time as show all that the
+// model does.
+nlohmann::json CompareWithTransformers(const std::string& uri, const ModelConfig& config, const Transformer& model,
+                                       const ExportVerifier& verifier, TrainObserver& observer) {
   const auto skipped = [&](const std::string& why) {
     observer.OnLog(LogSeverity::kWarning, absl::StrCat("the export was not compared with transformers' model: ", why));
     return nlohmann::json{{"skipped", why}};
   };
-  int64_t needed = kPythonBytes;
-  for (const Parameter* parameter : model.parameters()) needed += 2 * 4 * parameter->weight.numel();
-  if (const int64_t available = AvailableBytes(); available < needed) {
-    return skipped(
-        absl::StrFormat("it takes about %.1f GB of memory, %.1f GB are there", 1e-9 * needed, 1e-9 * available));
+  const int64_t available = AvailableBytes();
+  const std::optional<int64_t> layers_at_a_time = LayersToCompare(model, config, available);
+  if (!layers_at_a_time) {
+    return skipped(absl::StrFormat("it takes about %.1f GB of memory, %.1f GB are there",
+                                   1e-9 * ComparisonBytes(model, LeastDepth(config)), 1e-9 * available));
   }
-  absl::StatusOr<nlohmann::json> verdict = verifier(uri);
+  absl::StatusOr<nlohmann::json> verdict = verifier(uri, *layers_at_a_time);
   if (!verdict.ok()) return skipped(std::string(verdict.status().message()));
   if (!verdict->value("passed", false)) {
     const auto reasons = verdict->value("reasons", std::vector<std::string>());
@@ -165,7 +184,8 @@ absl::StatusOr<nlohmann::json> WriteModel(const TrainJob& job, const NativeRepos
                                  {"native_reload", {{"passed", true}, {"max_token_kl", reload->max_token_kl}}},
                                  {"rounding", {{"mean_token_kl", reload->mean_rounding_token_kl}}}};
   if (stop.requested()) return absl::CancelledError("stopped on request");
-  if (verifier) verification["transformers"] = CompareWithTransformers(publication.uri(), model, verifier, observer);
+  if (verifier)
+    verification["transformers"] = CompareWithTransformers(publication.uri(), source.config, model, verifier, observer);
   return verification;
 }
 
@@ -228,6 +248,12 @@ absl::StatusOr<nlohmann::json> WriteAdapted(const TrainJob& job, const NativeRep
 }
 
 }  // namespace
+
+std::optional<int64_t> LayersToCompare(const Transformer& model, const ModelConfig& config, int64_t available) {
+  if (ComparisonBytes(model, config.num_layers) <= available) return 0;
+  const int64_t least = LeastDepth(config);
+  return ComparisonBytes(model, least) <= available ? std::optional(least) : std::nullopt;
+}
 
 absl::Status CheckOutput(ObjectStore& store, const TrainJob& job) {
   // The first gang of a job finds nothing; later ones find what the job itself wrote.

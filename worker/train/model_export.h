@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -26,6 +27,10 @@ struct ExportSummary {
 
 // Fails now, not hours later, when nothing can be written to the job's output, or when another job's files are there.
 absl::Status CheckOutput(ObjectStore& store, const TrainJob& job);
+
+// How many layers of an export are compared with transformers' model at a time, in `available` bytes of memory: 0 for
+// all, or as few as show all that the model does; nothing when not even those fit, twice in fp32.
+std::optional<int64_t> LayersToCompare(const Transformer& model, const ModelConfig& config, int64_t available);
 
 // Writes the trained model at JOB/export-eNNNN, proves it and commits it, or leaves nothing behind.
 //

@@ -26,6 +26,7 @@
 #include "worker/train/compute_dtype.h"
 #include "worker/train/memory_estimate.h"
 #include "worker/train/model_export.h"
+#include "worker/train/native_check.h"
 #include "worker/train/training_data.h"
 
 namespace temper {
@@ -233,7 +234,7 @@ bool TakesCheckpoints(const TrainJob& job, int64_t steps, double seconds) {
          (policy.every_minutes > 0 && seconds >= 60 * policy.every_minutes);
 }
 
-absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal& stop) {
+absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal& stop, const ModelVerifier& verifier) {
   observer.OnPhase(TrainPhase::kPreparingData, 0);
   const int64_t process = ResidentBytes();
   const int64_t available = AvailableBytes();
@@ -263,10 +264,13 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   report.memory.process = process;
   report.memory.data = std::max<int64_t>(0, with_data - process);
   report.memory.available = available;
-  report.backend = "native";
-  report.backend_reason = absl::StrCat(model->family->architecture, " is one of temper's own models");
 
   Checks checks(report.checks);
+  const auto native = CheckNativeModel(job.model_uri, *model->family, model->config, dtype, verifier);
+  if (!native.ok()) return native.status();
+  report.backend = "native";
+  report.backend_reason = native->reason;
+  if (!native->warning.empty()) checks.Warn(native->warning);
   const auto store = ObjectStore::Open(job.model_uri);
   const auto special_tokens = store.ok() ? ReadSpecialTokens(**store) : store.status();
   checks.Template(**data);
@@ -283,11 +287,12 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
 
 }  // namespace
 
-absl::Status RunPreflight(const TrainJob& job, TrainObserver& observer, const StopSignal& stop) {
+absl::Status RunPreflight(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
+                          const ModelVerifier& verifier) {
   StepBehind();
   at::set_num_threads(job.threads > 0 ? job.threads : static_cast<int>(std::thread::hardware_concurrency()));
   try {
-    return Look(job, observer, stop);
+    return Look(job, observer, stop, verifier);
   } catch (const std::bad_alloc& error) {
     return WithCause(absl::ResourceExhaustedError("out of memory while reading the data"), FailureCause::kOutOfMemory);
   } catch (const std::exception& error) {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/family_verdicts.h"
 
 namespace temper {
 namespace {
@@ -158,12 +159,20 @@ std::vector<std::string> Judge(const Verdict& verdict) {
 
 nlohmann::ordered_json ToJson(const Verdict& verdict) {
   nlohmann::ordered_json json = {{"model", verdict.model},
+
+                                 {"family", verdict.family},
                                  {"architecture", verdict.architecture},
+                                 {"mechanisms", verdict.mechanisms},
+                                 {"device", "cpu"},
+                                 {"numerics_version", kNumericsVersion},
                                  {"dtype", verdict.dtype},
                                  {"passed", verdict.passed()},
                                  {"reasons", verdict.reasons},
                                  {"not_exercised", verdict.not_exercised},
                                  {"logits", nlohmann::ordered_json::array()}};
+  if (verdict.layers_of.count > 0) {
+    json["layers_of"] = {{"first", verdict.layers_of.begin}, {"count", verdict.layers_of.count}};
+  }
   for (const LogitCheck& check : verdict.logits) {
     nlohmann::ordered_json entry = {{"ids", check.ids}, {"layout", check.layout}};
     entry.update(FiguresJson(check.native));
@@ -178,6 +187,11 @@ nlohmann::ordered_json ToJson(const Verdict& verdict) {
 
 void PrintTable(const Verdict& verdict, std::ostream& out) {
   out << absl::StreamFormat("%s (%s, %s)\n", verdict.model, verdict.architecture, verdict.dtype);
+  out << "  " << absl::StrJoin(verdict.mechanisms, ", ") << "\n";
+  if (verdict.layers_of.count > 0) {
+    out << absl::StreamFormat("  of its layers %d to %d alone\n", verdict.layers_of.begin,
+                              verdict.layers_of.begin + verdict.layers_of.count - 1);
+  }
   out << absl::StreamFormat("  %-24s %9s  %8s  %8s  %8s  %10s\n", "", "positions", "max KL", "mean KL", "logits",
                             "same top-1");
   for (const LogitCheck& check : verdict.logits) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "worker/verify/figures.h"
+#include "worker/verify/layer_range.h"
 #include "worker/verify/module_trace.h"
 
 namespace temper {
@@ -58,10 +59,13 @@ struct GradientReport {
 
 // What came out of a comparison of the native model with HF's own.
 struct Verdict {
-  std::string model;         // the directory
-  std::string architecture;  // "LlamaForCausalLM"
-  std::string dtype;         // "fp32", "bf16"
-  bool experts = false;      // some layers are mixtures of experts
+  std::string model;                    // the directory
+  std::string family;                   // "llama"
+  std::string architecture;             // "LlamaForCausalLM"
+  std::vector<std::string> mechanisms;  // worker/model/mechanisms.h
+  std::string dtype;                    // "fp32", "bf16"
+  LayerRange layers_of;                 // what of the model was compared
+  bool experts = false;                 // some layers are mixtures of experts
   std::vector<LogitCheck> logits;
   std::optional<LayerReport> layers;
   std::optional<GradientReport> gradients;

@@ -12,7 +12,9 @@
 #include "absl/strings/str_cat.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/checkpoint/tensor_map.h"
+#include "worker/model/mechanisms.h"
 #include "worker/python/hf_reference.h"
+#include "worker/verify/layer_range.h"
 #include "worker/verify/native_side.h"
 #include "worker/verify/probe_documents.h"
 #include "worker/verify/routing.h"
@@ -41,11 +43,11 @@ class Verification {
     if (!bf16()) {
       if (absl::Status status = ComparePadded(random); !status.ok()) return status;
     }
-    if (options_.layers) {
+    if (options_.compare_layers) {
       if (absl::Status status = CompareLayers(random.front()); !status.ok()) return status;
     }
-    if (options_.gradients) {
-      const Documents documents = RandomDocuments(vocab_size, {100, 1, 60, 128}, kSeed + 1);
+    if (options_.compare_gradients) {
+      const Documents documents = WithoutPadding(RandomDocuments(vocab_size, {100, 1, 60, 128}, kSeed + 1));
       if (absl::Status status = CompareGradients(documents); !status.ok()) return status;
     }
     verdict_.reasons = Judge(verdict_);
@@ -61,29 +63,54 @@ class Verification {
   bool watches_routing() const { return bf16() && verdict_.experts; }
 
   absl::Status Open() {
-    const bool planted = !options_.native_model.empty();
-    absl::StatusOr<NativeRepository> native = OpenNativeRepository(planted ? options_.native_model : options_.model);
-    if (!native.ok()) return native.status();
-    native_ = *std::move(native);
-    reference_directory_ = planted ? options_.model : native_.repository->directory();
+    if (absl::Status status = OpenNative(); !status.ok()) return status;
     verdict_.experts = std::any_of(native_.config.layers.begin(), native_.config.layers.end(),
                                    [](const LayerConfig& layer) { return layer.experts; });
-    const bool observed = options_.layers || watches_routing();
+    const bool observed = options_.compare_layers || watches_routing();
     absl::StatusOr<std::unique_ptr<Transformer>> transformer =
         LoadTransformer(native_, {.dtype = options_.dtype, .observer = observed ? &trace_ : nullptr});
     if (!transformer.ok()) return transformer.status();
     transformer_ = *std::move(transformer);
     verdict_.model = options_.model;
+    verdict_.family = native_.family->name;
     verdict_.architecture = native_.family->architecture;
+    verdict_.mechanisms = Mechanisms(native_.config);
     verdict_.dtype = bf16() ? "bf16" : "fp32";
     if (absl::Status status = OpenReference(at::kFloat, reference_); !status.ok()) return status;
     return bf16() ? OpenReference(at::kBFloat16, hf_bf16_) : absl::OkStatus();
   }
 
+  // Also finds out what the reference is to open.
+  absl::Status OpenNative() {
+    const bool planted = !options_.native_model.empty();
+    absl::StatusOr<NativeRepository> native =
+        OpenLayers(planted ? options_.native_model : options_.model, options_.layers);
+    if (!native.ok()) return native.status();
+    native_ = *std::move(native);
+    reference_directory_ = planted ? options_.model : native_.repository->directory();
+    verdict_.layers_of = options_.layers;
+    if (options_.layers.count == 0) return absl::OkStatus();
+    const auto reference = HfRepository::Open(reference_directory_);
+    if (!reference.ok()) return reference.status();
+    reference_layers_ = {ConfigOfLayers((*reference)->config(), options_.layers).dump(), options_.layers.begin,
+                         options_.layers.count};
+    return absl::OkStatus();
+  }
+
   absl::Status OpenReference(at::ScalarType dtype, std::unique_ptr<HfReference>& reference) {
-    absl::StatusOr<std::unique_ptr<HfReference>> opened = HfReference::Open(reference_directory_, dtype);
+    absl::StatusOr<std::unique_ptr<HfReference>> opened =
+        HfReference::Open(reference_directory_, dtype, reference_layers_);
     if (opened.ok()) reference = *std::move(opened);
     return opened.status();
+  }
+
+  // transformers lets the padding token's embedding learn nothing, also where the token stands in a text.
+  Documents WithoutPadding(Documents documents) const {
+    const auto padding = native_.repository->config().find("pad_token_id");
+    if (padding == native_.repository->config().end() || !padding->is_number_integer()) return documents;
+    const int64_t other = (padding->get<int64_t>() + 1) % native_.config.vocab_size;
+    for (at::Tensor& ids_T : documents) ids_T.masked_fill_(ids_T.eq(padding->get<int64_t>()), other);
+    return documents;
   }
 
   // Ours all in one row, HF's each on its own.
@@ -243,6 +270,7 @@ class Verification {
   ModuleTrace trace_;
   NativeRepository native_;
   std::string reference_directory_;
+  HfLayers reference_layers_;
   std::unique_ptr<Transformer> transformer_;
   std::unique_ptr<HfReference> reference_;  // in fp32
   std::unique_ptr<HfReference> hf_bf16_;    // with dtype bf16
@@ -252,7 +280,7 @@ class Verification {
 }  // namespace
 
 absl::StatusOr<Verdict> Verify(const VerifyOptions& options) {
-  if (options.gradients && options.dtype != at::kFloat) {
+  if (options.compare_gradients && options.dtype != at::kFloat) {
     return absl::InvalidArgumentError("gradients are compared in fp32 only");
   }
   try {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "worker/verify/layer_range.h"
 #include "worker/verify/verdict.h"
 
 namespace temper {
@@ -15,8 +16,9 @@ struct VerifyOptions {
   // What the native side loads, when it is another directory: so that tests can plant bugs.
   std::string native_model;
   at::ScalarType dtype = at::kFloat;  // or bf16, which is measured against HF in fp32
-  bool layers = false;
-  bool gradients = false;  // fp32 only
+  bool compare_layers = false;
+  bool compare_gradients = false;  // fp32 only
+  LayerRange layers;               // of the model
 };
 
 // Lets the native model and transformers' own read the same documents, in this process and from the same files, and

@@ -3,37 +3,76 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <sstream>
 
 #include "worker/verify/verifier.h"
 
 namespace temper {
+namespace {
+
+namespace fs = std::filesystem;
+
+PrintedVerdict Printed(const Verdict& verdict) {
+  std::ostringstream table;
+  PrintTable(verdict, table);
+  return {.passed = verdict.passed(),
+          .reasons = verdict.reasons,
+          .table = table.str(),
+          .json = ToJson(verdict).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)};
+}
+
+absl::StatusOr<PrintedVerdict> VerifyModel(const std::string& model, const std::string& native_model,
+                                           const VerifyRequest& request, LayerRange layers) {
+  const absl::StatusOr<Verdict> verdict = Verify({.model = model,
+                                                  .native_model = native_model,
+                                                  .dtype = request.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
+                                                  .compare_layers = request.layers,
+                                                  .compare_gradients = request.gradients,
+                                                  .layers = layers});
+  if (!verdict.ok()) return verdict.status();
+  return Printed(*verdict);
+}
+
+// The whole model, or its layers part by part.
+absl::StatusOr<std::vector<LayerRange>> PartsOf(const std::string& model, int64_t layers_at_a_time) {
+  if (layers_at_a_time == 0) return std::vector<LayerRange>(1);
+  const absl::StatusOr<NativeRepository> native = OpenNativeRepository(model);
+  if (!native.ok()) return native.status();
+  return SplitLayers(native->config.num_layers, layers_at_a_time);
+}
+
+}  // namespace
+
+absl::StatusOr<PrintedVerdict> VerifyModel(const std::string& model, const VerifyRequest& request) {
+  return VerifyModel(model, /*native_model=*/"", request, {});
+}
 
 int RunVerify(const VerifyRequest& request, std::ostream& out, std::ostream& errors) {
   if (!request.native_models.empty() && request.native_models.size() != request.models.size()) {
     errors << "temper-rank: there must be as many native models as models\n";
     return 2;
   }
+  const auto absolute = [](const std::string& path) { return std::filesystem::absolute(path).string(); };
   int code = 0;
   for (size_t i = 0; i < request.models.size(); ++i) {
-    VerifyOptions options{.model = std::filesystem::absolute(request.models[i]).string(),
-                          .dtype = request.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
-                          .layers = request.layers,
-                          .gradients = request.gradients};
-    if (!request.native_models.empty()) {
-      options.native_model = std::filesystem::absolute(request.native_models[i]).string();
-    }
-    const absl::StatusOr<Verdict> verdict = Verify(options);
-    if (!verdict.ok()) {
-      errors << "temper-rank: " << verdict.status().message() << std::endl;
+    const std::string model = fs::absolute(request.models[i]).string();
+    const std::string native = request.native_models.empty() ? "" : fs::absolute(request.native_models[i]).string();
+    const absl::StatusOr<std::vector<LayerRange>> parts = PartsOf(model, request.layers_at_a_time);
+    if (!parts.ok()) {
+      errors << "temper-rank: " << parts.status().message() << std::endl;
       code = 2;
       continue;
     }
-    if (request.output == "json") {
-      out << ToJson(*verdict).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << std::endl;
-    } else {
-      PrintTable(*verdict, out);
+    for (const LayerRange& layers : *parts) {
+      const absl::StatusOr<PrintedVerdict> verdict = VerifyModel(model, native, request, layers);
+      if (!verdict.ok()) {
+        errors << "temper-rank: " << verdict.status().message() << std::endl;
+        code = 2;
+        continue;
+      }
+      out << (request.output == "json" ? verdict->json + "\n" : verdict->table) << std::flush;
+      code = std::max(code, verdict->passed ? 0 : 1);
     }
-    code = std::max(code, verdict->passed() ? 0 : 1);
   }
   return code;
 }

@@ -48,6 +48,7 @@ QUERY_METRICS = Method("QueryMetrics", pb.QueryMetricsRequest, pb.QueryMetricsRe
 LIST_CHECKPOINTS = Method("ListCheckpoints", pb.ListCheckpointsRequest, pb.ListCheckpointsResponse)
 LIST_ARTIFACTS = Method("ListArtifacts", pb.ListArtifactsRequest, pb.ListArtifactsResponse)
 READ_ARTIFACT = Method("ReadArtifact", pb.ReadArtifactRequest, pb.ReadArtifactResponse)
+LIST_FAMILIES = Method("ListFamilies", pb.ListFamiliesRequest, pb.ListFamiliesResponse)
 WATCH_JOB = Method("WatchJob", pb.WatchJobRequest, pb.JobEvent)
 
 # A unary call whose server is away is repeated for about two seconds: all are safe to repeat (CreateJob by its
@@ -131,6 +132,13 @@ def create_request(
     )
     if resume_from is not None:
         request.job.spec.resume_from = absolute_uri(os.fspath(resume_from), Path.cwd())
+    return request
+
+
+def verify_request(model: str | os.PathLike[str], dtype: str, layers: bool, gradients: bool) -> pb.CreateJobRequest:
+    request = pb.CreateJobRequest(request_id=str(uuid.uuid4()))
+    request.job.spec.model.uri = absolute_uri(os.fspath(model), Path.cwd())
+    request.verify.CopyFrom(pb.VerifyOptions(dtype=dtype, layers=layers, gradients=gradients))
     return request
 
 

@@ -2,7 +2,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -82,6 +82,20 @@ class Client:
             return Job(self, self._call(calls.CREATE_JOB, request))
         except InvalidRequest as error:
             raise source.refused(error) from None
+
+    def verify(
+        self, model: str | os.PathLike[str], *, dtype: str = "fp32", layers: bool = False, gradients: bool = False
+    ) -> "Job":
+        """Begins to compare temper's model with transformers' own on a checkpoint; nothing is trained.
+
+        The answer is a job: when it has succeeded, `info.verdict` says whether the model passed. `layers`: also name
+        the first module whose output departs; `gradients`: also compare those of every weight (fp32 only).
+        """
+        return Job(self, self._call(calls.CREATE_JOB, calls.verify_request(model, dtype, layers, gradients)))
+
+    def families(self) -> Sequence[pb.ModelFamily]:
+        """The families of models that temper trains by itself, with its verdicts on how exactly it computes them."""
+        return self._call(calls.LIST_FAMILIES, pb.ListFamiliesRequest()).families
 
     def get(self, job: str) -> "Job":
         """A job by its id or name. Raises NotFound."""

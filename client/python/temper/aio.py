@@ -6,7 +6,7 @@ An `async for` that is left early should be closed, as any asynchronous generato
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -76,6 +76,16 @@ class Client:
             return Job(self, await self._call(calls.CREATE_JOB, request))
         except InvalidRequest as error:
             raise source.refused(error) from None
+
+    async def verify(
+        self, model: str | os.PathLike[str], *, dtype: str = "fp32", layers: bool = False, gradients: bool = False
+    ) -> "Job":
+        """Begins to compare temper's model with transformers' own. As `temper.Client.verify`."""
+        return Job(self, await self._call(calls.CREATE_JOB, calls.verify_request(model, dtype, layers, gradients)))
+
+    async def families(self) -> Sequence[pb.ModelFamily]:
+        """The families of models that temper trains by itself. As `temper.Client.families`."""
+        return (await self._call(calls.LIST_FAMILIES, pb.ListFamiliesRequest())).families
 
     async def get(self, job: str) -> "Job":
         """A job by its id or name. Raises NotFound."""

@@ -294,6 +294,48 @@ TEST_F(JobControllerTest, PreflightOnly_EndsWithItsReport) {
   EXPECT_TRUE(controller->Delete("jobs/a").ok());
 }
 
+TEST_F(JobControllerTest, Verify_EndsWithItsVerdict) {
+  v1::CreateJobRequest request;
+  request.set_job_id("a");
+  request.mutable_job()->mutable_spec()->mutable_model()->set_uri("/models/tiny");
+  request.mutable_verify()->set_layers(true);
+  request.set_request_id("123e4567-e89b-42d3-a456-426614174000");
+  ASSERT_TRUE(controller->Create(request).ok());
+  EXPECT_EQ(controller->Create(request)->verify().dtype(), "fp32");
+  request.mutable_verify()->set_gradients(true);
+  EXPECT_EQ(ReasonOf(controller->Create(request).status()), "REQUEST_ID_REUSED");
+  Settle();
+  EXPECT_EQ(StateOf("a"), "CHECKING");
+  EXPECT_EQ(Get("a").spec().display_name(), "tiny");
+  EXPECT_EQ(ReasonOf(controller->Pause("jobs/a").status()), "PREFLIGHT_ONLY");
+  const auto attachment = controller->AttachNode(Hello("a"), [](const v1::Stop&) {});
+  ASSERT_TRUE(attachment.ok()) << attachment.status();
+  EXPECT_FALSE(attachment->assignment.preflight());
+  EXPECT_TRUE(attachment->assignment.verify().layers());
+  EXPECT_EQ(attachment->assignment.spec().model().uri(), "/models/tiny");
+  v1::RankReport verdict = Report();
+  verdict.mutable_verdict()->add_reasons("largest KL is 1");
+  Send(attachment->id, {verdict, End()});
+  launcher.Exit({"a", 0});
+  Settle();
+  EXPECT_EQ(StateOf("a"), "SUCCEEDED") << "it found out what it was asked";
+  EXPECT_FALSE(Get("a").verdict().passed());
+  EXPECT_THAT(Get("a").verdict().reasons(), ElementsAre("largest KL is 1"));
+}
+
+TEST_F(JobControllerTest, Verify_WithWhatItDoesNotRead_IsRefused) {
+  v1::CreateJobRequest request = Request("a");
+  request.mutable_verify()->set_dtype("fp64");
+  EXPECT_THAT(controller->Create(request).status().message(), HasSubstr("verify.dtype"));
+  request.mutable_verify()->set_dtype("bf16");
+  request.mutable_verify()->set_gradients(true);
+  EXPECT_THAT(controller->Create(request).status().message(), HasSubstr("verify.gradients"));
+  request.mutable_verify()->set_gradients(false);
+  EXPECT_THAT(controller->Create(request).status().message(), HasSubstr("give the model alone"));
+  request.mutable_job()->mutable_spec()->Clear();
+  EXPECT_THAT(controller->Create(request).status().message(), HasSubstr("model.uri"));
+}
+
 TEST_F(JobControllerTest, Preflight_OfAServerThatDied_IsAdopted) {
   max_preflights = 1;
   Boot();

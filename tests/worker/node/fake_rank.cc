@@ -46,6 +46,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
 
 int main() {
   std::signal(SIGTERM, SIG_IGN);
-  const int code = temper::RunSession(std::atoi(std::getenv("TEMPER_RANK_FD")), temper::Train, temper::Train);
+  const int code = temper::RunSession(std::atoi(std::getenv("TEMPER_RANK_FD")),
+                                      {.train = temper::Train, .preflight = temper::Train, .verify = nullptr});
   return code;
 }

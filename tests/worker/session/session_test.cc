@@ -37,7 +37,8 @@ class SessionTest : public testing::Test {
   }
 
   void Start(TrainFunction train) {
-    exit_code_ = std::async(std::launch::async, [this, train] { return RunSession(rank_, train, preflight_); });
+    exit_code_ =
+        std::async(std::launch::async, [this, train] { return RunSession(rank_, {train, preflight_, verify_}); });
   }
 
   void Assign(bool preflight = false) {
@@ -85,6 +86,13 @@ class SessionTest : public testing::Test {
   int node_ = -1;
   int rank_ = -1;
   std::future<int> exit_code_;
+  const VerifyFunction verify_ = [](const std::string& model, const VerifyRequest& request) {
+    return absl::StatusOr<PrintedVerdict>(
+        {.passed = false,
+         .reasons = {"KL of " + model},
+         .table = request.dtype + (request.layers ? " layers" : "") + (request.gradients ? " gradients" : ""),
+         .json = R"({"passed": false, "max_kl": null})"});
+  };
   const TrainFunction preflight_ = [](const TrainJob&, TrainObserver& observer, const StopSignal&) {
     observer.OnPreflight({.total_steps = 7, .backend = "native"});
     return absl::OkStatus();
@@ -105,6 +113,26 @@ TEST_F(SessionTest, RunSession_Preflight_LooksAndDoesNotTrain) {
   ASSERT_EQ(reports.size(), 2);
   EXPECT_EQ(reports[0].preflight().total_steps(), 7);
   EXPECT_EQ(reports[0].preflight().backend(), "native");
+  EXPECT_EQ(reports[1].end().cause(), v1::FAILURE_CAUSE_UNSPECIFIED);
+  EXPECT_EQ(exit_code_.get(), 0);
+}
+
+TEST_F(SessionTest, RunSession_Verify_ReportsTheVerdictAndTrainsNothing) {
+  Start([](const TrainJob&, TrainObserver&, const StopSignal&) { return absl::InternalError("trained"); });
+  v1::RankCommand command;
+  v1::Assignment& assignment = *command.mutable_assignment();
+  assignment.set_job("jobs/abc");
+  assignment.mutable_spec()->mutable_model()->set_uri("/m");  // and nothing else
+  assignment.mutable_verify()->set_dtype("bf16");
+  assignment.mutable_verify()->set_layers(true);
+  ASSERT_TRUE(WriteMessage(node_, command).ok());
+  const std::vector<v1::RankReport> reports = ReadReports();
+  ASSERT_EQ(reports.size(), 2);
+  const v1::ModelVerdict& verdict = reports[0].verdict();
+  EXPECT_FALSE(verdict.passed());
+  EXPECT_THAT(verdict.reasons(), testing::ElementsAre("KL of /m"));
+  EXPECT_EQ(verdict.table(), "bf16 layers");
+  EXPECT_TRUE(verdict.figures().fields().at("max_kl").has_null_value());
   EXPECT_EQ(reports[1].end().cause(), v1::FAILURE_CAUSE_UNSPECIFIED);
   EXPECT_EQ(exit_code_.get(), 0);
 }

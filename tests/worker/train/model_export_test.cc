@@ -102,7 +102,8 @@ TEST_F(ModelExportTest, Untrained_IsProvedWithoutLoss) {
 
 TEST_F(ModelExportTest, Verifier_GetsTheExportAndItsVerdictIsKept) {
   std::string uri;
-  verifier_ = [&](const std::string& export_uri) {
+  verifier_ = [&](const std::string& export_uri, int64_t layers_at_a_time) {
+    EXPECT_EQ(layers_at_a_time, 0);
     uri = export_uri;
     EXPECT_TRUE(OpenNativeRepository(export_uri).ok());
     return nlohmann::json{{"passed", true}, {"max_kl", 1e-12}};
@@ -114,8 +115,26 @@ TEST_F(ModelExportTest, Verifier_GetsTheExportAndItsVerdictIsKept) {
   EXPECT_TRUE(observer_.warnings.empty());
 }
 
+TEST(LayersToCompareTest, GoesByMemory) {
+  ModelConfig config = {.hidden_size = 16, .num_layers = 4, .vocab_size = 64, .max_positions = 64};
+  config.attention = {.num_heads = 2, .num_kv_heads = 1, .head_dim = 8, .scale = 0.3};
+  config.feed_forward.intermediate_size = 24;
+  const Transformer model(config, {});
+  int64_t all = 0, layer = 0;
+  for (const Parameter* parameter : model.parameters()) all += parameter->weight.numel();
+  for (const Parameter* parameter : model.unit_parameters(0)) layer += parameter->weight.numel();
+  // Both models in fp32, and Python's own.
+  const auto bytes = [](int64_t elements) { return (int64_t{1} << 30) + 2 * 4 * elements; };
+  EXPECT_EQ(LayersToCompare(model, config, bytes(all)), 0);
+  EXPECT_EQ(LayersToCompare(model, config, bytes(all) - 1), 2);
+  EXPECT_EQ(LayersToCompare(model, config, bytes(all - 2 * layer)), 2);
+  EXPECT_EQ(LayersToCompare(model, config, bytes(all - 2 * layer) - 1), std::nullopt);
+}
+
 TEST_F(ModelExportTest, VerifierThatFindsADifference_Warns) {
-  verifier_ = [](const std::string&) { return nlohmann::json{{"passed", false}, {"reasons", {"largest KL is 1"}}}; };
+  verifier_ = [](const std::string&, int64_t) {
+    return nlohmann::json{{"passed", false}, {"reasons", {"largest KL is 1"}}};
+  };
   const auto exported = Export([](const at::Tensor& master) { return master; });
   ASSERT_TRUE(exported.ok()) << exported.status();
   EXPECT_EQ(nlohmann::json::parse(exported->proof)["transformers"]["passed"], false);
@@ -124,7 +143,7 @@ TEST_F(ModelExportTest, VerifierThatFindsADifference_Warns) {
 }
 
 TEST_F(ModelExportTest, VerifierThatCannotCompare_WarnsAndSaysSo) {
-  verifier_ = [](const std::string&) { return absl::UnavailableError("no Python here"); };
+  verifier_ = [](const std::string&, int64_t) { return absl::UnavailableError("no Python here"); };
   const auto exported = Export([](const at::Tensor& master) { return master; });
   ASSERT_TRUE(exported.ok()) << exported.status();
   EXPECT_EQ(nlohmann::json::parse(exported->proof)["transformers"]["skipped"], "no Python here");

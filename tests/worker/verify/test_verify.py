@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`temper-rank verify`: every family passes, and every planted bug is caught and located.
 
-What became of the bugs goes to build/reports/planted_bugs.json.
+What became of the bugs goes to build/reports/planted_bugs.json, and the verdicts on the families, which temper comes
+with as common/family_verdicts.json, to build/reports/family_verdicts.json.
 """
 
 import json
@@ -47,11 +48,37 @@ def fp32(directories):
 @pytest.fixture(scope="module")
 def bf16(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bf16")
-    for family, variant in FIRST:
-        options = tiny_models.VARIANTS[family][variant]
-        tiny_models.make(folder / family, family, dtype=torch.bfloat16, **options)
-    verdicts = json_verdicts("--dtype", "bf16", "--model", *(folder / family for family, _ in FIRST))
-    return dict(zip((family for family, _ in FIRST), verdicts, strict=True))
+    directories = [folder / f"{family}-{variant}" for family, variant in CASES]
+    for directory, (family, variant) in zip(directories, CASES, strict=True):
+        tiny_models.make(directory, family, dtype=torch.bfloat16, **tiny_models.VARIANTS[family][variant])
+    verdicts = json_verdicts("--dtype", "bf16", "--model", *directories)
+    return dict(zip(CASES, verdicts, strict=True))
+
+
+@pytest.fixture(scope="module")
+def verdict_rows(fp32, bf16):
+    """What common/family_verdicts.json has to be, but for the last digits of its figures."""
+    rows = {}
+    for case, verdict in fp32.items():
+        in_bf16 = bf16[case]
+        (check,) = in_bf16["logits"]
+        theirs = check["transformers_bf16"]
+        figures = {
+            "max_kl_fp32": max(check["max_kl"] for check in verdict["logits"]),
+            "max_gradient_error": verdict["gradients"]["max_error"],
+            "bf16_mean_ratio": check["mean_kl"] / theirs["mean_kl"],
+            "bf16_max_ratio": check["max_kl"] / theirs["max_kl"],
+        }
+        key = {name: verdict[name] for name in ("family", "architecture", "mechanisms", "device", "numerics_version")}
+        row = rows.setdefault(json.dumps(key), key | {"passed": True} | dict.fromkeys(figures, 0.0))
+        row["passed"] &= verdict["passed"] and in_bf16["passed"]
+        # The worst of all models of the set; three digits say enough.
+        row |= {name: max(row[name], float(f"{figure:.2e}")) for name, figure in figures.items()}
+    rows = sorted(rows.values(), key=lambda row: (row["family"], row["mechanisms"]))
+    path = ROOT / "build/reports/family_verdicts.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    return rows
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +162,9 @@ def tensor_names(directory: Path) -> set[str]:
     return header.keys() - {"__metadata__"}
 
 
-@pytest.mark.parametrize("family", [family for family, _ in FIRST])
-def test_family_passes_in_bf16(family, bf16):
-    verdict = bf16[family]
+@pytest.mark.parametrize(("family", "variant"), CASES)
+def test_family_passes_in_bf16(family, variant, bf16):
+    verdict = bf16[family, variant]
     assert verdict["reasons"] == []
     (check,) = verdict["logits"]
     assert check["positions"] >= 4096
@@ -145,6 +172,53 @@ def test_family_passes_in_bf16(family, bf16):
         assert 0 < check["routing_flips"] < 24 * 256 / 3
     assert 0 < check["mean_kl"] <= 1.25 * check["transformers_bf16"]["mean_kl"]
     assert 0 < check["max_kl"] <= 3 * check["transformers_bf16"]["max_kl"]
+
+
+def test_verdicts_that_temper_comes_with_are_those_that_were_found(verdict_rows):
+    """If this fails because a mechanism or a family is new: copy the report over the file."""
+    shipped = json.loads((ROOT / "common/family_verdicts.json").read_text())
+    figures = ("max_kl_fp32", "max_gradient_error", "bf16_mean_ratio", "bf16_max_ratio")
+    assert [{k: v for k, v in row.items() if k not in figures} for row in shipped] == [
+        {k: v for k, v in row.items() if k not in figures} for row in verdict_rows
+    ]
+    assert len({row["family"] for row in shipped}) == len(tiny_models.VARIANTS)
+    for row, found in zip(shipped, verdict_rows, strict=True):
+        assert row["passed"]
+        # What rounding does differs from one processor to the next, but not by orders of magnitude.
+        for figure in figures:
+            assert row[figure] / 10 <= found[figure] <= row[figure] * 10, (row["family"], row["mechanisms"], figure)
+
+
+# Parts that begin with each kind of layer.
+@pytest.mark.parametrize(
+    ("family", "variant", "layers", "at_a_time"),
+    [("gemma3_text", "windows", 14, 6), ("smollm3", "every_fourth", 10, 4), ("qwen3_moe", "some_dense", 5, 2)],
+)
+def test_layers_part_by_part(family, variant, layers, at_a_time, tmp_path):
+    options = tiny_models.VARIANTS[family][variant] | {"num_hidden_layers": layers}
+    tiny_models.make(tmp_path / "model", family, **options)
+    parts = json_verdicts("--layers-at-a-time", at_a_time, "--layers", "--model", tmp_path / "model")
+    assert [verdict["reasons"] for verdict in parts] == [[]] * len(parts)
+    seen = []
+    for verdict in parts:
+        assert verdict["layers_of"]["first"] == len(seen)
+        names = [module["module"] for module in verdict["layers"]["modules"]]
+        compared = {int(name.split(".")[2]) for name in names if name.startswith("model.layers.")}
+        assert compared == set(range(verdict["layers_of"]["count"]))
+        seen += [len(seen) + layer for layer in compared]
+    assert seen == list(range(layers))
+
+
+def test_bug_in_one_part_is_seen_there_alone(tmp_path):
+    options = tiny_models.VARIANTS["smollm3"]["every_fourth"] | {"num_hidden_layers": 8}
+    tiny_models.make(tmp_path / "model", "smollm3", **options)
+    shutil.copytree(tmp_path / "model", tmp_path / "planted")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    config["no_rope_layers"][5] = 0
+    (tmp_path / "planted/config.json").write_text(json.dumps(config))
+    planted = ("--model", tmp_path / "model", "--native-model", tmp_path / "planted")
+    verdicts = json_verdicts(*planted, "--layers-at-a-time", 4)
+    assert [verdict["passed"] for verdict in verdicts] == [True, False]
 
 
 def test_smollm2_passes_with_texts():

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/api/families_api.h"
+
+#include "common/family_verdicts.h"
+#include "server/api/unary_answer.h"
+
+namespace temper {
+namespace {
+
+v1::FamilyVerdict ToProto(const FamilyVerdict& verdict) {
+  v1::FamilyVerdict proto;
+  proto.mutable_mechanisms()->Assign(verdict.mechanisms.begin(), verdict.mechanisms.end());
+  proto.set_device(verdict.device);
+  proto.set_numerics_version(verdict.numerics_version);
+  proto.set_passed(verdict.passed);
+  proto.set_max_kl_fp32(verdict.max_kl_fp32);
+  proto.set_max_gradient_error(verdict.max_gradient_error);
+  proto.set_bf16_mean_ratio(verdict.bf16_mean_ratio);
+  proto.set_bf16_max_ratio(verdict.bf16_max_ratio);
+  return proto;
+}
+
+v1::ListFamiliesResponse Families() {
+  v1::ListFamiliesResponse response;
+  for (const FamilyVerdict& verdict : ShippedVerdicts()) {  // by family
+    const int last = response.families_size() - 1;
+    v1::ModelFamily* family = last >= 0 && response.families(last).name() == verdict.family
+                                  ? response.mutable_families(last)
+                                  : response.add_families();
+    family->set_name(verdict.family);
+    family->set_architecture(verdict.architecture);
+    *family->add_verdicts() = ToProto(verdict);
+  }
+  return response;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* FamiliesApi::List(grpc::CallbackServerContext* context, const v1::ListFamiliesRequest&,
+                                            v1::ListFamiliesResponse* response) {
+  return Answer(context, "ListFamilies", observer_, absl::StatusOr<v1::ListFamiliesResponse>(Families()), response);
+}
+
+}  // namespace temper
