@@ -33,6 +33,7 @@ CLI::App* AddVerify(CLI::App& app, temper::VerifyRequest& request) {
   CLI::App* verify = app.add_subcommand(
       "verify", "Compare the native model with transformers' own; exit 0: passed, 1: failed, 2: could not");
   verify->add_option("--model", request.models, "Model directories (Hugging Face layout)")->required();
+  verify->add_option("--adapter", request.adapter, "A PEFT adapter directory to put on each model");
   verify->add_option("--dtype", request.dtype, "What the native model computes in")
       ->check(CLI::IsMember({"fp32", "bf16"}))
       ->capture_default_str();

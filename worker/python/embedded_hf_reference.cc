@@ -92,14 +92,15 @@ class EmbeddedHfReference : public HfReference {
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) void temper_open_hf_reference(
-    const std::string& directory, at::ScalarType dtype, absl::StatusOr<std::unique_ptr<HfReference>>& result) {
+    const std::string& directory, const std::string& adapter, at::ScalarType dtype,
+    absl::StatusOr<std::unique_ptr<HfReference>>& result) {
   if (absl::Status status = StartInterpreter(); !status.ok()) {
     result = status;
     return;
   }
   result = WithPython<std::unique_ptr<HfReference>>([&]() -> std::unique_ptr<HfReference> {
     const char* name = dtype == at::kBFloat16 ? "bfloat16" : "float32";
-    return std::make_unique<EmbeddedHfReference>(RunSource()["Reference"](directory, name));
+    return std::make_unique<EmbeddedHfReference>(RunSource()["Reference"](directory, adapter, name));
   });
 }
 

@@ -5,11 +5,12 @@
 
 namespace temper {
 
-absl::StatusOr<std::unique_ptr<HfReference>> HfReference::Open(const std::string& directory, at::ScalarType dtype) {
+absl::StatusOr<std::unique_ptr<HfReference>> HfReference::Open(const std::string& directory, const std::string& adapter,
+                                                               at::ScalarType dtype) {
   const absl::StatusOr<void*> open = PythonSymbol("temper_open_hf_reference");
   if (!open.ok()) return open.status();
   absl::StatusOr<std::unique_ptr<HfReference>> reference;
-  reinterpret_cast<OpenHfReferenceFunction*>(*open)(directory, dtype, reference);
+  reinterpret_cast<OpenHfReferenceFunction*>(*open)(directory, adapter, dtype, reference);
   return reference;
 }
 

@@ -33,9 +33,10 @@ struct HfTrace {
 // message is the exception's.
 class HfReference {
  public:
-  // Loads a model directory in fp32 or bf16, whatever dtype its files have. UNAVAILABLE as PythonSymbol, or when the
-  // environment has no transformers.
-  static absl::StatusOr<std::unique_ptr<HfReference>> Open(const std::string& directory, at::ScalarType dtype);
+  // Loads a model directory in fp32 or bf16, whatever dtype its files have, and PEFT an adapter directory on top of it
+  // when `adapter` is not empty. UNAVAILABLE as PythonSymbol, or when the environment has no transformers (or PEFT).
+  static absl::StatusOr<std::unique_ptr<HfReference>> Open(const std::string& directory, const std::string& adapter,
+                                                           at::ScalarType dtype);
   virtual ~HfReference() = default;
 
   // fp32 [T, V] of one document on its own.
@@ -56,7 +57,7 @@ class HfReference {
 };
 
 // How the module makes one: the type of `temper_open_hf_reference` in libtemper_python.so.
-using OpenHfReferenceFunction = void(const std::string& directory, at::ScalarType dtype,
+using OpenHfReferenceFunction = void(const std::string& directory, const std::string& adapter, at::ScalarType dtype,
                                      absl::StatusOr<std::unique_ptr<HfReference>>& result);
 
 }  // namespace temper

@@ -20,7 +20,7 @@ def by_token(x: torch.Tensor | tuple) -> torch.Tensor:
 
 
 class Reference:
-    def __init__(self, directory: str, dtype: str):
+    def __init__(self, directory: str, adapter: str, dtype: str):
         self.directory = directory
         # Eager is the reference: other attention functions silently drop what some families need.
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -30,6 +30,10 @@ class Reference:
             experts_implementation="eager",
             local_files_only=True,
         ).eval()
+        if adapter:
+            import peft  # noqa: PLC0415  (few environments need it)
+
+            peft.PeftModel.from_pretrained(self.model, adapter).eval()  # changes the model in place
         # Their state grows with the longest document seen: each document starts from what they were at first.
         self.rotary = {
             name: copy.deepcopy(module)

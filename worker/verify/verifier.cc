@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "worker/checkpoint/adapter_plan.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/checkpoint/tensor_map.h"
 #include "worker/python/hf_reference.h"
@@ -68,11 +69,7 @@ class Verification {
     reference_directory_ = planted ? options_.model : native_.repository->directory();
     verdict_.experts = std::any_of(native_.config.layers.begin(), native_.config.layers.end(),
                                    [](const LayerConfig& layer) { return layer.experts; });
-    const bool observed = options_.layers || watches_routing();
-    absl::StatusOr<std::unique_ptr<Transformer>> transformer =
-        LoadTransformer(native_, {.dtype = options_.dtype, .observer = observed ? &trace_ : nullptr});
-    if (!transformer.ok()) return transformer.status();
-    transformer_ = *std::move(transformer);
+    if (absl::Status status = LoadNative(); !status.ok()) return status;
     verdict_.model = options_.model;
     verdict_.architecture = native_.family->architecture;
     verdict_.dtype = bf16() ? "bf16" : "fp32";
@@ -80,8 +77,26 @@ class Verification {
     return bf16() ? OpenReference(at::kBFloat16, hf_bf16_) : absl::OkStatus();
   }
 
+  absl::Status LoadNative() {
+    std::unique_ptr<AdapterPlan> plan;
+    TransformerOptions options{.dtype = options_.dtype};
+    if (!options_.adapter.empty()) {
+      auto planned = PlanFromAdapter(options_.adapter, /*dropout=*/0, native_);
+      if (!planned.ok()) return planned.status();
+      plan = *std::move(planned);
+      adapter_directory_ = plan->start->directory();
+      options = plan->ModelOptions(options_.dtype, /*seed=*/0);
+    }
+    if (options_.layers || watches_routing()) options.observer = &trace_;
+    absl::StatusOr<std::unique_ptr<Transformer>> transformer = LoadTransformer(native_, options);
+    if (!transformer.ok()) return transformer.status();
+    transformer_ = *std::move(transformer);
+    return plan != nullptr ? LoadStart(*plan, native_, *transformer_) : absl::OkStatus();
+  }
+
   absl::Status OpenReference(at::ScalarType dtype, std::unique_ptr<HfReference>& reference) {
-    absl::StatusOr<std::unique_ptr<HfReference>> opened = HfReference::Open(reference_directory_, dtype);
+    absl::StatusOr<std::unique_ptr<HfReference>> opened =
+        HfReference::Open(reference_directory_, adapter_directory_, dtype);
     if (opened.ok()) reference = *std::move(opened);
     return opened.status();
   }
@@ -243,6 +258,7 @@ class Verification {
   ModuleTrace trace_;
   NativeRepository native_;
   std::string reference_directory_;
+  std::string adapter_directory_;  // empty without
   std::unique_ptr<Transformer> transformer_;
   std::unique_ptr<HfReference> reference_;  // in fp32
   std::unique_ptr<HfReference> hf_bf16_;    // with dtype bf16
@@ -254,6 +270,9 @@ class Verification {
 absl::StatusOr<Verdict> Verify(const VerifyOptions& options) {
   if (options.gradients && options.dtype != at::kFloat) {
     return absl::InvalidArgumentError("gradients are compared in fp32 only");
+  }
+  if (options.gradients && !options.adapter.empty()) {
+    return absl::InvalidArgumentError("gradients are compared without an adapter only");
   }
   try {
     Verification verification(options);

@@ -16,6 +16,7 @@ int RunVerify(const VerifyRequest& request, std::ostream& out, std::ostream& err
   int code = 0;
   for (size_t i = 0; i < request.models.size(); ++i) {
     VerifyOptions options{.model = std::filesystem::absolute(request.models[i]).string(),
+                          .adapter = request.adapter.empty() ? "" : std::filesystem::absolute(request.adapter).string(),
                           .dtype = request.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
                           .layers = request.layers,
                           .gradients = request.gradients};

@@ -5,8 +5,8 @@
 
 namespace temper {
 
-absl::StatusOr<nlohmann::json> VerifyExport(const std::string& uri) {
-  const absl::StatusOr<Verdict> verdict = Verify({.model = uri});
+absl::StatusOr<nlohmann::json> VerifyExport(const std::string& model, const std::string& adapter) {
+  const absl::StatusOr<Verdict> verdict = Verify({.model = model, .adapter = adapter});
   if (!verdict.ok()) return verdict.status();
   nlohmann::json json = ToJson(*verdict);
   json.erase("model");  // where it lies today says nothing tomorrow

@@ -102,7 +102,8 @@ TEST_F(ModelExportTest, Untrained_IsProvedWithoutLoss) {
 
 TEST_F(ModelExportTest, Verifier_GetsTheExportAndItsVerdictIsKept) {
   std::string uri;
-  verifier_ = [&](const std::string& export_uri) {
+  verifier_ = [&](const std::string& export_uri, const std::string& adapter) {
+    EXPECT_EQ(adapter, "");
     uri = export_uri;
     EXPECT_TRUE(OpenNativeRepository(export_uri).ok());
     return nlohmann::json{{"passed", true}, {"max_kl", 1e-12}};
@@ -115,7 +116,9 @@ TEST_F(ModelExportTest, Verifier_GetsTheExportAndItsVerdictIsKept) {
 }
 
 TEST_F(ModelExportTest, VerifierThatFindsADifference_Warns) {
-  verifier_ = [](const std::string&) { return nlohmann::json{{"passed", false}, {"reasons", {"largest KL is 1"}}}; };
+  verifier_ = [](const std::string&, const std::string&) {
+    return nlohmann::json{{"passed", false}, {"reasons", {"largest KL is 1"}}};
+  };
   const auto exported = Export([](const at::Tensor& master) { return master; });
   ASSERT_TRUE(exported.ok()) << exported.status();
   EXPECT_EQ(nlohmann::json::parse(exported->proof)["transformers"]["passed"], false);
@@ -124,7 +127,7 @@ TEST_F(ModelExportTest, VerifierThatFindsADifference_Warns) {
 }
 
 TEST_F(ModelExportTest, VerifierThatCannotCompare_WarnsAndSaysSo) {
-  verifier_ = [](const std::string&) { return absl::UnavailableError("no Python here"); };
+  verifier_ = [](const std::string&, const std::string&) { return absl::UnavailableError("no Python here"); };
   const auto exported = Export([](const at::Tensor& master) { return master; });
   ASSERT_TRUE(exported.ok()) << exported.status();
   EXPECT_EQ(nlohmann::json::parse(exported->proof)["transformers"]["skipped"], "no Python here");
