@@ -25,7 +25,9 @@ void LeaveSignalsToTheNode() {
 }
 
 absl::Status RunTrainJob(const temper::TrainJob& job, temper::TrainObserver& observer, const temper::StopSignal& stop) {
-  return temper::RunTrainJob(job, observer, stop, temper::VerifyExport);
+  return temper::RunTrainJob(job, observer, stop, [](const temper::VerifiedExport& exported) {
+    return temper::VerifyExport(exported.model, exported.adapter, exported.layers_at_a_time);
+  });
 }
 
 absl::Status RunPreflight(const temper::TrainJob& job, temper::TrainObserver& observer,
@@ -38,6 +40,7 @@ CLI::App* AddVerify(CLI::App& app, temper::VerifyRequest& request) {
   CLI::App* verify = app.add_subcommand(
       "verify", "Compare the native model with transformers' own; exit 0: passed, 1: failed, 2: could not");
   verify->add_option("--model", request.models, "Model directories (Hugging Face layout)")->required();
+  verify->add_option("--adapter", request.adapter, "A PEFT adapter directory to put on each model");
   verify->add_option("--dtype", request.dtype, "What the native model computes in")
       ->check(CLI::IsMember({"fp32", "bf16"}))
       ->capture_default_str();

@@ -210,7 +210,7 @@ class SpecCheck {
 
   // Names of modules and patterns for them.
   template <typename Names>
-  std::set<std::string> Modules(std::string_view field, const Names& names, std::string_view example) {
+  void Modules(std::string_view field, const Names& names, std::string_view example) {
     constexpr size_t kMaxBytes = 500;
     std::set<std::string> seen;
     for (int i = 0; i < names.size(); ++i) {
@@ -219,7 +219,6 @@ class SpecCheck {
       if (names[i].size() > kMaxBytes) Wrong(each, absl::StrCat("must have at most ", kMaxBytes, " bytes"));
       if (!seen.insert(names[i]).second) Wrong(each, absl::StrCat("'", names[i].substr(0, 100), "' is given twice"));
     }
-    return seen;
   }
 
   void Lora(v1::Lora& lora) {
@@ -242,10 +241,7 @@ class SpecCheck {
     if (lora.alpha() == 0) lora.set_alpha(2.0 * std::max(1, lora.rank()));
     Require(lora.alpha() > 0 && std::isfinite(lora.alpha()), "lora.alpha", "over 0", lora.alpha());
     if (lora.targets().empty()) lora.add_targets("all-linear");
-    const std::set<std::string> targets = Modules("lora.targets", lora.targets(), "for example q_proj, or all-linear");
-    if (targets.contains("all-linear") && targets.size() > 1) {
-      Wrong("lora.targets", "all-linear stands for every linear layer: give it alone, or name the modules");
-    }
+    Modules("lora.targets", lora.targets(), "for example q_proj, or all-linear");
     Modules("lora.modules_to_save", lora.modules_to_save(), "for example lm_head");
   }
 
@@ -373,6 +369,11 @@ class SpecCheck {
       Wrong("output.adapters", "is for jobs with lora only");
     } else if (lora && output.adapters() == v1::Output::ADAPTERS_UNSPECIFIED) {
       output.set_adapters(v1::Output::ADAPTERS_ADAPTER);
+    }
+    if (!lora && output.adapter_format() != v1::Output::ADAPTER_FORMAT_UNSPECIFIED) {
+      Wrong("output.adapter_format", "is for jobs with lora only");
+    } else if (lora && output.adapter_format() == v1::Output::ADAPTER_FORMAT_UNSPECIFIED) {
+      output.set_adapter_format(v1::Output::ADAPTER_FORMAT_PEFT);
     }
     Uri("output.uri", output.uri(), "a directory for results");
     if (output.max_shard_size() == 0) output.set_max_shard_size(5'000'000'000);

@@ -495,6 +495,22 @@ def _(world):
     world.spec["lora"] = {"rank": 1000}
 
 
+@engine("experts of a model without", "lora.targets", '"experts"', "embed_tokens", "lm_head")
+def _(world):
+    world.spec["lora"] = {"targets": ["experts"]}
+
+
+@engine("DoRA on the head", "lora.dora", "lm_head is no linear layer of the blocks")
+def _(world):
+    world.spec["lora"] = {"targets": ["lm_head"], "dora": True}
+
+
+@engine("whole modules for vLLM", "output.adapter_format", "lora.modules_to_save")
+def _(world):
+    world.spec["lora"] = {"modules_to_save": ["lm_head"]}
+    world.spec["output"]["adapter_format"] = "ADAPTER_FORMAT_VLLM"
+
+
 @engine("adapter to begin with missing", "lora.adapter: /nowhere/adapter has no adapter_config.json")
 def _(world):
     world.spec["lora"] = {"adapter": "/nowhere/adapter"}

@@ -40,11 +40,15 @@ class Engine:
         command = [BUILD / "tests/parity_probe", "adapter", "--model", model, "--out", adapter, *options]
         subprocess.run(command, check=True)
 
-    def refusal(self, model, adapter):
-        """What is said of an adapter that does not fit."""
-        command = [BUILD / "tests/parity_probe", "logits", "--model", model, "--lora", adapter]
-        command += ["--in", "unused", "--out", "unused"]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    def merge(self, model, adapter, export):
+        """Writes the model with the adapter in its weights."""
+        command = [BUILD / "tests/parity_probe", "merged", "--model", model, "--lora", adapter, "--out", export]
+        subprocess.run(command, check=True)
+
+    def refusal(self, command, model, *options):
+        """What is said of adapters that can't be."""
+        arguments = [BUILD / "tests/parity_probe", command, "--model", model, "--in", "unused", "--out", "unused"]
+        result = subprocess.run([*arguments, *options], capture_output=True, text=True, check=False)
         assert result.returncode == 1
         return result.stderr
 

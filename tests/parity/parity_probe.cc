@@ -8,9 +8,11 @@
 //     out: loss [1] fp64, and the gradient of every tensor under its HF name, fp32
 //   parity_probe train     --model DIR --in F --out F --learning-rate X [--weight-decay X] [--max-grad-norm X]
 //     in:  as above; micro-batch B is step B               out: losses [steps] fp64, and the weights under HF names
-//   parity_probe adapter   --model DIR --out DIR --rank N --alpha X [--rslora] [--dora] --targets T… [--modules-to-save
-//   M…]
+//   parity_probe adapter   --model DIR --out DIR --rank N --alpha X [--rslora] [--dora] [--vllm] --targets T…
+//   [--modules-to-save M…]
 //     writes a PEFT adapter for the model, its B drawn at random
+//   parity_probe merged    --model DIR --lora DIR --out DIR
+//     writes the model with the adapter in its weights
 // With --lora DIR, an adapter is read into the model: gradients are then those of its file's tensors, under their
 // names.
 // --dropout X drops inputs of adapters, drawn from torch's generator seeded with 0. All integers are int64.
@@ -25,6 +27,7 @@
 #include <string>
 
 #include "common/storage/publication.h"
+#include "worker/checkpoint/hf_export.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/checkpoint/safetensors.h"
 #include "worker/checkpoint/tensor_map.h"
@@ -32,7 +35,7 @@
 #include "worker/model/gradient.h"
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
-#include "worker/train/adapter_plan.h"
+#include "worker/train/plan_adapters.h"
 #include "worker/train/train_step.h"
 
 namespace temper {
@@ -142,8 +145,10 @@ class TwoPassObjective : public SupervisedObjective {
 struct Arguments {
   std::string model, in, out, precision = "fp32";
   LoraOptions lora;
-  bool two_pass = false;
+  bool two_pass = false, vllm = false;
   double learning_rate = 0, weight_decay = 0, max_grad_norm = 0;
+
+  AdapterFormat format() const { return vllm ? AdapterFormat::kVllm : AdapterFormat::kPeft; }
 };
 
 at::Tensor Scalar64(std::vector<double> values) {
@@ -158,13 +163,11 @@ void Logits(const Arguments& arguments, Transformer& model) {
 
 // As the adapter's file has them.
 Tensors AdapterGradients(const AdapterPlan& plan, const NativeRepository& native, const Transformer& model) {
+  const AdapterFormat format = plan.start->format();
   Tensors out;
-  for (const AdapterTensor& tensor : Value(TensorsOfPlan(plan, native, model))) {
-    std::vector<at::Tensor> parts;
-    for (const WeightView& part : tensor.parts) {
-      parts.push_back(GradientBuffer(*part.parameter).narrow(0, part.row, part.rows));
-    }
-    out[tensor.name] = at::cat(parts);
+  for (const AdapterTensor& tensor : Value(TensorsOfPlan(plan, native, model, format))) {
+    out[tensor.name] = tensor.Join(
+        [](const WeightView& part) { return GradientBuffer(*part.parameter).narrow(0, part.row, part.rows); });
   }
   return out;
 }
@@ -203,37 +206,54 @@ void Train(const Arguments& arguments, const NativeRepository& native, Transform
   WriteTensors(arguments.out, out);
 }
 
+// Writes a directory at `path` with what `write` puts into it, which gets the store's name for it as well.
+template <typename Write>
+void Publish(const std::string& path, Write write) {
+  const auto store = Value(ObjectStore::Open(std::filesystem::path(path).parent_path().string()));
+  const std::string name = std::filesystem::path(path).filename().string();
+  const auto publication = Value(Publication::Begin(*store, name, "probe", 1));
+  write(*store, name, *publication);
+  CheckOk(publication->Commit());
+}
+
+void Merged(const Arguments& arguments, const NativeRepository& native, Transformer& model) {
+  model.MergeLora();
+  Publish(arguments.out, [&](const ObjectStore&, const std::string&, Publication& publication) {
+    CheckOk(ExportModel(*native.repository, *native.family, native.config, model.views(), {}, publication));
+  });
+}
+
 void Adapter(const Arguments& arguments, const NativeRepository& native, const AdapterPlan& plan,
              const Transformer& model) {
   at::manual_seed(1);
   for (const LoraAdapter* adapter : model.adapters()) {
-    const WeightView b = {"", const_cast<Parameter*>(&adapter->b_OR), 0, adapter->rows};
+    const WeightView b = {"", const_cast<Parameter*>(&adapter->b_OR), 0, adapter->b_OR.weight.size(0)};
     StoreMaster(b, at::randn(b.shape()) * 0.1);
   }
-  const auto tensors = Value(TensorsOfPlan(plan, native, model));
+  const auto tensors = Value(TensorsOfPlan(plan, native, model, arguments.format()));
   for (const AdapterTensor& tensor : tensors) {  // whole modules, and DoRA's lengths
-    if (tensor.name.find("lora_A") != std::string::npos || tensor.name.find("lora_B") != std::string::npos) continue;
+    const bool factor = tensor.name.find(".lora_") != std::string::npos && !tensor.name.ends_with("magnitude_vector");
+    if (factor) continue;
     for (const WeightView& part : tensor.parts) StoreMaster(part, LoadMaster(part) * 1.1);
   }
-  const auto store = Value(ObjectStore::Open(std::filesystem::path(arguments.out).parent_path().string()));
-  const std::string name = std::filesystem::path(arguments.out).filename().string();
-  const auto publication = Value(Publication::Begin(*store, name, "probe", 1));
-  CheckOk(ExportPeftAdapter(plan.peft, tensors, *publication));
-  CheckOk(ProvePeftAdapter(*store, name, tensors));
-  CheckOk(publication->Commit());
+  Publish(arguments.out, [&](const ObjectStore& store, const std::string& name, Publication& publication) {
+    CheckOk(ExportPeftAdapter(plan.ConfigIn(arguments.format()), tensors, publication));
+    CheckOk(ProvePeftAdapter(store, name, tensors));
+  });
 }
 
 int Main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Runs the engine on given tokens and writes what it computed.");
   app.require_subcommand(1);
-  for (const char* name : {"logits", "gradients", "train", "adapter"}) {
+  for (const char* name : {"logits", "gradients", "train", "adapter", "merged"}) {
     CLI::App* command = app.add_subcommand(name);
     command->add_option("--model", arguments.model)->required();
     command->add_option("--in,--ids", arguments.in);
     command->add_option("--out", arguments.out)->required();
     command->add_option("--precision", arguments.precision);
     command->add_flag("--two-pass", arguments.two_pass);
+    command->add_flag("--vllm", arguments.vllm);
     command->add_option("--learning-rate", arguments.learning_rate);
     command->add_option("--weight-decay", arguments.weight_decay);
     command->add_option("--max-grad-norm", arguments.max_grad_norm);
@@ -255,9 +275,9 @@ int Main(int argc, char** argv) {
   const auto plan = Value(PlanAdapters(job, native));
   const auto model = Value(LoadTransformer(
       native, plan != nullptr ? plan->ModelOptions(dtype, /*seed=*/0) : TransformerOptions{.dtype = dtype}));
-  if (plan != nullptr && plan->start != nullptr)
-    CheckOk(plan->start->Load(Value(TensorsOfPlan(*plan, native, *model))));
+  if (plan != nullptr) CheckOk(LoadStart(*plan, native, *model));
   if (app.got_subcommand("adapter")) Adapter(arguments, native, *plan, *model);
+  if (app.got_subcommand("merged")) Merged(arguments, native, *model);
   if (app.got_subcommand("logits")) Logits(arguments, *model);
   if (app.got_subcommand("gradients")) Gradients(arguments, native, plan.get(), *model);
   if (app.got_subcommand("train")) Train(arguments, native, *model);

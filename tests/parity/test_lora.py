@@ -13,13 +13,19 @@ import pytest
 import reference
 import tiny_models
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 KL_BOUND = 1e-8
 LEAST_KL = 1e-4  # an adapter that changes less has changed nothing
 GRADIENT_BOUND = 1e-4
 FIRST = [(family, next(iter(variants))) for family, variants in tiny_models.VARIANTS.items()]
-TARGETS = {"all-linear": None, "one target": "o_proj"}
+TARGETS = {"all-linear": "all-linear", "one target": "o_proj", "head and embedding": ["lm_head", "embed_tokens"]}
+MOE = {"mixtral", "qwen3_moe", "gpt_oss"}
+CASES = [
+    (family, variant, target)
+    for family, variant in FIRST
+    for target in [*TARGETS, *(["experts"] if family in MOE else [])]
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,7 +36,8 @@ def figures():
     families_report.update(
         {
             family: {
-                "peft_ok": targets.keys() == TARGETS.keys() and all(row["ok"] for row in targets.values()),
+                "peft_ok": targets.keys() == {target for of, _, target in CASES if of == family}
+                and all(row["ok"] for row in targets.values()),
                 "peft": targets,
             }
             for family, targets in found.items()
@@ -58,26 +65,43 @@ def serialized(model):
     return gradients
 
 
+def tied(gradients):
+    """PEFT ties the adapters of embedding and head by their memory; the gradient of one that is both is the sum."""
+    embedding, head = (f"base_model.model.{name}.lora_" for name in ("model.embed_tokens", "lm_head"))
+    b = gradients[f"{embedding}embedding_A"] + gradients[f"{head}B.weight"].T
+    a = gradients[f"{embedding}embedding_B"] + gradients[f"{head}A.weight"].T
+    return gradients | {
+        f"{embedding}embedding_A": b,
+        f"{embedding}embedding_B": a,
+        f"{head}A.weight": a.T,
+        f"{head}B.weight": b.T,
+    }
+
+
 def step(model, batches):
     """(loss, {name in the adapter's file: gradient})"""
     loss = reference.loss(model.train(), batches)
     loss.backward()
-    return loss.item(), serialized(model)
+    gradients = serialized(model)
+    config = model.peft_config["default"]
+    return loss.item(), tied(gradients) if config.ensure_weight_tying else gradients
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("family", "variant"), FIRST)
+@pytest.mark.parametrize(("family", "variant", "target"), CASES)
 def test_adapter_equals_peft(family, variant, target, engine, tmp_path, figures):
     directory, adapter = tmp_path / "model", tmp_path / "adapter"
     tiny_models.make(directory, family, **tiny_models.VARIANTS[family][variant])
-    engine.make_adapter(directory, adapter, "--rank", "4", "--alpha", "6", "--targets", TARGETS[target] or target)
+    targets = TARGETS.get(target, target)
+    targets = [targets] if isinstance(targets, str) else targets
+    engine.make_adapter(directory, adapter, "--rank", "4", "--alpha", "6", "--targets", *targets)
     row = figures[family][target] = {"ok": False}
 
     theirs = load(directory, adapter, is_trainable=True)
     if target == "all-linear":
         fresh = peft.get_peft_model(reference.load(directory), peft.LoraConfig(r=4, target_modules=linear(directory)))
         assert base_names(theirs) == base_names(fresh)
-    assert {name.rsplit(".", 1)[1] for name in base_names(theirs)} >= {"o_proj"}
+    named = {name.removesuffix(".base_layer").rsplit(".", 1)[-1] for name in base_names(theirs)}
+    assert named == set(targets) or target == "all-linear"
 
     batch = reference.random_batch(331, [100, 1, 37])
     base = reference.logits(reference.load(directory), batch)
@@ -229,6 +253,140 @@ def test_modules_trained_as_a_whole_equal_peft(engine, tmp_path, variant, module
     assert max(reference.gradient_errors(gradients, our_gradients).values()) <= GRADIENT_BOUND
 
 
+TOKEN_CASES = [("llama", "gqa"), ("llama", "mha_tied"), ("gemma2", "caps"), ("gemma3_text", "windows")]
+
+
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+@pytest.mark.parametrize(("family", "variant"), TOKEN_CASES)
+def test_one_of_embedding_and_head_equals_peft(family, variant, target, engine, tmp_path):
+    directory, adapter = tmp_path / "model", tmp_path / "adapter"
+    tiny_models.make(directory, family, **tiny_models.VARIANTS[family][variant])
+    engine.make_adapter(directory, adapter, "--rank", "4", "--targets", target, "q_proj")
+    theirs = load(directory, adapter)
+    whole = {"embed_tokens": "model.embed_tokens", "lm_head": "lm_head"}
+    # In a tied model they are one.
+    adapted = set(whole.values()) if theirs.config.tie_word_embeddings else {whole[target]}
+    assert {name for name in base_names(theirs) if "q_proj" not in name} == adapted
+    batch = reference.random_batch(331, [70, 30])
+    expected, actual = reference.logits(theirs, batch), engine.logits(directory, batch, lora=adapter)
+    assert reference.kl(expected, actual).max() <= KL_BOUND
+    assert reference.kl(reference.logits(reference.load(directory), batch), actual).mean() >= LEAST_KL
+    assert_equals_peft(engine, directory, adapter)
+
+
+def test_tied_adapter_is_the_same_to_a_reader_that_knows_no_tying(engine, tmp_path):
+    """vLLM, or an older PEFT."""
+    directory, adapter = tmp_path / "model", tmp_path / "adapter"
+    tiny_models.make(directory, **tiny_models.VARIANTS["llama"]["mha_tied"])
+    engine.make_adapter(directory, adapter, "--rank", "4", "--targets", "embed_tokens")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config.pop("ensure_weight_tying")
+    batch = reference.random_batch(331, [70])
+    actual = engine.logits(directory, batch, lora=adapter)
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    assert reference.kl(reference.logits(load(directory, adapter), batch), actual).max() <= KL_BOUND
+    # And it is read again as what it then says: two adapters on one matrix.
+    assert_equals_peft(engine, directory, adapter)
+
+
+@pytest.mark.parametrize(("variant", "tying"), [("gqa", False), ("mha_tied", False), ("mha_tied", True)])
+def test_adapter_of_peft_on_embedding_and_head_goes_on_as_in_peft(variant, tying, engine, tmp_path):
+    """PEFT writes the embedding itself beside its adapter."""
+    directory, adapter = tmp_path / "model", tmp_path / "adapter"
+    tiny_models.make(directory, **tiny_models.VARIANTS["llama"][variant])
+    config = peft.LoraConfig(
+        r=3, target_modules=["embed_tokens", "lm_head"], init_lora_weights=False, ensure_weight_tying=tying
+    )
+    peft.get_peft_model(reference.load(directory), config).save_pretrained(adapter)
+    assert "base_model.model.model.embed_tokens.base_layer.weight" in load_file(adapter / "adapter_model.safetensors")
+    assert_equals_peft(engine, directory, adapter)
+    tiny_models.make(tmp_path / "other", **tiny_models.VARIANTS["llama"][variant], seed=1)
+    refusal = engine.refusal("logits", tmp_path / "other", "--lora", adapter)
+    assert ".base_layer.weight is a weight of its base model, and the job's model has another" in refusal
+
+
+@pytest.mark.parametrize(("family", "variant"), [case for case in FIRST if case[0] in MOE])
+def test_experts_for_vllm_are_those_for_peft(family, variant, engine, tmp_path):
+    directory = tmp_path / "model"
+    tiny_models.make(directory, family, **tiny_models.VARIANTS[family][variant])
+    options = ["--rank", "4", "--targets", "q_proj", "experts"]
+    for name, also in (("stacked", []), ("single", ["--vllm"])):
+        engine.make_adapter(directory, tmp_path / name, *options, *also)
+    files = {name: load_file(tmp_path / name / "adapter_model.safetensors") for name in ("stacked", "single")}
+    batch = reference.random_batch(331, [70])
+    ours = {name: engine.logits(directory, batch, lora=tmp_path / name) for name in files}
+    assert torch.equal(ours["stacked"], ours["single"])
+    # PEFT puts what is single together again, as an adapter of twice the rank.
+    expected = reference.logits(load(directory, tmp_path / "single"), batch)
+    assert reference.kl(expected, ours["single"]).max() <= KL_BOUND
+    if family == "gpt_oss":  # its checkpoints hold no single experts
+        assert files["single"].keys() == files["stacked"].keys()
+        return
+    checkpoint = {name for name in load_file(directory / "model.safetensors") if ".experts." in name}
+    pairs = {f"base_model.model.{n.removesuffix('weight')}lora_{ab}.weight" for n in checkpoint for ab in "AB"}
+    assert {name for name in files["single"] if ".experts." in name} == pairs
+
+
+@pytest.mark.parametrize(("family", "variant"), [case for case in FIRST if case[0] in MOE])
+def test_merged_experts_are_base_and_adapter(family, variant, engine, tmp_path):
+    directory, adapter, merged = (tmp_path / name for name in ("model", "adapter", "merged"))
+    tiny_models.make(directory, family, **tiny_models.VARIANTS[family][variant])
+    engine.make_adapter(directory, adapter, "--rank", "4", "--targets", "experts")
+    engine.merge(directory, adapter, merged)
+    batch = reference.random_batch(331, [70])
+    expected, actual = (reference.logits(model, batch) for model in (load(directory, adapter), reference.load(merged)))
+    assert reference.kl(expected, actual).max() <= KL_BOUND
+
+
+def test_adapter_of_peft_on_experts_goes_on_as_in_peft(engine, tmp_path):
+    directory, adapter = tmp_path / "model", tmp_path / "adapter"
+    tiny_models.make(directory, "gpt_oss", **tiny_models.VARIANTS["gpt_oss"]["top_3"])
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    config = peft.LoraConfig(r=3, target_modules=["q_proj"], target_parameters=parameters, init_lora_weights=False)
+    peft.get_peft_model(reference.load(directory), config).save_pretrained(adapter)
+    assert_equals_peft(engine, directory, adapter)
+
+
+def test_experts_of_some_layers_are_the_same_in_peft(engine, tmp_path):
+    directory, adapter = tmp_path / "model", tmp_path / "adapter"
+    tiny_models.make(directory, "qwen3_moe", **tiny_models.VARIANTS["qwen3_moe"]["some_dense"])
+    engine.make_adapter(directory, adapter, "--rank", "4", "--targets", "all-linear", "model.layers.2.*.experts")
+    experts = {name for name in base_names(load(directory, adapter)) if "experts" in name}
+    assert experts == {"model.layers.2.mlp.experts", "model.layers.2.mlp.experts.base_layer"}
+    assert_equals_peft(engine, directory, adapter)
+
+
+def test_single_experts_with_two_first_factors_are_refused(engine, tmp_path):
+    directory, adapter = tmp_path / "model", tmp_path / "adapter"
+    tiny_models.make(directory, "mixtral", **tiny_models.VARIANTS["mixtral"]["plain"])
+    engine.make_adapter(directory, adapter, "--rank", "4", "--vllm", "--targets", "experts")
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = "base_model.model.model.layers.1.block_sparse_moe.experts.2.w{}.lora_A.weight"
+    save_file(tensors | {name.format(3): tensors[name.format(3)] + 1}, file)
+    refusal = engine.refusal("logits", directory, "--lora", adapter)
+    assert f"{name.format(1)} and {name.format(3)} must be equal" in refusal
+    del tensors[name.format(2)]
+    save_file(tensors, file)
+    assert f"has no tensor {name.format(2)}" in engine.refusal("logits", directory, "--lora", adapter)
+
+
+IMPOSSIBLE = {
+    "experts without": ("llama", "gqa", ["experts"], 'no module "experts"; there are down_proj, embed_tokens'),
+    "dora of experts": ("gpt_oss", "top_3", ["experts", "--dora"], "lora.dora: model.layers.0.mlp.experts"),
+    "dora of the head": ("llama", "gqa", ["lm_head", "--dora"], "lora.dora: lm_head is no linear layer"),
+    "dropout": ("gpt_oss", "top_3", ["experts", "--dropout", "0.1"], "lora.dropout: adapters on model.layers.0.mlp"),
+    "rank": ("gpt_oss", "top_3", ["experts", "--rank", "41"], "lora.rank: 41 is more than model.layers.0.mlp.experts"),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_what_peft_does_not_have_is_refused(case, engine, tmp_path):
+    family, variant, options, message = IMPOSSIBLE[case]
+    tiny_models.make(tmp_path / "model", family, **tiny_models.VARIANTS[family][variant])
+    assert message in engine.refusal("adapter", tmp_path / "model", "--targets", *options)
+
+
 REFUSED = {
     "narrower": ({"hidden_size": 48}, "q_proj.lora_A.weight is [4, 96]"),
     "shallower": ({"num_hidden_layers": 2}, "model.layers.2.self_attn.q_proj.lora_A.weight is for a module that"),
@@ -241,6 +399,6 @@ def test_adapter_of_another_base_is_refused_by_the_tensors_name(case, engine, di
     changes, message = REFUSED[case]
     engine.make_adapter(directory, tmp_path / "adapter", "--rank", "4", "--targets", "q_proj")
     tiny_models.make(tmp_path / "other", **changes)
-    refusal = engine.refusal(tmp_path / "other", tmp_path / "adapter")
+    refusal = engine.refusal("logits", tmp_path / "other", "--lora", tmp_path / "adapter")
     assert "is of another model than the job's" in refusal
     assert message in refusal

@@ -9,6 +9,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "worker/checkpoint/tensor_map.h"
 
@@ -23,10 +24,63 @@ WeightView Whole(const Parameter& parameter) {
   return {parameter.name, const_cast<Parameter*>(&parameter), 0, parameter.weight.size(0)};
 }
 
-at::Tensor Master(const AdapterTensor& tensor) {
-  std::vector<at::Tensor> parts;
-  for (const WeightView& part : tensor.parts) parts.push_back(LoadMaster(part));
-  return parts.size() == 1 ? parts.front() : at::cat(parts);
+// The rows that the file has; those below them are padding.
+WeightView FirstRows(const Parameter& parameter, int64_t rows) {
+  WeightView view = Whole(parameter);
+  view.rows = rows;
+  return view;
+}
+
+at::Tensor Master(const AdapterTensor& tensor) { return tensor.Join(LoadMaster); }
+
+// PEFT's names and layout for an embedding: its A is our B, transposed, and the other way round.
+std::vector<AdapterTensor> TensorsOfEmbedding(const AdapterSite& site, const LoraAdapter& adapter) {
+  const std::string prefix = absl::StrCat(std::string(kPeftPrefix), site.hf_module);
+  return {
+      {prefix + ".lora_embedding_A", {FirstRows(adapter.b_OR, site.out_features)}, AdapterTensor::Layout::kTransposed},
+      {prefix + ".lora_embedding_B", {Whole(adapter.a_RI)}, AdapterTensor::Layout::kTransposed}};
+}
+
+// PEFT wraps the parameters of a module one by one, the first one innermost.
+std::vector<AdapterTensor> TensorsOfStackedExperts(const AdapterSite& site, const LoraAdapter& adapter) {
+  const std::string prefix =
+      absl::StrCat(std::string(kPeftPrefix), site.hf_module, site.parameter == "gate_up_proj" ? ".base_layer" : "");
+  const auto layout = site.interleaved ? AdapterTensor::Layout::kInterleavedExperts : AdapterTensor::Layout::kExperts;
+  return {{prefix + ".lora_A.weight", {Whole(adapter.a_RI)}},
+          {prefix + ".lora_B.weight", {Whole(adapter.b_OR)}, layout, site.experts}};
+}
+
+// What is one map for us and several modules in HF's shares its A.
+std::vector<AdapterTensor> TensorsOfSingleExperts(const AdapterSite& site, const LoraAdapter& adapter) {
+  const int64_t rank = adapter.rank(), rows = site.out_features / static_cast<int64_t>(site.expert_modules.size());
+  std::vector<AdapterTensor> tensors;
+  WeightView b = Whole(adapter.b_OR);
+  b.rows = rows;
+  for (int64_t expert = 0; expert < site.experts; ++expert) {
+    WeightView a = Whole(adapter.a_RI);
+    a.row = expert * rank;
+    a.rows = rank;
+    for (const std::string& module : site.expert_modules) {
+      const std::string prefix = absl::StrCat(std::string(kPeftPrefix), OfExpert(module, expert));
+      tensors.push_back({prefix + ".lora_A.weight", {a}});
+      tensors.push_back({prefix + ".lora_B.weight", {b}});
+      b.row += rows;
+    }
+  }
+  return tensors;
+}
+
+std::vector<AdapterTensor> TensorsOfAdapter(const AdapterSite& site, const LoraAdapter& adapter, AdapterFormat format) {
+  if (site.kind == AdapterSite::Kind::kEmbedding) return TensorsOfEmbedding(site, adapter);
+  if (site.kind == AdapterSite::Kind::kExperts) {
+    const bool stacked = format == AdapterFormat::kPeft || site.expert_modules.empty();
+    return stacked ? TensorsOfStackedExperts(site, adapter) : TensorsOfSingleExperts(site, adapter);
+  }
+  const std::string prefix = absl::StrCat(std::string(kPeftPrefix), site.hf_module);
+  std::vector<AdapterTensor> tensors = {{prefix + ".lora_A.weight", {Whole(adapter.a_RI)}},
+                                        {prefix + ".lora_B.weight", {FirstRows(adapter.b_OR, site.out_features)}}};
+  if (adapter.m_O.weight.defined()) tensors.push_back({prefix + ".lora_magnitude_vector", {Whole(adapter.m_O)}});
+  return tensors;
 }
 
 std::string_view BytesOf(const at::Tensor& tensor) {
@@ -49,6 +103,8 @@ nlohmann::ordered_json ConfigJson(const PeftConfig& config) {
       {"inference_mode", true},
   };
   if (!config.modules_to_save.empty()) json["modules_to_save"] = config.modules_to_save;
+  if (!config.target_parameters.empty()) json["target_parameters"] = config.target_parameters;
+  if (config.ensure_weight_tying) json["ensure_weight_tying"] = true;
   return json;
 }
 
@@ -77,10 +133,18 @@ bool IsNeutral(const std::string& key) {
                                                  "r",
                                                  "revision",
                                                  "target_modules",
+                                                 "target_parameters",
                                                  "task_type",
                                                  "use_dora",
                                                  "use_rslora"};
   return kNeutral.contains(key);
+}
+
+// "….experts.7.gate_proj"
+bool IsOfOneExpert(std::string_view module) {
+  constexpr std::string_view kExperts = ".experts.";
+  const size_t at = module.find(kExperts);
+  return at != module.npos && absl::ascii_isdigit(module[at + kExperts.size()]);
 }
 
 // As PEFT writes what is not used.
@@ -93,15 +157,63 @@ bool IsOff(const nlohmann::json& value) {
 std::vector<int64_t> AdapterTensor::shape() const {
   std::vector<int64_t> shape = parts.front().shape();
   for (size_t i = 1; i < parts.size(); ++i) shape[0] += parts[i].rows;
+  if (layout == Layout::kTransposed) std::reverse(shape.begin(), shape.end());
+  if (layout == Layout::kExperts || layout == Layout::kInterleavedExperts) {
+    shape = {shape[0] / experts, shape[1] * experts};
+  }
   return shape;
 }
 
-std::vector<AdapterTensor> TensorsOfAdapter(const std::string& hf_module, const LoraAdapter& adapter) {
-  const std::string prefix = absl::StrCat(std::string(kPeftPrefix), hf_module);
-  std::vector<AdapterTensor> tensors = {{prefix + ".lora_A.weight", {Whole(adapter.a_RI)}},
-                                        {prefix + ".lora_B.weight", {Whole(adapter.b_OR)}}};
-  if (adapter.m_O.weight.defined()) tensors.push_back({prefix + ".lora_magnitude_vector", {Whole(adapter.m_O)}});
+at::Tensor AdapterTensor::ToFile(const at::Tensor& values) const {
+  if (layout == Layout::kRows) return values;
+  if (layout == Layout::kTransposed) return values.t();
+  const int64_t out = values.size(0) / experts;
+  return values.view({experts, halves(), out / halves(), -1}).permute({2, 1, 3, 0}).reshape({out, -1});
+}
+
+at::Tensor AdapterTensor::FromFile(const at::Tensor& values) const {
+  if (layout == Layout::kRows) return values;
+  if (layout == Layout::kTransposed) return values.t();
+  const int64_t out = values.size(0), rank = values.size(1) / experts;
+  return values.reshape({out / halves(), halves(), rank, experts}).permute({3, 1, 0, 2}).reshape({experts * out, rank});
+}
+
+at::Tensor AdapterTensor::Join(const std::function<at::Tensor(const WeightView&)>& values_of) const {
+  std::vector<at::Tensor> values;
+  for (const WeightView& part : parts) values.push_back(values_of(part));
+  const at::Tensor joined = values.size() == 1 ? values.front() : at::cat(values);
+  return ToFile(joined).contiguous();
+}
+
+void AdapterTensor::Store(const at::Tensor& values) const {
+  const at::Tensor joined = FromFile(values).contiguous();
+  int64_t row = 0;
+  for (const WeightView& part : parts) {
+    StoreMaster(part, joined.narrow(0, row, part.rows));
+    row += part.rows;
+  }
+}
+
+std::vector<AdapterTensor> TensorsOfAdapters(std::span<const AdapterSite> sites,
+                                             std::span<const LoraAdapter* const> adapters, AdapterFormat format) {
+  std::vector<AdapterTensor> tensors;
+  for (const AdapterSite& site : sites) {
+    const auto adapter = std::find_if(adapters.begin(), adapters.end(),
+                                      [&](const LoraAdapter* each) { return each->site == site.internal; });
+    for (AdapterTensor& tensor : TensorsOfAdapter(site, **adapter, format)) tensors.push_back(std::move(tensor));
+  }
   return tensors;
+}
+
+LoraAdapter OutlineAdapter(const AdapterSite& site, const PeftConfig& config) {
+  const auto outline = [](std::vector<int64_t> shape) { return at::empty(shape, at::device(at::kMeta)); };
+  LoraAdapter adapter;
+  adapter.site = site.internal;
+  adapter.experts = site.experts;
+  adapter.a_RI.weight = outline({site.experts * config.rank, site.in_features});
+  adapter.b_OR.weight = outline({site.experts * site.out_features, config.rank});
+  if (config.dora) adapter.m_O.weight = outline({site.experts * site.out_features});
+  return adapter;
 }
 
 absl::StatusOr<std::vector<AdapterTensor>> TensorsOfModules(const std::vector<std::string>& hf_modules,
@@ -181,6 +293,7 @@ absl::StatusOr<std::unique_ptr<PeftAdapter>> PeftAdapter::Open(std::string_view 
   auto file = SafetensorsFile::Open(*path);
   if (!file.ok()) return file.status();
   adapter->file_ = *std::move(file);
+  for (size_t i = 0; i < adapter->tensors().size(); ++i) adapter->entries_.emplace(adapter->tensors()[i].name, i);
   if (absl::Status status = adapter->FindModules(); !status.ok()) return status;
   return adapter;
 }
@@ -206,6 +319,16 @@ absl::Status PeftAdapter::ReadConfig(std::string_view text) {
         ", so the adapter may be of a base model that was changed: have PEFT convert it (path_initial_model_for_weight_"
         "conversion) and set it to true"));
   }
+  const auto targets = json.value("target_parameters", nlohmann::json());
+  const auto has = [&](std::string_view parameter) {
+    return std::any_of(targets.begin(), targets.end(), [&](const nlohmann::json& target) {
+      return target.is_string() && target.get<std::string>().ends_with(parameter);
+    });
+  };
+  if (has("gate_up_proj") && !has("down_proj")) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        file, ": `target_parameters` names experts' gate_up_proj without down_proj, and temper adapts both"));
+  }
   const auto number = [&](const char* key) { return json.value(key, nlohmann::json()); };
   if (!number("r").is_number_integer() || number("r") < 1 || !number("lora_alpha").is_number() ||
       !(number("lora_alpha") > 0)) {
@@ -218,6 +341,7 @@ absl::Status PeftAdapter::ReadConfig(std::string_view text) {
   config_.alpha = number("lora_alpha").get<double>();
   config_.rslora = json.value("use_rslora", nlohmann::json()) == true;
   config_.dora = json.value("use_dora", nlohmann::json()) == true;
+  config_.ensure_weight_tying = json.value("ensure_weight_tying", nlohmann::json()) == true;
   return absl::OkStatus();
 }
 
@@ -226,7 +350,9 @@ absl::Status PeftAdapter::FindModules() {
   for (const SafetensorsEntry& entry : tensors()) {
     const std::string& name = entry.name;
     const size_t lora = name.rfind(".lora_"), dot = std::min(lora, name.rfind('.'));
+    if (IsOfBase(name)) continue;
     const bool adapter = name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight") ||
+                         name.ends_with(".lora_embedding_A") || name.ends_with(".lora_embedding_B") ||
                          (config_.dora && name.ends_with(".lora_magnitude_vector"));
     if (!name.starts_with(kPeftPrefix) || dot < kPeftPrefix.size() || (!adapter && lora != name.npos)) {
       return absl::InvalidArgumentError(
@@ -234,30 +360,47 @@ absl::Status PeftAdapter::FindModules() {
     }
     const std::string module = name.substr(kPeftPrefix.size(), dot - kPeftPrefix.size());
     (adapter ? targets : saved).insert(module);
+    if (adapter && IsOfOneExpert(module)) format_ = AdapterFormat::kVllm;
   }
   config_.target_modules.assign(targets.begin(), targets.end());
   config_.modules_to_save.assign(saved.begin(), saved.end());
   return absl::OkStatus();
 }
 
+bool PeftAdapter::IsOfBase(std::string_view tensor) { return tensor.ends_with(".base_layer.weight"); }
+
+absl::StatusOr<at::Tensor> PeftAdapter::Read(const AdapterTensor& tensor) const {
+  const auto entry = entries_.find(tensor.name);
+  if (entry == entries_.end()) {
+    return absl::InvalidArgumentError(absl::StrCat(file_->path(), " has no tensor ", tensor.name));
+  }
+  const SafetensorsEntry& found = tensors()[entry->second];
+  if (found.shape != tensor.shape()) {
+    return absl::InvalidArgumentError(absl::StrCat(file_->path(), ": ", tensor.name, " is ", ShapeText(found.shape),
+                                                   " instead of ", ShapeText(tensor.shape())));
+  }
+  return file_->Tensor(found);
+}
+
 absl::Status PeftAdapter::Load(std::span<const AdapterTensor> tensors) const {
   for (const AdapterTensor& tensor : tensors) {
-    const auto entry = std::find_if(this->tensors().begin(), this->tensors().end(),
-                                    [&](const SafetensorsEntry& each) { return each.name == tensor.name; });
-    if (entry == this->tensors().end()) {
-      return absl::InvalidArgumentError(absl::StrCat(file_->path(), " has no tensor ", tensor.name));
-    }
-    if (entry->shape != tensor.shape()) {
-      return absl::InvalidArgumentError(absl::StrCat(file_->path(), ": ", tensor.name, " is ", ShapeText(entry->shape),
-                                                     " instead of ", ShapeText(tensor.shape())));
-    }
-    const auto values = file_->Tensor(*entry);
+    const auto values = Read(tensor);
     if (!values.ok()) return values.status();
-    int64_t row = 0;
-    for (const WeightView& part : tensor.parts) {
-      StoreMaster(part, values->narrow(0, row, part.rows));
-      row += part.rows;
-    }
+    tensor.Store(*values);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PeftAdapter::Check(std::span<const AdapterTensor> tensors) const {
+  std::map<std::pair<const Parameter*, int64_t>, const AdapterTensor*> seen;  // by parameter and row
+  for (const AdapterTensor& tensor : tensors) {
+    const auto values = Read(tensor);
+    if (!values.ok()) return values.status();
+    const WeightView& first = tensor.parts.front();
+    const auto [other, is_new] = seen.emplace(std::pair(first.parameter, first.row), &tensor);
+    if (is_new || at::equal(tensor.FromFile(*values), other->second->FromFile(*Read(*other->second)))) continue;
+    return absl::InvalidArgumentError(absl::StrCat(file_->path(), ": ", other->second->name, " and ", tensor.name,
+                                                   " must be equal, for temper has one matrix for both"));
   }
   return absl::OkStatus();
 }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -12,6 +14,8 @@
 #include "absl/status/statusor.h"
 #include "common/storage/publication.h"
 #include "worker/checkpoint/safetensors.h"
+#include "worker/families/adapter_format.h"
+#include "worker/families/adapter_sites.h"
 #include "worker/families/family_spec.h"
 #include "worker/model/lora.h"
 #include "worker/model/model_config.h"
@@ -27,19 +31,46 @@ struct PeftConfig {
   bool dora = false;
   double dropout = 0;
   std::vector<std::string> target_modules;
+  std::vector<std::string> target_parameters;
   std::vector<std::string> modules_to_save;
+  bool ensure_weight_tying = false;  // a tied head has the embedding's adapter
 };
 
-// A tensor of an adapter's file, and the weights that it is made of, one below the other.
+// A tensor of an adapter's file, and the weights that it is made of.
 struct AdapterTensor {
+  enum class Layout {
+    kRows,        // the parts, one below the other
+    kTransposed,  // a part
+    // A part, B of all experts: [out, rank · experts], where column r · experts + e is column r of expert e.
+    kExperts,
+    kInterleavedExperts,  // the same with the rows of gate and up in turn
+  };
+
   std::string name;  // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
   std::vector<WeightView> parts;
+  Layout layout = Layout::kRows;
+  int64_t experts = 1;
 
   std::vector<int64_t> shape() const;
+  // As it lies in the file, contiguous. `values_of` gives the numbers of a part, of its shape.
+  at::Tensor Join(const std::function<at::Tensor(const WeightView&)>& values_of) const;
+  // Sets the masters. `values` is as it lies in the file.
+  void Store(const at::Tensor& values) const;
+  // All parts' numbers, one below the other, as they lie in the model; and back.
+  at::Tensor FromFile(const at::Tensor& values) const;
+  at::Tensor ToFile(const at::Tensor& values) const;
+
+ private:
+  int64_t halves() const { return layout == Layout::kInterleavedExperts ? 2 : 1; }
 };
 
-// A, B and DoRA's m of an adapter on an HF module. Who only writes them may give an adapter that is const.
-std::vector<AdapterTensor> TensorsOfAdapter(const std::string& hf_module, const LoraAdapter& adapter);
+// A, B and DoRA's m of the adapters on these sites. Each has its adapter among them; two may have the same one. Who
+// only writes them may give adapters that are const.
+std::vector<AdapterTensor> TensorsOfAdapters(std::span<const AdapterSite> sites,
+                                             std::span<const LoraAdapter* const> adapters, AdapterFormat format);
+
+// An adapter on a site without its numbers: names and shapes of its tensors follow from it.
+LoraAdapter OutlineAdapter(const AdapterSite& site, const PeftConfig& config);
 
 // Those of whole modules that were trained beside the adapters. `weights` are the model's.
 absl::StatusOr<std::vector<AdapterTensor>> TensorsOfModules(const std::vector<std::string>& hf_modules,
@@ -62,21 +93,32 @@ class PeftAdapter {
   static absl::StatusOr<std::unique_ptr<PeftAdapter>> Open(std::string_view uri);
 
   const std::string& directory() const { return directory_; }
-  // `target_modules` and `modules_to_save` are the whole names of the modules that have tensors.
+  // `target_modules` and `modules_to_save` are the whole names of the modules that have tensors. What PEFT writes of
+  // the base model beside an adapter on the embedding or the head counts as neither.
   const PeftConfig& config() const { return config_; }
   // Under the names of AdapterTensor.
   const std::vector<SafetensorsEntry>& tensors() const { return file_->header().entries; }
+  AdapterFormat format() const { return format_; }
+  // A weight of the base model.
+  static bool IsOfBase(std::string_view tensor);
+  absl::StatusOr<at::Tensor> Tensor(const SafetensorsEntry& entry) const { return file_->Tensor(entry); }
 
   // Sets the masters. INVALID_ARGUMENT, with the tensor's name, where one is not in the file or has another shape.
   absl::Status Load(std::span<const AdapterTensor> tensors) const;
+  // That all are in the file, and that two which are the same weights in the model (A of an expert's gate and up, a
+  // tied head) are equal. Errors as Load.
+  absl::Status Check(std::span<const AdapterTensor> tensors) const;
 
  private:
   PeftAdapter() = default;
   absl::Status ReadConfig(std::string_view text);
   absl::Status FindModules();
+  absl::StatusOr<at::Tensor> Read(const AdapterTensor& tensor) const;
 
   std::string directory_;
   PeftConfig config_;
+  AdapterFormat format_ = AdapterFormat::kPeft;
+  std::map<std::string, size_t> entries_;  // into tensors()
   std::unique_ptr<SafetensorsFile> file_;
 };
 

@@ -107,10 +107,10 @@ absl::Status WriteWeights(const CheckpointSource& source, const TrainSnapshot& s
   auto tensors =
       TensorsOfModules(source.peft->modules_to_save, *source.model->family, source.model->config, snapshot.views);
   if (!tensors.ok()) return tensors.status();
-  for (size_t i = 0; i < snapshot.adapters.size(); ++i) {
-    for (AdapterTensor& tensor : TensorsOfAdapter(source.hf_modules[i], snapshot.adapters[i])) {
-      tensors->push_back(std::move(tensor));
-    }
+  std::vector<const LoraAdapter*> adapters;
+  for (const LoraAdapter& adapter : snapshot.adapters) adapters.push_back(&adapter);
+  for (AdapterTensor& tensor : TensorsOfAdapters(source.sites, adapters, AdapterFormat::kPeft)) {
+    tensors->push_back(std::move(tensor));
   }
   return ExportPeftAdapter(*source.peft, *std::move(tensors), folder);
 }

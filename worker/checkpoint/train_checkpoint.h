@@ -30,13 +30,12 @@ namespace temper {
 //
 // NAME is the parameter's (worker/model/parameter.h).
 
-// What a checkpoint is written from, besides the snapshot. With adapters: `peft` and `hf_modules`, the HF module of
-// each adapter in the snapshot's order.
+// What a checkpoint is written from, besides the snapshot. With adapters: `peft` and where they are.
 struct CheckpointSource {
   const NativeRepository* model = nullptr;
   int64_t max_shard_size = 5'000'000'000;
   std::optional<PeftConfig> peft;
-  std::vector<std::string> hf_modules;
+  std::vector<AdapterSite> sites;
 };
 
 // Writes everything and leaves the commit to the caller. Errors as in ExportModel.

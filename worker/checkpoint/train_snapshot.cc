@@ -52,6 +52,7 @@ TrainSnapshot TakeSnapshot(const Transformer& model, std::span<const Moments> mo
     copy.site = adapter->site;
     copy.row = adapter->row;
     copy.rows = adapter->rows;
+    copy.experts = adapter->experts;
     copy.scale = adapter->scale;
     copier.CopyParameter(adapter->a_RI, copy.a_RI);
     copier.CopyParameter(adapter->b_OR, copy.b_OR);

@@ -18,6 +18,9 @@ struct FamilySpec {
   // Fills in the model from config.json. Errors go to the reader.
   ModelConfig (*configure)(ConfigReader& config) = nullptr;
   std::vector<TensorRule> rules;
+  // Its experts as a module of transformers' own model: parameters gate_up_proj and down_proj, on which a LoRA adapter
+  // can sit. Empty without experts.
+  std::string experts_module;
   // Its experts may stand packed in MXFP4 (worker/checkpoint/mxfp4.h).
   bool reads_mxfp4 = false;
   // Tensors that are no weights but follow from config.json (old checkpoints carry rotary frequencies). They are not

@@ -53,6 +53,7 @@ FamilySpec GptOssFamily() {
                       stacked("gate_up_proj_bias", {expert + "gate.bias", expert + "up.bias"}),
                       stacked("down_proj", {expert + "down.weight"}),
                       stacked("down_proj_bias", {expert + "down.bias"})}}),
+      .experts_module = "model.layers.{layer}.mlp.experts",
       .reads_mxfp4 = true,
   };
 }

@@ -37,6 +37,7 @@ FamilySpec MixtralFamily() {
                       {hf + "experts.{expert}.w1.weight", {ours + "experts.{expert}.gate.weight"}},
                       {hf + "experts.{expert}.w3.weight", {ours + "experts.{expert}.up.weight"}},
                       {hf + "experts.{expert}.w2.weight", {ours + "experts.{expert}.down.weight"}}}}),
+      .experts_module = "model.layers.{layer}.mlp.experts",
   };
 }
 

@@ -56,6 +56,7 @@ FamilySpec Qwen3MoeFamily() {
       .architecture = "Qwen3MoeForCausalLM",
       .configure = Configure,
       .rules = Join({OuterRules(), PreNormRules(), AttentionRules(), QkNormRules(), dense, experts}),
+      .experts_module = "model.layers.{layer}.mlp.experts",
   };
 }
 

@@ -55,6 +55,19 @@ std::vector<LinearLayer*> Block::linear_layers() {
   return layers;
 }
 
+void Block::AddLora(const LoraConfig& config, std::vector<LoraAdapter*>& adapters) {
+  for (LinearLayer* linear : linear_layers()) {
+    linear->AddLora(config);
+    linear->AppendAdapters(adapters);
+  }
+  if (experts_) experts_->AddLora(config, adapters);
+}
+
+void Block::MergeLora() {
+  for (LinearLayer* linear : linear_layers()) linear->MergeLora();
+  if (experts_) experts_->MergeLora();
+}
+
 double Block::FlopsPerToken(bool input_needs_gradient) {
   double flops = experts_ ? experts_->FlopsPerToken() : 0.0;
   for (const LinearLayer* linear : linear_layers()) {

@@ -22,6 +22,10 @@ class Block {
   at::Tensor Forward(const at::Tensor& x_TD, const BatchContext& context, Routing* routing) const;
 
   std::vector<LinearLayer*> linear_layers();
+  // Adds the adapters that sit in this layer, to `adapters` as well.
+  void AddLora(const LoraConfig& config, std::vector<LoraAdapter*>& adapters);
+  // As Transformer::MergeLora.
+  void MergeLora();
   void AppendParameters(std::vector<Parameter*>& parameters);
   void AppendViews(std::vector<WeightView>& views);
 

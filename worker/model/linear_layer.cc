@@ -37,21 +37,19 @@ void LinearLayer::Observe(const at::Tensor& x_TI, const at::Tensor& y_TO) const 
   }
 }
 
-int64_t LinearLayer::AddLora(const LoraConfig& config) {
+void LinearLayer::AddLora(const LoraConfig& config) {
   int64_t row = 0;
-  int64_t added = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
     const auto site = std::find_if(config.sites.begin(), config.sites.end(),
                                    [&](const LoraSite& site) { return site.name == parts_[i].name; });
     if (site != config.sites.end() && i + site->parts <= parts_.size()) {
       int64_t rows = 0;
       for (int64_t part = 0; part < site->parts; ++part) rows += parts_[i + part].rows;
-      adapters_.push_back(MakeLoraAdapter(config, site->name, row, rows, in_features_, weight_.weight.scalar_type()));
-      ++added;
+      adapters_.push_back(MakeLoraAdapter(config, site->name, {.row = row, .rows = rows, .in_features = in_features_},
+                                          weight_.weight.scalar_type()));
     }
     row += parts_[i].rows;
   }
-  return added;
 }
 
 void LinearLayer::InitLora() {
@@ -59,26 +57,13 @@ void LinearLayer::InitLora() {
 }
 
 void LinearLayer::MergeLora() {
-  const at::NoGradGuard no_grad;
-  for (const auto& adapter : adapters_) {
-    TORCH_CHECK(weight_.weight.scalar_type() == at::kFloat, "adapters are merged in fp32");
-    at::Tensor merged_OI = AdaptedRows(*adapter, weight_.weight);
-    if (adapter->m_O.weight.defined()) {
-      merged_OI *= (adapter->m_O.weight / at::linalg_vector_norm(merged_OI, 2, {1})).unsqueeze(1);
-    }
-    weight_.weight.narrow(0, adapter->row, adapter->rows).copy_(merged_OI);
-    adapter->b_OR.weight.zero_();
-  }
+  for (const auto& adapter : adapters_) MergeAdapter(*adapter, weight_.weight);
 }
 
 void LinearLayer::AppendParameters(std::vector<Parameter*>& parameters) {
   parameters.push_back(&weight_);
   if (bias_.weight.defined()) parameters.push_back(&bias_);
-  for (const auto& adapter : adapters_) {
-    parameters.push_back(&adapter->a_RI);
-    parameters.push_back(&adapter->b_OR);
-    if (adapter->m_O.weight.defined()) parameters.push_back(&adapter->m_O);
-  }
+  for (const auto& adapter : adapters_) temper::AppendParameters(*adapter, parameters);
 }
 
 void LinearLayer::AppendViews(std::vector<WeightView>& views) {

@@ -35,8 +35,8 @@ class LinearLayer {
   // [T, in] → [T, sum of rows], recorded by autograd.
   at::Tensor Forward(const at::Tensor& x_TI) const;
 
-  // Adds the adapters whose sites begin at one of the parts; returns how many it added.
-  int64_t AddLora(const LoraConfig& config);
+  // Adds the adapters whose sites begin at one of the parts.
+  void AddLora(const LoraConfig& config);
 
   // To be called once the weight is loaded.
   void InitLora();

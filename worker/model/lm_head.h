@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "worker/model/lora.h"
 #include "worker/model/parameter.h"
 #include "worker/ops/chunked_cross_entropy.h"
 
@@ -14,14 +15,15 @@ namespace temper {
 // their gradients; an Objective (worker/train/objective.h) turns the one into the other. S: rows that a loss looks at.
 class LmHead {
  public:
-  // `weight` may be the embedding's (tied); its rows from vocab_size on are padding.
-  LmHead(Parameter* weight, int64_t vocab_size, const ops::LogitConfig& config)
-      : weight_(weight), vocab_size_(vocab_size), config_(config) {}
+  // `weight` may be the embedding's (tied); its rows from vocab_size on are padding. `adapter`: null without.
+  LmHead(Parameter* weight, int64_t vocab_size, const ops::LogitConfig& config, LoraAdapter* adapter)
+      : weight_(weight), vocab_size_(vocab_size), config_(config), adapter_(adapter) {}
 
-  // fp32 [S]. For losses of two passes, and for evaluation.
+  // fp32 [S]. For losses of two passes, and for evaluation: the adapter's input is whole.
   at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& targets_S) const;
 
-  // Log-probabilities and ∂loss/∂hidden, given ∂loss/∂logprob of each row. Adds the gradient of a trainable weight.
+  // Log-probabilities and ∂loss/∂hidden, given ∂loss/∂logprob of each row. Adds the gradients of a trainable weight and
+  // of the adapter, whose input is dropped here as LoraAdapter::dropout says.
   ops::LogprobGradients Backward(const at::Tensor& hidden_SD, const at::Tensor& targets_S,
                                  const at::Tensor& coefficient_S, const ops::DistributionPenalty& penalty = {});
 
@@ -29,11 +31,15 @@ class LmHead {
   at::Tensor Logits(const at::Tensor& hidden_SD) const;
 
   Parameter* weight() const { return weight_; }
+  const LoraAdapter* adapter() const { return adapter_; }
 
  private:
+  ops::LowRankTerm TermOf(const at::Tensor& in_SD) const;
+
   Parameter* weight_;
   int64_t vocab_size_;
   ops::LogitConfig config_;
+  LoraAdapter* adapter_;
 };
 
 }  // namespace temper

@@ -4,9 +4,13 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "worker/model/gradient.h"
 #include "worker/model/parameter_init.h"
+#include "worker/ops/embedding.h"
+#include "worker/ops/grouped_linear.h"
 #include "worker/ops/linear.h"
 
 namespace temper {
@@ -21,6 +25,11 @@ uint64_t SeedOf(int64_t seed, const std::string& site) {
 
 at::Tensor RowLengths(const at::Tensor& weight_OI) { return at::linalg_vector_norm(weight_OI, 2, {1}); }
 
+// [experts, rows of one, …]
+at::Tensor ByExpert(const LoraAdapter& adapter, const Parameter& factor) {
+  return factor.weight.unflatten(0, {adapter.experts, -1});
+}
+
 // W x of the adapter's rows, of what is left of x where some was dropped.
 at::Tensor WithoutBias(const LoraAdapter& adapter, const AdaptedMap& map, const at::Tensor& in_TI, bool dropped,
                        const at::Tensor& y_TO) {
@@ -31,29 +40,54 @@ at::Tensor WithoutBias(const LoraAdapter& adapter, const AdaptedMap& map, const 
 
 }  // namespace
 
-std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std::string& site, int64_t row,
-                                             int64_t rows, int64_t in_features, at::ScalarType dtype) {
+std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std::string& site, const LoraRows& rows,
+                                             at::ScalarType dtype) {
   auto adapter = std::make_unique<LoraAdapter>();
   adapter->site = site;
-  adapter->row = row;
-  adapter->rows = rows;
+  adapter->row = rows.row;
+  adapter->rows = rows.rows;
+  adapter->experts = rows.experts;
   const auto rank = static_cast<double>(config.rank);
   adapter->scale = config.alpha / (config.rslora ? std::sqrt(rank) : rank);
   adapter->dropout = config.dropout;
-  InitParameter(adapter->a_RI, site + ".lora_A.weight", {config.rank, in_features}, dtype, /*trainable=*/true);
-  InitParameter(adapter->b_OR, site + ".lora_B.weight", {rows, config.rank}, dtype, /*trainable=*/true);
-  if (config.dora) InitParameter(adapter->m_O, site + ".lora_magnitude_vector", {rows}, dtype, /*trainable=*/true);
-  const double bound = 1.0 / std::sqrt(static_cast<double>(in_features));
+  const std::vector<int64_t> a_shape = {rows.experts * config.rank, rows.in_features};
+  InitParameter(adapter->a_RI, site + ".lora_A.weight", a_shape, dtype, /*trainable=*/true);
+  InitParameter(adapter->b_OR, site + ".lora_B.weight", {rows.rows, config.rank}, dtype, /*trainable=*/true);
+  if (config.dora) InitParameter(adapter->m_O, site + ".lora_magnitude_vector", {rows.rows}, dtype, /*trainable=*/true);
+  const double bound = 1.0 / std::sqrt(static_cast<double>(rows.in_features));
   auto generator = at::make_generator<at::CPUGeneratorImpl>(SeedOf(config.seed, site));
-  const at::Tensor a_RI = at::empty({config.rank, in_features}, at::kFloat).uniform_(-bound, bound, generator);
-  StoreMaster({adapter->a_RI.name, &adapter->a_RI, 0, config.rank}, a_RI);
+  const at::Tensor a_RI = at::empty(a_shape, at::kFloat).uniform_(-bound, bound, generator);
+  StoreMaster({adapter->a_RI.name, &adapter->a_RI, 0, a_shape[0]}, a_RI);
   return adapter;
+}
+
+std::unique_ptr<LoraAdapter> MakeLoraAdapterAt(const LoraConfig& config, const std::string& site, const LoraRows& rows,
+                                               at::ScalarType dtype) {
+  const bool wanted =
+      std::any_of(config.sites.begin(), config.sites.end(), [&](const LoraSite& each) { return each.name == site; });
+  return wanted ? MakeLoraAdapter(config, site, rows, dtype) : nullptr;
+}
+
+void AppendParameters(LoraAdapter& adapter, std::vector<Parameter*>& parameters) {
+  for (Parameter* parameter : {&adapter.a_RI, &adapter.b_OR, &adapter.m_O}) {
+    if (parameter->weight.defined()) parameters.push_back(parameter);
+  }
 }
 
 at::Tensor AdaptedRows(const LoraAdapter& adapter, const at::Tensor& weight_OI) {
   const at::NoGradGuard no_grad;
-  const at::Tensor update_OI = at::matmul(adapter.b_OR.weight.to(at::kFloat), adapter.a_RI.weight.to(at::kFloat));
+  const auto by_expert = [&](const Parameter& factor) { return ByExpert(adapter, factor).to(at::kFloat); };
+  const at::Tensor update_OI = at::bmm(by_expert(adapter.b_OR), by_expert(adapter.a_RI)).flatten(0, 1);
   return at::add(weight_OI.narrow(0, adapter.row, adapter.rows).to(at::kFloat), update_OI, adapter.scale);
+}
+
+void MergeAdapter(LoraAdapter& adapter, at::Tensor weight_OI) {
+  const at::NoGradGuard no_grad;
+  TORCH_CHECK(weight_OI.scalar_type() == at::kFloat, "adapters are merged in fp32");
+  at::Tensor merged_OI = AdaptedRows(adapter, weight_OI);
+  if (adapter.m_O.weight.defined()) merged_OI *= (adapter.m_O.weight / RowLengths(merged_OI)).unsqueeze(1);
+  weight_OI.narrow(0, adapter.row, adapter.rows).copy_(merged_OI);
+  adapter.b_OR.weight.zero_();
 }
 
 void InitMagnitude(LoraAdapter& adapter, const at::Tensor& weight_OI) {
@@ -74,6 +108,25 @@ at::Tensor AddLoraOutput(const LoraAdapter& adapter, const AdaptedMap& map, cons
   if (adapter.rows == y_TO.size(1)) return y_TO + update;
   const int64_t after = y_TO.size(1) - adapter.row - adapter.rows;
   return y_TO + at::constant_pad_nd(update, {adapter.row, after});
+}
+
+at::Tensor GroupedLoraOutput(const LoraAdapter& adapter, const at::Tensor& x_SI, const std::vector<int64_t>& starts) {
+  const at::Tensor inner_SR = ops::GroupedLinear(x_SI, ByExpert(adapter, adapter.a_RI), {}, starts);
+  return ops::GroupedLinear(inner_SR, ByExpert(adapter, adapter.b_OR), {}, starts).mul(adapter.scale);
+}
+
+at::Tensor LookUpLora(const LoraAdapter& adapter, const at::Tensor& tokens_T) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor rows_TR = ops::EmbeddingLookup(adapter.b_OR.weight, tokens_T);
+  return at::mm(rows_TR, adapter.a_RI.weight).mul_(adapter.scale);
+}
+
+void LookUpLoraBackward(LoraAdapter& adapter, const at::Tensor& tokens_T, const at::Tensor& grad_TI) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor scaled_TI = grad_TI * adapter.scale;
+  const at::Tensor rows_TR = ops::EmbeddingLookup(adapter.b_OR.weight, tokens_T);
+  AccumulateGradient(adapter.a_RI, at::mm(rows_TR.t(), scaled_TI));
+  ops::EmbeddingBackward(at::mm(scaled_TI, adapter.a_RI.weight.t()), tokens_T, GradientBuffer(adapter.b_OR));
 }
 
 }  // namespace temper

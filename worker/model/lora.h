@@ -12,9 +12,11 @@
 
 namespace temper {
 
-// Where an adapter sits: on adjacent parts of one linear map, as one low-rank update of all their rows.
+// Where an adapter sits: on adjacent parts of one linear map, as one low-rank update of all their rows; on the
+// embedding or the LM head, a row a token; on the matrices of one kind of all experts of a layer, an update an expert.
 struct LoraSite {
-  std::string name;   // internal name of the first part: "layers.0.attn.q"
+  // Internal name of the first part: "layers.0.attn.q", "embed", "lm_head", "layers.0.mlp.experts.gate_up".
+  std::string name;
   int64_t parts = 1;  // 3: q, k and v are one module in HF's model
 
   bool operator==(const LoraSite&) const = default;
@@ -29,6 +31,9 @@ struct LoraConfig {
   bool dora = false;     // the lengths of the rows are trained apart from their directions (Liu et al. 2024)
   // Every one must exist.
   std::vector<LoraSite> sites;
+  // Of a tied head: the embedding's adapter is the head's as well. Without, either may have one of its own, though
+  // their matrix is one.
+  bool tied_head = false;
   int64_t seed = 0;
 };
 
@@ -38,16 +43,34 @@ struct LoraAdapter {
   std::string site;  // LoraSite::name
   int64_t row = 0;   // rows [row, row + rows) of the map's output
   int64_t rows = 0;
+  int64_t experts = 1;  // of each the factors lie below those of the one before: a_RI is (experts · rank) × in
   double scale = 1.0;
   double dropout = 0.0;
   Parameter a_RI;  // rank × in, drawn from U(−1/√in, 1/√in) as PEFT does
   Parameter b_OR;  // out × rank, zero at first
   Parameter m_O;   // DoRA: the rows' lengths; its tensor is undefined without
+
+  int64_t rank() const { return b_OR.weight.size(1); }
+};
+
+// The rows of a map that an adapter is for.
+struct LoraRows {
+  int64_t row = 0;
+  int64_t rows = 0;  // of all experts
+  int64_t in_features = 0;
+  int64_t experts = 1;
 };
 
 // A new adapter. Its numbers depend on (seed, site) alone, not on what else is adapted.
-std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std::string& site, int64_t row,
-                                             int64_t rows, int64_t in_features, at::ScalarType dtype);
+std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std::string& site, const LoraRows& rows,
+                                             at::ScalarType dtype);
+
+// The same where the config has a site of that name; null otherwise.
+std::unique_ptr<LoraAdapter> MakeLoraAdapterAt(const LoraConfig& config, const std::string& site, const LoraRows& rows,
+                                               at::ScalarType dtype);
+
+// A, B and, with DoRA, m.
+void AppendParameters(LoraAdapter& adapter, std::vector<Parameter*>& parameters);
 
 // The linear map that an adapter sits on: all of its rows.
 struct AdaptedMap {
@@ -58,6 +81,9 @@ struct AdaptedMap {
 // W + scale·B·A of the adapter's rows, in fp32; nothing is recorded.
 at::Tensor AdaptedRows(const LoraAdapter& adapter, const at::Tensor& weight_OI);
 
+// Puts the adapter into the weight, fp32, and makes its update zero: the same map without it.
+void MergeAdapter(LoraAdapter& adapter, at::Tensor weight_OI);
+
 // Gives DoRA's m the lengths that the rows have: the adapter changes nothing, if B is zero.
 void InitMagnitude(LoraAdapter& adapter, const at::Tensor& weight_OI);
 
@@ -66,5 +92,16 @@ void InitMagnitude(LoraAdapter& adapter, const at::Tensor& weight_OI);
 // state is a part of every checkpoint.
 at::Tensor AddLoraOutput(const LoraAdapter& adapter, const AdaptedMap& map, const at::Tensor& x_TI,
                          const at::Tensor& y_TO);
+
+// What adapters on experts add, [S, out]: a row of x_SI goes through the adapter of its expert, whose rows are
+// [starts[e], starts[e + 1]) (ops::GroupedLinear). Recorded by autograd; nothing is dropped.
+at::Tensor GroupedLoraOutput(const LoraAdapter& adapter, const at::Tensor& x_SI, const std::vector<int64_t>& starts);
+
+// What an adapter on an embedding adds to the rows of these tokens (int64): scale · B[token]·A, [T, in]. Not recorded
+// by autograd, and nothing is dropped.
+at::Tensor LookUpLora(const LoraAdapter& adapter, const at::Tensor& tokens_T);
+
+// Adds the gradients of A and B, given that of the rows.
+void LookUpLoraBackward(LoraAdapter& adapter, const at::Tensor& tokens_T, const at::Tensor& grad_TI);
 
 }  // namespace temper

@@ -27,7 +27,8 @@ MixtureOfExperts::MixtureOfExperts(const std::string& name, const ModelConfig& c
 
 MixtureOfExperts::Experts MixtureOfExperts::MakeExperts(const std::string& name, int64_t out, int64_t in,
                                                         const WeightOptions& options) const {
-  Experts experts{.out = out};
+  Experts experts;
+  experts.out = out;
   const int64_t rows = config_.num_experts * out;
   InitParameter(experts.weight, name + ".weight", {rows, in}, options.dtype, options.trainable);
   if (config_.bias) InitParameter(experts.bias, name + ".bias", {rows}, options.dtype, options.trainable);
@@ -38,7 +39,8 @@ at::Tensor MixtureOfExperts::Experts::Forward(const at::Tensor& x_SI, const std:
   const auto by_expert = [&](const at::Tensor& tensor) {
     return tensor.defined() ? tensor.unflatten(0, {-1, out}) : tensor;
   };
-  return ops::GroupedLinear(x_SI, by_expert(weight.weight), by_expert(bias.weight), starts);
+  const at::Tensor y_SO = ops::GroupedLinear(x_SI, by_expert(weight.weight), by_expert(bias.weight), starts);
+  return adapter == nullptr ? y_SO : y_SO + GroupedLoraOutput(*adapter, x_SI, starts);
 }
 
 MixtureOfExperts::Choice MixtureOfExperts::Route(const at::Tensor& x_TD, Routing* routing) const {
@@ -81,10 +83,32 @@ at::Tensor MixtureOfExperts::Forward(const at::Tensor& x_TD, Routing* routing) c
   return out_TD;
 }
 
+void MixtureOfExperts::AddLora(const LoraConfig& config, std::vector<LoraAdapter*>& adapters) {
+  const auto add = [&](const char* kind, Experts& experts) {
+    const at::Tensor& weight = experts.weight.weight;
+    const LoraRows rows = {.rows = weight.size(0), .in_features = weight.size(1), .experts = config_.num_experts};
+    experts.adapter = MakeLoraAdapterAt(config, name_ + ".experts." + kind, rows, weight.scalar_type());
+    if (experts.adapter != nullptr) adapters.push_back(experts.adapter.get());
+  };
+  add("gate_up", gate_up_);
+  add("down", down_);
+}
+
+void MixtureOfExperts::MergeLora() {
+  for (Experts* experts : {&gate_up_, &down_}) {
+    if (experts->adapter == nullptr) continue;
+    MergeAdapter(*experts->adapter, experts->weight.weight);
+    experts->weight.trainable = true;  // it is no longer the source's: an export must not leave that packed
+  }
+}
+
 void MixtureOfExperts::AppendParameters(std::vector<Parameter*>& parameters) {
   for (Parameter* parameter :
        {&router_weight_, &router_bias_, &gate_up_.weight, &gate_up_.bias, &down_.weight, &down_.bias}) {
     if (parameter->weight.defined()) parameters.push_back(parameter);
+  }
+  for (Experts* experts : {&gate_up_, &down_}) {
+    if (experts->adapter != nullptr) temper::AppendParameters(*experts->adapter, parameters);
   }
 }
 
@@ -105,14 +129,19 @@ void MixtureOfExperts::AppendViews(std::vector<WeightView>& views) {
   }
 }
 
-double MixtureOfExperts::FlopsPerToken() const {
-  const auto products = [](const Parameter& parameter) { return parameter.trainable ? 3.0 : 2.0; };
+double MixtureOfExperts::FlopsOf(const Experts& experts) const {
   const double share = static_cast<double>(config_.top_k) / static_cast<double>(config_.num_experts);
-  double flops = 2.0 * static_cast<double>(router_weight_.weight.numel()) * products(router_weight_);
-  for (const Experts* experts : {&gate_up_, &down_}) {
-    flops += 2.0 * share * static_cast<double>(experts->weight.weight.numel()) * products(experts->weight);
-  }
-  return flops;
+  const auto flops = [](const Parameter& parameter) {
+    return 2.0 * static_cast<double>(parameter.weight.numel()) * (parameter.trainable ? 3 : 2);
+  };
+  double all = flops(experts.weight);
+  if (experts.adapter != nullptr) all += flops(experts.adapter->a_RI) + flops(experts.adapter->b_OR);
+  return share * all;
+}
+
+double MixtureOfExperts::FlopsPerToken() const {
+  const double router = 2.0 * static_cast<double>(router_weight_.weight.numel()) * (router_weight_.trainable ? 3 : 2);
+  return router + FlopsOf(gate_up_) + FlopsOf(down_);
 }
 
 }  // namespace temper

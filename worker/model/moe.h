@@ -3,10 +3,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "worker/model/linear_layer.h"
+#include "worker/model/lora.h"
 #include "worker/model/model_config.h"
 #include "worker/model/trainable_model.h"
 
@@ -23,6 +25,10 @@ class MixtureOfExperts {
   // the loss for that needs.
   at::Tensor Forward(const at::Tensor& x_TD, Routing* routing) const;
 
+  // As Block's. Sites: "layers.N.mlp.experts.gate_up" and "….down".
+  void AddLora(const LoraConfig& config, std::vector<LoraAdapter*>& adapters);
+  void MergeLora();
+
   void AppendParameters(std::vector<Parameter*>& parameters);
   void AppendViews(std::vector<WeightView>& views);
 
@@ -35,6 +41,7 @@ class MixtureOfExperts {
     Parameter weight;
     Parameter bias;  // its tensor is undefined without a bias
     int64_t out = 0;
+    std::unique_ptr<LoraAdapter> adapter;  // null without
 
     at::Tensor Forward(const at::Tensor& x_SI, const std::vector<int64_t>& starts) const;
   };
@@ -45,6 +52,7 @@ class MixtureOfExperts {
   };
 
   Experts MakeExperts(const std::string& name, int64_t out, int64_t in, const WeightOptions& options) const;
+  double FlopsOf(const Experts& experts) const;
   Choice Route(const at::Tensor& x_TD, Routing* routing) const;
 
   std::string name_;

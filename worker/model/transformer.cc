@@ -26,27 +26,18 @@ Transformer::Transformer(const ModelConfig& config, const TransformerOptions& op
   const std::vector<int64_t> table = {PaddedVocab(config.vocab_size), config.hidden_size};
   InitParameter(embedding_, "embed.weight", table, base.dtype, base.trainable);
   if (!config.tied_head) InitParameter(head_weight_, "lm_head.weight", table, base.dtype, base.trainable);
-  head_ = std::make_unique<LmHead>(config.tied_head ? &embedding_ : &head_weight_, config.vocab_size, config.logits);
-
   parameters_.push_back(&embedding_);
   views_.push_back({"embed.weight", &embedding_, 0, config.vocab_size});
-  int64_t adapted = 0;
+  embedding_adapter_ = MakeTokenAdapter(options, "embed");
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     auto block = std::make_unique<Block>(layer, config, base);
-    if (options.lora) {
-      for (LinearLayer* linear : block->linear_layers()) {
-        adapted += linear->AddLora(*options.lora);
-        linear->AppendAdapters(adapters_);
-      }
-    }
+    if (options.lora) block->AddLora(*options.lora, adapters_);
     unit_parameters_.emplace_back();
     block->AppendParameters(unit_parameters_.back());
     block->AppendViews(views_);
     parameters_.insert(parameters_.end(), unit_parameters_.back().begin(), unit_parameters_.back().end());
     blocks_.push_back(std::move(block));
   }
-  TORCH_CHECK(!options.lora || adapted == static_cast<int64_t>(options.lora->sites.size()),
-              "LoRA names a linear map that the model does not have");
   final_norm_.AppendParameters(final_parameters_);
   final_norm_.AppendViews(views_);
   parameters_.insert(parameters_.end(), final_parameters_.begin(), final_parameters_.end());
@@ -54,6 +45,22 @@ Transformer::Transformer(const ModelConfig& config, const TransformerOptions& op
     parameters_.push_back(&head_weight_);
     views_.push_back({"lm_head.weight", &head_weight_, 0, config.vocab_size});
   }
+  head_adapter_ = MakeTokenAdapter(options, "lm_head");
+  TORCH_CHECK(!options.lora || adapters_.size() == options.lora->sites.size(),
+              "LoRA names a map that the model does not have");
+  const bool tied_adapter = options.lora && options.lora->tied_head;
+  head_ = std::make_unique<LmHead>(config.tied_head ? &embedding_ : &head_weight_, config.vocab_size, config.logits,
+                                   tied_adapter ? embedding_adapter_.get() : head_adapter_.get());
+}
+
+std::unique_ptr<LoraAdapter> Transformer::MakeTokenAdapter(const TransformerOptions& options, const std::string& site) {
+  if (!options.lora) return nullptr;
+  const LoraRows rows = {.rows = PaddedVocab(config_.vocab_size), .in_features = config_.hidden_size};
+  auto adapter = MakeLoraAdapterAt(*options.lora, site, rows, options.dtype);
+  if (adapter == nullptr) return nullptr;
+  adapters_.push_back(adapter.get());
+  AppendParameters(*adapter, parameters_);
+  return adapter;
 }
 
 void Transformer::InitLora() {
@@ -63,9 +70,11 @@ void Transformer::InitLora() {
 }
 
 void Transformer::MergeLora() {
-  for (const auto& block : blocks_) {
-    for (LinearLayer* linear : block->linear_layers()) linear->MergeLora();
-  }
+  for (const auto& block : blocks_) block->MergeLora();
+  TORCH_CHECK(!config_.tied_head || head_->adapter() == embedding_adapter_.get(),
+              "embedding and head are one matrix, but their adapters are not");
+  if (embedding_adapter_) MergeAdapter(*embedding_adapter_, embedding_.weight);
+  if (head_adapter_) MergeAdapter(*head_adapter_, head_weight_.weight);
 }
 
 BatchContext Transformer::MakeContext(const at::Tensor& tokens_T, const at::Tensor& positions_T,
@@ -78,14 +87,16 @@ BatchContext Transformer::MakeContext(const at::Tensor& tokens_T, const at::Tens
 }
 
 at::Tensor Transformer::Embed(const BatchContext& context) const {
-  const at::Tensor embedded_TD = ops::EmbeddingLookup(embedding_.weight, context.tokens_T);
+  at::Tensor embedded_TD = ops::EmbeddingLookup(embedding_.weight, context.tokens_T);
+  if (embedding_adapter_) embedded_TD += LookUpLora(*embedding_adapter_, context.tokens_T);
   return config_.embedding_scale == 1.0 ? embedded_TD : embedded_TD * EmbeddingScale();
 }
 
 void Transformer::EmbedBackward(const BatchContext& context, const at::Tensor& grad_TD) {
-  if (!embedding_.trainable) return;
+  if (!embedding_trainable()) return;
   const at::Tensor scaled_TD = config_.embedding_scale == 1.0 ? grad_TD : grad_TD * EmbeddingScale();
-  ops::EmbeddingBackward(scaled_TD, context.tokens_T, GradientBuffer(embedding_));
+  if (embedding_.trainable) ops::EmbeddingBackward(scaled_TD, context.tokens_T, GradientBuffer(embedding_));
+  if (embedding_adapter_) LookUpLoraBackward(*embedding_adapter_, context.tokens_T, scaled_TD);
 }
 
 at::Tensor Transformer::EmbeddingScale() const {
@@ -103,10 +114,16 @@ FlopRates Transformer::flop_rates() const {
   FlopRates rates;
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     // Nothing below the first block wants a gradient when the embedding is frozen.
-    rates.per_token += blocks_[layer]->FlopsPerToken(layer > 0 || embedding_.trainable);
+    rates.per_token += blocks_[layer]->FlopsPerToken(layer > 0 || embedding_trainable());
   }
-  const double head = 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
-  rates.per_scored_token = head * (head_->weight()->trainable ? 3 : 2);
+  const double table = 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
+  rates.per_scored_token = table * (head_->weight()->trainable ? 3 : 2);
+  // Both factors of a head's adapter; of an embedding's, one is looked up.
+  const auto product = [](int64_t rank, int64_t features) { return 2.0 * static_cast<double>(rank * features) * 3; };
+  if (const LoraAdapter* adapter = head_->adapter()) {
+    rates.per_scored_token += product(adapter->rank(), config_.vocab_size + config_.hidden_size);
+  }
+  if (embedding_adapter_) rates.per_token += product(embedding_adapter_->rank(), config_.hidden_size);
   // Scores and weighted sum, H·d each, forward once and backward twice.
   const double width = static_cast<double>(config_.attention.num_heads * config_.attention.head_dim);
   std::map<int64_t, int64_t> layers_by_window;

@@ -34,7 +34,7 @@ class Transformer : public TrainableModel {
 
   const std::vector<Parameter*>& parameters() const override { return parameters_; }
   const std::vector<WeightView>& views() const override { return views_; }
-  // In the order of the layers.
+  // The embedding's, those of the layers in their order, the head's.
   const std::vector<LoraAdapter*>& adapters() const { return adapters_; }
   const ModelConfig& config() const { return config_; }
 
@@ -48,7 +48,7 @@ class Transformer : public TrainableModel {
                            const std::vector<int64_t>& document_starts) const override;
   at::Tensor Embed(const BatchContext& context) const override;
   void EmbedBackward(const BatchContext& context, const at::Tensor& grad_TD) override;
-  bool embedding_trainable() const override { return embedding_.trainable; }
+  bool embedding_trainable() const override { return embedding_.trainable || embedding_adapter_ != nullptr; }
 
   int num_units() const override { return static_cast<int>(blocks_.size()); }
   const std::vector<Parameter*>& unit_parameters(int unit) const override { return unit_parameters_[unit]; }
@@ -63,14 +63,19 @@ class Transformer : public TrainableModel {
   FlopRates flop_rates() const override;
 
  private:
+  // Makes the adapter of a matrix with a row a token, when the config has one at `site`; null otherwise.
+  std::unique_ptr<LoraAdapter> MakeTokenAdapter(const TransformerOptions& options, const std::string& site);
+
   // In the weights' dtype, as HF has it: in bf16 it is rounded.
   at::Tensor EmbeddingScale() const;
 
   ModelConfig config_;
   Parameter embedding_;
+  std::unique_ptr<LoraAdapter> embedding_adapter_;  // null without
   std::vector<std::unique_ptr<Block>> blocks_;
   RmsNormLayer final_norm_;
-  Parameter head_weight_;  // undefined when tied
+  Parameter head_weight_;                      // undefined when tied
+  std::unique_ptr<LoraAdapter> head_adapter_;  // null without, and when the head has the embedding's
   std::unique_ptr<LmHead> head_;
   std::vector<Parameter*> parameters_;
   std::vector<WeightView> views_;

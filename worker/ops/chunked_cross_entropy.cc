@@ -17,10 +17,15 @@ namespace {
 // Logits of one chunk: 50 MB at a vocabulary of 49,152.
 constexpr int64_t kRowsPerChunk = 256;
 
+LowRankTerm ChunkOf(const LowRankTerm& term, int64_t begin, int64_t rows) {
+  return term.any() ? LowRankTerm{term.inner_SR.narrow(0, begin, rows), term.outer_VR} : term;
+}
+
 // fp32, −inf in the padding. `slope`, if asked for, is what the softcap's derivative is; undefined without a softcap.
 at::Tensor ChunkLogits(const at::Tensor& hidden_CD, const at::Tensor& weight_VD, int64_t vocab_size,
-                       const LogitConfig& config, at::Tensor* slope = nullptr) {
+                       const LogitConfig& config, const LowRankTerm& low_rank, at::Tensor* slope = nullptr) {
   at::Tensor logits_CV = Linear(hidden_CD, weight_VD).to(at::kFloat);
+  if (low_rank.any()) logits_CV.add_(Linear(low_rank.inner_SR, low_rank.outer_VR));
   if (config.scale != 1.0) logits_CV.mul_(config.scale);
   if (config.softcap > 0) {
     logits_CV.div_(config.softcap).tanh_();
@@ -42,6 +47,15 @@ double Penalty(const at::Tensor& logits_CV, const at::Tensor& lse_C1, const Dist
   return sum;
 }
 
+// Adds the gradient of a matrix that the rows of `in` went through.
+void AddProduct(at::Tensor sum, const at::Tensor& grad_CV, const at::Tensor& in) {
+  if (grad_CV.scalar_type() == at::kFloat) {
+    sum.addmm_(grad_CV.t(), in);
+  } else {
+    sum.add_(at::mm(grad_CV.t(), in));
+  }
+}
+
 template <typename Visit>
 void ForEachChunk(int64_t rows, Visit visit) {
   for (int64_t begin = 0; begin < rows; begin += kRowsPerChunk) visit(begin, std::min(kRowsPerChunk, rows - begin));
@@ -50,12 +64,13 @@ void ForEachChunk(int64_t rows, Visit visit) {
 }  // namespace
 
 at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
-                         const at::Tensor& targets_S, const LogitConfig& config) {
-  RETURN_IF_CUDA(hidden_SD, TokenLogprobs(hidden_SD, weight_VD, vocab_size, targets_S, config));
+                         const at::Tensor& targets_S, const LogitConfig& config, const LowRankTerm& low_rank) {
+  RETURN_IF_CUDA(hidden_SD, TokenLogprobs(hidden_SD, weight_VD, vocab_size, targets_S, config, low_rank));
   const at::NoGradGuard no_grad;
   at::Tensor logprobs_S = at::empty({hidden_SD.size(0)}, hidden_SD.options().dtype(at::kFloat));
   ForEachChunk(hidden_SD.size(0), [&](int64_t begin, int64_t rows) {
-    const at::Tensor logits_CV = ChunkLogits(hidden_SD.narrow(0, begin, rows), weight_VD, vocab_size, config);
+    const at::Tensor logits_CV =
+        ChunkLogits(hidden_SD.narrow(0, begin, rows), weight_VD, vocab_size, config, ChunkOf(low_rank, begin, rows));
     const at::Tensor targets_C1 = targets_S.narrow(0, begin, rows).unsqueeze(1);
     logprobs_S.narrow(0, begin, rows).copy_(logits_CV.gather(1, targets_C1).squeeze(1) - logits_CV.logsumexp(1));
   });
@@ -63,26 +78,34 @@ at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_V
 }
 
 at::Tensor Logits(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
-                  const LogitConfig& config) {
+                  const LogitConfig& config, const LowRankTerm& low_rank) {
   const at::NoGradGuard no_grad;
-  return ChunkLogits(hidden_SD, weight_VD, vocab_size, config).narrow(1, 0, vocab_size);
+  return ChunkLogits(hidden_SD, weight_VD, vocab_size, config, low_rank).narrow(1, 0, vocab_size);
 }
 
 LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const at::Tensor& weight_VD,
                                             int64_t vocab_size, const at::Tensor& targets_S,
                                             const at::Tensor& coefficient_S, at::Tensor grad_weight_VD,
-                                            const DistributionPenalty& penalty, const LogitConfig& config) {
+                                            const DistributionPenalty& penalty, const LogitConfig& config,
+                                            const LowRankTerm& low_rank) {
   RETURN_IF_CUDA(hidden_SD, TokenLogprobsWithGradients(hidden_SD, weight_VD, vocab_size, targets_S, coefficient_S,
-                                                       grad_weight_VD, penalty, config));
+                                                       grad_weight_VD, penalty, config, low_rank));
   const at::NoGradGuard no_grad;
-  LogprobGradients result{at::empty({hidden_SD.size(0)}, hidden_SD.options().dtype(at::kFloat)),
-                          at::empty_like(hidden_SD)};
+  const auto fp32 = hidden_SD.options().dtype(at::kFloat);
+  LogprobGradients result;
+  result.logprobs_S = at::empty({hidden_SD.size(0)}, fp32);
+  result.grad_hidden_SD = at::empty_like(hidden_SD);
+  if (low_rank.any()) {
+    result.grad_inner_SR = at::empty_like(low_rank.inner_SR);
+    result.grad_outer_VR = at::zeros(low_rank.outer_VR.sizes(), fp32);
+  }
   ForEachChunk(hidden_SD.size(0), [&](int64_t begin, int64_t rows) {
     const at::Tensor hidden_CD = hidden_SD.narrow(0, begin, rows);
     const at::Tensor targets_C1 = targets_S.narrow(0, begin, rows).unsqueeze(1);
     const at::Tensor coefficient_C1 = coefficient_S.narrow(0, begin, rows).unsqueeze(1);
     at::Tensor slope_CV;
-    at::Tensor logits_CV = ChunkLogits(hidden_CD, weight_VD, vocab_size, config, &slope_CV);
+    const LowRankTerm term = ChunkOf(low_rank, begin, rows);
+    at::Tensor logits_CV = ChunkLogits(hidden_CD, weight_VD, vocab_size, config, term, &slope_CV);
     const at::Tensor lse_C1 = logits_CV.logsumexp(1, /*keepdim=*/true);
     result.logprobs_S.narrow(0, begin, rows).copy_((logits_CV.gather(1, targets_C1) - lse_C1).squeeze(1));
     at::Tensor softmax_factor_C1 = coefficient_C1.neg();
@@ -102,12 +125,12 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
     grad_CV = grad_CV.to(hidden_SD.scalar_type());
     at::Tensor grad_hidden_CD = result.grad_hidden_SD.narrow(0, begin, rows);
     at::mm_out(grad_hidden_CD, grad_CV, weight_VD);
-    if (!grad_weight_VD.defined()) return;
-    if (grad_CV.scalar_type() == at::kFloat) {
-      grad_weight_VD.addmm_(grad_CV.t(), hidden_CD);
-    } else {
-      grad_weight_VD.add_(at::mm(grad_CV.t(), hidden_CD));
+    if (term.any()) {
+      at::Tensor grad_inner_CR = result.grad_inner_SR.narrow(0, begin, rows);
+      at::mm_out(grad_inner_CR, grad_CV, term.outer_VR);
+      AddProduct(result.grad_outer_VR, grad_CV, term.inner_SR);
     }
+    if (grad_weight_VD.defined()) AddProduct(grad_weight_VD, grad_CV, hidden_CD);
   });
   return result;
 }

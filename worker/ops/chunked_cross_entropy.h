@@ -23,19 +23,30 @@ struct DistributionPenalty {
   bool any() const { return uniform != 0 || log_normalizer != 0; }
 };
 
+// What is added to the product: inner · outerᵀ (an adapter on the weight). Absent when its tensors are undefined; all
+// have hidden's dtype.
+struct LowRankTerm {
+  at::Tensor inner_SR;
+  at::Tensor outer_VR;
+
+  bool any() const { return inner_SR.defined(); }
+};
+
 struct LogprobGradients {
   at::Tensor logprobs_S;      // fp32
   at::Tensor grad_hidden_SD;  // hidden's dtype
+  at::Tensor grad_inner_SR;   // hidden's dtype; of a low-rank term, as the next
+  at::Tensor grad_outer_VR;   // fp32
   double penalty = 0;         // sum over the rows
 };
 
 // Forward alone. [S] fp32.
 at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
-                         const at::Tensor& targets_S, const LogitConfig& config = {});
+                         const at::Tensor& targets_S, const LogitConfig& config = {}, const LowRankTerm& low_rank = {});
 
 // The logits themselves, fp32 [S, vocab]: for comparing models, never for training.
 at::Tensor Logits(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
-                  const LogitConfig& config = {});
+                  const LogitConfig& config = {}, const LowRankTerm& low_rank = {});
 
 // Forward and backward in one pass over the logits, for losses whose coefficients are known beforehand, or second pass
 // of those whose are not. `penalty` is part of the loss, and of the gradients. Adds the weight's gradient to
@@ -43,6 +54,7 @@ at::Tensor Logits(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int6
 LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const at::Tensor& weight_VD,
                                             int64_t vocab_size, const at::Tensor& targets_S,
                                             const at::Tensor& coefficient_S, at::Tensor grad_weight_VD,
-                                            const DistributionPenalty& penalty = {}, const LogitConfig& config = {});
+                                            const DistributionPenalty& penalty = {}, const LogitConfig& config = {},
+                                            const LowRankTerm& low_rank = {});
 
 }  // namespace temper::ops

@@ -92,7 +92,7 @@ class EmbeddedHfReference : public HfReference {
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) void temper_open_hf_reference(
-    const std::string& directory, at::ScalarType dtype, const HfLayers& layers,
+    const HfSource& source, at::ScalarType dtype,
     absl::StatusOr<std::unique_ptr<HfReference>>& result) {
   if (absl::Status status = StartInterpreter(); !status.ok()) {
     result = status;
@@ -100,9 +100,11 @@ extern "C" __attribute__((visibility("default"))) void temper_open_hf_reference(
   }
   result = WithPython<std::unique_ptr<HfReference>>([&]() -> std::unique_ptr<HfReference> {
     const char* name = dtype == at::kBFloat16 ? "bfloat16" : "float32";
+    const HfLayers& layers = source.layers;
     const py::object part =
         layers.count > 0 ? py::object(py::make_tuple(layers.config, layers.begin, layers.count)) : py::none();
-    return std::make_unique<EmbeddedHfReference>(RunSource()["Reference"](directory, name, part));
+    return std::make_unique<EmbeddedHfReference>(
+        RunSource()["Reference"](source.directory, source.adapter, name, part));
   });
 }
 

@@ -5,12 +5,11 @@
 
 namespace temper {
 
-absl::StatusOr<std::unique_ptr<HfReference>> HfReference::Open(const std::string& directory, at::ScalarType dtype,
-                                                               const HfLayers& layers) {
+absl::StatusOr<std::unique_ptr<HfReference>> HfReference::Open(const HfSource& source, at::ScalarType dtype) {
   const absl::StatusOr<void*> open = PythonSymbol("temper_open_hf_reference");
   if (!open.ok()) return open.status();
   absl::StatusOr<std::unique_ptr<HfReference>> reference;
-  reinterpret_cast<OpenHfReferenceFunction*>(*open)(directory, dtype, layers, reference);
+  reinterpret_cast<OpenHfReferenceFunction*>(*open)(source, dtype, reference);
   return reference;
 }
 

@@ -29,6 +29,13 @@ struct HfLayers {
   int64_t count = 0;
 };
 
+// A model directory, and what of it is meant.
+struct HfSource {
+  std::string directory;
+  std::string adapter;  // a PEFT directory on top of it; empty: none
+  HfLayers layers;
+};
+
 struct HfTrace {
   std::map<std::string, HfModuleTensors> modules;
   at::Tensor logits_TV;  // fp32
@@ -41,10 +48,9 @@ struct HfTrace {
 // message is the exception's.
 class HfReference {
  public:
-  // Loads a model directory, or some layers of it, in fp32 or bf16, whatever dtype its files have. UNAVAILABLE as
-  // PythonSymbol, or when the environment has no transformers.
-  static absl::StatusOr<std::unique_ptr<HfReference>> Open(const std::string& directory, at::ScalarType dtype,
-                                                           const HfLayers& layers = {});
+  // Loads a model in fp32 or bf16, whatever dtype its files have. UNAVAILABLE as PythonSymbol, or when the environment
+  // has no transformers (or PEFT).
+  static absl::StatusOr<std::unique_ptr<HfReference>> Open(const HfSource& source, at::ScalarType dtype);
   virtual ~HfReference() = default;
 
   // fp32 [T, V] of one document on its own.
@@ -65,7 +71,7 @@ class HfReference {
 };
 
 // How the module makes one: the type of `temper_open_hf_reference` in libtemper_python.so.
-using OpenHfReferenceFunction = void(const std::string& directory, at::ScalarType dtype, const HfLayers& layers,
+using OpenHfReferenceFunction = void(const HfSource& source, at::ScalarType dtype,
                                      absl::StatusOr<std::unique_ptr<HfReference>>& result);
 
 }  // namespace temper

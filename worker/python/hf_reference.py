@@ -42,8 +42,8 @@ def part_of_model(directory: str, config_json: str, first: int, count: int):
 
 
 class Reference:
-    def __init__(self, directory: str, dtype: str, layers: tuple[str, int, int] | None):
-        """`layers`: config.json, first layer and number of layers of a part of the model."""
+    def __init__(self, directory: str, adapter: str, dtype: str, layers: tuple[str, int, int] | None):
+        """`adapter`: a PEFT directory, or "". `layers`: config.json, first layer and number of layers of a part."""
         self.directory = directory
         source = (transformers.AutoModelForCausalLM, directory, {})
         if layers is not None:
@@ -58,6 +58,10 @@ class Reference:
             local_files_only=True,
             **arguments,
         ).eval()
+        if adapter:
+            import peft  # noqa: PLC0415  (few environments need it)
+
+            peft.PeftModel.from_pretrained(self.model, adapter).eval()  # changes the model in place
         # Their state grows with the longest document seen: each document starts from what they were at first.
         self.rotary = {
             name: copy.deepcopy(module)

@@ -215,22 +215,43 @@ absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, bool 
   return training;
 }
 
-absl::StatusOr<OutputOptions> OutputFromSpec(const v1::Output& spec) {
-  OutputOptions output = {.uri = spec.uri(), .max_shard_size = OrDefault(spec.max_shard_size(), kDefaultMaxShardSize)};
-  switch (spec.adapters()) {
+absl::StatusOr<AdapterExport> Adapters(v1::Output::Adapters adapters) {
+  switch (adapters) {
     case v1::Output::ADAPTERS_UNSPECIFIED:
     case v1::Output::ADAPTERS_ADAPTER:
-      return output;
+      return AdapterExport::kAdapter;
     case v1::Output::ADAPTERS_MERGED:
-      output.adapters = AdapterExport::kMerged;
-      return output;
+      return AdapterExport::kMerged;
     case v1::Output::ADAPTERS_BOTH:
-      output.adapters = AdapterExport::kBoth;
-      return output;
+      return AdapterExport::kBoth;
     default:
-      return absl::InvalidArgumentError(absl::StrCat("job field `output.adapters` has the value ", spec.adapters(),
+      return absl::InvalidArgumentError(
+          absl::StrCat("job field `output.adapters` has the value ", adapters, ", which this version does not know"));
+  }
+}
+
+absl::StatusOr<AdapterFormat> FormatOfAdapters(v1::Output::AdapterFormat format) {
+  switch (format) {
+    case v1::Output::ADAPTER_FORMAT_UNSPECIFIED:
+    case v1::Output::ADAPTER_FORMAT_PEFT:
+      return AdapterFormat::kPeft;
+    case v1::Output::ADAPTER_FORMAT_VLLM:
+      return AdapterFormat::kVllm;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("job field `output.adapter_format` has the value ", format,
                                                      ", which this version does not know"));
   }
+}
+
+absl::StatusOr<OutputOptions> OutputFromSpec(const v1::Output& spec) {
+  OutputOptions output = {.uri = spec.uri(), .max_shard_size = OrDefault(spec.max_shard_size(), kDefaultMaxShardSize)};
+  const auto adapters = Adapters(spec.adapters());
+  if (!adapters.ok()) return adapters.status();
+  output.adapters = *adapters;
+  const auto format = FormatOfAdapters(spec.adapter_format());
+  if (!format.ok()) return format.status();
+  output.adapter_format = *format;
+  return output;
 }
 
 CheckpointOptions CheckpointsFromSpec(const v1::CheckpointPolicy& spec) {

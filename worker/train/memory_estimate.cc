@@ -48,11 +48,14 @@ Counts CountParameters(const TrainJob& job, const NativeRepository& model, const
   }
   if (plan == nullptr) return counts;
   for (const AdapterSite& site : plan->sites) {
-    const int64_t adapter = plan->peft.rank * (site.in_features + site.out_features);
+    if (site.kind == AdapterSite::Kind::kHead && site.internal == "embed") continue;  // the embedding's adapter
+    const int64_t adapter = plan->peft.rank * site.experts * (site.in_features + site.out_features);
     counts.all += adapter;
     counts.trained += adapter;
-    counts.adapted_rows += site.out_features * (plan->peft.dora ? 3 : 1);     // what DoRA scales stays
-    if (plan->peft.dropout > 0) counts.dropped_rows += 2 * site.in_features;  // what is dropped, and what is left
+    if (site.kind == AdapterSite::Kind::kEmbedding || site.kind == AdapterSite::Kind::kHead) continue;  // nothing stays
+    const int64_t copies = site.kind == AdapterSite::Kind::kExperts ? model.config.moe.top_k : 1;       // of a token
+    counts.adapted_rows += copies * site.out_features * (plan->peft.dora ? 3 : 1);  // what DoRA scales stays
+    if (plan->peft.dropout > 0) counts.dropped_rows += 2 * site.in_features;        // what is dropped, and what is left
   }
   return counts;
 }

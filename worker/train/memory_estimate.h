@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "worker/checkpoint/adapter_plan.h"
 #include "worker/checkpoint/native_model.h"
-#include "worker/train/adapter_plan.h"
 #include "worker/train/train_job.h"
 
 namespace temper {

@@ -125,9 +125,10 @@ int64_t ComparisonBytes(const Transformer& model, int64_t layers) {
   return kPythonBytes + 2 * 4 * std::min(all, all - in_layers + layers * widest);
 }
 
-// Lets transformers read the export: the whole where memory suffices, else as few layers at a time as show all that the
-// model does.
-nlohmann::json CompareWithTransformers(const std::string& uri, const ModelConfig& config, const Transformer& model,
+// Lets transformers read the export (`adapter`: "" or what PEFT shall put on top of it): the whole where memory suffices,
+// else as few layers at a time as show all that the model does.
+nlohmann::json CompareWithTransformers(const std::string& uri, const std::string& adapter, const ModelConfig& config,
+                                       const Transformer& model,
                                        const ExportVerifier& verifier, TrainObserver& observer) {
   const auto skipped = [&](const std::string& why) {
     observer.OnLog(LogSeverity::kWarning, absl::StrCat("the export was not compared with transformers' model: ", why));
@@ -139,7 +140,8 @@ nlohmann::json CompareWithTransformers(const std::string& uri, const ModelConfig
     return skipped(absl::StrFormat("it takes about %.1f GB of memory, %.1f GB are there",
                                    1e-9 * ComparisonBytes(model, LeastDepth(config)), 1e-9 * available));
   }
-  absl::StatusOr<nlohmann::json> verdict = verifier(uri, *layers_at_a_time);
+  if (*layers_at_a_time > 0 && !adapter.empty()) return skipped("there is no memory for the whole model, twice");
+  absl::StatusOr<nlohmann::json> verdict = verifier({uri, adapter, *layers_at_a_time});
   if (!verdict.ok()) return skipped(std::string(verdict.status().message()));
   if (!verdict->value("passed", false)) {
     const auto reasons = verdict->value("reasons", std::vector<std::string>());
@@ -184,24 +186,35 @@ absl::StatusOr<nlohmann::json> WriteModel(const TrainJob& job, const NativeRepos
                                  {"native_reload", {{"passed", true}, {"max_token_kl", reload->max_token_kl}}},
                                  {"rounding", {{"mean_token_kl", reload->mean_rounding_token_kl}}}};
   if (stop.requested()) return absl::CancelledError("stopped on request");
-  if (verifier)
-    verification["transformers"] = CompareWithTransformers(publication.uri(), source.config, model, verifier, observer);
+  if (verifier) {
+    verification["transformers"] =
+        CompareWithTransformers(publication.uri(), "", source.config, model, verifier, observer);
+  }
   return verification;
 }
 
 // The same for adapters, in a folder of the publication ("": all of it).
-absl::StatusOr<nlohmann::json> WriteAdapter(const AdapterPlan& plan, const NativeRepository& source,
-                                            const Transformer& model, const std::string& folder,
-                                            Publication& publication, TrainObserver& observer) {
-  const auto tensors = TensorsOfPlan(plan, source, model);
+absl::StatusOr<nlohmann::json> WriteAdapter(const TrainJob& job, const NativeRepository& source,
+                                            const AdapterPlan& plan, const Transformer& model,
+                                            const std::string& folder, Publication& publication, const StopSignal& stop,
+                                            TrainObserver& observer, const ExportVerifier& verifier) {
+  const AdapterFormat format = job.output.adapter_format;
+  const auto tensors = TensorsOfPlan(plan, source, model, format);
   if (!tensors.ok()) return tensors.status();
-  const absl::Status exported = ExportPeftAdapter(plan.peft, *tensors, PublishedFolder(publication, folder));
+  const absl::Status exported =
+      ExportPeftAdapter(plan.ConfigIn(format), *tensors, PublishedFolder(publication, folder));
   if (!exported.ok()) return exported;
   observer.OnPhase(TrainPhase::kVerifying, 0);
-  const std::string directory = folder.empty() ? publication.directory() : publication.directory() + "/" + folder;
-  const absl::Status proved = ProvePeftAdapter(publication.store(), directory, *tensors);
+  const std::string below = folder.empty() ? "" : "/" + folder;
+  const absl::Status proved = ProvePeftAdapter(publication.store(), publication.directory() + below, *tensors);
   if (!proved.ok()) return proved;
-  return nlohmann::json{{"tensors", {{"passed", true}, {"tensors", tensors->size()}}}};
+  nlohmann::json verification = {{"tensors", {{"passed", true}, {"tensors", tensors->size()}}}};
+  if (stop.requested()) return absl::CancelledError("stopped on request");
+  if (verifier) {
+    verification["transformers"] =
+        CompareWithTransformers(source.repository->directory(), publication.uri() + below, source.config, model, verifier, observer);
+  }
+  return verification;
 }
 
 // The model with its adapters in its weights: in fp32, from the source's own weights, whatever training computed in.
@@ -211,7 +224,8 @@ absl::StatusOr<nlohmann::json> WriteMerged(const TrainJob& job, const NativeRepo
                                            const ExportVerifier& verifier) {
   const auto merged = LoadTransformer(source, plan.ModelOptions(at::kFloat, job.training.seed));
   if (!merged.ok()) return merged.status();
-  const auto from = TensorsOfPlan(plan, source, model), to = TensorsOfPlan(plan, source, **merged);
+  const auto from = TensorsOfPlan(plan, source, model, AdapterFormat::kPeft),
+             to = TensorsOfPlan(plan, source, **merged, AdapterFormat::kPeft);
   if (!from.ok() || !to.ok()) return from.ok() ? to.status() : from.status();
   for (size_t i = 0; i < to->size(); ++i) {
     for (size_t part = 0; part < (*to)[i].parts.size(); ++part) {
@@ -237,11 +251,11 @@ absl::StatusOr<nlohmann::json> WriteAdapted(const TrainJob& job, const NativeRep
                                             Publication& publication, const StopSignal& stop, TrainObserver& observer,
                                             const ExportVerifier& verifier) {
   if (job.output.adapters == AdapterExport::kAdapter) {
-    return WriteAdapter(plan, source, model, "", publication, observer);
+    return WriteAdapter(job, source, plan, model, "", publication, stop, observer, verifier);
   }
   auto proof = WriteMerged(job, source, plan, model, sample, publication, stop, observer, verifier);
   if (!proof.ok() || job.output.adapters == AdapterExport::kMerged) return proof;
-  const auto adapter = WriteAdapter(plan, source, model, "adapter", publication, observer);
+  const auto adapter = WriteAdapter(job, source, plan, model, "adapter", publication, stop, observer, verifier);
   if (!adapter.ok()) return adapter.status();
   (*proof)["adapter"] = *adapter;
   return proof;

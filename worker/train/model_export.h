@@ -8,10 +8,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/storage/object_store.h"
+#include "worker/checkpoint/adapter_plan.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/data/micro_batch.h"
 #include "worker/model/transformer.h"
-#include "worker/train/adapter_plan.h"
 #include "worker/train/export_verifier.h"
 #include "worker/train/stop_signal.h"
 #include "worker/train/train_job.h"
@@ -41,9 +41,9 @@ std::optional<int64_t> LayersToCompare(const Transformer& model, const ModelConf
 // tensors are compared with their masters, or the model with the adapters in it, with that proof and one of the merge;
 // where both are asked for, the adapter is in the folder adapter/.
 //
-// The HF directory also goes to `verifier`, if there is one. What that finds stands in verification.json, and a warning
-// is logged when it is a difference, or when nothing could be compared; the export is committed all the same: its
-// tensors are proved, and they are what the training gave.
+// The HF directory and the PEFT directory (on the job's model) also go to `verifier`, if there is one. What that finds
+// stands in verification.json, and a warning is logged when it is a difference, or when nothing could be compared; the
+// export is committed all the same: its tensors are proved, and they are what the training gave.
 //
 // CANCELLED, with nothing left behind, when `stop` asks for it before the commit.
 absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,

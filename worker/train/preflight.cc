@@ -22,11 +22,11 @@
 #include "worker/checkpoint/native_model.h"
 #include "worker/ops/matmul_peak.h"
 #include "worker/text/template_files.h"
-#include "worker/train/adapter_plan.h"
 #include "worker/train/compute_dtype.h"
 #include "worker/train/memory_estimate.h"
 #include "worker/train/model_export.h"
 #include "worker/train/native_check.h"
+#include "worker/train/plan_adapters.h"
 #include "worker/train/training_data.h"
 
 namespace temper {

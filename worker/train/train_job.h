@@ -10,6 +10,7 @@
 #include "worker/data/data_source.h"
 #include "worker/data/sample_reader.h"
 #include "worker/data/train_on.h"
+#include "worker/families/adapter_format.h"
 
 namespace temper {
 
@@ -93,7 +94,8 @@ enum class AdapterExport { kAdapter, kMerged, kBoth };
 struct OutputOptions {
   std::string uri;  // the job writes to URI/JOB/export-eNNNN
   int64_t max_shard_size = 5'000'000'000;
-  AdapterExport adapters = AdapterExport::kAdapter;  // with `lora`
+  AdapterExport adapters = AdapterExport::kAdapter;     // with `lora`
+  AdapterFormat adapter_format = AdapterFormat::kPeft;  // with `lora`
 };
 
 struct CheckpointOptions {

@@ -16,10 +16,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/failure.h"
-#include "worker/train/adapter_plan.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/compute_dtype.h"
 #include "worker/train/model_export.h"
+#include "worker/train/plan_adapters.h"
 #include "worker/train/step_loop.h"
 #include "worker/train/training_data.h"
 
@@ -69,10 +69,8 @@ absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeReposit
     auto model = LoadTransformer(source, options);
     if (!model.ok()) return model.status();
     state.model = *std::move(model);
-    if (plan != nullptr && plan->start != nullptr) {
-      const auto tensors = TensorsOfPlan(*plan, source, *state.model);
-      if (!tensors.ok()) return tensors.status();
-      if (const absl::Status loaded = plan->start->Load(*tensors); !loaded.ok()) return loaded;
+    if (plan != nullptr) {
+      if (const absl::Status loaded = LoadStart(*plan, source, *state.model); !loaded.ok()) return loaded;
     }
     state.optimizer = std::make_unique<AdamW>(state.model->parameters(), job.training.adamw);
     at::manual_seed(static_cast<uint64_t>(job.training.seed));  // what adapters drop
@@ -103,11 +101,10 @@ absl::Status SeekData(const TrainCheckpoint& checkpoint, BatchStream& batches) {
   return absl::InvalidArgumentError(absl::StrCat("the checkpoint ", checkpoint.uri(), ": ", found.message()));
 }
 
-CheckpointSource MakeCheckpointSource(const TrainJob& job, const NativeRepository& source, const AdapterPlan* plan,
-                                      const Transformer& model) {
+CheckpointSource MakeCheckpointSource(const TrainJob& job, const NativeRepository& source, const AdapterPlan* plan) {
   CheckpointSource from = {
-      .model = &source, .max_shard_size = job.output.max_shard_size, .peft = PeftOf(plan), .hf_modules = {}};
-  if (plan != nullptr) from.hf_modules = HfModules(*plan, model.adapters());
+      .model = &source, .max_shard_size = job.output.max_shard_size, .peft = PeftOf(plan), .sites = {}};
+  if (plan != nullptr) from.sites = plan->sites;
   return from;
 }
 
@@ -133,8 +130,8 @@ struct RollBack {
 absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Training& training, TrainingState& state) {
   Transformer& model = *state.model;
   Checkpointer checkpointer(training.output, training.job,
-                            MakeCheckpointSource(training.job, training.source, training.plan, model), model,
-                            *state.optimizer, state.position.step, state.checkpoint, training.observer);
+                            MakeCheckpointSource(training.job, training.source, training.plan), model, *state.optimizer,
+                            state.position.step, state.checkpoint, training.observer);
   StepProfiler profiler(training.job, training.output, training.observer);
   StepLoop loop(training.job, model, training.dtype, *state.optimizer, training.data, state.position, checkpointer,
                 profiler, training.observer);

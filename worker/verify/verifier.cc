@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "worker/checkpoint/adapter_plan.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/checkpoint/tensor_map.h"
 #include "worker/model/mechanisms.h"
@@ -66,11 +67,7 @@ class Verification {
     if (absl::Status status = OpenNative(); !status.ok()) return status;
     verdict_.experts = std::any_of(native_.config.layers.begin(), native_.config.layers.end(),
                                    [](const LayerConfig& layer) { return layer.experts; });
-    const bool observed = options_.compare_layers || watches_routing();
-    absl::StatusOr<std::unique_ptr<Transformer>> transformer =
-        LoadTransformer(native_, {.dtype = options_.dtype, .observer = observed ? &trace_ : nullptr});
-    if (!transformer.ok()) return transformer.status();
-    transformer_ = *std::move(transformer);
+    if (absl::Status status = LoadNative(); !status.ok()) return status;
     verdict_.model = options_.model;
     verdict_.family = native_.family->name;
     verdict_.architecture = native_.family->architecture;
@@ -87,19 +84,36 @@ class Verification {
         OpenLayers(planted ? options_.native_model : options_.model, options_.layers);
     if (!native.ok()) return native.status();
     native_ = *std::move(native);
-    reference_directory_ = planted ? options_.model : native_.repository->directory();
+    source_.directory = planted ? options_.model : native_.repository->directory();
     verdict_.layers_of = options_.layers;
     if (options_.layers.count == 0) return absl::OkStatus();
-    const auto reference = HfRepository::Open(reference_directory_);
+    const auto reference = HfRepository::Open(source_.directory);
     if (!reference.ok()) return reference.status();
-    reference_layers_ = {ConfigOfLayers((*reference)->config(), options_.layers).dump(), options_.layers.begin,
-                         options_.layers.count};
+    source_.layers = {ConfigOfLayers((*reference)->config(), options_.layers).dump(), options_.layers.begin,
+                      options_.layers.count};
     return absl::OkStatus();
+  }
+
+  absl::Status LoadNative() {
+    std::unique_ptr<AdapterPlan> plan;
+    TransformerOptions options{.dtype = options_.dtype};
+    if (!options_.adapter.empty()) {
+      auto planned = PlanFromAdapter(options_.adapter, /*dropout=*/0, native_);
+      if (!planned.ok()) return planned.status();
+      plan = *std::move(planned);
+      source_.adapter = plan->start->directory();
+      options = plan->ModelOptions(options_.dtype, /*seed=*/0);
+    }
+    if (options_.compare_layers || watches_routing()) options.observer = &trace_;
+    absl::StatusOr<std::unique_ptr<Transformer>> transformer = LoadTransformer(native_, options);
+    if (!transformer.ok()) return transformer.status();
+    transformer_ = *std::move(transformer);
+    return plan != nullptr ? LoadStart(*plan, native_, *transformer_) : absl::OkStatus();
   }
 
   absl::Status OpenReference(at::ScalarType dtype, std::unique_ptr<HfReference>& reference) {
     absl::StatusOr<std::unique_ptr<HfReference>> opened =
-        HfReference::Open(reference_directory_, dtype, reference_layers_);
+        HfReference::Open(source_, dtype);
     if (opened.ok()) reference = *std::move(opened);
     return opened.status();
   }
@@ -269,8 +283,7 @@ class Verification {
   const VerifyOptions& options_;
   ModuleTrace trace_;
   NativeRepository native_;
-  std::string reference_directory_;
-  HfLayers reference_layers_;
+  HfSource source_;  // the reference's
   std::unique_ptr<Transformer> transformer_;
   std::unique_ptr<HfReference> reference_;  // in fp32
   std::unique_ptr<HfReference> hf_bf16_;    // with dtype bf16
@@ -282,6 +295,9 @@ class Verification {
 absl::StatusOr<Verdict> Verify(const VerifyOptions& options) {
   if (options.compare_gradients && options.dtype != at::kFloat) {
     return absl::InvalidArgumentError("gradients are compared in fp32 only");
+  }
+  if (options.compare_gradients && !options.adapter.empty()) {
+    return absl::InvalidArgumentError("gradients are compared without an adapter only");
   }
   try {
     Verification verification(options);

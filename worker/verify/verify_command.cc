@@ -10,7 +10,7 @@
 namespace temper {
 namespace {
 
-namespace fs = std::filesystem;
+std::string Absolute(const std::string& path) { return std::filesystem::absolute(path).string(); }
 
 PrintedVerdict Printed(const Verdict& verdict) {
   std::ostringstream table;
@@ -24,6 +24,7 @@ PrintedVerdict Printed(const Verdict& verdict) {
 absl::StatusOr<PrintedVerdict> VerifyModel(const std::string& model, const std::string& native_model,
                                            const VerifyRequest& request, LayerRange layers) {
   const absl::StatusOr<Verdict> verdict = Verify({.model = model,
+                                                  .adapter = request.adapter.empty() ? "" : Absolute(request.adapter),
                                                   .native_model = native_model,
                                                   .dtype = request.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
                                                   .compare_layers = request.layers,
@@ -52,11 +53,10 @@ int RunVerify(const VerifyRequest& request, std::ostream& out, std::ostream& err
     errors << "temper-rank: there must be as many native models as models\n";
     return 2;
   }
-  const auto absolute = [](const std::string& path) { return std::filesystem::absolute(path).string(); };
   int code = 0;
   for (size_t i = 0; i < request.models.size(); ++i) {
-    const std::string model = fs::absolute(request.models[i]).string();
-    const std::string native = request.native_models.empty() ? "" : fs::absolute(request.native_models[i]).string();
+    const std::string model = Absolute(request.models[i]);
+    const std::string native = request.native_models.empty() ? "" : Absolute(request.native_models[i]);
     const absl::StatusOr<std::vector<LayerRange>> parts = PartsOf(model, request.layers_at_a_time);
     if (!parts.ok()) {
       errors << "temper-rank: " << parts.status().message() << std::endl;

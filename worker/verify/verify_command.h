@@ -15,6 +15,7 @@ struct VerifyRequest {
   std::vector<std::string> models;
   // For tests that plant bugs: what the native side loads instead of each model. Empty, or as many as `models`.
   std::vector<std::string> native_models;
+  std::string adapter;         // a PEFT directory that is put on each model; empty without
   std::string dtype = "fp32";  // or "bf16"
   bool layers = false;
   bool gradients = false;

@@ -11,8 +11,9 @@ namespace temper {
 namespace {
 
 absl::StatusOr<nlohmann::json> VerifyLayers(const std::string& uri, LayerRange layers,
-                                            at::ScalarType dtype = at::kFloat) {
-  const absl::StatusOr<Verdict> verdict = Verify({.model = uri, .dtype = dtype, .layers = layers});
+                                            at::ScalarType dtype = at::kFloat, const std::string& adapter = "") {
+  const absl::StatusOr<Verdict> verdict =
+      Verify({.model = uri, .adapter = adapter, .dtype = dtype, .layers = layers});
   if (!verdict.ok()) return verdict.status();
   nlohmann::json json = ToJson(*verdict);
   json.erase("model");  // where it lies today says nothing tomorrow
@@ -21,14 +22,15 @@ absl::StatusOr<nlohmann::json> VerifyLayers(const std::string& uri, LayerRange l
 
 }  // namespace
 
-absl::StatusOr<nlohmann::json> VerifyExport(const std::string& uri, int64_t layers_at_a_time) {
-  if (layers_at_a_time == 0) return VerifyLayers(uri, {});
-  const absl::StatusOr<NativeRepository> native = OpenNativeRepository(uri);
+absl::StatusOr<nlohmann::json> VerifyExport(const std::string& model, const std::string& adapter,
+                                            int64_t layers_at_a_time) {
+  if (layers_at_a_time == 0) return VerifyLayers(model, {}, at::kFloat, adapter);
+  const absl::StatusOr<NativeRepository> native = OpenNativeRepository(model);
   if (!native.ok()) return native.status();
   std::vector<std::string> reasons;
   nlohmann::json parts = nlohmann::json::array();
   for (const LayerRange& layers : SplitLayers(native->config.num_layers, layers_at_a_time)) {
-    absl::StatusOr<nlohmann::json> verdict = VerifyLayers(uri, layers);
+    absl::StatusOr<nlohmann::json> verdict = VerifyLayers(model, layers);
     if (!verdict.ok()) return verdict.status();
     for (const auto& reason : verdict->at("reasons")) {
       reasons.push_back(absl::StrCat("from layer ", layers.begin, " on: ", reason.get<std::string>()));

@@ -77,6 +77,7 @@ TEST(CompleteJobSpecTest, Lora_HasItsDefaultsAndAnotherLearningRate) {
   EXPECT_THAT(spec->lora().targets(), testing::ElementsAre("all-linear"));
   EXPECT_EQ(spec->training().learning_rate(), 2e-4);
   EXPECT_EQ(spec->output().adapters(), v1::Output::ADAPTERS_ADAPTER);
+  EXPECT_EQ(spec->output().adapter_format(), v1::Output::ADAPTER_FORMAT_PEFT);
 }
 
 TEST(CompleteJobSpecTest, LoraWithAnAdapter_LeavesToItWhatItSays) {
@@ -176,7 +177,6 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"lora { alpha: inf }", "spec.lora.alpha", "over 0, not inf"},
       {"lora { targets: 'q_proj' targets: '' }", "spec.lora.targets[1]", "must not be empty"},
       {"lora { targets: 'q_proj' targets: 'q_proj' }", "spec.lora.targets[1]", "given twice"},
-      {"lora { targets: 'q_proj' targets: 'all-linear' }", "spec.lora.targets", "give it alone"},
       {"lora { dropout: 1 }", "spec.lora.dropout", "0 to below 1, not 1"},
       {"lora { dropout: nan }", "spec.lora.dropout", "0 to below 1, not nan"},
       {"lora { adapter: 'here' }", "spec.lora.adapter", "is a relative path"},
@@ -190,6 +190,8 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"lora { modules_to_save: 'a' modules_to_save: 'a' }", "spec.lora.modules_to_save[1]", "given twice"},
       {"output { adapters: ADAPTERS_MERGED }", "spec.output.adapters", "for jobs with lora only"},
       {"lora {} output { adapters: 9 }", "spec.output.adapters", "the value 9"},
+      {"output { adapter_format: ADAPTER_FORMAT_VLLM }", "spec.output.adapter_format", "for jobs with lora only"},
+      {"lora {} output { adapter_format: 9 }", "spec.output.adapter_format", "the value 9"},
       {"training { steps: 0 }", "spec.training.steps", "1 to 10,000,000, not 0"},
       {"training { steps: 10000001 }", "spec.training.steps", "1 to 10,000,000"},
       {"training { epochs: 0 }", "spec.training.epochs", "over 0 and at most 1000, not 0"},

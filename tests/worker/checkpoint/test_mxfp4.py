@@ -4,6 +4,7 @@
 import json
 import subprocess
 
+import peft
 import pytest
 import reference
 import tiny_models
@@ -78,6 +79,21 @@ def test_frozen_experts_leave_as_they_came(packed, tmp_path):
     assert contents(tmp_path / "export") == contents(packed[0])
     written = json.loads((tmp_path / "export/config.json").read_text())
     assert written["quantization_config"]["quant_method"] == "mxfp4"
+
+
+def test_adapted_experts_leave_unpacked_when_merged(packed, tmp_path):
+    engine = Engine(tmp_path)
+    engine.make_adapter(packed[0], tmp_path / "adapter", "--rank", "4", "--targets", "experts")
+    engine.merge(packed[0], tmp_path / "adapter", tmp_path / "merged")
+    adapted = peft.PeftModel.from_pretrained(reference.load(packed[1]), tmp_path / "adapter")
+    expected = adapted.merge_and_unload().state_dict()
+    base, merged = (load_file(directory / "model.safetensors") for directory in (packed[1], tmp_path / "merged"))
+    assert merged.keys() == base.keys()
+    for name, tensor in merged.items():
+        assert tensor.dtype == torch.bfloat16
+        experts = name.endswith(("gate_up_proj", "down_proj"))
+        assert torch.equal(tensor, base[name]) != experts
+        torch.testing.assert_close(tensor.float(), expected[name], rtol=2**-8, atol=1e-6)
 
 
 def test_a_block_too_few_is_refused(packed, tmp_path):

@@ -96,7 +96,10 @@ class TrainCheckpointTest : public ::testing::Test {
     const std::string name = absl::StrCat("checkpoint", ++written_);
     auto publication = *Publication::Begin(*store_, name, "job", 1);
     CheckpointSource from{.model = &source, .peft = peft};
-    for (const LoraAdapter& adapter : snapshot.adapters) from.hf_modules.push_back("model." + adapter.site);
+    for (const LoraAdapter& adapter : snapshot.adapters) {
+      from.sites.push_back(
+          {.hf_module = "model." + adapter.site, .internal = adapter.site, .out_features = adapter.rows});
+    }
     const absl::Status written = WriteTrainCheckpoint(from, snapshot, *publication);
     EXPECT_TRUE(written.ok()) << written;
     EXPECT_TRUE(publication->Commit().ok());

@@ -75,9 +75,60 @@ TEST(FindAdapterSites, FusedModule_IsOneSiteOfSeveralParts) {
 
 TEST(FindAdapterSites, UnknownTarget_NamesWhatThereIs) {
   EXPECT_THAT(Error(LlamaFamily(), {"qkv_proj"}), HasSubstr("no module \"qkv_proj\"; there are down_proj, gate_proj"));
-  EXPECT_THAT(Error(LlamaFamily(), {"lm_head"}), HasSubstr("can be trained as a whole: lora.modules_to_save"));
+  EXPECT_THAT(Error(LlamaFamily(), {"norm"}), HasSubstr("can be trained as a whole: lora.modules_to_save"));
+  EXPECT_THAT(Error(LlamaFamily(), {"experts"}),
+              HasSubstr("down_proj, embed_tokens, gate_proj, k_proj, lm_head, o_proj"));
   // Part of a name is none.
   EXPECT_THAT(Error(LlamaFamily(), {"proj"}), HasSubstr("no module \"proj\""));
+}
+
+TEST(FindAdapterSites, EmbeddingAndHead_HaveARowAToken) {
+  const auto all = ListAdapterSites(LlamaFamily(), {.hidden_size = 6, .num_layers = 1, .vocab_size = 9}, Everything);
+  const auto sites = *FindAdapterSites("", all, {"lm_head", "embed_tokens"});
+  EXPECT_THAT(Modules(sites), ElementsAre("model.embed_tokens", "lm_head"));
+  for (const AdapterSite& site : sites) {
+    EXPECT_EQ(site.in_features, 6);
+    EXPECT_EQ(site.out_features, 9);
+  }
+  EXPECT_EQ(FindAdapterSites("", all, {"all-linear"})->size(), 7u);
+  EXPECT_EQ(FindAdapterSites("", all, {"all-linear", "lm_head"})->size(), 8u);
+}
+
+// Two layers, the second with experts.
+ModelConfig WithExperts() {
+  ModelConfig config{.hidden_size = 6, .num_layers = 2};
+  config.moe = {.num_experts = 3, .intermediate_size = 5};
+  config.layers = {{}, {.experts = true}};
+  return config;
+}
+
+TEST(FindAdapterSites, Experts_AreTwoParametersOfALayer) {
+  const auto all = ListAdapterSites(Qwen3MoeFamily(), WithExperts(), Everything);
+  const auto sites = *FindAdapterSites("", all, {"experts"});
+  EXPECT_THAT(Modules(sites), ElementsAre("model.layers.1.mlp.experts", "model.layers.1.mlp.experts"));
+  EXPECT_EQ(sites[0].internal, "layers.1.mlp.experts.gate_up");
+  EXPECT_EQ(sites[0].in_features, 6);
+  EXPECT_EQ(sites[0].out_features, 10);
+  EXPECT_EQ(sites[1].internal, "layers.1.mlp.experts.down");
+  EXPECT_EQ(sites[1].in_features, 5);
+  EXPECT_EQ(sites[1].out_features, 6);
+  EXPECT_THAT(sites[0].expert_modules, ElementsAre("model.layers.1.mlp.experts.{expert}.gate_proj",
+                                                   "model.layers.1.mlp.experts.{expert}.up_proj"));
+  EXPECT_EQ(OfExpert(sites[1].expert_modules.front(), 2), "model.layers.1.mlp.experts.2.down_proj");
+  EXPECT_THAT(TargetModules(sites, all), testing::IsEmpty());
+  EXPECT_THAT(TargetParameters(sites, all), ElementsAre("mlp.experts.down_proj", "mlp.experts.gate_up_proj"));
+  EXPECT_THAT(TargetParameters({sites[1]}, {sites[0], sites[1], sites[1]}),
+              ElementsAre("model.layers.1.mlp.experts.down_proj"));
+}
+
+TEST(ListAdapterSites, ExpertsOfEveryFamily_HaveTheNamesOfTheirCheckpoint) {
+  const auto down = [](const FamilySpec& family) {
+    return FindAdapterSites("", ListAdapterSites(family, WithExperts(), Everything), {"experts"})->back();
+  };
+  // In memory transformers has another name than on disk.
+  EXPECT_EQ(down(MixtralFamily()).hf_module, "model.layers.1.mlp.experts");
+  EXPECT_THAT(down(MixtralFamily()).expert_modules, ElementsAre("model.layers.1.block_sparse_moe.experts.{expert}.w2"));
+  EXPECT_THAT(down(GptOssFamily()).expert_modules, testing::IsEmpty());
 }
 
 TEST(ListAdapterSites, LayerWithoutTheModule_GivesNone) {

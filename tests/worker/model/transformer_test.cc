@@ -131,6 +131,74 @@ TEST(Transformer, MergedAdapters_AreTheSameModel) {
   }
 }
 
+// An expert layer above a dense one, and a tied head if asked for.
+ModelConfig ExpertConfig(bool tied) {
+  ModelConfig config = SmallConfig();
+  config.tied_head = tied;
+  config.layers = {{}, {.experts = true}};
+  config.moe = {.num_experts = 4, .top_k = 2, .intermediate_size = 10};
+  return config;
+}
+
+// On everything that is no linear layer of a block.
+LoraConfig ExpertLora(bool tied) {
+  LoraConfig lora = {
+      .rank = 2, .alpha = 4, .sites = {{"embed"}, {"layers.1.mlp.experts.gate_up"}, {"layers.1.mlp.experts.down"}}};
+  lora.tied_head = tied;
+  if (!tied) lora.sites.push_back({"lm_head"});
+  return lora;
+}
+
+at::Tensor Logits(Transformer& model) { return model.head().Logits(ForwardHidden(model, Sample())); }
+
+TEST(Transformer, NewAdaptersOnTokensAndExperts_ChangeNothingAndAloneAreTrained) {
+  for (const bool tied : {false, true}) {
+    Transformer plain(ExpertConfig(tied), {}), adapted(ExpertConfig(tied), {.lora = ExpertLora(tied)});
+    Randomise(plain);
+    Randomise(adapted);
+    EXPECT_TRUE(at::equal(Logits(plain), Logits(adapted)));
+    ASSERT_EQ(adapted.adapters().size(), tied ? 3u : 4u);
+    ForwardBackward(adapted, Sample(), SupervisedObjective(), 3);
+    for (const Parameter* parameter : adapted.parameters()) {
+      EXPECT_EQ(parameter->gradient.defined(), parameter->trainable) << parameter->name;
+    }
+    for (const LoraAdapter* adapter : adapted.adapters()) {
+      EXPECT_EQ(adapter->a_RI.gradient.abs().sum().item<float>(), 0) << adapter->site;
+      EXPECT_GT(adapter->b_OR.gradient.abs().sum().item<float>(), 0) << adapter->site;
+    }
+  }
+}
+
+TEST(Transformer, MergedAdaptersOnTokensAndExperts_AreTheSameModel) {
+  for (const bool tied : {false, true}) {
+    Transformer model(ExpertConfig(tied), {.lora = ExpertLora(tied)});
+    Randomise(model);
+    const at::Tensor before = Logits(model);
+    for (LoraAdapter* adapter : model.adapters()) {
+      StoreMaster({"", &adapter->b_OR, 0, adapter->rows}, at::randn({adapter->rows, 2}) * 0.3);
+    }
+    const at::Tensor adapted = Logits(model);
+    EXPECT_FALSE(at::allclose(adapted, before, 1e-2, 1e-2));
+    model.MergeLora();
+    for (const LoraAdapter* adapter : model.adapters()) {
+      EXPECT_EQ(adapter->b_OR.weight.abs().sum().item<float>(), 0) << adapter->site;
+    }
+    EXPECT_TRUE(at::allclose(Logits(model), adapted, 1e-4, 1e-4));
+  }
+}
+
+TEST(Transformer, AdapterOfOneSideOfATiedHead_ChangesThatAloneAndCannotBeMerged) {
+  LoraConfig lora = {.rank = 2, .alpha = 4, .sites = {{"lm_head"}}};
+  Transformer model(ExpertConfig(/*tied=*/true), {.lora = lora});
+  Randomise(model);
+  const at::Tensor hidden = ForwardHidden(model, Sample()), logits = Logits(model);
+  LoraAdapter& adapter = *model.adapters().front();
+  StoreMaster({"", &adapter.b_OR, 0, adapter.rows}, at::randn({adapter.rows, 2}));
+  EXPECT_TRUE(at::equal(ForwardHidden(model, Sample()), hidden));
+  EXPECT_FALSE(at::allclose(Logits(model), logits, 1e-2, 1e-2));
+  EXPECT_THROW(model.MergeLora(), c10::Error);
+}
+
 TEST(Transformer, NewDoraAdapters_ChangeNothing) {
   const LoraConfig lora = {.rank = 2, .alpha = 4, .dora = true, .sites = {{"layers.0.attn.k"}}};
   Transformer plain(SmallConfig(), {}), adapted(SmallConfig(), {.lora = lora});

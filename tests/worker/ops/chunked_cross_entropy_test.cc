@@ -87,6 +87,28 @@ TEST(ChunkedCrossEntropy, Penalty_EqualsReference) {
   EXPECT_EQ(grad_weight_VD.narrow(0, kVocab, kPadded - kVocab).abs().max().item<float>(), 0);
 }
 
+TEST(ChunkedCrossEntropy, LowRankTerm_IsMoreColumnsOfBothFactors) {
+  at::manual_seed(4);
+  constexpr int64_t kRank = 3;
+  const Fixture f;
+  const LowRankTerm term = {at::randn({kRows, kRank}), at::randn({kPadded, kRank})};
+  const LogitConfig config = {.scale = 0.5, .softcap = 3.0};
+  const at::Tensor wide_SD = at::cat({f.hidden_SD, term.inner_SR}, 1);
+  const at::Tensor wide_VD = at::cat({f.weight_VD, term.outer_VR}, 1);
+  at::Tensor grad_VD = at::zeros({kPadded, kHidden}), grad_wide_VD = at::zeros({kPadded, kHidden + kRank});
+  const LogprobGradients expected =
+      TokenLogprobsWithGradients(wide_SD, wide_VD, kVocab, f.targets_S, f.coefficient_S, grad_wide_VD, {}, config);
+  const LogprobGradients out = TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S,
+                                                          f.coefficient_S, grad_VD, {}, config, term);
+  EXPECT_LE(RelativeError(out.logprobs_S, expected.logprobs_S), 1e-6);
+  EXPECT_LE(RelativeError(at::cat({out.grad_hidden_SD, out.grad_inner_SR}, 1), expected.grad_hidden_SD), 1e-6);
+  EXPECT_LE(RelativeError(at::cat({grad_VD, out.grad_outer_VR}, 1), grad_wide_VD), 1e-6);
+  EXPECT_TRUE(at::equal(out.logprobs_S, TokenLogprobs(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, config, term)));
+  EXPECT_LE(
+      RelativeError(Logits(f.hidden_SD, f.weight_VD, kVocab, config, term), Logits(wide_SD, wide_VD, kVocab, config)),
+      1e-6);
+}
+
 TEST(ChunkedCrossEntropy, SecondCall_AddsToTheWeightGradient) {
   const Fixture f;
   at::Tensor once = at::zeros({kPadded, kHidden}), twice = at::zeros({kPadded, kHidden});

@@ -38,6 +38,7 @@ TEST(JobConversionTest, TrainJobFromSpec_MinimalJob_TakesEveryDefault) {
   EXPECT_TRUE(job->data.sources[0].columns.empty());
   EXPECT_FALSE(job->lora.has_value());
   EXPECT_EQ(job->output.adapters, AdapterExport::kAdapter);
+  EXPECT_EQ(job->output.adapter_format, AdapterFormat::kPeft);
   EXPECT_EQ(job->training.steps, 7);
   EXPECT_EQ(job->training.epochs, 0);
   EXPECT_EQ(job->training.tokens_per_step, 4096);
@@ -70,7 +71,8 @@ TEST(JobConversionTest, TrainJobFromSpec_EveryFieldGiven_IsTaken) {
                  "adamw": {"beta1": 0, "beta2": 0.5, "epsilon": 1e-3, "weight_decay": 0.1},
                  "max_grad_norm": 0, "seed": 9, "precision": "PRECISION_BF16"},
     "resources": {"threads_per_rank": 2},
-    "output": {"uri": "/o", "max_shard_size": 2000000, "adapters": "ADAPTERS_BOTH"}})"),
+    "output": {"uri": "/o", "max_shard_size": 2000000, "adapters": "ADAPTERS_BOTH",
+               "adapter_format": "ADAPTER_FORMAT_VLLM"}})"),
                                     "jobs/abc", 1);
   ASSERT_TRUE(job.ok()) << job.status();
   ASSERT_EQ(job->data.sources.size(), 1);
@@ -88,6 +90,7 @@ TEST(JobConversionTest, TrainJobFromSpec_EveryFieldGiven_IsTaken) {
   EXPECT_EQ(job->lora->dropout, 0.25);
   EXPECT_THAT(job->lora->modules_to_save, testing::ElementsAre("lm_head"));
   EXPECT_EQ(job->output.adapters, AdapterExport::kBoth);
+  EXPECT_EQ(job->output.adapter_format, AdapterFormat::kVllm);
   EXPECT_EQ(job->training.steps, 0);
   EXPECT_EQ(job->training.epochs, 1.5);
   EXPECT_EQ(job->training.tokens_per_step, 64);

@@ -102,8 +102,10 @@ TEST_F(ModelExportTest, Untrained_IsProvedWithoutLoss) {
 
 TEST_F(ModelExportTest, Verifier_GetsTheExportAndItsVerdictIsKept) {
   std::string uri;
-  verifier_ = [&](const std::string& export_uri, int64_t layers_at_a_time) {
-    EXPECT_EQ(layers_at_a_time, 0);
+  verifier_ = [&](const VerifiedExport& exported) {
+    EXPECT_EQ(exported.adapter, "");
+    EXPECT_EQ(exported.layers_at_a_time, 0);
+    const std::string& export_uri = exported.model;
     uri = export_uri;
     EXPECT_TRUE(OpenNativeRepository(export_uri).ok());
     return nlohmann::json{{"passed", true}, {"max_kl", 1e-12}};
@@ -132,7 +134,7 @@ TEST(LayersToCompareTest, GoesByMemory) {
 }
 
 TEST_F(ModelExportTest, VerifierThatFindsADifference_Warns) {
-  verifier_ = [](const std::string&, int64_t) {
+  verifier_ = [](const VerifiedExport&) {
     return nlohmann::json{{"passed", false}, {"reasons", {"largest KL is 1"}}};
   };
   const auto exported = Export([](const at::Tensor& master) { return master; });
@@ -143,7 +145,7 @@ TEST_F(ModelExportTest, VerifierThatFindsADifference_Warns) {
 }
 
 TEST_F(ModelExportTest, VerifierThatCannotCompare_WarnsAndSaysSo) {
-  verifier_ = [](const std::string&, int64_t) { return absl::UnavailableError("no Python here"); };
+  verifier_ = [](const VerifiedExport&) { return absl::UnavailableError("no Python here"); };
   const auto exported = Export([](const at::Tensor& master) { return master; });
   ASSERT_TRUE(exported.ok()) << exported.status();
   EXPECT_EQ(nlohmann::json::parse(exported->proof)["transformers"]["skipped"], "no Python here");

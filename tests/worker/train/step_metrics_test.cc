@@ -54,6 +54,26 @@ TEST(ModelFlops, FrozenBase_IsFourPerWeightAndSixPerAdapterWeight) {
   EXPECT_DOUBLE_EQ(rates.per_scored_token, 4.0 * 32 * 100);
 }
 
+TEST(ModelFlops, AdaptersOfEmbeddingAndHead_AreSixPerWeightThatIsMultiplied) {
+  const LoraConfig lora = {.rank = 4, .sites = {{"embed"}, {"lm_head"}}};
+  const FlopRates rates = Transformer(SmallConfig(), {.lora = lora}).flop_rates();
+  // A row of B is looked up. Now the first block's input wants a gradient.
+  EXPECT_DOUBLE_EQ(rates.per_token, 4 * kBlockWeights + 6.0 * (4 * 32));
+  EXPECT_DOUBLE_EQ(rates.per_scored_token, 4.0 * 32 * 100 + 6.0 * (4 * 32 + 100 * 4));
+}
+
+TEST(ModelFlops, AdaptersOfExperts_CountForThoseThatATokenGoesThrough) {
+  ModelConfig config = SmallConfig();
+  config.layers.assign(config.num_layers, {});
+  config.layers.back().experts = true;
+  config.moe = {.num_experts = 8, .top_k = 2, .intermediate_size = 10};
+  const std::string experts = "layers." + std::to_string(config.num_layers - 1) + ".mlp.experts.";
+  const LoraConfig lora = {.rank = 4, .sites = {{experts + "gate_up"}, {experts + "down"}}};
+  const double frozen = Transformer(config, {.lora = LoraConfig{}}).flop_rates().per_token;
+  const double adapted = Transformer(config, {.lora = lora}).flop_rates().per_token;
+  EXPECT_DOUBLE_EQ(adapted - frozen, 6.0 * 2 * (4 * 32 + 20 * 4 + 4 * 10 + 32 * 4));
+}
+
 TEST(CountWork, MicroBatches_AreSummed) {
   MicroBatch batch;
   batch.tokens_T = {5, 6, 7, 8};

@@ -5,13 +5,16 @@ import json
 
 import peft
 import pytest
+import tiny_models
 import torch
+from e2e import tiny_chat_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from worker.train.training_run import job, run, train
 
 MODULES = ["lm_head", "model.norm", "v_proj"]  # v_proj: some rows of what is one matrix for us
 LORA = {"rank": 4, "targets": ["q_proj", "model.layers.1.mlp.*"]}
+TOKENS = ["q_proj", "embed_tokens", "lm_head"]
 IDS = torch.arange(5, 60)[None]
 
 
@@ -48,8 +51,8 @@ def base(inputs, tmp_path, request):
 @pytest.mark.parametrize("precision", ["PRECISION_FP32", "PRECISION_BF16"])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"rslora": True, "dropout": 0.2}, {"modules_to_save": MODULES}, {"dora": True}],
-    ids=["plain", "rslora", "modules", "dora"],
+    [{}, {"rslora": True, "dropout": 0.2}, {"modules_to_save": MODULES}, {"dora": True}, {"targets": TOKENS}],
+    ids=["plain", "rslora", "modules", "dora", "tokens"],
 )
 def test_merged_model_is_base_and_adapter_rounded_once(inputs, base, tmp_path, changes, precision):
     spec = job(inputs, tmp_path / "out", model__uri=str(base), lora=LORA | changes, training__precision=precision)
@@ -61,6 +64,7 @@ def test_merged_model_is_base_and_adapter_rounded_once(inputs, base, tmp_path, c
     assert proof["native_reload"]["passed"]
     assert proof["merge"]["passed"]
     assert proof["adapter"]["tensors"]["passed"]
+    assert proof["adapter"]["transformers"]["passed"]
 
     adapted = peft.PeftModel.from_pretrained(load(base), merged / "adapter")
     expected = logits(adapted)
@@ -77,7 +81,7 @@ def test_merged_model_is_base_and_adapter_rounded_once(inputs, base, tmp_path, c
         whole = tensor.dtype == torch.float32
         torch.testing.assert_close(tensor.float(), rounded, rtol=1e-5 if whole else 2**-7, atol=1e-6)
         assert whole or (tensor.float() != rounded).float().mean() < 0.01
-    adapted_modules = {"q_proj", "gate_proj", "up_proj", "down_proj"}
+    adapted_modules = set(TOKENS) if "targets" in changes else {"q_proj", "gate_proj", "up_proj", "down_proj"}
     assert touched == adapted_modules | ({"lm_head", "norm", "v_proj"} if "modules_to_save" in changes else set())
     if before["model.norm.weight"].dtype == torch.float32:
         assert kl(expected, logits(load(merged))) < 1e-8
@@ -108,6 +112,62 @@ def test_an_adapter_goes_on_from_where_it_was(inputs, tmp_path):
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-7)
     assert any(tensor.abs().max() > 1e-3 for name, tensor in before.items() if "lora_B" in name)
+
+
+def test_tied_model_stays_tied_when_merged(inputs, tmp_path):
+    tiny_chat_model.write_model(tmp_path / "base", tie_word_embeddings=True)
+    changes = {"lora": {"rank": 4, "targets": ["lm_head"]}, "model__uri": str(tmp_path / "base")}
+    spec = job(inputs, tmp_path / "out", **changes)
+    spec["output"]["adapters"] = "ADAPTERS_BOTH"
+    train(spec, tmp_path)
+    merged = export(tmp_path / "out")
+    assert "lm_head.weight" not in load_file(merged / "model.safetensors")
+    expected = logits(peft.PeftModel.from_pretrained(load(tmp_path / "base"), merged / "adapter"))
+    assert kl(logits(load(tmp_path / "base")), expected) > 1e-3
+    assert kl(expected, logits(load(merged))) < 1e-8
+
+
+def test_adapters_that_untie_have_no_merged_model(inputs, tmp_path):
+    tiny_chat_model.write_model(tmp_path / "base", tie_word_embeddings=True)
+    config = peft.LoraConfig(r=3, target_modules=["embed_tokens"], init_lora_weights=False)
+    peft.get_peft_model(load(tmp_path / "base"), config).save_pretrained(tmp_path / "adapter")
+    changes = {"lora": {"adapter": str(tmp_path / "adapter")}, "model__uri": str(tmp_path / "base")}
+    spec = job(inputs, tmp_path / "out", **changes)
+    spec["output"]["adapters"] = "ADAPTERS_MERGED"
+    result = run(spec, tmp_path)
+    assert result.returncode == 1
+    assert "USER_INPUT" in result.stderr
+    assert "was made without ensure_weight_tying and changes them apart" in result.stderr
+
+
+def test_experts_for_vllm_are_merged_and_compared(inputs, tmp_path):
+    tokenizer = tiny_chat_model.make_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "base")
+    config = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "head_dim": 16}
+    tiny_models.make(tmp_path / "base", "qwen3_moe", vocab_size=len(tokenizer), **config)
+    lora = {"rank": 4, "targets": ["all-linear", "experts"]}
+    spec = job(inputs, tmp_path / "out", lora=lora, model__uri=str(tmp_path / "base"))
+    spec["output"] |= {"adapters": "ADAPTERS_BOTH", "adapter_format": "ADAPTER_FORMAT_VLLM"}
+    train(spec, tmp_path)
+    merged = export(tmp_path / "out")
+    proof = json.loads((merged / "verification.json").read_text())
+    assert proof["merge"]["passed"]
+    assert proof["adapter"]["transformers"]["passed"]
+    adapter = load_file(merged / "adapter/adapter_model.safetensors")
+    assert "base_model.model.model.layers.1.mlp.experts.3.gate_proj.lora_A.weight" in adapter
+    expected = logits(peft.PeftModel.from_pretrained(load(tmp_path / "base"), merged / "adapter"))
+    assert kl(logits(load(tmp_path / "base")), expected) > 1e-3
+    assert kl(expected, logits(load(merged))) < 1e-7
+
+
+def test_without_peft_the_job_warns_and_succeeds(inputs, tmp_path):
+    (tmp_path / "peft.py").write_text("raise ImportError('no PEFT here')")
+    spec = job(inputs, tmp_path / "out", lora=LORA, training__steps=2)
+    result = run(spec, tmp_path, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "the export was not compared with transformers' model: the Python environment lacks" in result.stderr
+    proof = json.loads((export(tmp_path / "out") / "verification.json").read_text())
+    assert "no PEFT here" in proof["transformers"]["skipped"]
 
 
 def narrow(config, tensors):

@@ -8,6 +8,12 @@ from transformers import AutoModelForCausalLM
 from worker.train.training_run import STEPS, checkpoint, digests, job, run, train
 
 
+@pytest.fixture(autouse=True)
+def without_transformers(monkeypatch):
+    """Comparing every export with transformers takes longer than training; test_export_verified.py does."""
+    monkeypatch.setenv("TEMPER_PYTHON", "/none")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -16,8 +22,9 @@ from worker.train.training_run import STEPS, checkpoint, digests, job, run, trai
         {"lora": {"rank": 4}},
         {"lora": {"rank": 4}, "training__precision": "PRECISION_BF16"},
         {"lora": {"rank": 4, "dropout": 0.3, "dora": True, "modules_to_save": ["lm_head"]}},
+        {"lora": {"rank": 4, "dropout": 0.3, "targets": ["lm_head", "embed_tokens"]}},
     ],
-    ids=["fp32", "bf16", "lora", "lora-bf16", "lora-drops"],
+    ids=["fp32", "bf16", "lora", "lora-bf16", "lora-drops", "lora-tokens"],
 )
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16], ids=["F32", "BF16", "F16"])
 def test_resumed_equals_never_stopped(inputs, tmp_path, changes, stored):

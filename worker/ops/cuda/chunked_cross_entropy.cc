@@ -23,13 +23,28 @@ int64_t RowsPerChunk(int64_t rows, int64_t vocab) {
   return std::min(rows, std::max(kRowsAtLeast, kLogitsPerChunk / vocab / 128 * 128));
 }
 
+// sum += a · b, fp32, whatever dtype the factors have.
+void AddProduct(at::Tensor sum, const at::Tensor& a, const at::Tensor& b) {
+  if (a.scalar_type() == at::kFloat) {
+    sum.addmm_(a, b);
+  } else {
+    at::addmm_out(sum, sum, a, b, at::kFloat);
+  }
+}
+
+LowRankTerm ChunkOf(const LowRankTerm& term, int64_t begin, int64_t rows) {
+  return term.any() ? LowRankTerm{term.inner_SR.narrow(0, begin, rows), term.outer_VR} : term;
+}
+
 // The logits are fp32 out of the product: bf16 ones would lose what tells close tokens apart.
-void ChunkLogits(const at::Tensor& hidden_CD, const at::Tensor& weight_VD, at::Tensor logits_CV) {
+void ChunkLogits(const at::Tensor& hidden_CD, const at::Tensor& weight_VD, const LowRankTerm& low_rank,
+                 at::Tensor logits_CV) {
   if (hidden_CD.scalar_type() == at::kFloat) {
     at::mm_out(logits_CV, hidden_CD, weight_VD.t());
   } else {
     at::mm_out(logits_CV, hidden_CD, weight_VD.t(), at::kFloat);
   }
+  if (low_rank.any()) AddProduct(logits_CV, low_rank.inner_SR, low_rank.outer_VR.t());
 }
 
 // Rows of one chunk and where their logits are.
@@ -47,7 +62,7 @@ LogitRows RowsOf(const at::Tensor& logits_CV, int64_t vocab_size, const at::Tens
 }  // namespace
 
 at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
-                         const at::Tensor& targets_any, const LogitConfig& config) {
+                         const at::Tensor& targets_any, const LogitConfig& config, const LowRankTerm& low_rank) {
   const at::NoGradGuard no_grad;
   const auto fp32 = hidden_SD.options().dtype(at::kFloat);
   const int64_t rows = hidden_SD.size(0), chunk = RowsPerChunk(rows, weight_VD.size(0));
@@ -57,7 +72,7 @@ at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_V
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t count = std::min(chunk, rows - begin);
     const at::Tensor logits_CV = buffer_CV.narrow(0, 0, count);
-    ChunkLogits(hidden_SD.narrow(0, begin, count), weight_VD, logits_CV);
+    ChunkLogits(hidden_SD.narrow(0, begin, count), weight_VD, ChunkOf(low_rank, begin, count), logits_CV);
     Launch(logits_CV, [&](cudaStream_t stream) {
       LogprobRows(RowsOf(logits_CV, vocab_size, targets_S.narrow(0, begin, count), config),
                   logprobs_S.mutable_data_ptr<float>() + begin, stream);
@@ -69,13 +84,20 @@ at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_V
 LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const at::Tensor& weight_VD,
                                             int64_t vocab_size, const at::Tensor& targets_any,
                                             const at::Tensor& coefficient_any, at::Tensor grad_weight_VD,
-                                            const DistributionPenalty& penalty, const LogitConfig& config) {
+                                            const DistributionPenalty& penalty, const LogitConfig& config,
+                                            const LowRankTerm& low_rank) {
   const at::NoGradGuard no_grad;
   const auto fp32 = hidden_SD.options().dtype(at::kFloat);
   const bool is_fp32 = hidden_SD.scalar_type() == at::kFloat;
   const int64_t rows = hidden_SD.size(0), vocab = weight_VD.size(0), chunk = RowsPerChunk(rows, vocab);
   const at::Tensor targets_S = targets_any.contiguous(), coefficient_S = coefficient_any.contiguous();
-  LogprobGradients result{at::empty({rows}, fp32), at::empty_like(hidden_SD)};
+  LogprobGradients result;
+  result.logprobs_S = at::empty({rows}, fp32);
+  result.grad_hidden_SD = at::empty_like(hidden_SD);
+  if (low_rank.any()) {
+    result.grad_inner_SR = at::empty_like(low_rank.inner_SR);
+    result.grad_outer_VR = at::zeros(low_rank.outer_VR.sizes(), fp32);
+  }
   at::Tensor penalty_S;
   if (penalty.any()) penalty_S = at::empty({rows}, fp32);
   const at::Tensor logits_buffer_CV = at::empty({chunk, vocab}, fp32);
@@ -85,7 +107,8 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
     const at::Tensor hidden_CD = hidden_SD.narrow(0, begin, count);
     const at::Tensor logits_CV = logits_buffer_CV.narrow(0, 0, count);
     const at::Tensor grad_CV = grad_buffer_CV.narrow(0, 0, count);
-    ChunkLogits(hidden_CD, weight_VD, logits_CV);
+    const LowRankTerm term = ChunkOf(low_rank, begin, count);
+    ChunkLogits(hidden_CD, weight_VD, term, logits_CV);
     const LogitGradient gradient = {
         .coefficients = coefficient_S.const_data_ptr<float>() + begin,
         .uniform = static_cast<float>(penalty.uniform),
@@ -99,13 +122,12 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
     });
     at::Tensor grad_hidden_CD = result.grad_hidden_SD.narrow(0, begin, count);
     at::mm_out(grad_hidden_CD, grad_CV, weight_VD);
-    if (!grad_weight_VD.defined()) continue;
-    if (is_fp32) {
-      grad_weight_VD.addmm_(grad_CV.t(), hidden_CD);
-    } else {
-      // bf16 factors, but summed in fp32 into what is there.
-      at::addmm_out(grad_weight_VD, grad_weight_VD, grad_CV.t(), hidden_CD, at::kFloat);
+    if (term.any()) {
+      at::Tensor grad_inner_CR = result.grad_inner_SR.narrow(0, begin, count);
+      at::mm_out(grad_inner_CR, grad_CV, term.outer_VR);
+      AddProduct(result.grad_outer_VR, grad_CV.t(), term.inner_SR);
     }
+    if (grad_weight_VD.defined()) AddProduct(grad_weight_VD, grad_CV.t(), hidden_CD);
   }
   if (penalty_S.defined()) result.penalty = penalty_S.sum(at::kDouble).item<double>();
   return result;

@@ -32,12 +32,13 @@ at::Tensor PackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, con
                            const at::Tensor& sinks_H = {});
 
 at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
-                         const at::Tensor& targets_S, const LogitConfig& config = {});
+                         const at::Tensor& targets_S, const LogitConfig& config = {}, const LowRankTerm& low_rank = {});
 
 LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const at::Tensor& weight_VD,
                                             int64_t vocab_size, const at::Tensor& targets_S,
                                             const at::Tensor& coefficient_S, at::Tensor grad_weight_VD,
-                                            const DistributionPenalty& penalty = {}, const LogitConfig& config = {});
+                                            const DistributionPenalty& penalty = {}, const LogitConfig& config = {},
+                                            const LowRankTerm& low_rank = {});
 
 void AdamWUpdate(at::Tensor master, const at::Tensor& gradient, at::Tensor first_moment, at::Tensor second_moment,
                  const AdamWCoefficients& coefficients);
