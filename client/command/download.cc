@@ -11,6 +11,7 @@
 #include "client/command/command_line.h"
 #include "client/command/format.h"
 #include "client/downloader.h"
+#include "common/counted.h"
 
 namespace temper::command {
 namespace {
@@ -49,7 +50,7 @@ ExitCode DownloadCommand(const Context& context, const DownloadOptions& options)
                                  {"received_bytes", result->received_bytes}};
     std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
   } else {
-    std::printf("%d files, %s in %s (%s received; digests verified)\n", result->files,
+    std::printf("%s, %s in %s (%s received; digests verified)\n", Counted(result->files, "file").c_str(),
                 HumanBytes(result->bytes).c_str(), options.directory.c_str(),
                 HumanBytes(result->received_bytes).c_str());
     if (options.checkpoint) std::printf("The model is in %s/weights\n", options.directory.c_str());

@@ -26,15 +26,20 @@ struct ListOptions {
   int limit = 50;
 };
 
-absl::StatusOr<v1::JobState> ParseState(const std::string& text) {
-  v1::JobState state{};
-  if (v1::JobState_Parse(absl::StrCat("JOB_STATE_", absl::AsciiStrToUpper(text)), &state) && state != 0) return state;
+// In lower case.
+std::vector<std::string> StateNames() {
   std::vector<std::string> names;
   for (int i = v1::JobState_MIN + 1; i <= v1::JobState_MAX; ++i) {
     names.push_back(absl::AsciiStrToLower(StateName(static_cast<v1::JobState>(i))));
   }
+  return names;
+}
+
+absl::StatusOr<v1::JobState> ParseState(const std::string& text) {
+  v1::JobState state{};
+  if (v1::JobState_Parse(absl::StrCat("JOB_STATE_", absl::AsciiStrToUpper(text)), &state) && state != 0) return state;
   return absl::InvalidArgumentError(
-      absl::StrCat("--state ", text, ": is no state of a job; there are ", absl::StrJoin(names, ", ")));
+      absl::StrCat("--state ", text, ": is no state of a job; there are ", absl::StrJoin(StateNames(), ", ")));
 }
 
 // As many pages as it takes.
@@ -107,7 +112,8 @@ void AddList(CLI::App& app, CommandLine& line) {
   CLI::App* command = app.add_subcommand("list", "Show jobs, newest first");
   command->fallthrough();
   command->add_option("--state", options->states, "Only jobs in these states, for example running,queued")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->type_name(absl::StrCat("{", absl::StrJoin(StateNames(), ","), "}"));
   command->add_option("--owner", options->owner, "Only jobs of this owner");
   command->add_option("--label", options->labels, "Only jobs with this label, as KEY=VALUE; may be repeated");
   command->add_option("--limit", options->limit, "At most so many")

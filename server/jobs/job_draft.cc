@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/rpc/timestamp.h"
+#include "common/counted.h"
 #include "server/jobs/job_time.h"
 
 namespace temper {
@@ -79,7 +80,7 @@ void JobDraft::Advance(const JobMachineEvent& event, const RetryPolicy& policy) 
       v1::LogLine& line = *AddEvent().mutable_log();
       line.set_severity(v1::LOG_SEVERITY_WARNING);
       line.set_rank(-2);
-      line.set_text(absl::StrCat(record.dropped_log_events, " log lines were dropped"));
+      line.set_text(absl::StrCat("dropped ", Counted(record.dropped_log_events, "log line")));
     }
   }
   Sync();

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "common/counted.h"
 #include "common/rpc/timestamp.h"
 
 namespace temper {
@@ -56,8 +57,8 @@ v1::RankReport ReportBuffer::DropNotice() {
   v1::LogLine& line = *notice.mutable_log();
   line.set_rank(-1);
   line.set_severity(v1::LOG_SEVERITY_WARNING);
-  line.set_text(absl::StrCat(dropped_logs_, " log lines and ", dropped_steps_,
-                             " step reports were dropped: they came faster than the server took them"));
+  line.set_text(absl::StrCat("dropped ", Counted(dropped_logs_, "log line"), " and ",
+                             Counted(dropped_steps_, "step report"), ": they came faster than the server took them"));
   dropped_logs_ = 0;
   dropped_steps_ = 0;
   return notice;

@@ -762,7 +762,7 @@ TEST_F(JobControllerTest, LogLines_AreBoundedAndWhatIsDroppedIsCounted) {
   EXPECT_EQ(log[19], "line 19");
   EXPECT_EQ(log[20], "the log is full (20 lines): further lines are dropped");
   EXPECT_EQ(log[21], "bad") << "room is kept for what matters";
-  EXPECT_EQ(log[22], "31 log lines were dropped");
+  EXPECT_EQ(log[22], "dropped 31 log lines");
   EXPECT_EQ(Get("a").latest_step().step(), 1) << "steps are no log";
   EXPECT_TRUE(Events("a").back().has_state()) << "the last event ends the job";
 }
