@@ -103,7 +103,8 @@ int Serve(const ServerOptions& options) {
   std::error_code ignored;
   std::filesystem::remove(address_file, ignored);
 
-  const RealClock clock;
+  const RealClock machine_clock;
+  const SteadyClock clock(machine_clock);
   LocalLauncher launcher({.worker_binary = options.worker_binary});
   JobControllerOptions controller_options;
   controller_options.runs_dir = options.data_dir / "runs";
@@ -140,6 +141,7 @@ int Serve(const ServerOptions& options) {
     job_metrics.Refresh();
     if (const auto counts = (*store)->CountByState(); counts.ok()) server_metrics.SetJobs(*counts);
     server_metrics.SetWatchers(hub.watchers());
+    server_metrics.SetClockDrift(clock.Drift());
     return prometheus::TextSerializer().Serialize(registry.Collect());
   };
   pages.health = [&] { return (*store)->CountByState().status(); };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -7,7 +8,6 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "client/command/command_line.h"
 #include "client/command/format.h"
 #include "client/downloader.h"
@@ -17,7 +17,7 @@ namespace temper::command {
 namespace {
 
 constexpr int kBarWidth = 24;
-constexpr absl::Duration kRedraw = absl::Milliseconds(100);
+constexpr std::chrono::milliseconds kRedraw{100};
 
 struct DownloadOptions {
   std::string job;
@@ -27,9 +27,9 @@ struct DownloadOptions {
 
 ExitCode DownloadCommand(const Context& context, const DownloadOptions& options) {
   StatusLine status_line(context.terminal);
-  absl::Time drawn = absl::InfinitePast();
+  std::chrono::steady_clock::time_point drawn;
   const auto progress = [&](const DownloadProgress& state) {
-    const absl::Time now = absl::Now();
+    const auto now = std::chrono::steady_clock::now();
     if (context.json || now - drawn < kRedraw) return;
     drawn = now;
     const double ratio =

@@ -51,6 +51,7 @@ absl::StatusOr<v1::ListJobsResponse> ListJobs(const TrainingClient& client, v1::
     if (!page.ok()) return page.status();
     all.mutable_jobs()->MergeFrom(page->jobs());
     all.set_next_page_token(page->next_page_token());
+    if (page->has_time()) *all.mutable_time() = page->time();
     if (page->next_page_token().empty()) break;
     request.set_page_token(page->next_page_token());
   }
@@ -63,11 +64,13 @@ std::string StepColumn(const v1::Job& job) {
 }
 
 std::string TableOf(const v1::ListJobsResponse& list, int width) {
+  // The clocks here and there may differ.
+  const absl::Time now = list.has_time() ? ToTime(list.time()) : absl::Now();
   Table table({"JOB", "STATE", ">STEP", ">LOSS", ">AGE", "NAME", "REASON"});
   for (const v1::Job& job : list.jobs()) {
     table.AddRow({ToJobId(job.name()), StateName(job.state()), StepColumn(job),
                   job.has_latest_step() ? HumanLoss(job.latest_step().loss()) : "-",
-                  HumanDuration(absl::Now() - ToTime(job.create_time())), Truncated(job.spec().display_name(), 30),
+                  HumanDuration(now - ToTime(job.create_time())), Truncated(job.spec().display_name(), 30),
                   job.reason()});
   }
   return table.Render(width);

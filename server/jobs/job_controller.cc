@@ -93,6 +93,10 @@ absl::Status JobController::Recover() {
     LiveJob& live = live_[id];
     live.record = std::move(record);
     live.since = clock_.Monotonic();
+    if (auto& retry_at = live.record.life.retry_at; retry_at) {
+      // The clock may have been set back meanwhile.
+      retry_at = std::min(*retry_at, clock_.Wall() + options_.retry.longest_backoff);
+    }
     const int32_t epoch = live.record.life.epoch;
     if (!HasGang(live.record.life.state)) continue;
     auto row = store_.GetEpoch(id, epoch);

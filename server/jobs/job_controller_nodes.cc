@@ -90,6 +90,7 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
   attachment.assignment.set_job(hello.job());
   *attachment.assignment.mutable_spec() = live->record.job.spec();
   attachment.assignment.set_epoch(hello.epoch());
+  *attachment.assignment.mutable_create_time() = live->record.job.create_time();
   attachment.assignment.set_preflight(live->record.life.preflight);
   attachment.assignment.set_world_size(kRanks);
   attachment.assignment.set_ranks_per_node(kRanks);
