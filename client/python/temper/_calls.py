@@ -48,6 +48,7 @@ QUERY_METRICS = Method("QueryMetrics", pb.QueryMetricsRequest, pb.QueryMetricsRe
 LIST_CHECKPOINTS = Method("ListCheckpoints", pb.ListCheckpointsRequest, pb.ListCheckpointsResponse)
 LIST_ARTIFACTS = Method("ListArtifacts", pb.ListArtifactsRequest, pb.ListArtifactsResponse)
 READ_ARTIFACT = Method("ReadArtifact", pb.ReadArtifactRequest, pb.ReadArtifactResponse)
+UPLOAD_FILE = Method("UploadFile", pb.UploadFileRequest, pb.Upload)
 WATCH_JOB = Method("WatchJob", pb.WatchJobRequest, pb.JobEvent)
 
 # A unary call whose server is away is repeated for about two seconds: all are safe to repeat (CreateJob by its
