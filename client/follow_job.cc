@@ -2,11 +2,12 @@
 #include "client/follow_job.h"
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 
 namespace temper {
 namespace {
@@ -53,7 +54,7 @@ absl::Status FollowJob(const TrainingClient& client, std::string_view job, const
     return !enough;
   };
 
-  absl::Time lost = absl::InfinitePast();
+  std::optional<std::chrono::steady_clock::time_point> lost;
   absl::Duration pause = kFirstPause;
   for (;;) {
     connected = false;
@@ -63,12 +64,13 @@ absl::Status FollowJob(const TrainingClient& client, std::string_view job, const
     if (client.options().stop.stop_requested()) return absl::CancelledError("stopped");
     if (!WorthReconnecting(status) || !ever_connected) return status;
 
-    if (connected || lost == absl::InfinitePast()) {
-      lost = absl::Now();
+    const auto now = std::chrono::steady_clock::now();
+    if (connected || !lost) {
+      lost = now;
       pause = kFirstPause;
       reconnecting(status);
     }
-    if (absl::Now() - lost > options.patience) return status;
+    if (absl::FromChrono(now - *lost) > options.patience) return status;
     Pause(client.options().stop, pause);
     pause = std::min(2 * pause, kLongestPause);
   }

@@ -168,4 +168,40 @@ absl::Status TrainingClient::ReadArtifact(std::string_view parent, const std::st
   return FromGrpcStatus(reader->Finish());
 }
 
+absl::StatusOr<v1::Upload> TrainingClient::FindUpload(const v1::UploadHeader& header) const {
+  Call call(options_);
+  call.context()->set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(options_.deadline));
+  v1::Upload upload;
+  const auto writer = stub_->UploadFile(call.context(), &upload);
+  v1::UploadFileRequest request;
+  *request.mutable_header() = header;
+  writer->Write(request);
+  writer->WritesDone();
+  if (auto status = FromGrpcStatus(writer->Finish()); !status.ok()) return status;
+  return upload;
+}
+
+absl::StatusOr<v1::Upload> TrainingClient::UploadFile(
+    const v1::UploadHeader& header, absl::FunctionRef<absl::StatusOr<std::string>()> next_piece) const {
+  Call call(options_);
+  v1::Upload upload;
+  const auto writer = stub_->UploadFile(call.context(), &upload);
+  v1::UploadFileRequest request;
+  *request.mutable_header() = header;
+  // A write fails when the server has ended the call, and Finish() says why.
+  for (bool open = writer->Write(request); open; open = writer->Write(request)) {
+    auto piece = next_piece();
+    if (!piece.ok()) {
+      call.context()->TryCancel();
+      (void)writer->Finish();
+      return piece.status();
+    }
+    if (piece->empty()) break;
+    request.set_data(*std::move(piece));
+  }
+  writer->WritesDone();
+  if (auto status = FromGrpcStatus(writer->Finish()); !status.ok()) return status;
+  return upload;
+}
+
 }  // namespace temper

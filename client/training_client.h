@@ -66,6 +66,12 @@ class TrainingClient {
   absl::Status ReadArtifact(std::string_view parent, const std::string& path, int64_t offset,
                             absl::FunctionRef<absl::Status(std::string_view)> sink) const;
 
+  // The file that the server has already; NOT_FOUND when it has not.
+  absl::StatusOr<v1::Upload> FindUpload(const v1::UploadHeader& header) const;
+  // Sends a file: what `next_piece` returns, until that is empty. For files and jobs see client/uploader.h.
+  absl::StatusOr<v1::Upload> UploadFile(const v1::UploadHeader& header,
+                                        absl::FunctionRef<absl::StatusOr<std::string>()> next_piece) const;
+
   // The same, but that options().stop ends no call: for what is to be said after it.
   TrainingClient WithoutStop() const;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <time.h>
+
 #include <chrono>
 #include <mutex>
 
@@ -16,6 +18,8 @@ class Clock {
   virtual ~Clock() = default;
   virtual WallTime Wall() const = 0;
   virtual MonotonicTime Monotonic() const = 0;
+  // Since some moment before the process began. Nobody sets it, and it goes on while the machine sleeps.
+  virtual std::chrono::nanoseconds Elapsed() const = 0;
 };
 
 // The machine's own.
@@ -23,6 +27,34 @@ class RealClock final : public Clock {
  public:
   WallTime Wall() const override { return std::chrono::system_clock::now(); }
   MonotonicTime Monotonic() const override { return std::chrono::steady_clock::now(); }
+  std::chrono::nanoseconds Elapsed() const override {
+    timespec time{};
+    ::clock_gettime(CLOCK_BOOTTIME, &time);
+    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+  }
+};
+
+// A wall clock that goes on evenly, from what the machine's clock says when this is made: setting that one moves no
+// time of a record, no retry and no age of what is to be deleted.
+class SteadyClock final : public Clock {
+ public:
+  // `machine` must outlive it.
+  explicit SteadyClock(const Clock& machine)
+      : machine_(machine), begin_(machine.Wall()), begin_elapsed_(machine.Elapsed()) {}
+
+  WallTime Wall() const override {
+    return begin_ + std::chrono::duration_cast<WallTime::duration>(Elapsed() - begin_elapsed_);
+  }
+  MonotonicTime Monotonic() const override { return machine_.Monotonic(); }
+  std::chrono::nanoseconds Elapsed() const override { return machine_.Elapsed(); }
+
+  // By how much the machine's clock is ahead of this one: it was set meanwhile.
+  std::chrono::nanoseconds Drift() const { return machine_.Wall() - Wall(); }
+
+ private:
+  const Clock& machine_;
+  const WallTime begin_;
+  const std::chrono::nanoseconds begin_elapsed_;
 };
 
 // Stands still until a test moves it.
@@ -39,6 +71,7 @@ class FakeClock final : public Clock {
     std::lock_guard lock(mutex_);
     return monotonic_;
   }
+  std::chrono::nanoseconds Elapsed() const override { return Monotonic().time_since_epoch(); }
   void Advance(std::chrono::nanoseconds by) {
     std::lock_guard lock(mutex_);
     wall_ += std::chrono::duration_cast<WallTime::duration>(by);

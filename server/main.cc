@@ -25,6 +25,7 @@
 #include "server/api/watch_hub.h"
 #include "server/jobs/job_controller.h"
 #include "server/jobs/job_store.h"
+#include "server/jobs/upload_store.h"
 #include "server/launch/local_launcher.h"
 #include "server/observe/http_server.h"
 #include "server/observe/job_metrics.h"
@@ -103,7 +104,13 @@ int Serve(const ServerOptions& options) {
   std::error_code ignored;
   std::filesystem::remove(address_file, ignored);
 
-  const RealClock clock;
+  const RealClock machine_clock;
+  const SteadyClock clock(machine_clock);
+  auto uploads = UploadStore::Open({.directory = options.data_dir / "uploads",
+                                    .max_file_bytes = options.max_upload_bytes,
+                                    .max_total_bytes = options.max_uploads_bytes},
+                                   clock);
+  if (!uploads.ok()) return Fail(kServerDataDir, std::string(uploads.status().message()));
   LocalLauncher launcher({.worker_binary = options.worker_binary});
   JobControllerOptions controller_options;
   controller_options.runs_dir = options.data_dir / "runs";
@@ -111,6 +118,7 @@ int Serve(const ServerOptions& options) {
   controller_options.retry = options.retry;
   controller_options.max_preflights = options.max_preflights;
   controller_options.keep_ended = options.keep_ended;
+  controller_options.uploads = uploads->get();
   JobController controller(**store, launcher, clock, controller_options);
 
   prometheus::Registry registry;
@@ -130,7 +138,7 @@ int Serve(const ServerOptions& options) {
     return Fail(kServerAddress, absl::StrCat(status.message(), "; choose another with --http HOST:PORT"));
   }
   auto rpc = RpcServer::Start(
-      options.listen, controller, hub,
+      options.listen, controller, hub, **uploads,
       [&](std::string_view method, const absl::Status& status) { server_metrics.CountRpc(method, status); });
   if (!rpc.ok()) {
     return Fail(kServerAddress, absl::StrCat(rpc.status().message(), "; choose another with --listen HOST:PORT"));
@@ -140,6 +148,7 @@ int Serve(const ServerOptions& options) {
     job_metrics.Refresh();
     if (const auto counts = (*store)->CountByState(); counts.ok()) server_metrics.SetJobs(*counts);
     server_metrics.SetWatchers(hub.watchers());
+    server_metrics.SetClockDrift(clock.Drift());
     return prometheus::TextSerializer().Serialize(registry.Collect());
   };
   pages.health = [&] { return (*store)->CountByState().status(); };

@@ -66,6 +66,8 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   std::string log_format = "text";
   int64_t retry_backoff = options.retry.first_backoff.count();
   int keep_ended_days = 0;
+  int64_t max_upload_mb = 256;
+  int64_t max_uploads_mb = 10'240;
 
   CLI::App app{"temper-server: accepts training jobs, runs them, and keeps what they report", "temper-server"};
   app.set_version_flag("--version", "temper-server " + version);
@@ -90,6 +92,13 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
                  "Days after which a job that has ended is deleted, as `temper delete` does it; 0: never")
       ->check(CLI::Range(0, 36'500))
       ->capture_default_str();
+  app.add_option("--max-upload-mb", max_upload_mb,
+                 "The largest file that `temper submit --upload` may send, in MiB; 0: none")
+      ->check(CLI::Range(0, 1'000'000))
+      ->capture_default_str();
+  app.add_option("--max-uploads-mb", max_uploads_mb, "All uploaded files together, in MiB")
+      ->check(CLI::Range(0, 1'000'000'000))
+      ->capture_default_str();
   app.add_option("--log-level", log_level, "Least severe lines that are logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
@@ -106,6 +115,8 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
     options.http = Take("--http", ListenAddress::Parse(http));
     options.slots = Take("--slots", ParseDeviceSlots(slots));
     options.keep_ended = std::chrono::hours(24 * keep_ended_days);
+    options.max_upload_bytes = max_upload_mb << 20;
+    options.max_uploads_bytes = max_uploads_mb << 20;
     options.log_level = log_level;
     options.log_format = log_format;
     options.retry.first_backoff = std::chrono::seconds(retry_backoff);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -30,6 +31,8 @@ struct ServerOptions {
   RetryPolicy retry;
   int max_preflights = 2;
   std::chrono::hours keep_ended{0};
+  int64_t max_upload_bytes = 0;   // of one file
+  int64_t max_uploads_bytes = 0;  // of all together
   std::string log_level;
   std::string log_format;
 };

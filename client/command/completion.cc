@@ -76,11 +76,17 @@ std::vector<std::string> StartingWith(std::string_view prefix, std::vector<std::
 // The values of a list, or files where the option or argument says so.
 std::vector<std::string> Values(const CLI::Option* option, std::string_view prefix) {
   if (option == nullptr) return {};
-  const std::string type = option->get_type_name();  // "FILE", "TEXT:{table,json}"
+  const std::string type = option->get_type_name();  // "FILE", "TEXT:{table,json}", "{queued,running}"
   if (absl::StartsWith(type, "FILE") || absl::StartsWith(type, "DIR")) return {kFileNames};
   const size_t begin = type.find('{'), end = type.rfind('}');
   if (begin == std::string::npos || end == std::string::npos || end < begin) return {};
-  return StartingWith(prefix, absl::StrSplit(type.substr(begin + 1, end - begin - 1), ','));
+  const size_t comma = option->get_delimiter() == '\0' ? std::string_view::npos : prefix.rfind(option->get_delimiter());
+  const std::string before(
+      prefix.substr(0, comma == std::string_view::npos ? 0 : comma + 1));  // of a list, what stands
+  std::vector<std::string> values =
+      StartingWith(prefix.substr(before.size()), absl::StrSplit(type.substr(begin + 1, end - begin - 1), ','));
+  for (std::string& value : values) value.insert(0, before);
+  return values;
 }
 
 std::vector<std::string> OptionNames(const CLI::App* app, std::string_view prefix) {

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/command/create_job.h"
 
+#include <cstdio>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/command/format.h"
 #include "client/job_file.h"
+#include "client/uploader.h"
 #include "common/rpc/status.h"
 
 namespace temper::command {
@@ -27,6 +30,24 @@ absl::Status WithFileLines(const absl::Status& status, const JobFile& file) {
   return absl::Status(status.code(), message);
 }
 
+absl::Status Upload(const Context& context, JobFile& file) {
+  StatusLine status(context.terminal);
+  const auto result = UploadData(
+      context.client, file.spec, [&](std::string_view field) { return file.Where(field); },
+      [&](const UploadProgress& state) {
+        if (context.json) return;
+        status.Draw(absl::StrCat("sending ", Printable(state.path), ": ", HumanBytes(state.sent_bytes), " of ",
+                                 HumanBytes(state.total_bytes)));
+      });
+  status.Clear();
+  if (!result.ok()) return result.status();
+  if (!context.json) {
+    std::fprintf(stderr, "Uploaded %s (%s sent)\n", HumanBytes(result->bytes).c_str(),
+                 HumanBytes(result->sent_bytes).c_str());
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void AddJobFile(CLI::App& command, JobFileOptions& options) {
@@ -36,11 +57,16 @@ void AddJobFile(CLI::App& command, JobFileOptions& options) {
   command.add_option("--set", options.overrides, "Set FIELD=VALUE, for example training.steps=20 (repeatable)")
       ->allow_extra_args(false)
       ->take_all();
+  command.add_flag("--upload", options.upload,
+                   "Send the files that data and validation name from this machine to the server");
 }
 
 absl::StatusOr<v1::Job> CreateJob(const Context& context, const JobFileOptions& options, v1::CreateJobRequest request) {
-  const auto file = ReadJobFile(options.file, options.overrides);
+  auto file = ReadJobFile(options.file, options.overrides);
   if (!file.ok()) return absl::InvalidArgumentError(file.status().message());
+  if (options.upload && !request.validate_only()) {
+    if (absl::Status status = Upload(context, *file); !status.ok()) return status;
+  }
   *request.mutable_job()->mutable_spec() = file->spec;
   auto job = context.client.CreateJob(std::move(request));
   if (!job.ok()) return WithFileLines(job.status(), *file);

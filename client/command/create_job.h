@@ -14,6 +14,7 @@ namespace temper::command {
 struct JobFileOptions {
   std::string file;
   std::vector<std::string> overrides;
+  bool upload = false;  // files of this machine with samples are sent along
 };
 
 // `options` must outlive the parse.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -7,16 +8,16 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "client/command/command_line.h"
 #include "client/command/format.h"
 #include "client/downloader.h"
+#include "common/counted.h"
 
 namespace temper::command {
 namespace {
 
 constexpr int kBarWidth = 24;
-constexpr absl::Duration kRedraw = absl::Milliseconds(100);
+constexpr std::chrono::milliseconds kRedraw{100};
 
 struct DownloadOptions {
   std::string job;
@@ -26,9 +27,9 @@ struct DownloadOptions {
 
 ExitCode DownloadCommand(const Context& context, const DownloadOptions& options) {
   StatusLine status_line(context.terminal);
-  absl::Time drawn = absl::InfinitePast();
+  std::chrono::steady_clock::time_point drawn;
   const auto progress = [&](const DownloadProgress& state) {
-    const absl::Time now = absl::Now();
+    const auto now = std::chrono::steady_clock::now();
     if (context.json || now - drawn < kRedraw) return;
     drawn = now;
     const double ratio =
@@ -49,7 +50,7 @@ ExitCode DownloadCommand(const Context& context, const DownloadOptions& options)
                                  {"received_bytes", result->received_bytes}};
     std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
   } else {
-    std::printf("%d files, %s in %s (%s received; digests verified)\n", result->files,
+    std::printf("%s, %s in %s (%s received; digests verified)\n", Counted(result->files, "file").c_str(),
                 HumanBytes(result->bytes).c_str(), options.directory.c_str(),
                 HumanBytes(result->received_bytes).c_str());
     if (options.checkpoint) std::printf("The model is in %s/weights\n", options.directory.c_str());

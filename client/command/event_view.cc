@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/command/format.h"
 #include "client/command/preflight_view.h"
+#include "common/counted.h"
 
 namespace temper::command {
 namespace {
@@ -107,7 +108,7 @@ void EventView::ShowStep(const v1::StepMetrics& step) {
 
 void EventView::ShowExport(const v1::ExportCommitted& committed) {
   status_.Clear();
-  status_.Print(absl::StrCat("exported ", committed.files(), " files, ", HumanBytes(committed.bytes()), ": ",
+  status_.Print(absl::StrCat("exported ", Counted(committed.files(), "file"), ", ", HumanBytes(committed.bytes()), ": ",
                              Printable(committed.uri())));
 }
 
@@ -119,8 +120,9 @@ void EventView::ShowCheckpoint(const v1::CheckpointCommitted& checkpoint) {
 
 // What `temper preflight` shows in full.
 void EventView::ShowPreflight(const v1::PreflightReport& report) {
-  status_.Print(absl::StrCat("preflight: ", report.data().samples_kept(), " samples, ", report.data().tokens(),
-                             " tokens, ", report.total_steps(), " steps, ", MemoryText(report.memory())));
+  status_.Print(absl::StrCat("preflight: ", Counted(report.data().samples_kept(), "sample"), ", ",
+                             Counted(report.data().tokens(), "token"), ", ", Counted(report.total_steps(), "step"),
+                             ", ", MemoryText(report.memory())));
   for (const v1::PreflightCheck& check : report.checks()) {
     if (check.severity() < v1::LOG_SEVERITY_WARNING) continue;
     status_.Print(terminal_.Paint(Color::kYellow, absl::StrCat("preflight: ", Printable(check.text()))));
@@ -141,7 +143,8 @@ void EventView::ShowValidation(const v1::ValidationResult& validation) {
 void EventView::ShowResumption(const v1::Resumption& resumption) {
   std::string text = resumption.step() > 0 ? absl::StrCat("going on after step ", resumption.step())
                                            : std::string("beginning from the start again");
-  if (resumption.lost_steps() > 0) absl::StrAppend(&text, ", ", resumption.lost_steps(), " steps are taken again");
+  if (resumption.lost_steps() > 0)
+    absl::StrAppend(&text, ", taking ", Counted(resumption.lost_steps(), "step"), " again");
   status_.Print(text);
 }
 

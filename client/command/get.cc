@@ -13,6 +13,7 @@
 #include "client/command/command_line.h"
 #include "client/command/format.h"
 #include "client/command/training_progress.h"
+#include "common/counted.h"
 
 namespace temper::command {
 namespace {
@@ -27,7 +28,7 @@ std::string DataText(const v1::DataSource& data) {
 
 std::string SamplesText(const v1::DataStatistics& data) {
   std::string text =
-      absl::StrCat(data.samples_kept(), ", ", data.tokens(), " tokens, ", data.scored_tokens(), " scored");
+      absl::StrCat(data.samples_kept(), ", ", Counted(data.tokens(), "token"), ", ", data.scored_tokens(), " scored");
   if (data.samples_truncated() > 0) absl::StrAppend(&text, ", ", data.samples_truncated(), " cut off");
   const int64_t left_out = data.samples_overlong() + data.samples_refused();
   if (left_out > 0) absl::StrAppend(&text, ", ", left_out, " left out");

@@ -26,15 +26,20 @@ struct ListOptions {
   int limit = 50;
 };
 
-absl::StatusOr<v1::JobState> ParseState(const std::string& text) {
-  v1::JobState state{};
-  if (v1::JobState_Parse(absl::StrCat("JOB_STATE_", absl::AsciiStrToUpper(text)), &state) && state != 0) return state;
+// In lower case.
+std::vector<std::string> StateNames() {
   std::vector<std::string> names;
   for (int i = v1::JobState_MIN + 1; i <= v1::JobState_MAX; ++i) {
     names.push_back(absl::AsciiStrToLower(StateName(static_cast<v1::JobState>(i))));
   }
+  return names;
+}
+
+absl::StatusOr<v1::JobState> ParseState(const std::string& text) {
+  v1::JobState state{};
+  if (v1::JobState_Parse(absl::StrCat("JOB_STATE_", absl::AsciiStrToUpper(text)), &state) && state != 0) return state;
   return absl::InvalidArgumentError(
-      absl::StrCat("--state ", text, ": is no state of a job; there are ", absl::StrJoin(names, ", ")));
+      absl::StrCat("--state ", text, ": is no state of a job; there are ", absl::StrJoin(StateNames(), ", ")));
 }
 
 // As many pages as it takes.
@@ -46,6 +51,7 @@ absl::StatusOr<v1::ListJobsResponse> ListJobs(const TrainingClient& client, v1::
     if (!page.ok()) return page.status();
     all.mutable_jobs()->MergeFrom(page->jobs());
     all.set_next_page_token(page->next_page_token());
+    if (page->has_time()) *all.mutable_time() = page->time();
     if (page->next_page_token().empty()) break;
     request.set_page_token(page->next_page_token());
   }
@@ -58,11 +64,13 @@ std::string StepColumn(const v1::Job& job) {
 }
 
 std::string TableOf(const v1::ListJobsResponse& list, int width) {
+  // The clocks here and there may differ.
+  const absl::Time now = list.has_time() ? ToTime(list.time()) : absl::Now();
   Table table({"JOB", "STATE", ">STEP", ">LOSS", ">AGE", "NAME", "REASON"});
   for (const v1::Job& job : list.jobs()) {
     table.AddRow({ToJobId(job.name()), StateName(job.state()), StepColumn(job),
                   job.has_latest_step() ? HumanLoss(job.latest_step().loss()) : "-",
-                  HumanDuration(absl::Now() - ToTime(job.create_time())), Truncated(job.spec().display_name(), 30),
+                  HumanDuration(now - ToTime(job.create_time())), Truncated(job.spec().display_name(), 30),
                   job.reason()});
   }
   return table.Render(width);
@@ -107,7 +115,8 @@ void AddList(CLI::App& app, CommandLine& line) {
   CLI::App* command = app.add_subcommand("list", "Show jobs, newest first");
   command->fallthrough();
   command->add_option("--state", options->states, "Only jobs in these states, for example running,queued")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->type_name(absl::StrCat("{", absl::StrJoin(StateNames(), ","), "}"));
   command->add_option("--owner", options->owner, "Only jobs of this owner");
   command->add_option("--label", options->labels, "Only jobs with this label, as KEY=VALUE; may be repeated");
   command->add_option("--limit", options->limit, "At most so many")

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "client/command/format.h"
+#include "common/counted.h"
 
 namespace temper::command {
 namespace {
@@ -50,8 +51,8 @@ std::string PreflightText(const v1::PreflightReport& report, const Terminal& ter
   std::string out;
   int number = 0;
   for (const v1::PreflightSample& sample : report.samples()) {
-    absl::StrAppend(&out, "Sample ", ++number, ": ", sample.tokens(), " tokens, ", sample.scored_tokens(), " learned\n",
-                    SampleText(sample, terminal), "\n\n");
+    absl::StrAppend(&out, "Sample ", ++number, ": ", Counted(sample.tokens(), "token"), ", ", sample.scored_tokens(),
+                    " learned\n", SampleText(sample, terminal), "\n\n");
   }
   const v1::DataStatistics& data = report.data();
   const double tokens = static_cast<double>(std::max<int64_t>(1, data.tokens()));
@@ -63,7 +64,7 @@ std::string PreflightText(const v1::PreflightReport& report, const Terminal& ter
                     data.samples_overlong(), " too long, ", data.samples_refused(), " with nothing to learn"));
   line("Tokens", absl::StrFormat("%d, %s of them learned", data.tokens(),
                                  HumanPercent(static_cast<double>(data.scored_tokens()) / tokens)));
-  if (data.validation_samples() > 0) line("Held out", absl::StrCat(data.validation_samples(), " samples"));
+  if (data.validation_samples() > 0) line("Held out", Counted(data.validation_samples(), "sample"));
   line("Rows", absl::StrCat(data.rows_per_epoch(), " a pass over the data, ", HumanPercent(data.padding_ratio()),
                             " of their room left"));
   line("Steps", absl::StrCat(report.total_steps(), ", about ", HumanDuration(absl::Seconds(report.estimated_seconds())),

@@ -96,6 +96,7 @@ void AddSubmit(CLI::App& app, CommandLine& line) {
       "relative to the working directory.\n\n"
       "Examples:\n"
       "  temper submit sft.yaml --watch\n"
+      "  temper submit sft.yaml --upload --server trainer:8470\n"
       "  temper submit sft.yaml --set training.epochs=3 --set lora='{rank: 8}' --job-id my-first-job\n"
       "  generate-job | temper submit - --output json");
   command->callback(

@@ -74,7 +74,7 @@ void AppendViolations(google::rpc::Status& wire, google::rpc::BadRequest bad_req
     if (kept.ByteSizeLong() <= budget) continue;
     const int left_out = bad_request.field_violations_size() - kept.field_violations_size() + 1;
     added->set_field("");
-    added->set_description(absl::StrCat(left_out, " more fields are wrong"));
+    added->set_description(absl::StrCat("and ", left_out, " more"));
     break;
   }
   Append(wire, kept);

@@ -291,6 +291,20 @@ absl::StatusOr<bool> ObjectStore::Exists(std::string_view path) const {
   return info->type() == arrow::fs::FileType::File;
 }
 
+absl::Status ObjectStore::Move(std::string_view from, std::string_view to) {
+  const absl::StatusOr<std::string> source = FullPath(from), target = FullPath(to);
+  if (!source.ok()) return source.status();
+  if (!target.ok()) return target.status();
+  const std::string display = UriOf(to);
+  if (local_) {
+    absl::Status status = CreateDirectories(*file_system_, ParentOf(*target), display);
+    if (!status.ok()) return status;
+  }
+  absl::Status status = FromArrow(file_system_->Move(*source, *target), "cannot write", display);
+  if (status.ok() && local_) status = SyncPath(ParentOf(*target), O_DIRECTORY, display);
+  return status;
+}
+
 absl::Status ObjectStore::Delete(std::string_view path) {
   absl::StatusOr<bool> exists = Exists(path);
   if (!exists.ok()) return exists.status();

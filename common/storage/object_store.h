@@ -103,6 +103,8 @@ class ObjectStore {
   // Names of the directories directly below one, sorted. Empty when there is no such directory.
   absl::StatusOr<std::vector<std::string>> ListDirectories(std::string_view directory) const;
   absl::StatusOr<bool> Exists(std::string_view path) const;
+  // Gives an object another path, at once and durably; what was there is replaced. NOT_FOUND: there is no object.
+  absl::Status Move(std::string_view from, std::string_view to);
   // OK when there is none.
   absl::Status Delete(std::string_view path);
   // Removes a directory and everything below it. OK when there is none.

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/counted.h"
 #include "common/failure.h"
 
 namespace temper {
@@ -141,7 +142,8 @@ absl::StatusOr<std::unique_ptr<Publication>> Publication::Begin(ObjectStore& sto
   if (!present.ok()) return present.status();
   if (!present->empty()) {
     return WithCause(absl::AlreadyExistsError(absl::StrCat(store.UriOf(directory), " exists already, with ",
-                                                           present->size(), " files. Choose another output place")),
+                                                           Counted(static_cast<int64_t>(present->size()), "file"),
+                                                           ". Choose another output place")),
                      FailureCause::kUserInput);
   }
   return std::unique_ptr<Publication>(new Publication(store, std::move(directory), std::move(job), epoch));

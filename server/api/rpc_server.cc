@@ -28,19 +28,19 @@ void SetUpKeepalive(grpc::ServerBuilder& builder) {
 
 }  // namespace
 
-RpcServer::RpcServer(JobController& controller, WatchHub& hub, RpcObserver observer)
-    : training_(controller, hub, observer), worker_(controller, std::move(observer)) {}
+RpcServer::RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, RpcObserver observer)
+    : training_(controller, hub, uploads, observer), worker_(controller, std::move(observer)) {}
 
 RpcServer::~RpcServer() { Shutdown(std::chrono::milliseconds(0)); }
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ListenAddress& address, JobController& controller,
-                                                            WatchHub& hub, RpcObserver observer) {
+                                                            WatchHub& hub, UploadStore& uploads, RpcObserver observer) {
   // gRPC says only that it failed.
   if (auto status = CheckFree(address); !status.ok()) return status;
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
-  auto server = std::unique_ptr<RpcServer>(new RpcServer(controller, hub, std::move(observer)));
+  auto server = std::unique_ptr<RpcServer>(new RpcServer(controller, hub, uploads, std::move(observer)));
   server->address_ = address;
   grpc::ServerBuilder builder;
   builder.AddListeningPort(address.Text(), grpc::InsecureServerCredentials(), &server->address_.port);

@@ -19,11 +19,11 @@ namespace temper {
 // The gRPC server: TrainingService, WorkerService, grpc.health.v1 and reflection, on one plain-text port.
 class RpcServer {
  public:
-  // Serves as soon as it returns. `controller` and `hub` must outlive it.
+  // Serves as soon as it returns. `controller`, `hub` and `uploads` must outlive it.
   //
   // ALREADY_EXISTS: somebody listens there. UNAVAILABLE, INVALID_ARGUMENT: the address is not one of this host.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const ListenAddress& address, JobController& controller,
-                                                          WatchHub& hub, RpcObserver observer);
+                                                          WatchHub& hub, UploadStore& uploads, RpcObserver observer);
   ~RpcServer();
   RpcServer(const RpcServer&) = delete;
   RpcServer& operator=(const RpcServer&) = delete;
@@ -37,7 +37,7 @@ class RpcServer {
   void Shutdown(std::chrono::milliseconds grace);
 
  private:
-  RpcServer(JobController& controller, WatchHub& hub, RpcObserver observer);
+  RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, RpcObserver observer);
 
   TrainingApi training_;
   WorkerApi worker_;

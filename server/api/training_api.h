@@ -4,6 +4,7 @@
 #include "server/api/artifacts_api.h"
 #include "server/api/families_api.h"
 #include "server/api/jobs_api.h"
+#include "server/api/uploads_api.h"
 #include "server/api/watch_api.h"
 #include "temper/v1/training_service.grpc.pb.h"
 
@@ -12,11 +13,12 @@ namespace temper {
 // TrainingService: hands each call to the file that answers it.
 class TrainingApi final : public v1::TrainingService::CallbackService {
  public:
-  TrainingApi(JobController& controller, WatchHub& hub, const RpcObserver& observer)
+  TrainingApi(JobController& controller, WatchHub& hub, UploadStore& uploads, const RpcObserver& observer)
       : jobs_(controller, observer),
         watch_(controller, hub, observer),
         artifacts_(controller, observer),
-        families_(observer) {}
+        families_(observer),
+        uploads_(uploads, observer) {}
 
   grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext* context, const v1::CreateJobRequest* request,
                                       v1::Job* response) override {
@@ -71,12 +73,17 @@ class TrainingApi final : public v1::TrainingService::CallbackService {
                                          v1::ListFamiliesResponse* response) override {
     return families_.List(context, *request, response);
   }
+  grpc::ServerReadReactor<v1::UploadFileRequest>* UploadFile(grpc::CallbackServerContext* context,
+                                                             v1::Upload* response) override {
+    return uploads_.Upload(context, response);
+  }
 
  private:
   JobsApi jobs_;
   WatchApi watch_;
   ArtifactsApi artifacts_;
   FamiliesApi families_;
+  UploadsApi uploads_;
 };
 
 }  // namespace temper

@@ -93,6 +93,10 @@ absl::Status JobController::Recover() {
     LiveJob& live = live_[id];
     live.record = std::move(record);
     live.since = clock_.Monotonic();
+    if (auto& retry_at = live.record.life.retry_at; retry_at) {
+      // The clock may have been set back meanwhile.
+      retry_at = std::min(*retry_at, clock_.Wall() + options_.retry.longest_backoff);
+    }
     const int32_t epoch = live.record.life.epoch;
     if (!HasGang(live.record.life.state)) continue;
     auto row = store_.GetEpoch(id, epoch);
@@ -189,6 +193,7 @@ void JobController::Reconcile(const std::string& server_address) {
   for (const auto& stop : stops) stop();
   for (const GangSpec& spec : launches) Launch(spec);
   DeleteOldJobs();
+  CollectUploads();
 }
 
 void JobController::DeleteOldJobs() {
@@ -211,6 +216,34 @@ void JobController::DeleteOldJobs() {
       spdlog::info("{}: ended more than {} days ago, and is deleted", job.name(), options_.keep_ended.count() / 24);
     }
   } while (!page.next_page_token.empty());
+}
+
+void JobController::CollectUploads() {
+  constexpr std::chrono::minutes kInterval{10};
+  const MonotonicTime now = clock_.Monotonic();
+  if (options_.uploads == nullptr || (collected_uploads_ && now - *collected_uploads_ < kInterval)) return;
+  collected_uploads_ = now;
+  const absl::Status status = options_.uploads->Collect([this] { return UploadsInUse(); });
+  if (!status.ok()) spdlog::warn("uploads that no job reads: {}", std::string(status.message()));
+}
+
+absl::StatusOr<std::set<std::string>> JobController::UploadsInUse() const {
+  std::set<std::string> digests;
+  const auto add = [&digests](const std::string& uri) {
+    if (std::string digest = UploadStore::DigestIn(uri); !digest.empty()) digests.insert(std::move(digest));
+  };
+  JobPage page;
+  do {
+    auto next = store_.List({}, /*page_size=*/1000, page.next_page_token);
+    if (!next.ok()) return next.status();
+    page = *std::move(next);
+    for (const v1::Job& job : page.jobs) {
+      add(job.spec().data().uri());
+      for (const v1::DataSource::Source& source : job.spec().data().sources()) add(source.uri());
+      add(job.spec().validation().uri());
+    }
+  } while (!page.next_page_token.empty());
+  return digests;
 }
 
 // Before its job's state says that the gang is gone: who sees that finds no half-written files.

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -22,6 +23,7 @@
 #include "server/jobs/job_machine.h"
 #include "server/jobs/job_store.h"
 #include "server/jobs/scheduler.h"
+#include "server/jobs/upload_store.h"
 #include "server/launch/launcher.h"
 #include "temper/v1/training_service.pb.h"
 #include "temper/v1/worker_service.pb.h"
@@ -47,6 +49,8 @@ struct JobControllerOptions {
   int64_t max_log_events = 20'000;
   // A job that ended so long ago is deleted. 0: never.
   std::chrono::hours keep_ended{0};
+  // What no job reads any more is removed from it. Must outlive the controller; null: there are no uploads.
+  UploadStore* uploads = nullptr;
 };
 
 // Some events of a job, in order.
@@ -228,6 +232,10 @@ class JobController {
   void Launch(const GangSpec& spec);
   // Once an hour.
   void DeleteOldJobs();
+  // Every ten minutes.
+  void CollectUploads();
+  // By digest.
+  absl::StatusOr<std::set<std::string>> UploadsInUse() const;
 
   // The parts of Create(), with mutex_ held. FindRepeated: the job that an earlier call with this request_id created.
   absl::StatusOr<std::optional<v1::Job>> FindRepeated(const v1::CreateJobRequest& request,
@@ -244,7 +252,8 @@ class JobController {
 
   // One round at a time, and the only place that calls the launcher.
   std::mutex reconcile_mutex_;
-  std::optional<MonotonicTime> deleted_old_jobs_;  // guarded by it
+  std::optional<MonotonicTime> deleted_old_jobs_;   // guarded by it
+  std::optional<MonotonicTime> collected_uploads_;  // guarded by it
 
   mutable std::mutex mutex_;
   mutable std::condition_variable events_changed_;

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/digest.h"
 #include "common/rpc/status.h"
+#include "common/rpc/timestamp.h"
 #include "server/jobs/job_controller.h"
 #include "server/jobs/job_name.h"
 #include "server/jobs/job_spec.h"
@@ -177,6 +178,7 @@ absl::StatusOr<v1::ListJobsResponse> JobController::List(const v1::ListJobsReque
   v1::ListJobsResponse response;
   for (v1::Job& job : page->jobs) *response.add_jobs() = View(std::move(job));
   response.set_next_page_token(page->next_page_token);
+  *response.mutable_time() = ToTimestamp(clock_.Wall());
   return response;
 }
 

@@ -90,6 +90,7 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
   attachment.assignment.set_job(hello.job());
   *attachment.assignment.mutable_spec() = live->record.job.spec();
   attachment.assignment.set_epoch(hello.epoch());
+  *attachment.assignment.mutable_create_time() = live->record.job.create_time();
   if (live->record.job.has_verify()) {
     *attachment.assignment.mutable_verify() = live->record.job.verify();
   } else {

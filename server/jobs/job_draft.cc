@@ -2,9 +2,11 @@
 #include "server/jobs/job_draft.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/counted.h"
 #include "common/rpc/timestamp.h"
 #include "server/jobs/job_time.h"
 
@@ -30,10 +32,13 @@ bool IsLost(const JobLife& before, const JobLife& after) {
   return after.ending && after.ending->cause != v1::FAILURE_CAUSE_UNSPECIFIED && !KeepsProgress(after);
 }
 
+// Of the newest state, phase or step. A clock that was set back makes nothing older than that.
+WallTime NewestTime(const v1::Job& job) { return FromTimestamp(job.time_spent().until()); }
+
 }  // namespace
 
 JobDraft::JobDraft(JobRecord record, WallTime now, int64_t max_log_events)
-    : now_(now), max_log_events_(max_log_events) {
+    : now_(std::max(now, NewestTime(record.job))), max_log_events_(max_log_events) {
   update_.record = std::move(record);
 }
 
@@ -79,7 +84,7 @@ void JobDraft::Advance(const JobMachineEvent& event, const RetryPolicy& policy) 
       v1::LogLine& line = *AddEvent().mutable_log();
       line.set_severity(v1::LOG_SEVERITY_WARNING);
       line.set_rank(-2);
-      line.set_text(absl::StrCat(record.dropped_log_events, " log lines were dropped"));
+      line.set_text(absl::StrCat("dropped ", Counted(record.dropped_log_events, "log line")));
     }
   }
   Sync();
@@ -137,20 +142,29 @@ void JobDraft::AddCheckpoint(const CheckpointKey& key, const std::string& uri, c
   AddCheckpoint(committed, now_);
 }
 
+WallTime JobDraft::TimeOf(const v1::RankReport& report) const {
+  WallTime time = now_;
+  if (report.has_age()) {
+    const auto age = std::chrono::seconds(report.age().seconds()) + std::chrono::nanoseconds(report.age().nanos());
+    time -= std::chrono::duration_cast<WallTime::duration>(age);
+  } else if (report.has_time()) {  // of a node of an earlier version, whose clock may be anything
+    time = FromTimestamp(report.time());
+  }
+  return std::clamp(time, NewestTime(update_.record.job), now_);
+}
+
 void JobDraft::Take(const v1::RankReport& report) {
   v1::Job& job = update_.record.job;
-  const WallTime time = report.has_time() ? FromTimestamp(report.time()) : now_;
-  // A node's clock may be ahead.
-  const WallTime spent = std::min(time, now_);
+  const WallTime time = TimeOf(report);
   switch (report.report_case()) {
     case v1::RankReport::kPhase:
-      SpendUntil(job, spent);
+      SpendUntil(job, time);
       job.set_phase(report.phase().phase());
       if (report.phase().total_steps() > 0) job.set_total_steps(report.phase().total_steps());
       *AddEvent().mutable_phase() = report.phase();
       break;
     case v1::RankReport::kStep:
-      SpendUntil(job, spent);
+      SpendUntil(job, time);
       SpendStep(job, report.step());
       *job.mutable_latest_step() = report.step();
       if (report.step().total_steps() > 0) job.set_total_steps(report.step().total_steps());
@@ -169,7 +183,7 @@ void JobDraft::Take(const v1::RankReport& report) {
       *AddEvent().mutable_verdict() = report.verdict();
       break;
     case v1::RankReport::kValidation:
-      SpendUntil(job, spent);
+      SpendUntil(job, time);
       SpendValidation(job, report.validation());
       *job.mutable_latest_validation() = report.validation();
       if (report.validation().best()) *job.mutable_best_validation() = report.validation();

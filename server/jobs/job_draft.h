@@ -41,6 +41,8 @@ class JobDraft {
   JobUpdate& update() { return update_; }
 
  private:
+  // By the server's clock, not before the newest that is known, not in the future.
+  WallTime TimeOf(const v1::RankReport& report) const;
   v1::JobEvent& AddEvent();
   void AddState();
   void AddLog(v1::LogLine line, WallTime time);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/counted.h"
 
 namespace temper {
 namespace {
@@ -72,8 +73,8 @@ JobLife AfterGang(const JobLife& life, const GangEnding& ending, const RetryPoli
   if (!IsRetried(ending.cause)) return Failed(life, ending, ending.message);
   if (life.restarts_since_checkpoint >= policy.max_restarts) {
     return Failed(life, ending,
-                  absl::StrCat(ending.message, " (given up after ", life.restarts_since_checkpoint,
-                               " restarts without a new checkpoint)"));
+                  absl::StrCat(ending.message, " (given up after ", Counted(life.restarts_since_checkpoint, "restart"),
+                               " without a new checkpoint)"));
   }
   JobLife next = Enter(life, v1::JOB_STATE_QUEUED, "");
   ++next.restarts;

@@ -18,7 +18,12 @@ ServerMetrics::ServerMetrics(prometheus::Registry& registry, const std::string& 
                     .Name("temper_server_watchers")
                     .Help("Streams of WatchJob that are open")
                     .Register(registry)
-                    .Add({})) {
+                    .Add({})),
+      clock_drift_(prometheus::BuildGauge()
+                       .Name("temper_server_clock_drift_seconds")
+                       .Help("By how much the machine's clock was set since the server started, which does not follow")
+                       .Register(registry)
+                       .Add({})) {
   prometheus::BuildGauge()
       .Name("temper_server_build_info")
       .Help("What was built; always 1")
@@ -48,5 +53,9 @@ void ServerMetrics::SetJobs(const std::map<v1::JobState, int64_t>& jobs_by_state
 }
 
 void ServerMetrics::SetWatchers(int watchers) { watchers_.Set(watchers); }
+
+void ServerMetrics::SetClockDrift(std::chrono::nanoseconds drift) {
+  clock_drift_.Set(std::chrono::duration<double>(drift).count());
+}
 
 }  // namespace temper

@@ -6,6 +6,7 @@
 #include <prometheus/gauge.h>
 #include <prometheus/registry.h>
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -29,11 +30,13 @@ class ServerMetrics {
   // Set before every scrape.
   void SetJobs(const std::map<v1::JobState, int64_t>& jobs_by_state);
   void SetWatchers(int watchers);
+  void SetClockDrift(std::chrono::nanoseconds drift);
 
  private:
   prometheus::Family<prometheus::Counter>& rpcs_;
   prometheus::Family<prometheus::Gauge>& jobs_;
   prometheus::Gauge& watchers_;
+  prometheus::Gauge& clock_drift_;
 };
 
 }  // namespace temper

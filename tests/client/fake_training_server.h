@@ -42,6 +42,28 @@ class FakeTrainingServer : public v1::TrainingService::Service {
   std::vector<size_t> break_after;  // used up from the front, one per read
   std::vector<int64_t> offsets;     // of the reads so far
 
+  // Uploads: by "SHA-256/name", and what all of them end with instead, where it is an error.
+  std::map<std::string, std::string> uploads;
+  std::vector<std::string> uploaded;  // the names of those that came with bytes
+  grpc::Status upload_error;
+
+  grpc::Status UploadFile(grpc::ServerContext*, grpc::ServerReader<v1::UploadFileRequest>* reader,
+                          v1::Upload* upload) override {
+    if (!upload_error.ok()) return upload_error;
+    v1::UploadFileRequest request;
+    std::string key, bytes;
+    while (reader->Read(&request)) {
+      if (request.has_header()) key = absl::StrCat(request.header().sha256(), "/", request.header().file_name());
+      bytes += request.data();
+    }
+    if (bytes.empty() && !uploads.contains(key)) return grpc::Status(grpc::StatusCode::NOT_FOUND, "not there");
+    if (!bytes.empty()) {
+      uploads[key] = bytes;
+      uploaded.push_back(key.substr(key.find('/') + 1));
+    }
+    upload->set_uri("/uploads/" + key);
+    return grpc::Status::OK;
+  }
   grpc::Status CreateJob(grpc::ServerContext* context, const v1::CreateJobRequest* request, v1::Job* job) override {
     return create(*request, *context, *job);
   }

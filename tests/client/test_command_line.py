@@ -3,6 +3,7 @@
 
 import fcntl
 import hashlib
+import importlib
 import json
 import os
 import pty
@@ -12,7 +13,10 @@ import struct
 import subprocess
 import termios
 import threading
+import time
+from concurrent import futures
 
+import grpc
 import pytest
 from temper_process import BIN, JOB, LIMIT, Node, wait_for
 
@@ -66,6 +70,31 @@ def test_submit_list_get_cancel(server, tmp_path):
     wait_for(lambda: "CANCELLED" in server.temper("get", "a").stdout, "the end")
     assert server.temper("list", "--state", "running", check=0).stdout == "No jobs.\n"
     assert "a " in server.temper("list", "--state", "cancelled,failed", check=0).stdout
+
+
+@pytest.mark.parametrize("hours", [-5, 0, 5])
+def test_ages_are_by_the_servers_clock(protos, hours):
+    training, *_ = protos
+    services = importlib.import_module("temper.v1.training_service_pb2_grpc")
+    there = int(time.time()) + hours * 3600
+
+    class OtherClock(services.TrainingServiceServicer):
+        def ListJobs(self, request, context):
+            response = training.ListJobsResponse(jobs=[training.Job(name="jobs/a")])
+            response.time.seconds = there
+            response.jobs[0].create_time.seconds = there - 7200
+            return response
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    services.add_TrainingServiceServicer_to_server(OtherClock(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        command = [BIN / "temper", "--server", f"127.0.0.1:{port}", "list"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
+    finally:
+        server.stop(None)
+    assert re.search(r"^a .* 2h00m$", listed.stdout, re.MULTILINE), listed
 
 
 def test_same_request_id_creates_one_job(server):

@@ -34,6 +34,9 @@ COMPLETED = [
     ("temper list --ou\t", "temper list --output "),
     ("temper list --output js\t", "temper list --output json "),
     ("temper list --output=js\t", "temper list --output=json "),
+    ("temper list --state ru\t", "temper list --state running "),
+    ("temper list --state queued,ru\t", "temper list --state queued,running "),
+    ("temper list --state=queued,ru\t", "temper list --state=queued,running "),
     ("temper submit jo\t", "temper submit job.yaml "),
     ("temper download a --to out\t", "temper download a --to output/"),
     ("temper get jo\t", "temper get jo"),  # an id of a job: no file

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -29,12 +30,14 @@ class Server:
         environment: dict | None = None,
         preflights: int = 0,  # a launch more for every job
         disk: str = "",  # mount options of a small disk for the data directory, such as size=16m
+        options: Sequence[str] = (),
     ):
         self.data_dir = data_dir
         self.disk = disk
         self.protos = protos
         self.slots = slots
         self.preflights = preflights
+        self.options = options
         self.environment = environment or {}
         self.listen = "127.0.0.1:0"
         self.process = None
@@ -51,6 +54,7 @@ class Server:
             f"--slots={self.slots}",
             f"--max-preflights={self.preflights}",
             "--retry-backoff=1",
+            *self.options,
             *options,
         ]
 

@@ -5,13 +5,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "common/counted.h"
 #include "common/rpc/timestamp.h"
 
 namespace temper {
 
 void ReportBuffer::Add(v1::RankReport report) {
   waiting_bytes_ += report.ByteSizeLong();
-  waiting_.push_back(std::move(report));
+  waiting_.push_back({std::move(report), clock_.Elapsed()});
   if (waiting_bytes_ <= max_bytes_) return;
   // Below the bound by a margin, so that a full buffer is not searched for every line.
   const size_t target = max_bytes_ - max_bytes_ / 8;
@@ -20,9 +21,9 @@ void ReportBuffer::Add(v1::RankReport report) {
 }
 
 int64_t ReportBuffer::Drop(v1::RankReport::ReportCase kind, size_t target) {
-  return static_cast<int64_t>(std::erase_if(waiting_, [&](const v1::RankReport& report) {
-    if (waiting_bytes_ <= target || report.report_case() != kind) return false;
-    waiting_bytes_ -= report.ByteSizeLong();
+  return static_cast<int64_t>(std::erase_if(waiting_, [&](const Entry& entry) {
+    if (waiting_bytes_ <= target || entry.report.report_case() != kind) return false;
+    waiting_bytes_ -= entry.report.ByteSizeLong();
     return true;
   }));
 }
@@ -34,30 +35,38 @@ bool ReportBuffer::HasNext() const {
 
 std::optional<v1::RankReport> ReportBuffer::Next() {
   if (!HasNext()) return std::nullopt;
-  if (resend_ < sent_.size()) return sent_[resend_++];
-  v1::RankReport report;
+  if (resend_ < sent_.size()) return WithAge(sent_[resend_++]);
+  Entry entry;
   if (dropped_logs_ + dropped_steps_ > 0) {
-    report = DropNotice();
+    entry = {DropNotice(), clock_.Elapsed()};
   } else {
-    report = std::move(waiting_.front());
+    entry = std::move(waiting_.front());
     waiting_.pop_front();
-    waiting_bytes_ -= report.ByteSizeLong();
+    waiting_bytes_ -= entry.report.ByteSizeLong();
   }
-  report.set_sequence(++last_sequence_[report.rank()]);
-  sent_.push_back(report);
+  entry.report.set_sequence(++last_sequence_[entry.report.rank()]);
+  sent_.push_back(std::move(entry));
   ++resend_;
+  return WithAge(sent_.back());
+}
+
+v1::RankReport ReportBuffer::WithAge(const Entry& entry) const {
+  v1::RankReport report = entry.report;
+  const auto age = std::chrono::duration_cast<std::chrono::microseconds>(clock_.Elapsed() - entry.since);
+  report.mutable_age()->set_seconds(age.count() / 1'000'000);
+  report.mutable_age()->set_nanos(static_cast<int32_t>(age.count() % 1'000'000 * 1000));
   return report;
 }
 
 v1::RankReport ReportBuffer::DropNotice() {
   v1::RankReport notice;
   notice.set_rank(-1);
-  *notice.mutable_time() = ToTimestamp(RealClock().Wall());
+  *notice.mutable_time() = ToTimestamp(clock_.Wall());
   v1::LogLine& line = *notice.mutable_log();
   line.set_rank(-1);
   line.set_severity(v1::LOG_SEVERITY_WARNING);
-  line.set_text(absl::StrCat(dropped_logs_, " log lines and ", dropped_steps_,
-                             " step reports were dropped: they came faster than the server took them"));
+  line.set_text(absl::StrCat("dropped ", Counted(dropped_logs_, "log line"), " and ",
+                             Counted(dropped_steps_, "step report"), ": they came faster than the server took them"));
   dropped_logs_ = 0;
   dropped_steps_ = 0;
   return notice;
@@ -67,7 +76,7 @@ void ReportBuffer::Acknowledge(int32_t rank, int64_t sequence) {
   size_t kept = 0;
   size_t resend = 0;
   for (size_t i = 0; i < sent_.size(); ++i) {
-    if (sent_[i].rank() == rank && sent_[i].sequence() <= sequence) continue;
+    if (sent_[i].report.rank() == rank && sent_[i].report.sequence() <= sequence) continue;
     if (i < resend_) ++resend;
     if (kept != i) sent_[kept] = std::move(sent_[i]);
     ++kept;

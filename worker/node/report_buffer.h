@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <optional>
 
+#include "common/clock.h"
 #include "temper/v1/worker_service.pb.h"
 
 namespace temper {
@@ -17,7 +19,9 @@ namespace temper {
 class ReportBuffer {
  public:
   // `max_bytes` bounds the reports that wait, `window` the number of those that are sent and not acknowledged.
-  ReportBuffer(size_t max_bytes, size_t window) : max_bytes_(max_bytes), window_(window) {}
+  // A report's `age` is counted from Add() to Next().
+  ReportBuffer(size_t max_bytes, size_t window, const Clock& clock)
+      : max_bytes_(max_bytes), window_(window), clock_(clock) {}
 
   // Over the bound, the oldest log lines are dropped, then the oldest steps; never a phase, an export or an end. How
   // many were dropped is told in a log line of the node (rank -1) before what comes after them.
@@ -37,15 +41,22 @@ class ReportBuffer {
   bool empty() const { return sent_.empty() && waiting_.empty() && dropped_logs_ + dropped_steps_ == 0; }
 
  private:
+  struct Entry {
+    v1::RankReport report;
+    std::chrono::nanoseconds since;  // Clock::Elapsed() as it came
+  };
+
   v1::RankReport DropNotice();
+  v1::RankReport WithAge(const Entry& entry) const;
   // Drops the oldest waiting reports of a kind until `waiting_bytes_` is at most `target`; returns how many.
   int64_t Drop(v1::RankReport::ReportCase kind, size_t target);
 
   const size_t max_bytes_;
   const size_t window_;
-  std::deque<v1::RankReport> sent_;     // oldest first; numbered
-  size_t resend_ = 0;                   // index in sent_ of the next one to write
-  std::deque<v1::RankReport> waiting_;  // oldest first; not numbered
+  const Clock& clock_;
+  std::deque<Entry> sent_;     // oldest first; numbered
+  size_t resend_ = 0;          // index in sent_ of the next one to write
+  std::deque<Entry> waiting_;  // oldest first; not numbered
   size_t waiting_bytes_ = 0;
   int64_t dropped_logs_ = 0;  // since the last notice
   int64_t dropped_steps_ = 0;

@@ -52,7 +52,7 @@ ServerLink::ServerLink(std::shared_ptr<grpc::Channel> channel, v1::Hello hello, 
       hello_(std::move(hello)),
       options_(options),
       events_(std::move(events)),
-      buffer_(options.buffer_bytes, options.window),
+      buffer_(options.buffer_bytes, options.window, clock_),
       contact_(steady_clock::now()),
       thread_([this] { Run(); }) {}
 

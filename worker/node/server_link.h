@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "absl/status/status.h"
+#include "common/clock.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
 #include "temper/v1/worker_service.grpc.pb.h"
@@ -77,6 +78,7 @@ class ServerLink {
   const v1::Hello hello_;
   const ServerLinkOptions options_;
   const Events events_;
+  const RealClock clock_;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

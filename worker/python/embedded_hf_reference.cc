@@ -92,8 +92,7 @@ class EmbeddedHfReference : public HfReference {
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) void temper_open_hf_reference(
-    const HfSource& source, at::ScalarType dtype,
-    absl::StatusOr<std::unique_ptr<HfReference>>& result) {
+    const HfSource& source, at::ScalarType dtype, absl::StatusOr<std::unique_ptr<HfReference>>& result) {
   if (absl::Status status = StartInterpreter(); !status.ok()) {
     result = status;
     return;

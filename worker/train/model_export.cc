@@ -125,11 +125,11 @@ int64_t ComparisonBytes(const Transformer& model, int64_t layers) {
   return kPythonBytes + 2 * 4 * std::min(all, all - in_layers + layers * widest);
 }
 
-// Lets transformers read the export (`adapter`: "" or what PEFT shall put on top of it): the whole where memory suffices,
-// else as few layers at a time as show all that the model does.
+// Lets transformers read the export (`adapter`: "" or what PEFT shall put on top of it): the whole where memory
+// suffices, else as few layers at a time as show all that the model does.
 nlohmann::json CompareWithTransformers(const std::string& uri, const std::string& adapter, const ModelConfig& config,
-                                       const Transformer& model,
-                                       const ExportVerifier& verifier, TrainObserver& observer) {
+                                       const Transformer& model, const ExportVerifier& verifier,
+                                       TrainObserver& observer) {
   const auto skipped = [&](const std::string& why) {
     observer.OnLog(LogSeverity::kWarning, absl::StrCat("the export was not compared with transformers' model: ", why));
     return nlohmann::json{{"skipped", why}};
@@ -211,8 +211,8 @@ absl::StatusOr<nlohmann::json> WriteAdapter(const TrainJob& job, const NativeRep
   nlohmann::json verification = {{"tensors", {{"passed", true}, {"tensors", tensors->size()}}}};
   if (stop.requested()) return absl::CancelledError("stopped on request");
   if (verifier) {
-    verification["transformers"] =
-        CompareWithTransformers(source.repository->directory(), publication.uri() + below, source.config, model, verifier, observer);
+    verification["transformers"] = CompareWithTransformers(source.repository->directory(), publication.uri() + below,
+                                                           source.config, model, verifier, observer);
   }
   return verification;
 }

@@ -112,8 +112,7 @@ class Verification {
   }
 
   absl::Status OpenReference(at::ScalarType dtype, std::unique_ptr<HfReference>& reference) {
-    absl::StatusOr<std::unique_ptr<HfReference>> opened =
-        HfReference::Open(source_, dtype);
+    absl::StatusOr<std::unique_ptr<HfReference>> opened = HfReference::Open(source_, dtype);
     if (opened.ok()) reference = *std::move(opened);
     return opened.status();
   }

@@ -12,8 +12,7 @@ namespace {
 
 absl::StatusOr<nlohmann::json> VerifyLayers(const std::string& uri, LayerRange layers,
                                             at::ScalarType dtype = at::kFloat, const std::string& adapter = "") {
-  const absl::StatusOr<Verdict> verdict =
-      Verify({.model = uri, .adapter = adapter, .dtype = dtype, .layers = layers});
+  const absl::StatusOr<Verdict> verdict = Verify({.model = uri, .adapter = adapter, .dtype = dtype, .layers = layers});
   if (!verdict.ok()) return verdict.status();
   nlohmann::json json = ToJson(*verdict);
   json.erase("model");  // where it lies today says nothing tomorrow

@@ -49,6 +49,7 @@ LIST_CHECKPOINTS = Method("ListCheckpoints", pb.ListCheckpointsRequest, pb.ListC
 LIST_ARTIFACTS = Method("ListArtifacts", pb.ListArtifactsRequest, pb.ListArtifactsResponse)
 READ_ARTIFACT = Method("ReadArtifact", pb.ReadArtifactRequest, pb.ReadArtifactResponse)
 LIST_FAMILIES = Method("ListFamilies", pb.ListFamiliesRequest, pb.ListFamiliesResponse)
+UPLOAD_FILE = Method("UploadFile", pb.UploadFileRequest, pb.Upload)
 WATCH_JOB = Method("WatchJob", pb.WatchJobRequest, pb.JobEvent)
 
 # A unary call whose server is away is repeated for about two seconds: all are safe to repeat (CreateJob by its

@@ -14,9 +14,10 @@ from temper._download import Download, DownloadResult, Progress
 from temper._follow import Follower
 from temper._handle import JobHandle
 from temper._metrics import StepHistory
-from temper._spec import Spec, read_spec
+from temper._spec import JobSource, Spec, read_spec
 from temper._state import State
-from temper.errors import InvalidRequest, TemperError
+from temper._upload import local_files
+from temper.errors import InvalidRequest, NotFound, TemperError
 from temper.v1 import training_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Client:
         resume_from: str | os.PathLike[str] | None = None,
         *,
         preflight_only: bool = False,
+        upload: bool = False,
     ) -> "Job":
         """Queues a job.
 
@@ -72,11 +74,14 @@ class Client:
         it are meant relative to the file, or else to the working directory. `job_id`: default: the server chooses.
         `request_id` is a UUID that makes the call safe to repeat: the same id and job create one job. `resume_from`:
         URI or path of a checkpoint of any job to go on from. `preflight_only`: look at model and data, train nothing;
-        a job that has succeeded has `info.preflight`.
+        a job that has succeeded has `info.preflight`. `upload`: the files that `data` and `validation` name are of this
+        machine, and are sent to the server, unless it has them; small ones, as it says how large they may be.
 
         Raises InvalidJob, AlreadyExists.
         """
         source = read_spec(spec)
+        if upload:
+            self._upload(source)
         request = calls.create_request(source, job_id, request_id, resume_from, preflight_only)
         try:
             return Job(self, self._call(calls.CREATE_JOB, request))
@@ -117,6 +122,29 @@ class Client:
             request.page_token = page.next_page_token
             if not request.page_token:
                 return
+
+    def _upload(self, source: JobSource) -> None:
+        for file in local_files(source.spec):
+            try:
+                try:
+                    answer = self._send(file.question(), self._connection.deadline)
+                except NotFound:
+                    answer = self._send(file.requests(), None)
+            except InvalidRequest as error:
+                raise file.refused(source, error) from None
+            file.uploaded(answer)
+
+    def _send(self, requests: Iterator[pb.UploadFileRequest], timeout: float | None) -> pb.Upload:
+        call = self._channel.stream_unary(
+            calls.UPLOAD_FILE.path,
+            request_serializer=pb.UploadFileRequest.SerializeToString,
+            response_deserializer=pb.Upload.FromString,
+        )
+        try:
+            answer: pb.Upload = call(requests, timeout=timeout, metadata=self._connection.metadata)
+        except grpc.RpcError as error:
+            raise self._connection.error(error) from None
+        return answer
 
     def _call(self, method: Method[Request, Response], request: Request) -> Response:
         call = self._channel.unary_unary(

@@ -81,6 +81,12 @@ def _resolve_uris(spec: job_pb2.JobSpec, directory: Path) -> None:
         if spec.HasField(name):  # type: ignore[arg-type, unused-ignore]
             source = getattr(spec, name)
             source.uri = absolute_uri(source.uri, directory)
+    for each in spec.data.sources:
+        each.uri = absolute_uri(each.uri, directory)
+    if spec.validation.uri:
+        spec.validation.uri = absolute_uri(spec.validation.uri, directory)
+    if spec.lora.adapter:
+        spec.lora.adapter = absolute_uri(spec.lora.adapter, directory)
     spec.resume_from = absolute_uri(spec.resume_from, directory)
 
 

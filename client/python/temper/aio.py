@@ -6,7 +6,7 @@ An `async for` that is left early should be closed, as any asynchronous generato
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -20,9 +20,10 @@ from temper._download import Download, DownloadResult, Progress
 from temper._follow import Follower
 from temper._handle import JobHandle
 from temper._metrics import StepHistory
-from temper._spec import Spec, read_spec
+from temper._spec import JobSource, Spec, read_spec
 from temper._state import State
-from temper.errors import InvalidRequest, TemperError
+from temper._upload import local_files
+from temper.errors import InvalidRequest, NotFound, TemperError
 from temper.v1 import training_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -68,9 +69,12 @@ class Client:
         resume_from: str | os.PathLike[str] | None = None,
         *,
         preflight_only: bool = False,
+        upload: bool = False,
     ) -> "Job":
         """Queues a job. As `temper.Client.submit`."""
         source = read_spec(spec)
+        if upload:
+            await self._upload(source)
         request = calls.create_request(source, job_id, request_id, resume_from, preflight_only)
         try:
             return Job(self, await self._call(calls.CREATE_JOB, request))
@@ -115,6 +119,29 @@ class Client:
         if self._opened is None:
             self._opened = grpc.aio.insecure_channel(self._connection.address, self._connection.channel_options)
         return self._opened
+
+    async def _upload(self, source: JobSource) -> None:
+        for file in await asyncio.to_thread(local_files, source.spec):
+            try:
+                try:
+                    answer = await self._send(file.question(), self._connection.deadline)
+                except NotFound:
+                    answer = await self._send(file.requests(), None)
+            except InvalidRequest as error:
+                raise file.refused(source, error) from None
+            file.uploaded(answer)
+
+    async def _send(self, requests: Iterator[pb.UploadFileRequest], timeout: float | None) -> pb.Upload:
+        call = self._channel.stream_unary(
+            calls.UPLOAD_FILE.path,
+            request_serializer=pb.UploadFileRequest.SerializeToString,
+            response_deserializer=pb.Upload.FromString,
+        )
+        try:
+            answer: pb.Upload = await call(requests, timeout=timeout, metadata=self._connection.metadata)
+        except grpc.RpcError as error:
+            raise self._connection.error(error) from None
+        return answer
 
     async def _call(self, method: Method[Request, Response], request: Request) -> Response:
         call = self._channel.unary_unary(

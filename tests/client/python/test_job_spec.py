@@ -64,6 +64,10 @@ def test_relative_uris_are_resolved(tmp_path, monkeypatch):
     message = temper.JobSpec(model={"uri": "m"})
     assert read(message).model.uri == f"{tmp_path}/m"
     assert message.model.uri == "m"
+    spec = read({"data": {"sources": [{"uri": "a"}]}, "validation": {"uri": "v"}, "lora": {"adapter": "l"}})
+    assert (spec.data.sources[0].uri, spec.validation.uri) == (f"{tmp_path}/a", f"{tmp_path}/v")
+    assert spec.lora.adapter == f"{tmp_path}/l"
+    assert not read({"model": {"uri": "m"}}).HasField("validation")
 
 
 @pytest.mark.parametrize(

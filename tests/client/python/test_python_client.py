@@ -2,8 +2,10 @@
 """`temper.Client` against a real server."""
 
 import hashlib
+import shutil
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
@@ -50,6 +52,30 @@ def test_preflight_looks_and_trains_nothing(client, spec, tmp_path):
     assert job.info.preflight.samples[0].tokens
     assert job.metrics() == []
     assert not (tmp_path / "output/looked-at").exists()
+
+
+def test_upload_sends_the_files_of_this_machine_once(client, spec, inputs, tmp_path):
+    spec["validation"] = {"uri": shutil.copy(inputs / "train.jsonl", tmp_path / "held out.jsonl")}
+    spec["data"] = {"sources": [{"uri": shutil.copy(inputs / "train.jsonl", tmp_path / "a.jsonl")}]}
+    job = client.submit(spec, preflight_only=True, upload=True)
+    (source,) = job.info.spec.data.sources
+    assert source.uri.endswith("/a.jsonl")
+    assert source.uri != str(tmp_path / "a.jsonl")
+    assert hashlib.sha256(Path(source.uri).read_bytes()).hexdigest() == Path(source.uri).parent.name
+    assert job.info.spec.validation.uri.endswith("/held out.jsonl")
+    assert job.wait() is temper.State.SUCCEEDED
+    written = Path(source.uri).stat().st_mtime_ns
+    assert client.submit(spec, preflight_only=True, upload=True).info.spec == job.info.spec
+    assert Path(source.uri).stat().st_mtime_ns == written
+
+
+def test_upload_of_what_is_no_file(client, spec, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        client.submit(spec | {"data": {"uri": tmp_path / "none.jsonl"}}, upload=True)
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(temper.InvalidJob, match="an empty file has no samples") as caught:
+        client.submit(spec | {"data": {"uri": tmp_path / "empty.jsonl"}}, upload=True)
+    assert [violation.field for violation in caught.value.violations] == ["data.uri"]
 
 
 def test_list_by_owner_and_label(client, spec):

@@ -3,7 +3,9 @@
 
 import asyncio
 import inspect
+import shutil
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 import temper
@@ -96,6 +98,22 @@ def test_pause_resume_checkpoints_cancel_delete(server, long_spec, tmp_path):
         await job.delete()
         with pytest.raises(temper.NotFound):
             await job.refresh()
+
+    run(server, test)
+
+
+def test_upload(server, spec, inputs, tmp_path):
+    async def test(client):
+        spec["data"]["uri"] = shutil.copy(inputs / "train.jsonl", tmp_path / "mine.jsonl")
+        job = await client.submit(spec, preflight_only=True, upload=True)
+        uploaded = Path(job.info.spec.data.uri)
+        assert uploaded != tmp_path / "mine.jsonl"
+        assert uploaded.read_bytes() == (inputs / "train.jsonl").read_bytes()
+        assert await job.wait() is temper.State.SUCCEEDED
+        assert (await client.submit(spec, preflight_only=True, upload=True)).info.spec == job.info.spec
+        (tmp_path / "mine.jsonl").write_bytes(b"")
+        with pytest.raises(temper.InvalidJob, match="an empty file has no samples"):
+            await client.submit(spec, upload=True)
 
     run(server, test)
 

@@ -100,7 +100,7 @@ TEST(StatusTest, ManyLongViolations_FitAndSayHowManyWereLeftOut) {
     const auto received = FieldViolationsOf(FromGrpcStatus(status));
     ASSERT_GE(received.size(), 2u);
     EXPECT_EQ(received.back().field, "");
-    EXPECT_EQ(received.back().description, std::to_string(500 - (received.size() - 1)) + " more fields are wrong");
+    EXPECT_EQ(received.back().description, "and " + std::to_string(500 - (received.size() - 1)) + " more");
   }
 }
 

@@ -93,6 +93,18 @@ TEST_F(ObjectStoreTest, List_Directory_IsRecursiveSortedAndRelativeToTheRoot) {
   EXPECT_EQ((*store_->List("b"))[0].size, 5);
 }
 
+TEST_F(ObjectStoreTest, Move_GivesAnotherPathAndReplacesWhatIsThere) {
+  ASSERT_TRUE(store_->Write("a/one", "1").ok());
+  ASSERT_TRUE(store_->Write("b/c/two", "2").ok());
+  ASSERT_TRUE(store_->Move("a/one", "b/c/two").ok());
+  EXPECT_EQ(*store_->Read("b/c/two"), "1");
+  EXPECT_FALSE(*store_->Exists("a/one"));
+  ASSERT_TRUE(store_->Move("b/c/two", "new/three").ok());
+  EXPECT_EQ(*store_->Read("new/three"), "1");
+  EXPECT_TRUE(absl::IsNotFound(store_->Move("a/one", "d")));
+  EXPECT_TRUE(absl::IsInvalidArgument(store_->Move("new/three", "../out")));
+}
+
 TEST_F(ObjectStoreTest, Delete_ObjectsAndDirectories_IsIdempotent) {
   for (const char* path : {"a", "b/1", "b/c/2"}) ASSERT_TRUE(store_->Write(path, path).ok());
   EXPECT_TRUE(store_->Delete("a").ok());

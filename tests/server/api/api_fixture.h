@@ -19,6 +19,7 @@
 #include "server/api/watch_hub.h"
 #include "server/jobs/job_controller.h"
 #include "server/jobs/job_store.h"
+#include "server/jobs/upload_store.h"
 #include "tests/common/scratch_directory.h"
 #include "tests/server/jobs/fake_launcher.h"
 #include "tests/server/jobs/valid_spec.h"
@@ -50,12 +51,16 @@ class ApiTest : public testing::Test {
     options.runs_dir = "/runs";
     options.max_preflights = 0;
     options.slots = {{"cpu", 8}};
+    auto upload_store = UploadStore::Open(upload_options, clock);
+    ASSERT_TRUE(upload_store.ok()) << upload_store.status();
+    uploads = *std::move(upload_store);
+    options.uploads = uploads.get();
     controller = std::make_unique<JobController>(*store, launcher, clock, options);
     hub = std::make_unique<WatchHub>(watch_options);
     controller->AddListener(
         [this](const v1::Job& job, const v1::JobEvent& event) { hub->OnEvent(job.name(), event.sequence()); });
     ASSERT_TRUE(controller->Recover().ok());
-    auto started = RpcServer::Start({"127.0.0.1", port}, *controller, *hub,
+    auto started = RpcServer::Start({"127.0.0.1", port}, *controller, *hub, *uploads,
                                     [this](std::string_view method, const absl::Status& status) {
                                       std::lock_guard lock(mutex);
                                       ended.emplace_back(method, status.code());
@@ -70,6 +75,7 @@ class ApiTest : public testing::Test {
     server.reset();
     hub.reset();
     controller.reset();
+    uploads.reset();
     store.reset();
   }
 
@@ -152,7 +158,9 @@ class ApiTest : public testing::Test {
   FakeClock clock;
   FakeLauncher launcher;
   WatchOptions watch_options;
+  UploadOptions upload_options{.directory = scratch.path() / "data/uploads"};
   std::unique_ptr<JobStore> store;
+  std::unique_ptr<UploadStore> uploads;
   std::unique_ptr<JobController> controller;
   std::unique_ptr<WatchHub> hub;
   std::unique_ptr<RpcServer> server;

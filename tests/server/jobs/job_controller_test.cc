@@ -12,6 +12,7 @@
 
 #include "common/digest.h"
 #include "common/rpc/status.h"
+#include "common/rpc/timestamp.h"
 #include "common/storage/job_layout.h"
 #include "common/storage/publication.h"
 #include "tests/common/scratch_directory.h"
@@ -47,7 +48,8 @@ class JobControllerTest : public testing::Test {
     options.max_log_events = max_log_events;
     options.max_preflights = max_preflights;
     options.keep_ended = keep_ended;
-    controller = std::make_unique<JobController>(*store, launcher, clock, options);
+    server_clock = std::make_unique<SteadyClock>(clock);
+    controller = std::make_unique<JobController>(*store, launcher, *server_clock, options);
     const absl::Status recovered = controller->Recover();
     ASSERT_TRUE(recovered.ok()) << recovered;
   }
@@ -175,7 +177,8 @@ class JobControllerTest : public testing::Test {
   }
 
   ScratchDirectory scratch;
-  FakeClock clock;
+  FakeClock clock;  // the machine's
+  std::unique_ptr<SteadyClock> server_clock;
   FakeLauncher launcher;
   DeviceSlots slots{{"cpu", 2}};
   int64_t max_log_events = 20'000;
@@ -477,6 +480,96 @@ TEST_F(JobControllerTest, WallClockSetBack_FiresNoLimit) {
   clock.SetWall(clock.Wall() - std::chrono::hours(24));
   Settle();
   EXPECT_EQ(StateOf("a"), "RUNNING");
+}
+
+TEST_F(JobControllerTest, WallClockIsSet_ARetryComesWhenItWouldHave) {
+  for (const std::chrono::hours by : {std::chrono::hours(-24), std::chrono::hours(24)}) {
+    const std::string id = by.count() < 0 ? "back" : "ahead";
+    Run(id);
+    launcher.Exit({id, 1});
+    Settle();
+    ASSERT_EQ(StateOf(id), "QUEUED");
+    clock.SetWall(clock.Wall() + by);
+    clock.Advance(seconds(4));
+    Settle();
+    EXPECT_EQ(StateOf(id), "QUEUED");
+    clock.Advance(seconds(2));
+    Settle();
+    EXPECT_EQ(StateOf(id), "STARTING");
+  }
+}
+
+TEST_F(JobControllerTest, WallClockSetBackBetweenServers_ARetryWaitsForTheLongestBackoffAtMost) {
+  Run("a");
+  launcher.Exit({"a", 1});
+  Settle();
+  clock.SetWall(clock.Wall() - std::chrono::hours(24));
+  Boot();
+  clock.Advance(RetryPolicy().longest_backoff + seconds(1));
+  Settle();
+  EXPECT_EQ(StateOf("a"), "STARTING");
+}
+
+TEST_F(JobControllerTest, WallClockIsSet_TimeSpentIsTheTimeThatPassed) {
+  Create("a");
+  clock.SetWall(clock.Wall() + std::chrono::hours(24 * 365));
+  clock.Advance(seconds(9));
+  ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+  const v1::Job job = Get("a");
+  EXPECT_NEAR(job.time_spent().queued(), 10, 0.01);
+  EXPECT_EQ(FromTimestamp(job.end_time()) - FromTimestamp(job.create_time()), seconds(10));
+}
+
+// What a watcher reads goes forward, whatever the clocks of nodes and of an earlier server said.
+TEST_F(JobControllerTest, ClocksOfNodesAreWrong_EventsHaveTheServersTimes) {
+  const int64_t node = Run("a");
+  clock.Advance(seconds(60));
+  const WallTime now = server_clock->Wall();
+  v1::RankReport ahead = Step(1), behind = Step(2), old_node = Step(3), old_node_behind = Log("late");
+  *ahead.mutable_time() = ToTimestamp(now + std::chrono::hours(5));
+  ahead.mutable_age()->set_seconds(3);
+  *behind.mutable_time() = ToTimestamp(now - std::chrono::hours(5));
+  behind.mutable_age()->set_nanos(500'000'000);
+  *old_node.mutable_time() = ToTimestamp(now + std::chrono::hours(5));
+  *old_node_behind.mutable_time() = ToTimestamp(now - std::chrono::hours(5));
+  Send(node, {ahead, behind, old_node, old_node_behind});
+  const std::vector<v1::JobEvent> events = Events("a");
+  ASSERT_GE(events.size(), 4);
+  const auto time = [&](size_t from_the_end) { return FromTimestamp(events[events.size() - from_the_end].time()); };
+  EXPECT_EQ(time(4), now - seconds(3));
+  EXPECT_EQ(time(3), now - milliseconds(500));
+  EXPECT_EQ(time(2), now);
+  EXPECT_EQ(time(1), now);
+}
+
+TEST_F(JobControllerTest, WallClockSetBackBetweenServers_EventsGoForward) {
+  const int64_t node = Run("a");
+  clock.Advance(seconds(60));
+  Send(node, {Step(1)});
+  clock.SetWall(clock.Wall() - std::chrono::hours(1));
+  Boot();
+  Settle();
+  const auto again = controller->AttachNode(Hello("a"), [](const v1::Stop&) {});
+  ASSERT_TRUE(again.ok()) << again.status();
+  v1::RankReport late = Step(2);
+  late.mutable_age()->set_seconds(7);
+  Send(again->id, {late, Log("and on")});
+  launcher.Exit({"a", 1});
+  Settle();
+  WallTime newest{};
+  for (const v1::JobEvent& event : Events("a")) {
+    EXPECT_GE(FromTimestamp(event.time()), newest) << event.ShortDebugString();
+    newest = FromTimestamp(event.time());
+  }
+}
+
+TEST_F(JobControllerTest, Gang_IsToldWhenTheJobWasCreated) {
+  Run("a");
+  const v1::Job job = Get("a");
+  clock.Advance(std::chrono::hours(30));
+  const auto again = controller->AttachNode(Hello("a"), [](const v1::Stop&) {});
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(FromTimestamp(again->assignment.create_time()), FromTimestamp(job.create_time()));
 }
 
 // --- the queue ---
@@ -804,7 +897,7 @@ TEST_F(JobControllerTest, LogLines_AreBoundedAndWhatIsDroppedIsCounted) {
   EXPECT_EQ(log[19], "line 19");
   EXPECT_EQ(log[20], "the log is full (20 lines): further lines are dropped");
   EXPECT_EQ(log[21], "bad") << "room is kept for what matters";
-  EXPECT_EQ(log[22], "31 log lines were dropped");
+  EXPECT_EQ(log[22], "dropped 31 log lines");
   EXPECT_EQ(Get("a").latest_step().step(), 1) << "steps are no log";
   EXPECT_TRUE(Events("a").back().has_state()) << "the last event ends the job";
 }
@@ -1173,6 +1266,17 @@ TEST_F(JobControllerTest, KeepEnded_JobsThatEndedBeforeAreDeleted) {
   EXPECT_EQ(controller->Get("jobs/old").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(StateOf("new"), "CANCELLED");
   EXPECT_TRUE(controller->Get("jobs/live").ok());
+}
+
+TEST_F(JobControllerTest, KeepEnded_DateIsSet_DeletesNothingEarly) {
+  keep_ended = std::chrono::hours(48);
+  Boot();
+  Create("a");
+  ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+  clock.SetWall(clock.Wall() + std::chrono::hours(24 * 365));
+  clock.Advance(std::chrono::hours(40));
+  Settle();
+  EXPECT_EQ(StateOf("a"), "CANCELLED");
 }
 
 TEST_F(JobControllerTest, Delete_EndedJobsOnly_LeavesNothing) {

@@ -41,15 +41,33 @@ std::vector<int64_t> Sequences(ReportBuffer& buffer) {
 }
 
 TEST(ReportBufferTest, Next_TwoRanks_NumbersEachFromOne) {
-  ReportBuffer buffer(1 << 20, 100);
+  const FakeClock clock;
+  ReportBuffer buffer(1 << 20, 100, clock);
   for (const auto& report : {Step(1, 0), Step(1, 1), Step(2, 0), Step(2, 1)}) buffer.Add(report);
   EXPECT_THAT(Sequences(buffer), ElementsAre(1, 1, 2, 2));
   EXPECT_FALSE(buffer.HasNext());
   EXPECT_FALSE(buffer.empty());
 }
 
+TEST(ReportBufferTest, Next_Age_IsTheTimeSinceItCameWhateverTheDateIs) {
+  FakeClock clock;
+  ReportBuffer buffer(1 << 20, 100, clock);
+  buffer.Add(Step(1));
+  clock.SetWall(clock.Wall() - std::chrono::hours(5));
+  clock.Advance(std::chrono::milliseconds(2500));
+  buffer.Add(Step(2));
+  const auto first = buffer.Next(), second = buffer.Next();
+  EXPECT_EQ(first->age().seconds(), 2);
+  EXPECT_EQ(first->age().nanos(), 500'000'000);
+  EXPECT_EQ(second->age().seconds(), 0);
+  clock.Advance(std::chrono::seconds(60));
+  buffer.Rewind();
+  EXPECT_EQ(buffer.Next()->age().seconds(), 62);
+}
+
 TEST(ReportBufferTest, Acknowledge_OneRank_LeavesTheOther) {
-  ReportBuffer buffer(1 << 20, 100);
+  const FakeClock clock;
+  ReportBuffer buffer(1 << 20, 100, clock);
   for (const auto& report : {Step(1, 0), Step(1, 1), Step(2, 0)}) buffer.Add(report);
   Sequences(buffer);
   buffer.Acknowledge(0, 2);
@@ -59,7 +77,8 @@ TEST(ReportBufferTest, Acknowledge_OneRank_LeavesTheOther) {
 }
 
 TEST(ReportBufferTest, Rewind_AfterSomeAcknowledged_RepeatsTheRestWithItsNumbers) {
-  ReportBuffer buffer(1 << 20, 100);
+  const FakeClock clock;
+  ReportBuffer buffer(1 << 20, 100, clock);
   for (int64_t step = 1; step <= 4; ++step) buffer.Add(Step(step));
   for (int i = 0; i < 3; ++i) buffer.Next();
   buffer.Acknowledge(0, 1);
@@ -68,7 +87,8 @@ TEST(ReportBufferTest, Rewind_AfterSomeAcknowledged_RepeatsTheRestWithItsNumbers
 }
 
 TEST(ReportBufferTest, Acknowledge_WhileRepeating_DoesNotSkip) {
-  ReportBuffer buffer(1 << 20, 100);
+  const FakeClock clock;
+  ReportBuffer buffer(1 << 20, 100, clock);
   for (int64_t step = 1; step <= 4; ++step) buffer.Add(Step(step));
   Sequences(buffer);
   buffer.Rewind();
@@ -79,7 +99,8 @@ TEST(ReportBufferTest, Acknowledge_WhileRepeating_DoesNotSkip) {
 }
 
 TEST(ReportBufferTest, Next_WindowFull_WaitsForAcknowledgement) {
-  ReportBuffer buffer(1 << 20, 2);
+  const FakeClock clock;
+  ReportBuffer buffer(1 << 20, 2, clock);
   for (int64_t step = 1; step <= 3; ++step) buffer.Add(Step(step));
   EXPECT_THAT(Sequences(buffer), ElementsAre(1, 2));
   EXPECT_FALSE(buffer.HasNext());
@@ -88,7 +109,8 @@ TEST(ReportBufferTest, Next_WindowFull_WaitsForAcknowledgement) {
 }
 
 TEST(ReportBufferTest, Add_OverTheBound_DropsOldestLogsLeavesNoGapAndTellsHowMany) {
-  ReportBuffer buffer(/*max_bytes=*/1000, /*window=*/100);
+  const FakeClock clock;
+  ReportBuffer buffer(/*max_bytes=*/1000, /*window=*/100, clock);
   for (int i = 0; i < 30; ++i) {
     buffer.Add(Log(100));
     buffer.Add(Step(i + 1));
@@ -110,7 +132,8 @@ TEST(ReportBufferTest, Add_OverTheBound_DropsOldestLogsLeavesNoGapAndTellsHowMan
 }
 
 TEST(ReportBufferTest, Add_OverTheBoundWithoutLogs_DropsStepsButNeverAnEnd) {
-  ReportBuffer buffer(/*max_bytes=*/100, /*window=*/1000);
+  const FakeClock clock;
+  ReportBuffer buffer(/*max_bytes=*/100, /*window=*/1000, clock);
   buffer.Add(End());
   for (int i = 0; i < 200; ++i) buffer.Add(Step(i + 1));
   buffer.Add(End());
@@ -125,7 +148,8 @@ TEST(ReportBufferTest, Add_OverTheBoundWithoutLogs_DropsStepsButNeverAnEnd) {
 }
 
 TEST(ReportBufferTest, Add_NothingButALogThatIsTooLong_StillTells) {
-  ReportBuffer buffer(/*max_bytes=*/100, /*window=*/10);
+  const FakeClock clock;
+  ReportBuffer buffer(/*max_bytes=*/100, /*window=*/10, clock);
   buffer.Add(Log(1000));
   EXPECT_FALSE(buffer.empty());
   ASSERT_TRUE(buffer.HasNext());

@@ -134,9 +134,7 @@ TEST(LayersToCompareTest, GoesByMemory) {
 }
 
 TEST_F(ModelExportTest, VerifierThatFindsADifference_Warns) {
-  verifier_ = [](const VerifiedExport&) {
-    return nlohmann::json{{"passed", false}, {"reasons", {"largest KL is 1"}}};
-  };
+  verifier_ = [](const VerifiedExport&) { return nlohmann::json{{"passed", false}, {"reasons", {"largest KL is 1"}}}; };
   const auto exported = Export([](const at::Tensor& master) { return master; });
   ASSERT_TRUE(exported.ok()) << exported.status();
   EXPECT_EQ(nlohmann::json::parse(exported->proof)["transformers"]["passed"], false);

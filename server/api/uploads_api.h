@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include <utility>
+
+#include "server/api/rpc_observer.h"
+#include "server/jobs/upload_store.h"
+#include "temper/v1/training_service.pb.h"
+
+namespace temper {
+
+// UploadFile. A stream holds no thread: a message is read, written to the disk, and the next one is asked for.
+class UploadsApi {
+ public:
+  // `store` must outlive every stream.
+  UploadsApi(UploadStore& store, RpcObserver observer) : store_(store), observer_(std::move(observer)) {}
+
+  grpc::ServerReadReactor<v1::UploadFileRequest>* Upload(grpc::CallbackServerContext* context, v1::Upload* response);
+
+ private:
+  UploadStore& store_;
+  RpcObserver observer_;
+};
+
+}  // namespace temper
