@@ -74,7 +74,8 @@ TEST(FindAdapterSites, FusedModule_IsOneSiteOfSeveralParts) {
 }
 
 TEST(FindAdapterSites, UnknownTarget_NamesWhatThereIs) {
-  EXPECT_THAT(Error(LlamaFamily(), {"qkv_proj"}), HasSubstr("no module \"qkv_proj\"; there are down_proj, gate_proj"));
+  EXPECT_THAT(Error(LlamaFamily(), {"qkv_proj"}),
+              HasSubstr("no module \"qkv_proj\"; there are down_proj, embed_tokens, gate_proj"));
   EXPECT_THAT(Error(LlamaFamily(), {"norm"}), HasSubstr("can be trained as a whole: lora.modules_to_save"));
   EXPECT_THAT(Error(LlamaFamily(), {"experts"}),
               HasSubstr("down_proj, embed_tokens, gate_proj, k_proj, lm_head, o_proj"));
