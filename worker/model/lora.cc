@@ -40,9 +40,10 @@ std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std
   const auto rank = static_cast<double>(config.rank);
   adapter->scale = config.alpha / (config.rslora ? std::sqrt(rank) : rank);
   adapter->dropout = config.dropout;
-  InitParameter(adapter->a_RI, site + ".lora_A.weight", {config.rank, in_features}, dtype, /*trainable=*/true);
-  InitParameter(adapter->b_OR, site + ".lora_B.weight", {rows, config.rank}, dtype, /*trainable=*/true);
-  if (config.dora) InitParameter(adapter->m_O, site + ".lora_magnitude_vector", {rows}, dtype, /*trainable=*/true);
+  const WeightOptions options{.dtype = dtype};
+  InitParameter(adapter->a_RI, site + ".lora_A.weight", {config.rank, in_features}, options);
+  InitParameter(adapter->b_OR, site + ".lora_B.weight", {rows, config.rank}, options);
+  if (config.dora) InitParameter(adapter->m_O, site + ".lora_magnitude_vector", {rows}, options);
   const double bound = 1.0 / std::sqrt(static_cast<double>(in_features));
   auto generator = at::make_generator<at::CPUGeneratorImpl>(SeedOf(config.seed, site));
   const at::Tensor a_RI = at::empty({config.rank, in_features}, at::kFloat).uniform_(-bound, bound, generator);

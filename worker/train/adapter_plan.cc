@@ -125,6 +125,11 @@ absl::StatusOr<std::unique_ptr<AdapterPlan>> PlanAdapters(const TrainJob& job, c
   return owned;
 }
 
+TransformerOptions ModelOptions(const TrainJob& job, const AdapterPlan* plan, at::ScalarType dtype) {
+  if (plan != nullptr) return plan->ModelOptions(dtype, job.training.seed);
+  return {.dtype = dtype, .freeze = job.training.freeze};
+}
+
 std::vector<std::string> HfModules(const AdapterPlan& plan, std::span<LoraAdapter* const> adapters) {
   std::map<std::string, std::string> modules;
   for (const AdapterSite& site : plan.sites) modules[site.internal] = site.hf_module;

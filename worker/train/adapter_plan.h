@@ -31,6 +31,9 @@ struct AdapterPlan {
 // that the model does not have, a rank that is larger than a module's matrix, an adapter of another base model.
 absl::StatusOr<std::unique_ptr<AdapterPlan>> PlanAdapters(const TrainJob& job, const NativeRepository& model);
 
+// How the job's model is built; `plan` as PlanAdapters has it.
+TransformerOptions ModelOptions(const TrainJob& job, const AdapterPlan* plan, at::ScalarType dtype);
+
 // The HF module of each adapter, in their order.
 std::vector<std::string> HfModules(const AdapterPlan& plan, std::span<LoraAdapter* const> adapters);
 

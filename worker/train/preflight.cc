@@ -245,6 +245,8 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   const auto plan = PlanAdapters(job, *model);
   if (!plan.ok()) return plan.status();
   const auto data = TrainingData::Open(job, model->config, observer, stop.requested());
+  const at::ScalarType dtype = ComputeDtype(job.training.precision);
+  if (absl::Status sound = CheckCheckpoint(*model, ModelOptions(job, plan->get(), dtype)); !sound.ok()) return sound;
   if (!data.ok()) return data.status();
   const int64_t with_data = ResidentBytes();
   if (stop.requested()) return absl::CancelledError("stopped on request");
@@ -256,7 +258,6 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   for (int64_t i = 0; i < std::min(kShownSamples, samples.size()); ++i) {
     report.samples.push_back(Show((*data)->tokenizer(), samples, i));
   }
-  const at::ScalarType dtype = ComputeDtype(job.training.precision);
   report.estimated_seconds = EstimateSeconds(job, model->config, report.data, report.total_steps, dtype);
   report.memory = EstimateMemory(job, *model, plan->get(), dtype == at::kBFloat16,
                                  TakesCheckpoints(job, report.total_steps, report.estimated_seconds));

@@ -61,9 +61,7 @@ struct TrainingState {
 
 absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeRepository& source, const AdapterPlan* plan,
                                         const TrainCheckpoint* checkpoint, at::ScalarType dtype) {
-  const TransformerOptions options = plan != nullptr
-                                         ? plan->ModelOptions(dtype, job.training.seed)
-                                         : TransformerOptions{.dtype = dtype, .freeze = job.training.freeze};
+  const TransformerOptions options = ModelOptions(job, plan, dtype);
   TrainingState state;
   if (checkpoint == nullptr) {
     auto model = LoadTransformer(source, options);
