@@ -38,6 +38,7 @@ absl::Status Train(NodeLink& link, const TrainFunction& train, const TrainFuncti
   if (!assignment.ok()) return assignment.status();
   absl::StatusOr<TrainJob> job = TrainJobFromSpec(assignment->spec(), assignment->job(), assignment->epoch());
   if (!job.ok()) return job.status();
+  job->created = assignment->create_time().seconds();
   job->checkpoints.assign(assignment->checkpoints().begin(), assignment->checkpoints().end());
   ReportingObserver observer(link, assignment->epoch());
   const absl::Status status = (assignment->preflight() ? preflight : train)(*job, observer, link.stop());

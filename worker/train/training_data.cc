@@ -52,7 +52,7 @@ absl::StatusOr<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainJob&
         job.model_uri, tokenizer->max_id(), model.vocab_size));
   }
   // Texts need no template, and a base model has none: who needs one says so.
-  auto chat_template = ChatTemplate::Open(**directory, std::time(nullptr));
+  auto chat_template = ChatTemplate::Open(**directory, job.created > 0 ? job.created : std::time(nullptr));
   if (!chat_template.ok() && !absl::IsFailedPrecondition(chat_template.status())) return chat_template.status();
   const auto special_tokens = ReadSpecialTokens(**directory);
   if (!special_tokens.ok()) return special_tokens.status();
