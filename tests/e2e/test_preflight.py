@@ -288,6 +288,6 @@ def test_data_that_loses_much_is_warned_of(spec, tmp_path):
     )
     spec["data"] = {"uri": str(tmp_path / "data.jsonl"), "max_sample_tokens": 100}
     warnings = "\n".join(warnings_of(report_of(spec, tmp_path)))
-    assert "33 % of the samples are longer than 100 tokens: 1 are cut off, 0 left out" in warnings
-    assert "1 samples are left out; the first:" in warnings
+    assert "33 % of the samples are longer than 100 tokens: 1 cut off, 0 left out" in warnings
+    assert "1 sample left out; the first:" in warnings
     assert "line 3" in warnings
