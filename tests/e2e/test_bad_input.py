@@ -452,12 +452,12 @@ def _(world):
     )
 
 
-@engine("no scored token at all", "none of the 2 samples", "no assistant message", cause="USER_INPUT")
+@engine("no scored token at all", "none of 2 samples", "no assistant message", cause="USER_INPUT")
 def _(world):
     world.write_data(QUESTION_ONLY, QUESTION_ONLY)
 
 
-@engine("every sample too long", "none of the 32 samples", "too long for 8 tokens", "max_sample_tokens")
+@engine("every sample too long", "none of 32 samples", "too long for 8 tokens", "max_sample_tokens")
 def _(world):
     world.spec["data"] |= {"max_sample_tokens": 8, "overlong": "OVERLONG_DROP"}
 

@@ -55,6 +55,56 @@ def run_rank(command, spec, directory):
     return result, [json.loads(line) for line in result.stdout.splitlines()]
 
 
+def spoil_config(model, spec):
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 40}))
+    return "wrong shape for this config.json: "
+
+
+def spoil_names(model, spec):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.odd.weight"] = tensors.pop("model.norm.weight")
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    return "tensors missing: model.norm.weight; tensors that LlamaForCausalLM with this config.json does not have: "
+
+
+def spoil_dtype(model, spec):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    return "dtypes that can't be trained (F32, F16 and BF16 can): model.norm.weight (I8)"
+
+
+def spoil_freeze(model, spec):
+    spec["training"]["freeze"] = ["model.embedding.*"]
+    return "training.freeze: 'model.embedding.*' matches no weight of the model"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "changes"),
+    [
+        (spoil_config, {}),
+        (spoil_config, {"lora": {"targets": ["q_proj"]}}),
+        (spoil_names, {}),
+        (spoil_dtype, {"lora": {"targets": ["q_proj"], "modules_to_save": ["lm_head"]}}),
+        (spoil_freeze, {}),
+    ],
+)
+def test_wrong_checkpoint_is_found_without_loading_it(spoil, changes, model, spec, tmp_path):
+    spec["model"]["uri"] = str(model)
+    message = spoil(model, spec)
+    result, lines = run_rank("preflight", spec | changes, tmp_path)
+    assert result.returncode == 1
+    assert f"temper-rank: USER_INPUT: {model if spoil is not spoil_freeze else ''}" in result.stderr
+    assert message in result.stderr
+    assert lines == [{"phase": "PHASE_PREPARING_DATA", "total_steps": 0}]
+
+
 def report_of(spec, directory):
     result, lines = run_rank("preflight", spec, directory)
     assert result.returncode == 0, result.stderr
@@ -238,6 +288,6 @@ def test_data_that_loses_much_is_warned_of(spec, tmp_path):
     )
     spec["data"] = {"uri": str(tmp_path / "data.jsonl"), "max_sample_tokens": 100}
     warnings = "\n".join(warnings_of(report_of(spec, tmp_path)))
-    assert "33 % of the samples are longer than 100 tokens: 1 are cut off, 0 left out" in warnings
-    assert "1 samples are left out; the first:" in warnings
+    assert "33 % of the samples are longer than 100 tokens: 1 cut off, 0 left out" in warnings
+    assert "1 sample left out; the first:" in warnings
     assert "line 3" in warnings

@@ -81,7 +81,7 @@ absl::Status TrainModules(const std::vector<std::string>& hf_modules, const Fami
       parameter.trainable = true;
       parameter.weight.requires_grad_(true);
       if (parameter.weight.scalar_type() != at::kFloat) {
-        parameter.low = at::zeros(parameter.weight.sizes(), at::kShort);
+        parameter.low = at::zeros(parameter.weight.sizes(), parameter.weight.options().dtype(at::kShort));
       }
     }
   }

@@ -106,6 +106,12 @@ absl::Status LoadPacked(const HfRepository& repository, const Mxfp4Tensor& packe
 
 }  // namespace
 
+absl::Status CheckWeights(const HfRepository& repository, const FamilySpec& family, const ModelConfig& config,
+                          std::span<const WeightView> weights) {
+  const absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
+  return map.ok() ? CheckTensors(repository, family, *map) : map.status();
+}
+
 absl::Status LoadWeights(const HfRepository& repository, const FamilySpec& family, const ModelConfig& config,
                          std::span<const WeightView> weights) {
   absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);

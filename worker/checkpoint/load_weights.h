@@ -11,6 +11,11 @@
 
 namespace temper {
 
+// What LoadWeights would find wrong in names, shapes and dtypes. Needs no values: the weights may be on the device
+// meta.
+absl::Status CheckWeights(const HfRepository& repository, const FamilySpec& family, const ModelConfig& config,
+                          std::span<const WeightView> weights);
+
 // Fills the model's weights from a repository, one tensor at a time; there is never a second full copy.
 //
 // Every weight gets exactly one tensor and every tensor of the repository is claimed by one rule. All that is wrong is

@@ -24,6 +24,13 @@ absl::Status OutOfMemory() {
                    FailureCause::kOutOfMemory);
 }
 
+absl::Status ChooseTrained(const NativeRepository& native, const TransformerOptions& options,
+                           const Transformer& model) {
+  const absl::Status frozen = FreezeWeights(options.freeze, *native.family, native.config, model.views());
+  if (!frozen.ok()) return frozen;
+  return TrainModules(options.trained_modules, *native.family, native.config, model.views());
+}
+
 }  // namespace
 
 absl::StatusOr<NativeRepository> OpenNativeRepository(std::string_view uri) {
@@ -40,15 +47,23 @@ absl::StatusOr<NativeRepository> OpenNativeRepository(std::string_view uri) {
   return native;
 }
 
+absl::Status CheckCheckpoint(const NativeRepository& native, TransformerOptions options) {
+  options.device = at::kMeta;
+  options.lora.reset();
+  try {
+    const Transformer shapes(native.config, options);
+    if (absl::Status chosen = ChooseTrained(native, options, shapes); !chosen.ok()) return chosen;
+    return CheckWeights(*native.repository, *native.family, native.config, shapes.views());
+  } catch (const c10::Error& error) {
+    return absl::InternalError(error.what_without_backtrace());
+  }
+}
+
 absl::StatusOr<std::unique_ptr<Transformer>> LoadTransformer(const NativeRepository& native,
                                                              const TransformerOptions& options) {
   try {
     auto transformer = std::make_unique<Transformer>(native.config, options);
-    const absl::Status frozen = FreezeWeights(options.freeze, *native.family, native.config, transformer->views());
-    if (!frozen.ok()) return frozen;
-    const absl::Status trained =
-        TrainModules(options.trained_modules, *native.family, native.config, transformer->views());
-    if (!trained.ok()) return trained;
+    if (absl::Status chosen = ChooseTrained(native, options, *transformer); !chosen.ok()) return chosen;
     const absl::Status loaded = LoadWeights(*native.repository, *native.family, native.config, transformer->views());
     if (!loaded.ok()) return loaded;
     transformer->InitLora();

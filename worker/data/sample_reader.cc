@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/counted.h"
 #include "worker/data/json_line.h"
 
 namespace temper {
@@ -197,7 +198,7 @@ absl::Status SampleReader::NothingKept() const {
         absl::StrCat("the data ", uris, " is empty: it must have a sample a line, like {\"messages\": […]}"));
   }
   return absl::InvalidArgumentError(absl::StrCat(
-      "none of the ", statistics_.read, " samples in ", uris, " can be trained on: ", statistics_.refused,
+      "none of ", Counted(statistics_.read, "sample"), " in ", uris, " can be trained on: ", statistics_.refused,
       " without a sound loss mask, ", statistics_.dropped_overlong, " too long for ", options_.max_tokens, " tokens",
       statistics_.refused > 0 ? absl::StrCat(". The first: ", statistics_.first_refusal)
                               : ". Raise max_sample_tokens"));

@@ -22,7 +22,7 @@ Attention::Attention(const std::string& name, const ModelConfig& config, const L
            config.hidden_size, config_.qkv_bias, options),
       output_(name + ".o", {{name + ".o", config.hidden_size}}, config_.num_heads * config_.head_dim,
               config_.output_bias, options) {
-  if (config_.sinks) InitParameter(sinks_, name + ".sinks", {config_.num_heads}, options.dtype, options.trainable);
+  if (config_.sinks) InitParameter(sinks_, name + ".sinks", {config_.num_heads}, options);
   if (config_.qk_norm == QkNorm::kNone) return;
   const auto width = [&](int64_t heads) {
     return config_.qk_norm == QkNorm::kFullWidth ? heads * config_.head_dim : config_.head_dim;

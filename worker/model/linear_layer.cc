@@ -16,8 +16,8 @@ LinearLayer::LinearLayer(std::string name, std::vector<Part> parts, int64_t in_f
     : parts_(std::move(parts)), in_features_(in_features), observer_(options.observer) {
   int64_t rows = 0;
   for (const Part& part : parts_) rows += part.rows;
-  InitParameter(weight_, name + ".weight", {rows, in_features}, options.dtype, options.trainable);
-  if (bias) InitParameter(bias_, name + ".bias", {rows}, options.dtype, options.trainable);
+  InitParameter(weight_, name + ".weight", {rows, in_features}, options);
+  if (bias) InitParameter(bias_, name + ".bias", {rows}, options);
 }
 
 at::Tensor LinearLayer::Forward(const at::Tensor& x_TI) const {

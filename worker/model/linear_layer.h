@@ -11,15 +11,9 @@
 #include "worker/model/lora.h"
 #include "worker/model/module_observer.h"
 #include "worker/model/parameter.h"
+#include "worker/model/parameter_init.h"
 
 namespace temper {
-
-// What every module of a model is made with.
-struct WeightOptions {
-  at::ScalarType dtype = at::kFloat;
-  bool trainable = true;
-  ModuleObserver* observer = nullptr;  // outlives the model
-};
 
 // One matrix that computes one or more linear maps of the same input: q, k and v, or gate and up, are its parts.
 class LinearLayer {

@@ -50,10 +50,11 @@ std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std
   const auto rank = static_cast<double>(config.rank);
   adapter->scale = config.alpha / (config.rslora ? std::sqrt(rank) : rank);
   adapter->dropout = config.dropout;
+  const WeightOptions options{.dtype = dtype};
   const std::vector<int64_t> a_shape = {rows.experts * config.rank, rows.in_features};
-  InitParameter(adapter->a_RI, site + ".lora_A.weight", a_shape, dtype, /*trainable=*/true);
-  InitParameter(adapter->b_OR, site + ".lora_B.weight", {rows.rows, config.rank}, dtype, /*trainable=*/true);
-  if (config.dora) InitParameter(adapter->m_O, site + ".lora_magnitude_vector", {rows.rows}, dtype, /*trainable=*/true);
+  InitParameter(adapter->a_RI, site + ".lora_A.weight", a_shape, options);
+  InitParameter(adapter->b_OR, site + ".lora_B.weight", {rows.rows, config.rank}, options);
+  if (config.dora) InitParameter(adapter->m_O, site + ".lora_magnitude_vector", {rows.rows}, options);
   const double bound = 1.0 / std::sqrt(static_cast<double>(rows.in_features));
   auto generator = at::make_generator<at::CPUGeneratorImpl>(SeedOf(config.seed, site));
   const at::Tensor a_RI = at::empty(a_shape, at::kFloat).uniform_(-bound, bound, generator);

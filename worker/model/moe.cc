@@ -16,10 +16,9 @@ namespace temper {
 MixtureOfExperts::MixtureOfExperts(const std::string& name, const ModelConfig& config, const WeightOptions& options)
     : name_(name), config_(config.moe), observer_(options.observer) {
   const int64_t hidden = config.hidden_size, inner = config_.intermediate_size;
-  InitParameter(router_weight_, name + ".router.weight", {config_.num_experts, hidden}, options.dtype,
-                options.trainable);
+  InitParameter(router_weight_, name + ".router.weight", {config_.num_experts, hidden}, options);
   if (config_.bias) {
-    InitParameter(router_bias_, name + ".router.bias", {config_.num_experts}, options.dtype, options.trainable);
+    InitParameter(router_bias_, name + ".router.bias", {config_.num_experts}, options);
   }
   gate_up_ = MakeExperts(name + ".experts.gate_up", 2 * inner, hidden, options);
   down_ = MakeExperts(name + ".experts.down", hidden, inner, options);
@@ -30,8 +29,8 @@ MixtureOfExperts::Experts MixtureOfExperts::MakeExperts(const std::string& name,
   Experts experts;
   experts.out = out;
   const int64_t rows = config_.num_experts * out;
-  InitParameter(experts.weight, name + ".weight", {rows, in}, options.dtype, options.trainable);
-  if (config_.bias) InitParameter(experts.bias, name + ".bias", {rows}, options.dtype, options.trainable);
+  InitParameter(experts.weight, name + ".weight", {rows, in}, options);
+  if (config_.bias) InitParameter(experts.bias, name + ".bias", {rows}, options);
   return experts;
 }
 

@@ -16,7 +16,7 @@ class RmsNormLayer {
  public:
   RmsNormLayer(std::string name, int64_t size, const ops::NormConfig& config, const WeightOptions& options)
       : name_(std::move(name)), config_(config), observer_(options.observer) {
-    InitParameter(weight_, name_ + ".weight", {size}, options.dtype, options.trainable);
+    InitParameter(weight_, name_ + ".weight", {size}, options);
   }
   RmsNormLayer(const RmsNormLayer&) = delete;
 

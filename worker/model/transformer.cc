@@ -15,7 +15,10 @@ namespace {
 int64_t PaddedVocab(int64_t vocab_size) { return (vocab_size + 63) / 64 * 64; }
 
 WeightOptions BaseOptions(const TransformerOptions& options) {
-  return {.dtype = options.dtype, .trainable = !options.lora.has_value(), .observer = options.observer};
+  return {.dtype = options.dtype,
+          .trainable = !options.lora.has_value(),
+          .observer = options.observer,
+          .device = options.device};
 }
 
 }  // namespace
@@ -24,8 +27,8 @@ Transformer::Transformer(const ModelConfig& config, const TransformerOptions& op
     : config_(config), final_norm_("final_norm", config.hidden_size, config.norm, BaseOptions(options)) {
   const WeightOptions base = BaseOptions(options);
   const std::vector<int64_t> table = {PaddedVocab(config.vocab_size), config.hidden_size};
-  InitParameter(embedding_, "embed.weight", table, base.dtype, base.trainable);
-  if (!config.tied_head) InitParameter(head_weight_, "lm_head.weight", table, base.dtype, base.trainable);
+  InitParameter(embedding_, "embed.weight", table, base);
+  if (!config.tied_head) InitParameter(head_weight_, "lm_head.weight", table, base);
   parameters_.push_back(&embedding_);
   views_.push_back({"embed.weight", &embedding_, 0, config.vocab_size});
   embedding_adapter_ = MakeTokenAdapter(options, "embed");

@@ -22,6 +22,7 @@ struct TransformerOptions {
   std::vector<std::string> freeze;
   // Sees what every linear map and norm computes; outlives the model. Null in training.
   ModuleObserver* observer = nullptr;
+  at::Device device = at::kCPU;  // kMeta: shapes without values
 };
 
 // The native decoder: embedding, blocks (a unit each), final norm, LM head. All weights are zero until StoreMaster sets

@@ -36,6 +36,7 @@ class ReportingObserver : public TrainObserver {
 absl::Status Train(const v1::Assignment& assignment, NodeLink& link, const RankTasks& tasks) {
   absl::StatusOr<TrainJob> job = TrainJobFromSpec(assignment.spec(), assignment.job(), assignment.epoch());
   if (!job.ok()) return job.status();
+  job->created = assignment.create_time().seconds();
   job->checkpoints.assign(assignment.checkpoints().begin(), assignment.checkpoints().end());
   ReportingObserver observer(link, assignment.epoch());
   return (assignment.preflight() ? tasks.preflight : tasks.train)(*job, observer, link.stop());

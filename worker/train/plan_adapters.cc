@@ -46,4 +46,9 @@ absl::StatusOr<std::unique_ptr<AdapterPlan>> PlanAdapters(const TrainJob& job, c
   return plan;
 }
 
+TransformerOptions ModelOptions(const TrainJob& job, const AdapterPlan* plan, at::ScalarType dtype) {
+  if (plan != nullptr) return plan->ModelOptions(dtype, job.training.seed);
+  return {.dtype = dtype, .freeze = job.training.freeze};
+}
+
 }  // namespace temper

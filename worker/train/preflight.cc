@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/counted.h"
 #include "common/failure.h"
 #include "common/fault_point.h"
 #include "worker/checkpoint/native_model.h"
@@ -156,12 +157,12 @@ class Checks {
     const double cut = share(samples.truncated, samples.read), lost = share(samples.dropped_overlong, samples.read);
     if (cut + lost > kManyLost) {
       Warn(
-          absl::StrFormat("%.0f %% of the samples are longer than %d tokens: %d are cut off, %d left out. Raise "
+          absl::StrFormat("%.0f %% of the samples are longer than %d tokens: %d cut off, %d left out. Raise "
                           "data.max_sample_tokens and training.micro_batch_tokens, or split them",
                           100 * (cut + lost), max_sample_tokens, samples.truncated, samples.dropped_overlong));
     }
     if (samples.refused > 0) {
-      Warn(absl::StrCat(samples.refused, " samples are left out; the first: ", samples.first_refusal));
+      Warn(absl::StrCat(Counted(samples.refused, "sample"), " left out; the first: ", samples.first_refusal));
     }
     if (share(samples.scored_tokens, samples.tokens) < kFewScored) {
       Warn(absl::StrFormat("only %.2g %% of the tokens are learned: look at the samples above, and at data.train_on",
@@ -245,6 +246,8 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   if (!model.ok()) return model.status();
   const auto plan = PlanAdapters(job, *model);
   if (!plan.ok()) return plan.status();
+  const at::ScalarType dtype = ComputeDtype(job.training.precision);
+  if (absl::Status sound = CheckCheckpoint(*model, ModelOptions(job, plan->get(), dtype)); !sound.ok()) return sound;
   const auto data = TrainingData::Open(job, model->config, observer, stop.requested());
   if (!data.ok()) return data.status();
   const int64_t with_data = ResidentBytes();
@@ -257,7 +260,6 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   for (int64_t i = 0; i < std::min(kShownSamples, samples.size()); ++i) {
     report.samples.push_back(Show((*data)->tokenizer(), samples, i));
   }
-  const at::ScalarType dtype = ComputeDtype(job.training.precision);
   report.estimated_seconds = EstimateSeconds(job, model->config, report.data, report.total_steps, dtype);
   report.memory = EstimateMemory(job, *model, plan->get(), dtype == at::kBFloat16,
                                  TakesCheckpoints(job, report.total_steps, report.estimated_seconds));

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/counted.h"
 #include "common/failure.h"
 #include "common/fault_point.h"
 #include "worker/model/gradient.h"
@@ -24,10 +25,10 @@ namespace {
 absl::Status Stopped() { return absl::CancelledError("stopped on request"); }
 
 absl::Status NotFinite(const char* what, int64_t step, double learning_rate, int32_t steps) {
-  return WithCause(absl::AbortedError(absl::StrFormat(
-                       "the %s of step %d is not finite, as in %d steps in a row (learning rate %g): lower "
-                       "training.learning_rate, set training.max_grad_norm, or look for broken samples",
-                       what, step, steps, learning_rate)),
+  return WithCause(absl::AbortedError(
+                       absl::StrFormat("the %s of step %d is not finite, as in %s in a row (learning rate %g): lower "
+                                       "training.learning_rate, set training.max_grad_norm, or look for broken samples",
+                                       what, step, Counted(steps, "step"), learning_rate)),
                    FailureCause::kNumerics);
 }
 
@@ -232,8 +233,9 @@ bool StepLoop::LimitReached() {
   }
   if (job_.validation && job_.validation->early_stop &&
       position_.validations_since_best >= job_.validation->early_stop->patience) {
-    return end(absl::StrFormat("the validation loss has not been below %.6g, that of step %d, for %d validations",
-                               position_.best_loss, position_.best_step, position_.validations_since_best));
+    return end(absl::StrFormat("the validation loss has not been below %.6g, that of step %d, for %s",
+                               position_.best_loss, position_.best_step,
+                               Counted(position_.validations_since_best, "validation")));
   }
   return false;
 }

@@ -123,6 +123,7 @@ struct TrainJob {
   std::optional<ProfileOptions> profile;
   std::vector<std::string> checkpoints;  // the job's own, newest first: URIs to go on from
   std::string resume_from;               // another job's, where there is none of its own; empty: start with the model
+  int64_t created = 0;                   // seconds since 1970, what is "now" in chat templates; 0: what the clock says
   int threads = 0;                       // 0: all cores that the process may use
 };
 

@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/counted.h"
 #include "common/failure.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/compute_dtype.h"
@@ -61,9 +62,7 @@ struct TrainingState {
 
 absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeRepository& source, const AdapterPlan* plan,
                                         const TrainCheckpoint* checkpoint, at::ScalarType dtype) {
-  const TransformerOptions options = plan != nullptr
-                                         ? plan->ModelOptions(dtype, job.training.seed)
-                                         : TransformerOptions{.dtype = dtype, .freeze = job.training.freeze};
+  const TransformerOptions options = ModelOptions(job, plan, dtype);
   TrainingState state;
   if (checkpoint == nullptr) {
     auto model = LoadTransformer(source, options);
@@ -93,8 +92,8 @@ absl::Status SeekData(const TrainCheckpoint& checkpoint, BatchStream& batches) {
   const TrainPosition& position = checkpoint.position();
   if (position.step > batches.total_steps() && batches.exact()) {
     return absl::InvalidArgumentError(absl::StrCat("the checkpoint ", checkpoint.uri(), " is at step ", position.step,
-                                                   ", but the job has only ", batches.total_steps(),
-                                                   " steps: raise training.steps or epochs"));
+                                                   ", but the job has only ", Counted(batches.total_steps(), "step"),
+                                                   ": raise training.steps or epochs"));
   }
   const absl::Status found = batches.Seek({position.data_epoch, position.data_block, position.data_row, position.step});
   if (found.ok() || !absl::IsOutOfRange(found)) return found;
@@ -182,8 +181,9 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
     observer.OnResume(state->position.step, *checkpoint != nullptr ? (*checkpoint)->uri() : "");
   }
   checkpoint->reset();
-  observer.OnLog(LogSeverity::kInfo, absl::StrFormat("%s, %s, %d threads", source->family->architecture,
-                                                     dtype == at::kBFloat16 ? "bf16" : "fp32", at::get_num_threads()));
+  observer.OnLog(LogSeverity::kInfo,
+                 absl::StrFormat("%s, %s, %s", source->family->architecture, dtype == at::kBFloat16 ? "bf16" : "fp32",
+                                 Counted(at::get_num_threads(), "thread")));
 
   const Training training = {job, **output, *source, plan->get(), **data, dtype, observer, stop, verifier};
   while (true) {

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/counted.h"
 #include "common/failure.h"
 #include "common/storage/object_store.h"
 #include "worker/text/template_files.h"
@@ -52,7 +53,7 @@ absl::StatusOr<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainJob&
         job.model_uri, tokenizer->max_id(), model.vocab_size));
   }
   // Texts need no template, and a base model has none: who needs one says so.
-  auto chat_template = ChatTemplate::Open(**directory, std::time(nullptr));
+  auto chat_template = ChatTemplate::Open(**directory, job.created > 0 ? job.created : std::time(nullptr));
   if (!chat_template.ok() && !absl::IsFailedPrecondition(chat_template.status())) return chat_template.status();
   const auto special_tokens = ReadSpecialTokens(**directory);
   if (!special_tokens.ok()) return special_tokens.status();
@@ -126,24 +127,27 @@ void TrainingData::Describe(int64_t max_sample_tokens, TrainObserver& observer) 
                                    "the first %.2g %% of it, and steps are estimated",
                                    100 * batches.data_share));
   }
-  observer.OnLog(LogSeverity::kInfo,
-                 absl::StrFormat("data: %d samples, %d tokens, %d of them scored; %d rows an epoch with %.1f %% room "
-                                 "left, %d a step, %d steps",
-                                 samples.kept, samples.tokens, samples.scored_tokens, batches.packs_per_epoch,
-                                 100 * batches.padding_ratio, batches.micro_batches_per_step, batches_->total_steps()));
+  observer.OnLog(
+      LogSeverity::kInfo,
+      absl::StrFormat("data: %s, %s, %d of them scored; %s an epoch with %.1f %% room left, %d a step, %s",
+                      Counted(samples.kept, "sample"), Counted(samples.tokens, "token"), samples.scored_tokens,
+                      Counted(batches.packs_per_epoch, "row"), 100 * batches.padding_ratio,
+                      batches.micro_batches_per_step, Counted(batches_->total_steps(), "step")));
   if (validation_) {
-    observer.OnLog(LogSeverity::kInfo,
-                   absl::StrFormat("validation: %d samples, %d tokens scored, every %d steps", validation_->samples,
-                                   validation_->scored_tokens, validate_every_steps_));
+    observer.OnLog(
+        LogSeverity::kInfo,
+        absl::StrFormat("validation: %s, %s scored, every %s", Counted(validation_->samples, "sample"),
+                        Counted(validation_->scored_tokens, "token"), Counted(validate_every_steps_, "step")));
   }
   if (samples.truncated > 0 || samples.dropped_overlong > 0) {
     observer.OnLog(LogSeverity::kWarning,
-                   absl::StrFormat("data: of %d samples, %d were longer than %d tokens and cut off, %d were left out",
-                                   samples.read, samples.truncated, max_sample_tokens, samples.dropped_overlong));
+                   absl::StrFormat("data: of %s, %d longer than %d tokens were cut off, %d left out",
+                                   Counted(samples.read, "sample"), samples.truncated, max_sample_tokens,
+                                   samples.dropped_overlong));
   }
   if (samples.refused > 0) {
-    observer.OnLog(LogSeverity::kWarning, absl::StrFormat("data: %d of %d samples were left out; the first: %s",
-                                                          samples.refused, samples.read, samples.first_refusal));
+    observer.OnLog(LogSeverity::kWarning, absl::StrFormat("data: left out %d of %s; the first: %s", samples.refused,
+                                                          Counted(samples.read, "sample"), samples.first_refusal));
   }
 }
 

@@ -122,7 +122,7 @@ TEST_F(SampleReaderTest, Read_NothingScored_IsRefusedAndCounted) {
 TEST_F(SampleReaderTest, Read_NothingScoredAnywhere_IsAnErrorThatExplains) {
   const absl::Status status = Read(R"({"messages": [{"role": "user", "content": "x"}]})").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("none of the 1 samples in"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("none of 1 sample in"));
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("line 1: no token is scored: the conversation has no assistant"));
 }

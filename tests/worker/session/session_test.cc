@@ -47,6 +47,7 @@ class SessionTest : public testing::Test {
     assignment.set_job("jobs/abc");
     assignment.set_epoch(2);
     assignment.set_preflight(preflight);
+    assignment.mutable_create_time()->set_seconds(1'767'225'600);
     assignment.mutable_spec()->mutable_model()->set_uri("/m");
     assignment.mutable_spec()->mutable_data()->set_uri("/d");
     assignment.mutable_spec()->mutable_output()->set_uri("/o");
@@ -141,6 +142,7 @@ TEST_F(SessionTest, RunSession_TrainingSucceeds_ReportsEverythingInOrder) {
   Start([](const TrainJob& job, TrainObserver& observer, const StopSignal&) {
     EXPECT_EQ(job.job_id, "abc");
     EXPECT_EQ(job.epoch, 2);
+    EXPECT_EQ(job.created, 1'767'225'600);
     observer.OnPhase(TrainPhase::kTraining, 2);
     for (int step = 1; step <= 2; ++step) {
       StepMetrics metrics;
