@@ -107,7 +107,7 @@ class TinyModel {
  private:
   Parameter* Add(std::vector<int64_t> shape, at::ScalarType dtype) {
     parameters_.emplace_back();
-    InitParameter(parameters_.back(), "parameter", std::move(shape), dtype, /*trainable=*/true);
+    InitParameter(parameters_.back(), "parameter", std::move(shape), {.dtype = dtype});
     return &parameters_.back();
   }
   std::deque<Parameter> parameters_;

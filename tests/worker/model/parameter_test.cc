@@ -56,7 +56,7 @@ TEST(MasterSplit, InfinityAndNan_Stay) {
 
 class ParameterTest : public ::testing::Test {
  protected:
-  void Init(at::ScalarType dtype, bool trainable) { InitParameter(parameter_, "fused", {6, 4}, dtype, trainable); }
+  void Init(at::ScalarType dtype, bool trainable) { InitParameter(parameter_, "fused", {6, 4}, {.dtype = dtype, .trainable = trainable}); }
 
   Parameter parameter_;
   const WeightView view_ = {"part", &parameter_, 2, 3};
@@ -96,7 +96,7 @@ TEST_F(ParameterTest, Store_Bf16Source_IsExact) {
 
 TEST(ParameterHalf, Store_EveryHalf_RoundsBackToItself) {
   Parameter parameter;
-  InitParameter(parameter, "halves", {256, 248}, at::kBFloat16, true);  // all finite halves: 2 × 0x7c00
+  InitParameter(parameter, "halves", {256, 248}, {.dtype = at::kBFloat16});  // all finite halves: 2 × 0x7c00
   at::Tensor halves = at::empty({256, 248}, at::kHalf);
   auto* bits = reinterpret_cast<uint16_t*>(halves.mutable_data_ptr<at::Half>());
   for (int i = 0; i < 2 * 0x7c00; ++i) bits[i] = static_cast<uint16_t>(i < 0x7c00 ? i : 0x8000 + (i - 0x7c00));
