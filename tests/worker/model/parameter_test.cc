@@ -56,7 +56,9 @@ TEST(MasterSplit, InfinityAndNan_Stay) {
 
 class ParameterTest : public ::testing::Test {
  protected:
-  void Init(at::ScalarType dtype, bool trainable) { InitParameter(parameter_, "fused", {6, 4}, {.dtype = dtype, .trainable = trainable}); }
+  void Init(at::ScalarType dtype, bool trainable) {
+    InitParameter(parameter_, "fused", {6, 4}, {.dtype = dtype, .trainable = trainable});
+  }
 
   Parameter parameter_;
   const WeightView view_ = {"part", &parameter_, 2, 3};
