@@ -184,9 +184,10 @@ def test_verdicts_that_temper_comes_with_are_those_that_were_found(verdict_rows)
     assert len({row["family"] for row in shipped}) == len(tiny_models.VARIANTS)
     for row, found in zip(shipped, verdict_rows, strict=True):
         assert row["passed"]
-        # What rounding does differs from one processor to the next, but not by orders of magnitude.
+        # What rounding does differs from one processor to the next, but not by orders of magnitude. A KL is its square.
         for figure in figures:
-            assert row[figure] / 10 <= found[figure] <= row[figure] * 10, (row["family"], row["mechanisms"], figure)
+            times = 100 if figure == "max_kl_fp32" else 10
+            assert row[figure] / times <= found[figure] <= row[figure] * times, (row["mechanisms"], figure)
 
 
 # Parts that begin with each kind of layer.
