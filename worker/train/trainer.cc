@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/failure.h"
+#include "worker/ops/cpu/instruction_set.h"
 #include "worker/train/adapter_plan.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/compute_dtype.h"
@@ -185,8 +186,9 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
     observer.OnResume(state->position.step, *checkpoint != nullptr ? (*checkpoint)->uri() : "");
   }
   checkpoint->reset();
-  observer.OnLog(LogSeverity::kInfo, absl::StrFormat("%s, %s, %d threads", source->family->architecture,
-                                                     dtype == at::kBFloat16 ? "bf16" : "fp32", at::get_num_threads()));
+  observer.OnLog(LogSeverity::kInfo, absl::StrFormat("%s, %s, %d threads, %s kernels", source->family->architecture,
+                                                     dtype == at::kBFloat16 ? "bf16" : "fp32", at::get_num_threads(),
+                                                     ops::cpu::Name(ops::cpu::Kernels())));
 
   const Training training = {job, **output, *source, plan->get(), **data, dtype, observer, stop, verifier};
   while (true) {

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "worker/ops/attention_config.h"
+
+namespace temper::ops::cpu {
+
+// The operators of worker/ops that have kernels of their own on a CPU. Each keeps the contract of its namesake there,
+// gives the same bits every time and for any number of threads, and has a Can… beside it: whether the CPU, the
+// environment (TEMPER_CPU_KERNELS) and these arguments allow it.
+
+bool CanPackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, const at::Tensor& v_TKd);
+at::Tensor PackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, const at::Tensor& v_TKd,
+                           const std::vector<int64_t>& document_starts, const ScoreConfig& config,
+                           const at::Tensor& sinks_H = {});
+
+}  // namespace temper::ops::cpu
