@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "worker/ops/adamw.h"
 #include "worker/ops/attention_config.h"
 
 namespace temper::ops::cpu {
@@ -18,5 +19,11 @@ bool CanPackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, const 
 at::Tensor PackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, const at::Tensor& v_TKd,
                            const std::vector<int64_t>& document_starts, const ScoreConfig& config,
                            const at::Tensor& sinks_H = {});
+
+bool CanAdamWUpdate(const at::Tensor& master);
+void AdamWUpdate(at::Tensor master, const at::Tensor& gradient, at::Tensor first_moment, at::Tensor second_moment,
+                 const AdamWCoefficients& coefficients);
+void AdamWUpdateSplit(at::Tensor high, at::Tensor low, const at::Tensor& gradient, at::Tensor first_moment,
+                      at::Tensor second_moment, const AdamWCoefficients& coefficients);
 
 }  // namespace temper::ops::cpu
