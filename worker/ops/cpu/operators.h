@@ -8,6 +8,7 @@
 
 #include "worker/ops/adamw.h"
 #include "worker/ops/attention_config.h"
+#include "worker/ops/chunked_cross_entropy.h"
 
 namespace temper::ops::cpu {
 
@@ -19,6 +20,14 @@ bool CanPackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, const 
 at::Tensor PackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, const at::Tensor& v_TKd,
                            const std::vector<int64_t>& document_starts, const ScoreConfig& config,
                            const at::Tensor& sinks_H = {});
+
+bool CanTokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD);
+at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
+                         const at::Tensor& targets_S, const LogitConfig& config = {});
+LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const at::Tensor& weight_VD,
+                                            int64_t vocab_size, const at::Tensor& targets_S,
+                                            const at::Tensor& coefficient_S, at::Tensor grad_weight_VD,
+                                            const DistributionPenalty& penalty = {}, const LogitConfig& config = {});
 
 bool CanAdamWUpdate(const at::Tensor& master);
 void AdamWUpdate(at::Tensor master, const at::Tensor& gradient, at::Tensor first_moment, at::Tensor second_moment,
