@@ -6,9 +6,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "worker/ops/activation.h"
 #include "worker/ops/adamw.h"
 #include "worker/ops/attention_config.h"
 #include "worker/ops/chunked_cross_entropy.h"
+#include "worker/ops/norm_config.h"
+#include "worker/ops/rope.h"
 
 namespace temper::ops::cpu {
 
@@ -28,6 +31,15 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
                                             int64_t vocab_size, const at::Tensor& targets_S,
                                             const at::Tensor& coefficient_S, at::Tensor grad_weight_VD,
                                             const DistributionPenalty& penalty = {}, const LogitConfig& config = {});
+
+bool CanRmsNorm(const at::Tensor& x, const at::Tensor& weight_D);
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight_D, const NormConfig& config);
+
+bool CanApplyRope(const at::Tensor& x_THd);
+at::Tensor ApplyRope(const at::Tensor& x_THd, const RopeTable& table);
+
+bool CanGatedActivation(const at::Tensor& gate_up_TF, Activation activation);
+at::Tensor GatedActivation(const at::Tensor& gate_up_TF, Activation activation);
 
 bool CanAdamWUpdate(const at::Tensor& master);
 void AdamWUpdate(at::Tensor master, const at::Tensor& gradient, at::Tensor first_moment, at::Tensor second_moment,
