@@ -24,6 +24,9 @@ at::Tensor PackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, con
                            const std::vector<int64_t>& document_starts, const ScoreConfig& config,
                            const at::Tensor& sinks_H = {});
 
+bool CanAddWeightGradient(const at::Tensor& grad_TO, const at::Tensor& x_TI, const at::Tensor& to_OI);
+void AddWeightGradient(const at::Tensor& grad_TO, const at::Tensor& x_TI, at::Tensor to_OI);
+
 bool CanTokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD);
 at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
                          const at::Tensor& targets_S, const LogitConfig& config = {});
