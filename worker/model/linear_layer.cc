@@ -21,7 +21,7 @@ LinearLayer::LinearLayer(std::string name, std::vector<Part> parts, int64_t in_f
 }
 
 at::Tensor LinearLayer::Forward(const at::Tensor& x_TI) const {
-  at::Tensor y_TO = ops::Linear(x_TI, weight_.weight, bias_.weight);
+  at::Tensor y_TO = ops::Linear(x_TI, weight_.weight, bias_.weight, weight_.gradient);
   for (const auto& adapter : adapters_) {
     y_TO = AddLoraOutput(*adapter, {weight_.weight, bias_.weight}, x_TI, y_TO);
   }

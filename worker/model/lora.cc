@@ -100,7 +100,9 @@ at::Tensor AddLoraOutput(const LoraAdapter& adapter, const AdaptedMap& map, cons
                          const at::Tensor& y_TO) {
   const bool drops = adapter.dropout > 0 && at::GradMode::is_enabled();
   const at::Tensor in_TI = drops ? at::dropout(x_TI, adapter.dropout, /*train=*/true) : x_TI;
-  at::Tensor update = ops::Linear(ops::Linear(in_TI, adapter.a_RI.weight), adapter.b_OR.weight).mul(adapter.scale);
+  at::Tensor update = ops::Linear(ops::Linear(in_TI, adapter.a_RI.weight, {}, adapter.a_RI.gradient),
+                                  adapter.b_OR.weight, {}, adapter.b_OR.gradient)
+                          .mul(adapter.scale);
   if (adapter.m_O.weight.defined()) {
     const at::Tensor lengths_O = RowLengths(AdaptedRows(adapter, map.weight_OI)).to(x_TI.scalar_type());
     const at::Tensor ratio_O = adapter.m_O.weight / lengths_O;

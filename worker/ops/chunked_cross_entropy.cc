@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "worker/ops/cpu/operators.h"
 #include "worker/ops/cuda_dispatch.h"
 #include "worker/ops/linear.h"
 
@@ -66,6 +67,9 @@ void ForEachChunk(int64_t rows, Visit visit) {
 at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
                          const at::Tensor& targets_S, const LogitConfig& config, const LowRankTerm& low_rank) {
   RETURN_IF_CUDA(hidden_SD, TokenLogprobs(hidden_SD, weight_VD, vocab_size, targets_S, config, low_rank));
+  if (!low_rank.any() && cpu::CanTokenLogprobs(hidden_SD, weight_VD)) {
+    return cpu::TokenLogprobs(hidden_SD, weight_VD, vocab_size, targets_S, config);
+  }
   const at::NoGradGuard no_grad;
   at::Tensor logprobs_S = at::empty({hidden_SD.size(0)}, hidden_SD.options().dtype(at::kFloat));
   ForEachChunk(hidden_SD.size(0), [&](int64_t begin, int64_t rows) {
@@ -90,6 +94,10 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
                                             const LowRankTerm& low_rank) {
   RETURN_IF_CUDA(hidden_SD, TokenLogprobsWithGradients(hidden_SD, weight_VD, vocab_size, targets_S, coefficient_S,
                                                        grad_weight_VD, penalty, config, low_rank));
+  if (!low_rank.any() && cpu::CanTokenLogprobs(hidden_SD, weight_VD)) {
+    return cpu::TokenLogprobsWithGradients(hidden_SD, weight_VD, vocab_size, targets_S, coefficient_S, grad_weight_VD,
+                                           penalty, config);
+  }
   const at::NoGradGuard no_grad;
   const auto fp32 = hidden_SD.options().dtype(at::kFloat);
   LogprobGradients result;

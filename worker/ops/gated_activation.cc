@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "worker/ops/cpu/operators.h"
 #include "worker/ops/cuda_dispatch.h"
 
 namespace temper::ops {
@@ -87,6 +88,7 @@ class GatedActivationFunction : public torch::autograd::Function<GatedActivation
 
 at::Tensor GatedActivation(const at::Tensor& gate_up_TF, Activation activation) {
   RETURN_IF_CUDA(gate_up_TF, GatedActivation(gate_up_TF, activation));
+  if (cpu::CanGatedActivation(gate_up_TF, activation)) return cpu::GatedActivation(gate_up_TF, activation);
   return GatedActivationFunction::apply(gate_up_TF, static_cast<int64_t>(activation));
 }
 

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "worker/ops/attention_blocks.h"
+#include "worker/ops/cpu/operators.h"
 #include "worker/ops/cuda_dispatch.h"
 
 namespace temper::ops {
@@ -138,6 +139,9 @@ at::Tensor PackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, con
   TORCH_CHECK(!document_starts.empty() && document_starts.front() == 0 && document_starts.back() == q_THd.size(0),
               "document_starts must go from 0 to the number of tokens");
   RETURN_IF_CUDA(q_THd, PackedAttention(q_THd, k_TKd, v_TKd, document_starts, config, sinks_H));
+  if (cpu::CanPackedAttention(q_THd, k_TKd, v_TKd)) {
+    return cpu::PackedAttention(q_THd, k_TKd, v_TKd, document_starts, config, sinks_H);
+  }
   // autograd::Function takes no undefined tensor.
   const std::optional<at::Tensor> given_sinks_H = sinks_H.defined() ? std::optional(sinks_H) : std::nullopt;
   return PackedAttentionFunction::apply(q_THd, k_TKd, v_TKd, given_sinks_H, document_starts, config);

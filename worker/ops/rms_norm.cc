@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "worker/ops/cpu/operators.h"
 #include "worker/ops/cuda_dispatch.h"
 
 namespace temper::ops {
@@ -59,6 +60,7 @@ class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight_D, const NormConfig& config) {
   RETURN_IF_CUDA(x, RmsNorm(x, weight_D, config));
+  if (cpu::CanRmsNorm(x, weight_D)) return cpu::RmsNorm(x, weight_D, config);
   return RmsNormFunction::apply(x, weight_D, config);
 }
 

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "worker/ops/cpu/operators.h"
 #include "worker/ops/cuda_dispatch.h"
 
 namespace temper::ops {
@@ -144,6 +145,7 @@ RopeTable MakeRopeTable(const RopeConfig& config, int64_t head_dim, const at::Te
 
 at::Tensor ApplyRope(const at::Tensor& x_THd, const RopeTable& table) {
   RETURN_IF_CUDA(x_THd, ApplyRope(x_THd, table));
+  if (cpu::CanApplyRope(x_THd)) return cpu::ApplyRope(x_THd, table);
   return RopeFunction::apply(x_THd, table.cos_Th, table.sin_Th);
 }
 

@@ -38,10 +38,8 @@ void AdamW::Step(double learning_rate, double gradient_scale) {
         ops::AdamWUpdate(rows(parameter.weight), gradient, first, second, coefficients);
         continue;
       }
-      const WeightView view = {parameter.name, &parameter, range.row, range.rows};
-      const at::Tensor master = LoadMaster(view);
-      ops::AdamWUpdate(master, gradient, first, second, coefficients);
-      StoreMaster(view, master);
+      ops::AdamWUpdateSplit(rows(parameter.weight.detach()), rows(parameter.low), gradient, first, second,
+                            coefficients);
     }
   }
 }

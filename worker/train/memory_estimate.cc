@@ -8,10 +8,13 @@
 #include <fstream>
 #include <string>
 
+#include "worker/ops/cpu/brgemm.h"
+#include "worker/ops/cpu/instruction_set.h"
+
 namespace temper {
 namespace {
 
-// As worker/ops/chunked_cross_entropy.cc and worker/ops/packed_attention.cc have them.
+// As chunked_cross_entropy.cc and packed_attention.cc have them, in worker/ops and in worker/ops/cpu.
 constexpr int64_t kLogitRows = 256;
 constexpr int64_t kAttentionBlock = 512;
 
@@ -60,6 +63,10 @@ Counts CountParameters(const TrainJob& job, const NativeRepository& model, const
   return counts;
 }
 
+bool HasKernels(bool bf16) {
+  return ops::cpu::Kernels() != ops::cpu::InstructionSet::kNone && (!bf16 || ops::cpu::HasBf16Brgemm());
+}
+
 int64_t ReadNumber(const std::string& path) {
   std::ifstream file(path);
   int64_t number = 0;
@@ -100,8 +107,11 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   // Its way back makes gradients of the largest of these, and reads two of them at a time.
   const int64_t way_back = 2 * hidden + 6 * inner;
   const int64_t longest = std::min(tokens, job.data.max_sample_tokens > 0 ? job.data.max_sample_tokens : tokens);
-  const int64_t scores = 3 * attention.num_heads * std::min(longest, kAttentionBlock) * longest * 4;
-  const int64_t logits = 3 * std::min(tokens, kLogitRows) * config.vocab_size * 4;
+  // Kernels make no scores, but sum gradients of keys and values for each head of queries; and keep logits once.
+  const bool kernels = HasKernels(bf16);
+  const int64_t scores =
+      kernels ? 2 * tokens * queries * 4 : 3 * attention.num_heads * std::min(longest, kAttentionBlock) * longest * 4;
+  const int64_t logits = (kernels ? 1 : 3) * std::min(tokens, kLogitRows) * config.vocab_size * 4;
   // What adapters add to an output is freed at once, but between tensors that stay: the allocator can't give it back.
   memory.activations = tokens * width * (config.num_layers * kept + counts.adapted_rows + counts.dropped_rows) +
                        std::max(tokens * width * way_back + scores, logits);

@@ -79,7 +79,9 @@ at::Tensor Backpropagate(const UnitRecord& record, const std::vector<Parameter*>
     outputs.push_back(probabilities_TE);
     grad_outputs.push_back(grad_balance_E.expand_as(probabilities_TE));
   }
-  const std::vector<at::Tensor> grads = torch::autograd::grad(outputs, inputs, grad_outputs);
+  // Undefined where a linear map adds to its buffer itself (worker/ops/linear.h).
+  const std::vector<at::Tensor> grads = torch::autograd::grad(outputs, inputs, grad_outputs, std::nullopt,
+                                                              /*create_graph=*/false, /*allow_unused=*/true);
   size_t next = 0;
   for (Parameter* parameter : parameters) {
     if (parameter->trainable) AccumulateGradient(*parameter, grads[next++]);
@@ -126,6 +128,9 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
   const at::Tensor scored_S = ToTensor(batch.loss_mask_T, at::kByte).nonzero().squeeze(1);
   if (scored_S.size(0) == 0) return 0.0;
   const at::Tensor targets_S = ToTensor(batch.targets_T, at::kLong).index_select(0, scored_S);
+  for (Parameter* parameter : model.parameters()) {
+    if (parameter->trainable) GradientBuffer(*parameter);
+  }
 
   // Whether anything below a unit is trained; if not, its input needs no gradient.
   bool gradient_wanted = model.embedding_trainable();

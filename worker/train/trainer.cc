@@ -17,6 +17,7 @@
 #include "absl/strings/str_format.h"
 #include "common/counted.h"
 #include "common/failure.h"
+#include "worker/ops/cpu/instruction_set.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/compute_dtype.h"
 #include "worker/train/model_export.h"
@@ -181,9 +182,10 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
     observer.OnResume(state->position.step, *checkpoint != nullptr ? (*checkpoint)->uri() : "");
   }
   checkpoint->reset();
-  observer.OnLog(LogSeverity::kInfo,
-                 absl::StrFormat("%s, %s, %s", source->family->architecture, dtype == at::kBFloat16 ? "bf16" : "fp32",
-                                 Counted(at::get_num_threads(), "thread")));
+  observer.OnLog(
+      LogSeverity::kInfo,
+      absl::StrFormat("%s, %s, %s, %s kernels", source->family->architecture, dtype == at::kBFloat16 ? "bf16" : "fp32",
+                      Counted(at::get_num_threads(), "thread"), ops::cpu::Name(ops::cpu::Kernels())));
 
   const Training training = {job, **output, *source, plan->get(), **data, dtype, observer, stop, verifier};
   while (true) {

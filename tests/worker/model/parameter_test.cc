@@ -8,11 +8,15 @@
 #include <cmath>
 #include <limits>
 
-#include "worker/model/master_split.h"
 #include "worker/model/parameter_init.h"
+#include "worker/ops/master_split.h"
 
 namespace temper {
 namespace {
+
+using ops::JoinMaster;
+using ops::MasterSplit;
+using ops::SplitMaster;
 
 using ::testing::ElementsAre;
 

@@ -2,6 +2,8 @@
 #include "worker/ops/chunked_cross_entropy.h"
 
 #include "tests/worker/ops/reference_check.h"
+#include "tests/worker/ops/repeatable.h"
+#include "worker/ops/cpu/operators.h"
 
 namespace temper::ops {
 namespace {
@@ -125,6 +127,44 @@ TEST(ChunkedCrossEntropy, FrozenWeight_NeedsNoBuffer) {
   const auto frozen = TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, f.coefficient_S, {});
   const auto trained = TokenLogprobsWithGradients(f.hidden_SD, f.weight_VD, kVocab, f.targets_S, f.coefficient_S, with);
   EXPECT_TRUE(at::equal(frozen.grad_hidden_SD, trained.grad_hidden_SD));
+}
+
+// More than one tile and slice of the vocabulary, and an odd number of rows.
+TEST(ChunkedCrossEntropy, ManyTiles_EqualReference) {
+  for (const auto& [dtype, bound] : {std::pair{at::kFloat, 2e-6}, std::pair{at::kBFloat16, 1e-2}}) {
+    at::manual_seed(4);
+    const int64_t rows = 77, hidden = 48, vocab = 4999, padded = 5056;
+    const at::Tensor hidden_SD = at::randn({rows, hidden}).to(dtype), weight_VD = at::randn({padded, hidden}).to(dtype);
+    const at::Tensor targets_S = at::randint(vocab, {rows}, at::kLong), coefficient_S = at::randn({rows});
+    const at::Tensor hidden64 = hidden_SD.to(at::kDouble).requires_grad_();
+    const at::Tensor weight64 = weight_VD.to(at::kDouble).requires_grad_();
+    const at::Tensor logprobs64 = at::matmul(hidden64, weight64.narrow(0, 0, vocab).t())
+                                      .log_softmax(-1)
+                                      .gather(1, targets_S.unsqueeze(1))
+                                      .squeeze(1);
+    const auto grads = torch::autograd::grad({logprobs64}, {hidden64, weight64}, {coefficient_S.to(at::kDouble)});
+    at::Tensor grad_weight_VD = at::zeros({padded, hidden});
+    const LogprobGradients out =
+        TokenLogprobsWithGradients(hidden_SD, weight_VD, vocab, targets_S, coefficient_S, grad_weight_VD);
+    EXPECT_LE(RelativeError(out.logprobs_S, logprobs64), bound);
+    EXPECT_LE(RelativeError(out.grad_hidden_SD, grads[0]), bound);
+    EXPECT_LE(RelativeError(grad_weight_VD, grads[1]), bound);
+  }
+}
+
+TEST(ChunkedCrossEntropy, RepeatedOnAnyNumberOfThreads_IsBitIdentical) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    at::manual_seed(5);
+    const at::Tensor hidden_SD = at::randn({kRows, kHidden}).to(dtype);
+    const at::Tensor weight_VD = at::randn({3 * 128 + 64, kHidden}).to(dtype);
+    const at::Tensor targets_S = at::randint(400, {kRows}, at::kLong), coefficient_S = at::randn({kRows});
+    ExpectSameBits(cpu::CanTokenLogprobs(hidden_SD, weight_VD), [&] {
+      at::Tensor grad_weight_VD = at::zeros(weight_VD.sizes());
+      const LogprobGradients out =
+          TokenLogprobsWithGradients(hidden_SD, weight_VD, 400, targets_S, coefficient_S, grad_weight_VD);
+      return std::vector<at::Tensor>{out.logprobs_S, out.grad_hidden_SD, grad_weight_VD};
+    });
+  }
 }
 
 }  // namespace

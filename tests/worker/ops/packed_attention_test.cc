@@ -3,6 +3,8 @@
 
 #include "tests/worker/ops/attention_reference.h"
 #include "tests/worker/ops/reference_check.h"
+#include "tests/worker/ops/repeatable.h"
+#include "worker/ops/cpu/operators.h"
 
 namespace temper::ops {
 namespace {
@@ -40,12 +42,28 @@ INSTANTIATE_TEST_SUITE_P(Shapes, PackedAttentionTest,
                                          Case{2, 1, 8, {0, 700, 1400}, {.scale = 0.2, .window = 130}},
                                          Case{4, 2, 16, {0, 30, 50}, {.scale = 1.0, .softcap = 2.0}},
                                          Case{4, 2, 16, {0, 30, 50}, {.scale = 0.2}, true},
-                                         Case{4, 1, 16, {0, 60}, {.scale = 1.0, .softcap = 3.0, .window = 9}, true}));
+                                         Case{4, 1, 16, {0, 60}, {.scale = 1.0, .softcap = 3.0, .window = 9}, true},
+                                         // Around the blocks of 64.
+                                         Case{9, 3, 64, {0, 1, 1, 64, 128, 193}},
+                                         Case{2, 1, 128, {0, 129}, {.scale = 0.1}},
+                                         Case{2, 2, 256, {0, 70}, {.scale = 0.06}},
+                                         Case{2, 1, 80, {0, 190, 260}, {.scale = 0.1, .window = 65}, true},
+                                         Case{1, 1, 32, {0, 150}, {.scale = 1.0, .softcap = 2.0}}));
 
-TEST(PackedAttention, RepeatedRun_IsBitIdentical) {
-  const at::Tensor q = at::randn({90, 4, 16}), k = at::randn({90, 2, 16}), v = at::randn({90, 2, 16});
-  EXPECT_TRUE(at::equal(PackedAttention(q, k, v, {0, 30, 90}, {.scale = 0.25}),
-                        PackedAttention(q, k, v, {0, 30, 90}, {.scale = 0.25})));
+TEST(PackedAttention, RepeatedOnAnyNumberOfThreads_IsBitIdentical) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    at::manual_seed(1);
+    // Views into one tensor, as the model has them.
+    const at::Tensor qkv = at::randn({230, 8, 32}).to(dtype), grad = at::randn({230, 4, 32}).to(dtype);
+    ExpectSameBits(cpu::CanPackedAttention(qkv, qkv, qkv), [&] {
+      std::vector<at::Tensor> in = {qkv.narrow(1, 0, 4), qkv.narrow(1, 4, 2), qkv.narrow(1, 6, 2)};
+      for (at::Tensor& x : in) x = x.detach().requires_grad_();
+      const at::Tensor out = PackedAttention(in[0], in[1], in[2], {0, 30, 230}, {.scale = 0.25});
+      std::vector<at::Tensor> results = torch::autograd::grad({out}, in, {grad});
+      results.push_back(out);
+      return results;
+    });
+  }
 }
 
 TEST(PackedAttention, WrongDocumentStarts_Throw) {

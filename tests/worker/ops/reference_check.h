@@ -8,6 +8,8 @@
 #include <functional>
 #include <vector>
 
+#include "tests/worker/ops/poisoned_memory.h"
+
 namespace temper {
 
 // ‖actual − expected‖ / ‖expected‖ in fp64.
@@ -29,11 +31,11 @@ inline void ExpectEqualsReference(const Operator& op, const Operator& reference,
     ours.push_back(input.to(dtype).detach().clone().requires_grad_());
     theirs.push_back(ours.back().detach().to(at::kDouble).requires_grad_());
   }
-  const at::Tensor our_output = op(ours);
+  const at::Tensor our_output = InPoisonedMemory([&] { return op(ours); });
   const at::Tensor their_output = reference(theirs);
   EXPECT_LE(RelativeError(our_output, their_output), bound);
   const at::Tensor grad = at::randn(their_output.sizes(), their_output.options()).to(dtype);
-  const auto our_grads = torch::autograd::grad({our_output}, ours, {grad});
+  const auto our_grads = InPoisonedMemory([&] { return torch::autograd::grad({our_output}, ours, {grad}); });
   const auto their_grads = torch::autograd::grad({their_output}, theirs, {grad.to(at::kDouble)});
   for (size_t i = 0; i < ours.size(); ++i) {
     EXPECT_LE(RelativeError(our_grads[i], their_grads[i]), bound) << "gradient of input " << i;

@@ -2,6 +2,8 @@
 #include "worker/ops/rms_norm.h"
 
 #include "tests/worker/ops/reference_check.h"
+#include "tests/worker/ops/repeatable.h"
+#include "worker/ops/cpu/operators.h"
 
 namespace temper::ops {
 namespace {
@@ -32,6 +34,21 @@ TEST(RmsNorm, ThreeDimensions_AreNormedOverTheLast) {
   const std::vector<at::Tensor> inputs = {at::randn({5, 3, 8}), at::rand({8}) + 0.5};
   const Operator op = [](const auto& in) { return RmsNorm(in[0], in[1], {}); };
   ExpectEqualsReference(op, [](const auto& in) { return Reference(in, {}); }, inputs, at::kFloat, 1e-6);
+}
+
+TEST(RmsNorm, RepeatedOnAnyNumberOfThreads_IsBitIdentical) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    at::manual_seed(1);
+    const at::Tensor x = at::randn({333, 100}).to(dtype), weight = at::rand({100}).to(dtype);
+    const at::Tensor grad = at::randn({333, 100}).to(dtype);
+    ExpectSameBits(cpu::CanRmsNorm(x, weight), [&] {
+      const std::vector<at::Tensor> in = {x.detach().requires_grad_(), weight.detach().requires_grad_()};
+      const at::Tensor out = RmsNorm(in[0], in[1], {});
+      std::vector<at::Tensor> results = torch::autograd::grad({out}, in, {grad});
+      results.push_back(out);
+      return results;
+    });
+  }
 }
 
 }  // namespace

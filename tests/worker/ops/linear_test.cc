@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/ops/linear.h"
+
+#include "tests/worker/ops/reference_check.h"
+#include "tests/worker/ops/repeatable.h"
+#include "worker/ops/cpu/operators.h"
+
+namespace temper::ops {
+namespace {
+
+struct Shape {
+  int64_t tokens, inputs, outputs;
+};
+
+class LinearTest : public testing::TestWithParam<Shape> {};
+
+TEST_P(LinearTest, OutputAndGradients_EqualReference) {
+  at::manual_seed(1);
+  const auto [tokens, inputs, outputs] = GetParam();
+  const std::vector<at::Tensor> in = {at::randn({tokens, inputs}), at::randn({outputs, inputs}), at::randn({outputs})};
+  const Operator op = [](const auto& in) { return Linear(in[0], in[1], in[2]); };
+  ExpectEqualsReference(op, op, in, at::kFloat, 2e-6);
+  ExpectEqualsReference(op, op, in, at::kBFloat16, 1e-2);
+}
+
+// As what autograd returns, but added to what was there, and of bf16 without rounding.
+TEST_P(LinearTest, AccumulatedWeightGradient_EqualsReference) {
+  const auto [tokens, inputs, outputs] = GetParam();
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    at::manual_seed(2);
+    const at::Tensor x = at::randn({tokens, inputs}).to(dtype).requires_grad_();
+    const at::Tensor weight = at::randn({outputs, inputs}).to(dtype).requires_grad_();
+    const at::Tensor bias = at::randn({outputs}).to(dtype).requires_grad_(),
+                     grad = at::randn({tokens, outputs}).to(dtype);
+    const at::Tensor before = at::randn({outputs, inputs}), accumulated = before.clone();
+    const at::Tensor y = Linear(x, weight, bias, accumulated);
+    const auto grads = InPoisonedMemory([&] {
+      return torch::autograd::grad({y}, {x, weight, bias}, {grad}, std::nullopt, false, /*allow_unused=*/true);
+    });
+    const auto wide = [](const at::Tensor& t) { return t.detach().to(at::kDouble); };
+    EXPECT_FALSE(grads[1].defined());
+    const bool exact = dtype == at::kFloat || cpu::CanAddWeightGradient(grad, x, accumulated);
+    EXPECT_LE(RelativeError(accumulated, wide(before) + at::matmul(wide(grad).t(), wide(x))), exact ? 2e-6 : 1e-2);
+    EXPECT_LE(RelativeError(grads[0], at::matmul(wide(grad), wide(weight))), dtype == at::kFloat ? 2e-6 : 1e-2);
+    EXPECT_LE(RelativeError(grads[2], wide(grad).sum(0)), dtype == at::kFloat ? 2e-6 : 1e-2);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, LinearTest,
+                         testing::Values(Shape{1, 2, 3}, Shape{65, 33, 130}, Shape{300, 520, 64}, Shape{530, 96, 257}));
+
+TEST(Linear, FrozenWeight_GetsNoGradient) {
+  const at::Tensor x = at::randn({3, 4}).requires_grad_(), weight = at::randn({5, 4});
+  const at::Tensor accumulated = at::zeros({5, 4});
+  const auto grads = torch::autograd::grad({Linear(x, weight, {}, accumulated)}, {x}, {at::ones({3, 5})});
+  EXPECT_LE(RelativeError(grads[0], at::matmul(at::ones({3, 5}), weight)), 1e-6);
+  EXPECT_EQ(accumulated.abs().max().item<float>(), 0);
+}
+
+TEST(AddWeightGradient, RepeatedOnAnyNumberOfThreads_IsBitIdentical) {
+  at::manual_seed(3);
+  const at::Tensor grad = at::randn({333, 200}).to(at::kBFloat16), x = at::randn({333, 600}).to(at::kBFloat16);
+  ExpectSameBits(cpu::CanAddWeightGradient(grad, x, at::empty({200, 600})), [&] {
+    at::Tensor to = at::ones({200, 600});
+    AddWeightGradient(grad, x, to);
+    return std::vector<at::Tensor>{to};
+  });
+}
+
+}  // namespace
+}  // namespace temper::ops

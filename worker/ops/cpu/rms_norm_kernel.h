@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace temper::ops::cpu {
+
+// Rows of an RMS norm, all dense and of one dtype; statistics are fp32. A call handles rows [begin, end).
+struct RmsNormRows {
+  bool bf16 = false;
+  int64_t width = 0;
+  const void *x = nullptr, *weight = nullptr;
+  float epsilon = 0, weight_offset = 0;
+  bool rounds_twice = false;  // x / rms is rounded before it is multiplied with the weight
+  void* y = nullptr;          // forward writes it
+  float* scale = nullptr;     // 1 / rms of each row: forward writes it, backward reads it
+  // Backward alone. Either gradient may be null.
+  const void* grad_y = nullptr;
+  void* grad_x = nullptr;
+  float* grad_weight = nullptr;  // [width]: what these rows add up to
+};
+
+struct RmsNormKernels {
+  void (*forward)(const RmsNormRows& rows, int64_t begin, int64_t end);
+  void (*backward)(const RmsNormRows& rows, int64_t begin, int64_t end);
+};
+
+namespace avx2 {
+extern const RmsNormKernels kRmsNorm;
+}
+namespace avx512 {
+extern const RmsNormKernels kRmsNorm;
+}
+
+}  // namespace temper::ops::cpu
