@@ -9,7 +9,7 @@ namespace temper {
 
 // The version of temper's arithmetic. Raised when an operator begins to compute something else: verdicts of another
 // version do not count.
-inline constexpr int kNumericsVersion = 1;
+inline constexpr int kNumericsVersion = 2;
 
 // How far native model and transformers' own were apart over random models of one family that do the same things;
 // temper.v1.FamilyVerdict documents each field.

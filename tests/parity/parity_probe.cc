@@ -16,6 +16,11 @@
 // With --lora DIR, an adapter is read into the model: gradients are then those of its file's tensors, under their
 // names.
 // --dropout X drops inputs of adapters, drawn from torch's generator seeded with 0. All integers are int64.
+//
+// With --world N, gradients and train run on N ranks of this host, each a process, which take micro-batches in turn;
+// train then has --micro-batches M in a step, and gives the adapter's tensors, if there is one. Out also come
+// bytes_sent [1] by one rank, peak_bytes [N] of each, whole_bytes and kept_bytes [1]: weights of the model, and what a
+// rank keeps of them between two steps.
 #include <ATen/ATen.h>
 
 #include <CLI/CLI.hpp>
@@ -27,6 +32,7 @@
 #include <string>
 
 #include "common/storage/publication.h"
+#include "tests/parity/probe_gang.h"
 #include "worker/checkpoint/hf_export.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/checkpoint/safetensors.h"
@@ -147,6 +153,9 @@ struct Arguments {
   LoraOptions lora;
   bool two_pass = false, vllm = false;
   double learning_rate = 0, weight_decay = 0, max_grad_norm = 0;
+  int world = 1;
+  bool keep_weights = false;
+  size_t micro_batches = 1;
 
   AdapterFormat format() const { return vllm ? AdapterFormat::kVllm : AdapterFormat::kPeft; }
 };
@@ -162,48 +171,55 @@ void Logits(const Arguments& arguments, Transformer& model) {
 }
 
 // As the adapter's file has them.
-Tensors AdapterGradients(const AdapterPlan& plan, const NativeRepository& native, const Transformer& model) {
-  const AdapterFormat format = plan.start->format();
+template <typename PartOf>
+Tensors ByAdapterName(const AdapterPlan& plan, const NativeRepository& native, const Transformer& model,
+                      PartOf part_of) {
   Tensors out;
-  for (const AdapterTensor& tensor : Value(TensorsOfPlan(plan, native, model, format))) {
-    out[tensor.name] = tensor.Join(
-        [](const WeightView& part) { return GradientBuffer(*part.parameter).narrow(0, part.row, part.rows); });
+  for (const AdapterTensor& tensor : Value(TensorsOfPlan(plan, native, model, plan.start->format()))) {
+    out[tensor.name] = tensor.Join(part_of);
   }
   return out;
 }
 
-void Gradients(const Arguments& arguments, const NativeRepository& native, const AdapterPlan* plan,
-               Transformer& model) {
-  at::manual_seed(0);
-  const std::vector<MicroBatch> batches = MakeBatches(ReadTensors(arguments.in));
-  const double normalizer = static_cast<double>(ScoredTokens(batches));
-  const SupervisedObjective one_pass;
-  const TwoPassObjective two_pass;
-  double loss = 0;
-  for (const MicroBatch& batch : batches) {
-    loss += ForwardBackward(model, batch, arguments.two_pass ? static_cast<const Objective&>(two_pass) : one_pass,
-                            normalizer);
-  }
-  Tensors out =
-      plan != nullptr ? AdapterGradients(*plan, native, model) : ByHfName(native, model, [](const WeightView& view) {
-        return GradientBuffer(*view.parameter).narrow(0, view.row, view.rows);
-      });
-  out["loss"] = Scalar64({loss});
-  WriteTensors(arguments.out, out);
+template <typename PartOf>
+Tensors ByName(const AdapterPlan* plan, const NativeRepository& native, const Transformer& model, PartOf part_of) {
+  return plan != nullptr ? ByAdapterName(*plan, native, model, part_of) : ByHfName(native, model, part_of);
 }
 
-void Train(const Arguments& arguments, const NativeRepository& native, Transformer& model) {
-  AdamW optimizer(model.parameters(), {.weight_decay = arguments.weight_decay});
+at::Tensor GradientOf(const WeightView& view) { return GradientBuffer(*view.parameter).narrow(0, view.row, view.rows); }
+
+void Gradients(const Arguments& arguments, const NativeRepository& native, const AdapterPlan* plan, Transformer& model,
+               ProbeGang& gang) {
+  at::manual_seed(0);
+  const std::vector<MicroBatch> batches = MakeBatches(ReadTensors(arguments.in));
+  const SupervisedObjective one_pass;
+  const TwoPassObjective two_pass;
+  const double loss = gang.ForwardBackward(
+      batches, arguments.two_pass ? static_cast<const Objective&>(two_pass) : one_pass, ScoredTokens(batches));
+  gang.BringGradientsTogether();
+  Tensors out = ByName(plan, native, model, GradientOf);
+  out["loss"] = Scalar64({loss});
+  if (gang.rank() == 0) WriteTensors(arguments.out, out);
+}
+
+void Train(const Arguments& arguments, const NativeRepository& native, const AdapterPlan* plan, Transformer& model,
+           ProbeGang& gang) {
   const SupervisedObjective objective;
+  AdamW optimizer(gang.parameters(), {.weight_decay = arguments.weight_decay});
   std::vector<double> losses;
-  for (const MicroBatch& batch : MakeBatches(ReadTensors(arguments.in))) {
-    ZeroGradients(model.parameters());
-    losses.push_back(ForwardBackward(model, batch, objective, static_cast<double>(ScoredTokens({batch}))));
-    optimizer.Step(arguments.learning_rate, ClipScale(GlobalGradientNorm(model.parameters()), arguments.max_grad_norm));
+  const std::vector<MicroBatch> all = MakeBatches(ReadTensors(arguments.in));
+  for (size_t first = 0; first < all.size(); first += arguments.micro_batches) {
+    const auto begin = all.begin() + static_cast<ptrdiff_t>(first);
+    const std::vector<MicroBatch> batches(begin, begin + static_cast<ptrdiff_t>(arguments.micro_batches));
+    ZeroGradients(gang.parameters());
+    losses.push_back(gang.ForwardBackward(batches, objective, ScoredTokens(batches)));
+    optimizer.Step(arguments.learning_rate, ClipScale(gang.GradientNorm(), arguments.max_grad_norm));
   }
-  Tensors out = ByHfName(native, model, LoadMaster);
+  Tensors out = gang.Figures();
+  gang.BringWeightsTogether();
+  out.merge(ByName(plan, native, model, LoadMaster));
   out["losses"] = Scalar64(losses);
-  WriteTensors(arguments.out, out);
+  if (gang.rank() == 0) WriteTensors(arguments.out, out);
 }
 
 // Writes a directory at `path` with what `write` puts into it, which gets the store's name for it as well.
@@ -257,6 +273,9 @@ int Main(int argc, char** argv) {
     command->add_option("--learning-rate", arguments.learning_rate);
     command->add_option("--weight-decay", arguments.weight_decay);
     command->add_option("--max-grad-norm", arguments.max_grad_norm);
+    command->add_option("--world", arguments.world);
+    command->add_flag("--keep-weights", arguments.keep_weights);
+    command->add_option("--micro-batches", arguments.micro_batches);
     command->add_option("--lora", arguments.lora.adapter);
     command->add_option("--rank", arguments.lora.rank);
     command->add_option("--alpha", arguments.lora.alpha);
@@ -267,6 +286,7 @@ int Main(int argc, char** argv) {
     command->add_option("--modules-to-save", arguments.lora.modules_to_save);
   }
   CLI11_PARSE(app, argc, argv);
+  const ProbeRank rank = StartRanks(arguments.world);
   ops::InitializeVectorMath();
   const NativeRepository native = Value(OpenNativeRepository(arguments.model));
   const at::ScalarType dtype = arguments.precision == "bf16" ? at::kBFloat16 : at::kFloat;
@@ -279,9 +299,10 @@ int Main(int argc, char** argv) {
   if (app.got_subcommand("adapter")) Adapter(arguments, native, *plan, *model);
   if (app.got_subcommand("merged")) Merged(arguments, native, *model);
   if (app.got_subcommand("logits")) Logits(arguments, *model);
-  if (app.got_subcommand("gradients")) Gradients(arguments, native, plan.get(), *model);
-  if (app.got_subcommand("train")) Train(arguments, native, *model);
-  return 0;
+  ProbeGang gang(rank, *model, {.reshard_after_forward = !arguments.keep_weights});
+  if (app.got_subcommand("gradients")) Gradients(arguments, native, plan.get(), *model, gang);
+  if (app.got_subcommand("train")) Train(arguments, native, plan.get(), *model, gang);
+  return rank.WaitForOthers();
 }
 
 }  // namespace

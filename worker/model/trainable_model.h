@@ -8,6 +8,7 @@
 
 #include "worker/model/lm_head.h"
 #include "worker/model/parameter.h"
+#include "worker/model/unit_weights.h"
 #include "worker/ops/rope.h"
 
 namespace temper {
@@ -75,6 +76,16 @@ class TrainableModel {
 
   virtual LmHead& head() = 0;
   virtual FlopRates flop_rates() const = 0;
+
+  // Null: all weights are in the model, always. What is set must outlive its use.
+  UnitWeights* unit_weights() const { return unit_weights_; }
+  void set_unit_weights(UnitWeights* weights) { unit_weights_ = weights; }
+
+ private:
+  UnitWeights* unit_weights_ = nullptr;
 };
+
+// The first unit that a backward pass reaches: below it nothing is trained. num_units() when no unit is reached.
+int FirstTrainedUnit(const TrainableModel& model);
 
 }  // namespace temper

@@ -34,11 +34,13 @@ absl::Status NotFinite(const char* what, int64_t step, double learning_rate, int
 
 }  // namespace
 
-StepLoop::StepLoop(const TrainJob& job, Transformer& model, at::ScalarType dtype, AdamW& optimizer, TrainingData& data,
-                   const TrainPosition& position, Checkpointer& checkpointer, StepProfiler& profiler,
-                   TrainObserver& observer)
+StepLoop::StepLoop(const TrainJob& job, const Gang& gang, Transformer& model, at::ScalarType dtype, AdamW& optimizer,
+                   TrainingData& data, const TrainPosition& position, Checkpointer& checkpointer,
+                   StepProfiler& profiler, TrainObserver& observer)
     : job_(job),
+      gang_(gang),
       model_(model),
+      parameters_(gang.ParametersOf(model)),
       optimizer_(optimizer),
       data_(data),
       checkpointer_(checkpointer),
@@ -62,7 +64,7 @@ absl::StatusOr<StepLoop::End> StepLoop::Run(const StopSignal& stop) {
     Stopwatch watch;
     checkpointer_.AfterStep(position_);
     snapshot_seconds_ = watch.Lap();
-    if (stop.requested()) return Stopped();
+    if (StopAsked(stop)) return Stopped();
     if (LimitReached()) break;
     profiler_.BeforeStep(position_.step + 1);
     const absl::StatusOr<bool> taken = TakeStep(stop);
@@ -82,23 +84,27 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
   RECORD_USER_SCOPE(absl::StrCat("step ", position_.step + 1));
   StepPhases phases = {.checkpoint = snapshot_seconds_};
   Stopwatch watch;
-  const absl::StatusOr<std::vector<MicroBatch>> batches = data_.batches().NextStep();
+  absl::StatusOr<std::vector<MicroBatch>> batches = data_.batches().NextStep();
   if (!batches.ok()) return DataFailed(batches.status());
   if (batches->empty()) return false;
   phases.data = watch.Lap();
   const StepWork work = CountWork(rates_, *batches);
 
-  ZeroGradients(model_.parameters());
-  double loss = 0;
-  for (const MicroBatch& batch : *batches) {
-    if (stop.now()) return Stopped();
-    loss += ForwardBackward(model_, batch, objective_, static_cast<double>(work.scored_tokens), &phases);
+  ZeroGradients(parameters_);
+  double loss_share = 0;
+  for (const MicroBatch& batch : gang_.ShareOf(*std::move(batches))) {
+    if (gang_.alone() && stop.now()) return Stopped();
+    loss_share += ForwardBackward(model_, batch, objective_, static_cast<double>(work.scored_tokens), &phases);
   }
   const int64_t total_steps = data_.batches().total_steps();
   const double learning_rate = LearningRate(job_.training, position_.step + 1, total_steps);
   watch.Lap();
-  ZeroFrozenGradients(model_.parameters());
-  const double norm = GlobalGradientNorm(model_.parameters());
+  ZeroFrozenGradients(parameters_);
+  settled_ = gang_.Settle({.loss = loss_share,
+                           .gradient_norm = GlobalGradientNorm(parameters_),
+                           .stop = stop.requested(),
+                           .time_is_up = TimeIsUp(step_watch_.Elapsed())});
+  const double loss = settled_.loss, norm = settled_.gradient_norm;
   const absl::StatusOr<Verdict> verdict = Judge(loss, norm, learning_rate);
   if (!verdict.ok()) return verdict.status();
   FaultPoint("rank.step.before_update");
@@ -131,7 +137,8 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
 
 void StepLoop::Report(const StepWork& work, StepMetrics metrics, double seconds) {
   position_.seconds += seconds;
-  CorrectPeak(HardwareFlops(rates_, work) / seconds);
+  const double ranks = gang_.size();
+  CorrectPeak(HardwareFlops(rates_, work) / (seconds * ranks));
   StepPhases& phases = metrics.phases;
   phases.other =
       std::max(0.0, seconds - phases.data - phases.forward - phases.backward - phases.optimizer - phases.checkpoint);
@@ -140,8 +147,8 @@ void StepLoop::Report(const StepWork& work, StepMetrics metrics, double seconds)
   metrics.total_tokens = position_.total_tokens;
   metrics.padding_ratio = 1.0 - static_cast<double>(work.tokens) / static_cast<double>(work.capacity);
   metrics.seconds = seconds;
-  metrics.mfu = ModelFlops(rates_, work) / (seconds * peak_flops_);
-  metrics.hfu = HardwareFlops(rates_, work) / (seconds * peak_flops_);
+  metrics.mfu = ModelFlops(rates_, work) / (seconds * ranks * peak_flops_);
+  metrics.hfu = HardwareFlops(rates_, work) / (seconds * ranks * peak_flops_);
   metrics.peak_memory_bytes = PeakMemoryBytes();
   metrics.epoch = data_.batches().epochs_done();
   observer_.OnStep(metrics);
@@ -204,7 +211,7 @@ bool StepLoop::ValidationDue() const {
 
 absl::Status StepLoop::RunValidation(const StopSignal& stop) {
   Stopwatch watch;
-  const absl::StatusOr<MeanLoss> mean = Validate(model_, data_.validation()->rows, stop);
+  const absl::StatusOr<MeanLoss> mean = Validate(gang_, model_, data_.validation()->rows, stop);
   if (!mean.ok()) return mean.status();
   position_.validated_step = position_.step;
   const double needed = job_.validation->early_stop ? job_.validation->early_stop->min_improvement : 0;
@@ -223,12 +230,17 @@ absl::Status StepLoop::RunValidation(const StopSignal& stop) {
   return absl::OkStatus();
 }
 
+bool StepLoop::TimeIsUp(double more_seconds) const {
+  const double limit = 60 * job_.training.max_minutes;
+  return limit > 0 && position_.seconds + more_seconds >= limit;
+}
+
 bool StepLoop::LimitReached() {
   const auto end = [&](const std::string& why) {
     observer_.OnLog(LogSeverity::kInfo, absl::StrCat("training ends after step ", position_.step, ": ", why));
     return true;
   };
-  if (job_.training.max_minutes > 0 && position_.seconds >= 60 * job_.training.max_minutes) {
+  if (gang_.alone() ? TimeIsUp(0) : settled_.time_is_up) {
     return end(absl::StrFormat("it has taken %g minutes, as training.max_minutes allows", job_.training.max_minutes));
   }
   if (job_.validation && job_.validation->early_stop &&

@@ -12,6 +12,7 @@
 #include "worker/model/transformer.h"
 #include "worker/train/adamw.h"
 #include "worker/train/checkpointer.h"
+#include "worker/train/gang.h"
 #include "worker/train/objective.h"
 #include "worker/train/spike_detector.h"
 #include "worker/train/step_metrics.h"
@@ -24,7 +25,7 @@
 namespace temper {
 
 // Takes the steps of a run, from a position on: data, forward, backward, update; and between two steps validations,
-// checkpoints, and the question whether it is time to end.
+// checkpoints, and the question whether it is time to end. The ranks of a gang go through it side by side.
 class StepLoop {
  public:
   enum class End {
@@ -32,12 +33,14 @@ class StepLoop {
     kRollBack,  // weights and optimizer are to be taken from the newest checkpoint; position() is where to go on
   };
 
-  // All references must outlive it.
-  StepLoop(const TrainJob& job, Transformer& model, at::ScalarType dtype, AdamW& optimizer, TrainingData& data,
-           const TrainPosition& position, Checkpointer& checkpointer, StepProfiler& profiler, TrainObserver& observer);
+  // All references must outlive it. `optimizer` is that of gang.ParametersOf(model).
+  StepLoop(const TrainJob& job, const Gang& gang, Transformer& model, at::ScalarType dtype, AdamW& optimizer,
+           TrainingData& data, const TrainPosition& position, Checkpointer& checkpointer, StepProfiler& profiler,
+           TrainObserver& observer);
 
-  // CANCELLED when `stop` asks for it; ABORTED (NUMERICS) after too many steps that are not finite; and errors of the
-  // data, of which some is read while training goes on: what was trained until then is in a checkpoint.
+  // CANCELLED when `stop` asks for it, on all ranks after the same step; ABORTED (NUMERICS) after too many steps that
+  // are not finite; and errors of the data, of which some is read while training goes on: what was trained until then
+  // is in a checkpoint.
   absl::StatusOr<End> Run(const StopSignal& stop);
 
   // Steps that were taken; a step that was left in the middle counts for nothing.
@@ -53,13 +56,17 @@ class StepLoop {
   absl::Status DataFailed(const absl::Status& status);
   bool ValidationDue() const;
   absl::Status RunValidation(const StopSignal& stop);
+  bool StopAsked(const StopSignal& stop) const { return gang_.alone() ? stop.requested().load() : settled_.stop; }
+  bool TimeIsUp(double more_seconds) const;
   bool LimitReached();
   void Report(const StepWork& work, StepMetrics metrics, double seconds);
   void CorrectPeak(double reached);
   void Warn(const std::string& text) { observer_.OnLog(LogSeverity::kWarning, text); }
 
   const TrainJob& job_;
+  const Gang& gang_;
   Transformer& model_;
+  const std::vector<Parameter*>& parameters_;  // that the optimizer works on
   AdamW& optimizer_;
   TrainingData& data_;
   Checkpointer& checkpointer_;
@@ -74,6 +81,7 @@ class StepLoop {
   Stopwatch step_watch_;         // runs since the end of the step before, validations left out
   double snapshot_seconds_ = 0;  // since then
   bool roll_back_ = false;
+  Gang::Step settled_;  // with the other ranks, in the newest step
 };
 
 }  // namespace temper

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <utility>
 
 namespace temper {
 
@@ -9,11 +10,12 @@ namespace temper {
 class Stopwatch {
  public:
   double Lap() {
-    const Clock::time_point now = Clock::now();
-    const double seconds = std::chrono::duration<double>(now - begin_).count();
-    begin_ = now;
-    return seconds;
+    const Clock::time_point begin = std::exchange(begin_, Clock::now());
+    return std::chrono::duration<double>(begin_ - begin).count();
   }
+
+  // The same, without ending the lap.
+  double Elapsed() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -25,6 +25,59 @@ BatchContext MakeContext(const TrainableModel& model, const MicroBatch& batch) {
                            batch.document_starts);
 }
 
+// The two ways through a model. What is given is called for each part, between the gathering of its weights (where
+// they are not in the model always) and their release. Ranks that share weights all go the same way, step by step, for
+// every micro-batch, even one that they have nothing to compute for.
+constexpr int kEnds = UnitWeights::kEnds;
+
+template <typename EmbedFn, typename UnitFn>
+void WalkForward(const TrainableModel& model, bool backward_follows, EmbedFn embed, UnitFn forward_unit) {
+  UnitWeights* const weights = model.unit_weights();
+  const int units = model.num_units();
+  const int first_trained = FirstTrainedUnit(model);
+  if (weights != nullptr) weights->Gather(kEnds, units > 0 ? 0 : UnitWeights::kNone);
+  embed();
+  if (weights != nullptr) weights->Release(kEnds, /*again=*/true);
+  for (int unit = 0; unit < units; ++unit) {
+    if (weights != nullptr) weights->Gather(unit, unit + 1 < units ? unit + 1 : kEnds);
+    forward_unit(unit);
+    if (weights != nullptr) weights->Release(unit, backward_follows && unit >= first_trained);
+  }
+}
+
+template <typename HeadFn, typename UnitFn, typename EmbedFn>
+void WalkBackward(const TrainableModel& model, HeadFn head, UnitFn backward_unit, EmbedFn embed) {
+  UnitWeights* const weights = model.unit_weights();
+  const int first_trained = FirstTrainedUnit(model);
+  const auto before = [&](int unit) { return unit > first_trained ? unit - 1 : UnitWeights::kNone; };
+  const auto with_gradients = [&](int unit, int next, auto compute) {
+    if (weights != nullptr) {
+      weights->Gather(unit, next);
+      weights->BeginGradients(unit);
+    }
+    compute();
+    if (weights != nullptr) weights->Release(unit, /*again=*/false);
+  };
+  with_gradients(kEnds, before(model.num_units()), head);
+  for (int unit = model.num_units() - 1; unit >= first_trained; --unit) {
+    with_gradients(unit, before(unit), [&] { backward_unit(unit); });
+    if (weights != nullptr) weights->EndGradients(unit);
+  }
+  embed();
+  if (weights != nullptr) weights->EndGradients(kEnds);
+}
+
+template <typename EmbedFn, typename UnitFn, typename HeadFn>
+void WalkInference(const TrainableModel& model, EmbedFn embed, UnitFn forward_unit, HeadFn head) {
+  UnitWeights* const weights = model.unit_weights();
+  WalkForward(model, /*backward_follows=*/false, embed, forward_unit);
+  if (weights != nullptr) weights->Gather(kEnds, UnitWeights::kNone);
+  head();
+  if (weights != nullptr) weights->Release(kEnds, /*again=*/false);
+}
+
+constexpr auto kNothing = [](auto...) {};
+
 // A unit's recorded forward pass, cut off from its neighbours.
 struct UnitRecord {
   at::Tensor input_TD;   // a leaf
@@ -93,30 +146,49 @@ at::Tensor Backpropagate(const UnitRecord& record, const std::vector<Parameter*>
 double Backward(TrainableModel& model, const Objective& objective, double normalizer, const BatchContext& context,
                 const at::Tensor& hidden_TD, const at::Tensor& scored_S, const at::Tensor& targets_S,
                 std::vector<UnitRecord>& records) {
-  // Rows that no loss looks at go no further.
-  UnitRecord final_record;
-  final_record.input_TD = hidden_TD.detach().index_select(0, scored_S).requires_grad_(hidden_TD.requires_grad());
-  final_record.output_TD = model.FinishHidden(final_record.input_TD);
-  const ObjectiveResult result = [&] {
-    RECORD_USER_SCOPE("LM head and loss");
-    return ApplyObjective(objective, model.head(), final_record.output_TD.detach(), targets_S, normalizer);
-  }();
-
-  const double share = static_cast<double>(scored_S.size(0)) / normalizer;
-  const BalanceLoss balance = Balance(records, model.balance_coefficient() * share);
-  const double loss = result.loss + balance.loss;
-  if (!final_record.output_TD.requires_grad()) return loss;
-  const at::Tensor grad_SD = Backpropagate(final_record, model.final_parameters(), result.grad_hidden_SD);
-  if (!grad_SD.defined()) return loss;
-  at::Tensor grad_TD = at::zeros_like(hidden_TD).index_copy_(0, scored_S, grad_SD);
-  for (int unit = model.num_units() - 1; unit >= 0; --unit) {
+  double loss = 0;
+  BalanceLoss balance;
+  at::Tensor grad_TD;  // of the unit's output; undefined where nobody wants it
+  const auto head = [&] {
+    // Rows that no loss looks at go no further.
+    UnitRecord final_record;
+    final_record.input_TD = hidden_TD.detach().index_select(0, scored_S).requires_grad_(hidden_TD.requires_grad());
+    final_record.output_TD = model.FinishHidden(final_record.input_TD);
+    const ObjectiveResult result = [&] {
+      RECORD_USER_SCOPE("LM head and loss");
+      return ApplyObjective(objective, model.head(), final_record.output_TD.detach(), targets_S, normalizer);
+    }();
+    const double share = static_cast<double>(scored_S.size(0)) / normalizer;
+    balance = Balance(records, model.balance_coefficient() * share);
+    loss = result.loss + balance.loss;
+    if (!final_record.output_TD.requires_grad()) return;
+    const at::Tensor grad_SD = Backpropagate(final_record, model.final_parameters(), result.grad_hidden_SD);
+    if (grad_SD.defined()) grad_TD = at::zeros_like(hidden_TD).index_copy_(0, scored_S, grad_SD);
+  };
+  const auto backward_unit = [&](int unit) {
     RECORD_USER_SCOPE(absl::StrCat("backward, unit ", unit));
     grad_TD = Backpropagate(records[unit], model.unit_parameters(unit), grad_TD, balance.grad_E);
     records[unit] = {};  // its activations go as soon as they are used
-    if (!grad_TD.defined()) return loss;
-  }
-  model.EmbedBackward(context, grad_TD);
+  };
+  const auto embed = [&] {
+    if (model.embedding_trainable()) model.EmbedBackward(context, grad_TD);
+  };
+  WalkBackward(model, head, backward_unit, embed);
   return loss;
+}
+
+// What `head` makes of the hidden states, final norm included. Nothing is recorded.
+template <typename HeadFn>
+at::Tensor Infer(TrainableModel& model, const MicroBatch& batch, HeadFn head) {
+  const at::NoGradGuard no_grad;
+  const BatchContext context = MakeContext(model, batch);
+  at::Tensor hidden_TD, result;
+  const auto embed = [&] { hidden_TD = model.Embed(context); };
+  const auto forward_unit = [&](int unit) {
+    hidden_TD = model.ForwardUnit(unit, hidden_TD, context, /*routing=*/nullptr);
+  };
+  WalkInference(model, embed, forward_unit, [&] { result = head(model.FinishHidden(hidden_TD)); });
+  return result;
 }
 
 }  // namespace
@@ -124,19 +196,25 @@ double Backward(TrainableModel& model, const Objective& objective, double normal
 double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
                        StepPhases* phases) {
   Stopwatch watch;
-  const BatchContext context = MakeContext(model, batch);
   const at::Tensor scored_S = ToTensor(batch.loss_mask_T, at::kByte).nonzero().squeeze(1);
-  if (scored_S.size(0) == 0) return 0.0;
+  if (scored_S.size(0) == 0) {
+    WalkForward(model, /*backward_follows=*/true, kNothing, kNothing);
+    WalkBackward(model, kNothing, kNothing, kNothing);
+    return 0.0;
+  }
+  const BatchContext context = MakeContext(model, batch);
   const at::Tensor targets_S = ToTensor(batch.targets_T, at::kLong).index_select(0, scored_S);
-  for (Parameter* parameter : model.parameters()) {
-    if (parameter->trainable) GradientBuffer(*parameter);
+  if (model.unit_weights() == nullptr) {  // shards have buffers while a unit's gradients are computed only
+    for (Parameter* parameter : model.parameters()) {
+      if (parameter->trainable) GradientBuffer(*parameter);
+    }
   }
 
   // Whether anything below a unit is trained; if not, its input needs no gradient.
   bool gradient_wanted = model.embedding_trainable();
-  at::Tensor hidden_TD = model.Embed(context);
+  at::Tensor hidden_TD;
   std::vector<UnitRecord> records;
-  for (int unit = 0; unit < model.num_units(); ++unit) {
+  const auto forward_unit = [&](int unit) {
     RECORD_USER_SCOPE(absl::StrCat("forward, unit ", unit));
     UnitRecord record;
     record.input_TD = hidden_TD.detach().requires_grad_(gradient_wanted);
@@ -144,7 +222,8 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
     hidden_TD = record.output_TD;
     gradient_wanted = hidden_TD.requires_grad();
     records.push_back(std::move(record));
-  }
+  };
+  WalkForward(model, /*backward_follows=*/true, [&] { hidden_TD = model.Embed(context); }, forward_unit);
 
   const double forward = watch.Lap();
   const double loss = Backward(model, objective, normalizer, context, hidden_TD, scored_S, targets_S, records);
@@ -156,19 +235,19 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
 }
 
 at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch) {
-  const at::NoGradGuard no_grad;
-  const BatchContext context = MakeContext(model, batch);
-  at::Tensor hidden_TD = model.Embed(context);
-  for (int unit = 0; unit < model.num_units(); ++unit) {
-    hidden_TD = model.ForwardUnit(unit, hidden_TD, context, /*routing=*/nullptr);
-  }
-  return model.FinishHidden(hidden_TD);
+  return Infer(model, batch, [](const at::Tensor& hidden_TD) { return hidden_TD; });
 }
 
 at::Tensor ScoredLogprobs(TrainableModel& model, const MicroBatch& batch) {
+  if (batch.num_tokens() == 0) {
+    WalkInference(model, kNothing, kNothing, kNothing);
+    return at::empty({0}, at::kFloat);
+  }
   const at::Tensor scored_S = ToTensor(batch.loss_mask_T, at::kByte).nonzero().squeeze(1);
   const at::Tensor targets_S = ToTensor(batch.targets_T, at::kLong).index_select(0, scored_S);
-  return model.head().TokenLogprobs(ForwardHidden(model, batch).index_select(0, scored_S), targets_S);
+  return Infer(model, batch, [&](const at::Tensor& hidden_TD) {
+    return model.head().TokenLogprobs(hidden_TD.index_select(0, scored_S), targets_S);
+  });
 }
 
 }  // namespace temper

@@ -16,13 +16,17 @@ namespace temper {
 //
 // Adds the time that it took to `phases`, if given: the blocks' forward pass to `forward`, the loss and all of the way
 // back to `backward`.
+//
+// A model whose weights are elsewhere in between (TrainableModel::unit_weights) has its gradients there in the end. Its
+// ranks wait for each other: each must call this equally often, with an empty micro-batch if need be.
 double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
                        StepPhases* phases = nullptr);
 
 // Hidden states of the whole micro-batch, final norm included: [T, D]. Nothing is recorded.
 at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch);
 
-// Log-probabilities of the targets that the loss looks at: [S], fp32. Nothing is recorded.
+// Log-probabilities of the targets that the loss looks at: [S], fp32. Nothing is recorded. Ranks that share weights
+// each call it equally often, as above.
 at::Tensor ScoredLogprobs(TrainableModel& model, const MicroBatch& batch);
 
 }  // namespace temper

@@ -133,8 +133,9 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
                             MakeCheckpointSource(training.job, training.source, training.plan), model, *state.optimizer,
                             state.position.step, state.checkpoint, training.observer);
   StepProfiler profiler(training.job, training.output, training.observer);
-  StepLoop loop(training.job, model, training.dtype, *state.optimizer, training.data, state.position, checkpointer,
-                profiler, training.observer);
+  const Gang alone;
+  StepLoop loop(training.job, alone, model, training.dtype, *state.optimizer, training.data, state.position,
+                checkpointer, profiler, training.observer);
   const auto finish = [&]() -> absl::StatusOr<std::variant<ExportSummary, RollBack>> {
     const auto end = loop.Run(training.stop);
     if (!end.ok()) return end.status();

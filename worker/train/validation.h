@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "worker/data/micro_batch.h"
 #include "worker/model/trainable_model.h"
+#include "worker/train/gang.h"
 #include "worker/train/stop_signal.h"
 
 namespace temper {
@@ -16,7 +17,8 @@ struct MeanLoss {
   int64_t scored_tokens = 0;
 };
 
-// Cross-entropy of the rows, without any gradient. CANCELLED when `stop` asks for it between two rows.
-absl::StatusOr<MeanLoss> Validate(TrainableModel& model, const std::vector<MicroBatch>& rows, const StopSignal& stop);
+// Cross-entropy of the rows, without any gradient. CANCELLED when `stop` asks a rank that is alone between two rows.
+absl::StatusOr<MeanLoss> Validate(const Gang& gang, TrainableModel& model, const std::vector<MicroBatch>& rows,
+                                  const StopSignal& stop);
 
 }  // namespace temper

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "worker/data/micro_batch.h"
+#include "worker/model/transformer.h"
+#include "worker/parallel/process_group.h"
+#include "worker/parallel/sharded_model.h"
+#include "worker/train/objective.h"
+
+namespace temper {
+
+// One of the processes that a probe has become.
+struct ProbeRank {
+  Rendezvous rendezvous;
+  std::vector<pid_t> others;  // rank 0's: its children
+
+  // The exit status of all together.
+  int WaitForOthers() const;
+};
+
+// Returns in `world` processes, once in each. Before torch has started any thread.
+ProbeRank StartRanks(int world);
+
+// The model on the ranks of a probe, each of which calls the same. A world of one has neither group nor shards.
+class ProbeGang {
+ public:
+  ProbeGang(const ProbeRank& rank, Transformer& model, const ShardingOptions& options);
+
+  int rank() const { return group_ == nullptr ? 0 : group_->rank(); }
+  // What this rank's optimizer works on.
+  const std::vector<Parameter*>& parameters() const;
+
+  // Forward and backward of this rank's micro-batches; the loss of all ranks.
+  double ForwardBackward(const std::vector<MicroBatch>& batches, const Objective& objective, int64_t scored_tokens);
+  // Of all ranks' gradients.
+  double GradientNorm();
+
+  // Puts gradients, or masters, of all ranks into the model's parameters. The model is of no other use then.
+  void BringGradientsTogether();
+  void BringWeightsTogether();
+
+  // As parity_probe.cc says.
+  std::map<std::string, at::Tensor> Figures();
+
+ private:
+  std::vector<double> Sums(const std::vector<double>& values);
+  // What of() gives for each slice, by parameter, whole.
+  template <typename Of>
+  std::map<Parameter*, at::Tensor> Together(Of of);
+
+  Transformer& model_;
+  std::unique_ptr<ProcessGroup> group_;
+  std::unique_ptr<ShardedModel> sharded_;
+};
+
+}  // namespace temper

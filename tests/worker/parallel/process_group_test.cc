@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/parallel/process_group.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "common/failure.h"
+#include "tests/worker/parallel/gang.h"
+
+namespace temper {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+TEST(ProcessGroup, AllGather_PutsEveryRanksPartInItsPlace) {
+  RunGang(3, [](ProcessGroup& group) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kShort}) {
+      const at::Tensor shard = at::arange(4, dtype) + 10 * group.rank();
+      const at::Tensor whole = at::zeros({12}, dtype);
+      group.AllGather(shard, whole).Wait();
+      EXPECT_TRUE(at::equal(whole, at::cat({at::arange(4), at::arange(10, 14), at::arange(20, 24)}).to(dtype)));
+    }
+  });
+}
+
+TEST(ProcessGroup, AllToAll_GivesEachRankItsPartAndLeavesItsOwn) {
+  RunGang(3, [](ProcessGroup& group) {
+    const at::Tensor in = at::arange(6, at::kFloat) + 10 * group.rank();  // two elements for each rank
+    const at::Tensor out = at::full({6}, -1, at::kFloat);
+    group.AllToAll(in, out).Wait();
+    for (int from = 0; from < 3; ++from) {
+      const at::Tensor expected = from == group.rank() ? at::full({2}, -1, at::kFloat)
+                                                       : at::arange(2, at::kFloat) + 10 * from + 2 * group.rank();
+      EXPECT_TRUE(at::equal(out.narrow(0, 2 * from, 2), expected));
+    }
+  });
+}
+
+TEST(ProcessGroup, CollectivesUnderWayTogether_DoNotMix) {
+  RunGang(2, [](ProcessGroup& group) {
+    const int64_t n = 1 << 18;
+    std::vector<at::Tensor> shards, wholes;
+    std::vector<PendingCollective> pending;
+    for (int i = 0; i < 4; ++i) {
+      shards.push_back(at::full({n}, 10 * i + group.rank(), at::kFloat));
+      wholes.push_back(at::zeros({2 * n}));
+      pending.push_back(group.AllGather(shards.back(), wholes.back()));
+    }
+    for (int i = 3; i >= 0; --i) {
+      pending[i].Wait();
+      EXPECT_TRUE(at::equal(wholes[i], at::cat({at::full({n}, 10.0f * i), at::full({n}, 10.0f * i + 1)})));
+    }
+  });
+}
+
+TEST(ProcessGroup, AllGatherValues_IsRankByRank) {
+  RunGang(3, [](ProcessGroup& group) {
+    const double mine[] = {0.5 * group.rank(), 1e300};
+    EXPECT_THAT(group.AllGatherValues(mine),
+                ElementsAre(ElementsAre(0, 1e300), ElementsAre(0.5, 1e300), ElementsAre(1, 1e300)));
+  });
+}
+
+TEST(ProcessGroup, BytesSent_AreWhatTheOthersLack) {
+  RunGang(4, [](ProcessGroup& group) {
+    group.AllGather(at::zeros({8}, at::kBFloat16), at::zeros({32}, at::kBFloat16)).Wait();
+    EXPECT_EQ(group.bytes_sent(), 3 * 8 * 2);
+    group.AllToAll(at::zeros({32}), at::zeros({32})).Wait();
+    EXPECT_EQ(group.bytes_sent(), 3 * 8 * 2 + 3 * 8 * 4);
+  });
+}
+
+TEST(ProcessGroup, OfOne_HasNobodyToWaitFor) {
+  RunGang(1, [](ProcessGroup& group) {
+    const at::Tensor whole = at::zeros({2});
+    group.AllGather(at::ones({2}), whole).Wait();
+    EXPECT_TRUE(at::equal(whole, at::ones({2})));
+    EXPECT_EQ(group.bytes_sent(), 0);
+  });
+}
+
+// What a rank throws when rank 2 is missing from a collective: gone, or only late.
+void ExpectRank2Missed(ProcessGroup& group) {
+  try {
+    group.AllGather(at::zeros({8}), at::zeros({24})).Wait();
+    ADD_FAILURE() << "rank 2 was not missed";
+  } catch (const CollectiveError& error) {
+    EXPECT_TRUE(absl::IsUnavailable(error.status()));
+    EXPECT_EQ(CauseOf(error.status()), FailureCause::kRankLost);
+    EXPECT_THAT(error.what(), HasSubstr("of 3 has lost rank 2, in an all-gather"));
+  }
+}
+
+TEST(ProcessGroup, ARankThatIsGone_IsNamed) {
+  std::atomic<bool> missed = false;
+  RunGang(3, [&](ProcessGroup& group) {
+    if (group.rank() == 0) missed.wait(false);
+    if (group.rank() != 1) return;
+    ExpectRank2Missed(group);
+    missed = true;
+    missed.notify_all();
+  });
+}
+
+TEST(ProcessGroup, ARankThatIsLate_IsNamedAfterTheTimeout) {
+  std::atomic<bool> missed = false;
+  const auto rank = [&](ProcessGroup& group) {
+    if (group.rank() != 1) return missed.wait(false);
+    ExpectRank2Missed(group);
+    missed = true;
+    missed.notify_all();
+  };
+  RunGang(3, rank, std::chrono::seconds(3));
+}
+
+TEST(ProcessGroup, Connect_WithoutTheOthers_SaysWhere) {
+  const LoopbackPort port = ListenOnLoopback();
+  const auto group = ProcessGroup::Connect({.rank = 0,
+                                            .size = 2,
+                                            .port = port.port,
+                                            .listen_fd = port.listen_fd,
+                                            .timeout = std::chrono::milliseconds(300)});
+  ASSERT_TRUE(absl::IsUnavailable(group.status())) << group.status();
+  EXPECT_EQ(CauseOf(group.status()), FailureCause::kRankLost);
+  EXPECT_THAT(std::string(group.status().message()),
+              HasSubstr("rank 0 of 2 did not find the others through 127.0.0.1:" + std::to_string(port.port)));
+}
+
+}  // namespace
+}  // namespace temper

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace temper {
+
+// Where the ranks of a gang find each other, and as whom.
+struct Rendezvous {
+  int rank = 0;
+  int size = 1;
+  std::string host = "127.0.0.1";  // of rank 0, which opens a key-value store there
+  uint16_t port = 0;
+  // Rank 0's, if others bound the port before: a listening socket, which the store takes over. −1: none.
+  int listen_fd = -1;
+  std::string address = "127.0.0.1";  // of this rank: where the others reach it
+  // The longest that a rank waits for another, here and in every collective.
+  std::chrono::milliseconds timeout = std::chrono::minutes(10);
+};
+
+// A collective failed: the status (UNAVAILABLE, RANK_LOST) names the rank that was waited for. The group is of no use
+// any more.
+class CollectiveError : public std::runtime_error {
+ public:
+  explicit CollectiveError(absl::Status status)
+      : std::runtime_error(std::string(status.message())), status_(std::move(status)) {}
+  const absl::Status& status() const { return status_; }
+
+ private:
+  absl::Status status_;
+};
+
+// A collective under way. The tensors that it was given must be left alone until Wait() has returned.
+class PendingCollective {
+ public:
+  PendingCollective();  // none: Wait() returns at once
+  ~PendingCollective();
+  PendingCollective(PendingCollective&&) noexcept;
+  PendingCollective& operator=(PendingCollective&&) noexcept;
+
+  // Throws CollectiveError. Nothing is under way afterwards.
+  void Wait();
+
+ private:
+  friend class ProcessGroup;
+  struct Transfers;
+  std::unique_ptr<Transfers> transfers_;
+};
+
+// The ranks of a gang, connected: c10d's gloo. Every rank calls the same collectives in the same order. One thread.
+//
+// A collective is a message from each rank to each other: what leaves a rank is what the textbook says, a failure is
+// that of one peer, and sums are made here, in the order of the ranks, so that they are the same bits every time.
+class ProcessGroup {
+ public:
+  // Returns when all ranks are there. UNAVAILABLE (RANK_LOST) when they are not within the timeout.
+  static absl::StatusOr<std::unique_ptr<ProcessGroup>> Connect(const Rendezvous& rendezvous);
+  ~ProcessGroup();
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+  // whole[r · n, (r + 1) · n) becomes rank r's `shard`; both are contiguous vectors, of n and size() · n elements.
+  PendingCollective AllGather(const at::Tensor& shard, const at::Tensor& whole);
+
+  // Rank r's in[p · n, (p + 1) · n) becomes rank p's out[r · n, (r + 1) · n). What a rank has for itself is not copied:
+  // that part of `out` is left as it is.
+  PendingCollective AllToAll(const at::Tensor& in, const at::Tensor& out);
+
+  // Each rank's values, rank by rank: [size()][values]. A few numbers, at once.
+  std::vector<std::vector<double>> AllGatherValues(std::span<const double> values);
+
+  // Payload of this rank since the group was connected.
+  int64_t bytes_sent() const { return bytes_sent_; }
+
+ private:
+  struct Backend;
+  ProcessGroup(int rank, int size, std::unique_ptr<Backend> backend);
+  // To and from every other rank: the part of `out` that it gets, and the part of `in` that comes from it.
+  template <typename PartFor, typename PartFrom>
+  PendingCollective Exchange(const char* what, PartFor part_for, PartFrom part_from);
+
+  const int rank_;
+  const int size_;
+  std::unique_ptr<Backend> backend_;
+  int next_tag_ = 0;
+  int64_t bytes_sent_ = 0;
+};
+
+}  // namespace temper

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/gang.h"
+
+#include <cmath>
+#include <utility>
+
+namespace temper {
+
+const std::vector<Parameter*>& Gang::ParametersOf(const TrainableModel& model) const {
+  return alone() ? model.parameters() : sharded_->parameters();
+}
+
+std::vector<MicroBatch> Gang::ShareOf(std::vector<MicroBatch> rows) const {
+  if (alone()) return rows;
+  std::vector<MicroBatch> share;
+  for (size_t first = 0; first < rows.size(); first += size()) {
+    const size_t mine = first + rank();
+    share.push_back(mine < rows.size() ? std::move(rows[mine]) : MicroBatch{});
+  }
+  return share;
+}
+
+std::vector<double> Gang::Sum(std::vector<double> values) const {
+  if (alone()) return values;
+  std::vector<double> sums(values.size(), 0.0);
+  for (const std::vector<double>& of_rank : group_->AllGatherValues(values)) {
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] += of_rank[i];
+  }
+  return sums;
+}
+
+Gang::Step Gang::Settle(const Step& mine) const {
+  if (alone()) return mine;
+  const auto flag = [](bool raised) { return raised ? 1.0 : 0.0; };
+  const std::vector<double> sums =
+      Sum({mine.loss, mine.gradient_norm * mine.gradient_norm, flag(mine.stop), flag(mine.time_is_up && rank() == 0)});
+  return {sums[0], std::sqrt(sums[1]), sums[2] > 0, sums[3] > 0};
+}
+
+}  // namespace temper
