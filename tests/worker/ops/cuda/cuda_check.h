@@ -2,7 +2,6 @@
 #pragma once
 
 #include <ATen/ATen.h>
-#include <ATen/Context.h>
 
 #include <vector>
 
@@ -23,15 +22,6 @@ namespace tested = temper::ops::cuda;
 namespace temper {
 
 inline at::Tensor Random(at::IntArrayRef sizes) { return at::randn(sizes, at::kCUDA); }
-
-// Memory that an operator takes holds NaN as long as this lives, so that what it forgets to write is seen.
-class PoisonedMemory {
- public:
-  PoisonedMemory() { at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true); }
-  ~PoisonedMemory() { at::globalContext().setDeterministicAlgorithms(false, false); }
-  PoisonedMemory(const PoisonedMemory&) = delete;
-  PoisonedMemory& operator=(const PoisonedMemory&) = delete;
-};
 
 // Output and gradients of two runs on the same numbers are the same to the bit.
 inline void ExpectRepeatable(const Operator& op, const std::vector<at::Tensor>& inputs, at::ScalarType dtype) {
