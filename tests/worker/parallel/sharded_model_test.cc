@@ -53,11 +53,13 @@ struct Variant {
 
 std::vector<Variant> Variants() {
   const LoraConfig upper = {.rank = 2, .sites = {{"layers.1.attn.q"}, {"layers.2.mlp.down"}}};
+  const LoraConfig outer = {.rank = 2, .sites = {{"embed"}, {"layers.1.attn.q"}, {"lm_head"}}};
   return {
       {.name = "Untied"},
       {.name = "Tied", .config = SmallConfig(/*tied=*/true)},
       {.name = "Experts", .config = MoeModel()},
       {.name = "LoraInUpperBlocks", .options = {.lora = upper}},
+      {.name = "LoraOnEmbeddingAndHead", .options = {.lora = outer}},
       {.name = "EmbeddingFrozen", .embedding_frozen = true},
       {.name = "SomeRowsFrozen", .frozen_rows = {{4, 9}, {20, 3}}},
       {.name = "Bf16", .options = {.dtype = at::kBFloat16}},
