@@ -208,7 +208,7 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
   }
   const BatchContext context = MakeContext(model, batch);
   const at::Tensor targets_S = ToTensor(batch.targets_T, at::kLong).index_select(0, scored_S);
-  if (model.unit_weights() == nullptr) {  // shards have buffers while a unit's gradients are computed only
+  if (model.unit_weights() == nullptr) {  // shards have theirs from the start
     for (Parameter* parameter : model.parameters()) {
       if (parameter->trainable) GradientBuffer(*parameter);
     }
