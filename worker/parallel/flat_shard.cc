@@ -30,9 +30,10 @@ std::vector<RowRange> FrozenElements(const Parameter& parameter, int64_t begin, 
 FlatShard::FlatShard(const std::vector<Parameter*>& parameters, ProcessGroup& group, BufferPool* pool)
     : group_(group), trainable_(parameters.front()->trainable) {
   const at::NoGradGuard no_grad;
+  std::vector<Place> places;
   int64_t size = 0;
   for (Parameter* parameter : parameters) {
-    places_.push_back({parameter, size});
+    places.push_back({parameter, size});
     size += RoundUp(parameter->weight.numel(), kAlignment);
   }
   share_ = RoundUp((size + group.size() - 1) / group.size(), kAlignment);
@@ -49,12 +50,12 @@ FlatShard::FlatShard(const std::vector<Parameter*>& parameters, ProcessGroup& gr
     gradients_.emplace(num_elements(), fp32, pool);
     received_.emplace(num_elements(), fp32, pool);
   }
-  for (const Place& place : places_) {
+  for (const Place& place : places) {
     Parameter& parameter = *place.parameter;
     AddSlice(place);
     parameter.weight = weights_->TensorAt(place.offset, parameter.weight.sizes()).requires_grad_(trainable_);
     parameter.low = at::Tensor();
-    parameter.gradient = at::Tensor();
+    parameter.gradient = trainable_ ? gradients_->TensorAt(place.offset, parameter.weight.sizes()) : at::Tensor();
   }
 }
 
@@ -97,14 +98,10 @@ void FlatShard::BeginGradients() {
   if (!trainable_) return;
   gradients_->Open();
   gradients_->flat().zero_();
-  for (const Place& place : places_) {
-    place.parameter->gradient = gradients_->TensorAt(place.offset, place.parameter->weight.sizes());
-  }
 }
 
 void FlatShard::StartReduce() {
   if (!trainable_) return;
-  for (const Place& place : places_) place.parameter->gradient = at::Tensor();
   received_->Open();
   reducing_ = group_.AllToAll(gradients_->flat(), received_->flat());
   reduces_ = true;

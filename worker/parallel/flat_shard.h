@@ -28,9 +28,9 @@ struct ShardSlice {
 //   parameters  | a ········ | b ··· | c ··············· |pad|
 //   ranks       | rank 0 ··· | rank 1 ··· | rank 2 ··· |          the same number of elements each
 //
-// The whole buffer exists from the gather to the release. A parameter's `weight` is a tensor on it, its `gradient` one
-// on a second buffer, of fp32, that exists from BeginGradients to the end of the reduction. What the master has beyond
-// the weights (`low`), and what optimizers need, exists in parts only.
+// The whole buffer has memory from the gather to the release. A parameter's `weight` is a tensor on it, its `gradient`
+// one on a second buffer, of fp32, that has memory from BeginGradients to the end of the reduction. What the master has
+// beyond the weights (`low`), and what optimizers need, exists in parts only.
 //
 // All ranks call the same in the same order. One thread. Errors: CollectiveError.
 class FlatShard {
@@ -65,7 +65,6 @@ class FlatShard {
 
   ProcessGroup& group_;
   const bool trainable_;
-  std::vector<Place> places_;
   int64_t share_ = 0;  // elements of each rank
   std::deque<ShardSlice> slices_;
   at::Tensor weight_share_, low_share_, gradient_share_;  // vectors; the latter two undefined without

@@ -75,7 +75,11 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Connect(const Rendez
     gloo->threads = 1;  // messages need none
     backend->backend =
         c10::make_intrusive<c10d::ProcessGroupGloo>(backend->store, rendezvous.rank, rendezvous.size, gloo);
-    return std::unique_ptr<ProcessGroup>(new ProcessGroup(rendezvous.rank, rendezvous.size, std::move(backend)));
+    std::unique_ptr<ProcessGroup> group(new ProcessGroup(rendezvous.rank, rendezvous.size, std::move(backend)));
+    // A rank that has all its connections, and goes, would be missed by others that are still at theirs.
+    group->AllGatherValues(std::vector<double>{0});
+    group->bytes_sent_ = 0;
+    return group;
   } catch (const std::exception& error) {
     return RankLost(absl::StrCat("rank ", rendezvous.rank, " of ", rendezvous.size, " did not find the others through ",
                                  rendezvous.host, ":", rendezvous.port, ": ", MessageOf(error)));

@@ -50,21 +50,25 @@ void WalkBackward(const TrainableModel& model, HeadFn head, UnitFn backward_unit
   UnitWeights* const weights = model.unit_weights();
   const int first_trained = FirstTrainedUnit(model);
   const auto before = [&](int unit) { return unit > first_trained ? unit - 1 : UnitWeights::kNone; };
-  const auto with_gradients = [&](int unit, int next, auto compute) {
-    if (weights != nullptr) {
-      weights->Gather(unit, next);
-      weights->BeginGradients(unit);
-    }
-    compute();
-    if (weights != nullptr) weights->Release(unit, /*again=*/false);
+  const auto begin = [&](int unit, int next) {
+    if (weights == nullptr) return;
+    weights->Gather(unit, next);
+    weights->BeginGradients(unit);
   };
-  with_gradients(kEnds, before(model.num_units()), head);
+  const auto end = [&](int unit) {
+    if (weights == nullptr) return;
+    weights->Release(unit, /*again=*/false);
+    weights->EndGradients(unit);
+  };
+  begin(kEnds, before(model.num_units()));
+  head();
   for (int unit = model.num_units() - 1; unit >= first_trained; --unit) {
-    with_gradients(unit, before(unit), [&] { backward_unit(unit); });
-    if (weights != nullptr) weights->EndGradients(unit);
+    begin(unit, before(unit));
+    backward_unit(unit);
+    end(unit);
   }
-  embed();
-  if (weights != nullptr) weights->EndGradients(kEnds);
+  embed();  // an adapter on the embedding looks at its weights once more
+  end(kEnds);
 }
 
 template <typename EmbedFn, typename UnitFn, typename HeadFn>
@@ -204,7 +208,7 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
   }
   const BatchContext context = MakeContext(model, batch);
   const at::Tensor targets_S = ToTensor(batch.targets_T, at::kLong).index_select(0, scored_S);
-  if (model.unit_weights() == nullptr) {  // shards have buffers while a unit's gradients are computed only
+  if (model.unit_weights() == nullptr) {  // shards have theirs from the start
     for (Parameter* parameter : model.parameters()) {
       if (parameter->trainable) GradientBuffer(*parameter);
     }

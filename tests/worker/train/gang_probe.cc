@@ -5,8 +5,9 @@
 //   gang_probe MODEL DATA.jsonl --world N --steps S [--lora] [--stop-rank R --stop-after S] [--die-rank R --die-after
 //   S]
 //
-// Rank 0 prints a JSON line a step (step, loss, grad_norm) and a validation (validated_step, validation_loss,
-// scored_tokens). Each rank prints one when it ends (rank, steps, and end: "done" or what the status says).
+// Rank 0 prints a JSON line a step (step, loss, grad_norm), and one of a validation once all are taken
+// (validation_loss, scored_tokens). Each rank prints one when it ends (rank, steps, and end: "done" or what the status
+// says).
 // --stop-rank is told to stop, --die-rank kills itself, when the step is over.
 #include <ATen/Parallel.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@
 #include "worker/train/plan_adapters.h"
 #include "worker/train/step_loop.h"
 #include "worker/train/training_data.h"
+#include "worker/train/validation.h"
 
 namespace temper {
 namespace {
@@ -54,6 +56,7 @@ class Printer : public TrainObserver {
   Printer(const Arguments& arguments, int rank, StopSignal& stop) : arguments_(arguments), rank_(rank), stop_(stop) {}
 
   void OnStep(const StepMetrics& metrics) override {
+    steps_ = metrics.step;
     if (rank_ == 0) {
       std::printf("{\"step\": %ld, \"loss\": %.17g, \"grad_norm\": %.17g}\n", metrics.step, metrics.loss,
                   metrics.grad_norm);
@@ -61,11 +64,7 @@ class Printer : public TrainObserver {
     if (rank_ == arguments_.stop_rank && metrics.step == arguments_.stop_after) stop_.Request(/*checkpoint=*/true);
     if (rank_ == arguments_.die_rank && metrics.step == arguments_.die_after) kill(getpid(), SIGKILL);
   }
-  void OnValidation(const ValidationReport& report) override {
-    if (rank_ != 0) return;
-    std::printf("{\"validated_step\": %ld, \"validation_loss\": %.17g, \"scored_tokens\": %ld}\n", report.step,
-                report.loss, report.scored_tokens);
-  }
+  void OnValidation(const ValidationReport&) override {}
   void OnPhase(TrainPhase, int64_t) override {}
   void OnData(const DataReport&) override {}
   void OnPreflight(const PreflightReport&) override {}
@@ -75,16 +74,18 @@ class Printer : public TrainObserver {
   void OnCheckpointRemoved(int64_t, int32_t) override {}
   void OnResume(int64_t, const std::string&) override {}
 
+  int64_t steps() const { return steps_; }
+
  private:
   const Arguments& arguments_;
   const int rank_;
   StopSignal& stop_;
+  int64_t steps_ = 0;
 };
 
 TrainJob MakeJob(const Arguments& arguments) {
   TrainJob job = {.job_id = "probe", .model_uri = arguments.model};
   job.data.sources.push_back({.uri = arguments.data});
-  job.validation = ValidationOptions{.share = 0.2, .every_steps = 2};
   if (arguments.lora) job.lora = LoraOptions{.rank = 4, .alpha = 8, .targets = {"all-linear"}};
   job.training = {.steps = arguments.steps,
                   .tokens_per_step = 640,  // five rows: no world from 2 to 4 divides them
@@ -95,18 +96,30 @@ TrainJob MakeJob(const Arguments& arguments) {
   return job;
 }
 
-// How the steps ended.
-std::string TakeSteps(const TrainJob& job, const NativeRepository& source, const AdapterPlan* plan, const Gang& gang,
-                      Transformer& model, TrainObserver& observer, const StopSignal& stop, int64_t& steps) {
-  const auto data = Value(TrainingData::Open(job, source.config, observer, stop.requested()));
+// Of other data, which the step loop sees nothing of: the best of its validations would be saved.
+MeanLoss ValidateHeldOut(TrainJob job, const ModelConfig& config, const Gang& gang, Transformer& model,
+                         TrainObserver& observer, const StopSignal& stop) {
+  job.validation = ValidationOptions{.share = 0.2};
+  const auto data = Value(TrainingData::Open(job, config, observer, stop.requested()));
+  return Value(Validate(gang, model, data->validation()->rows, stop));
+}
+
+// Says how the steps ended.
+std::string TakeSteps(const TrainJob& job, const ModelConfig& config, const Gang& gang, Transformer& model,
+                      TrainObserver& observer, const StopSignal& stop) {
+  const auto data = Value(TrainingData::Open(job, config, observer, stop.requested()));
   AdamW optimizer(gang.ParametersOf(model), job.training.adamw);
   const auto store = Value(ObjectStore::Open("/tmp"));
   Checkpointer checkpointer(*store, job, {}, model, optimizer, 0, "", observer);
   StepProfiler profiler(job, *store, observer);
   StepLoop loop(job, gang, model, at::kFloat, optimizer, *data, {}, checkpointer, profiler, observer);
   const auto end = loop.Run(stop);
-  steps = loop.position().step;
-  return end.ok() ? "done" : std::string(end.status().message());
+  if (!end.ok()) return std::string(end.status().message());
+  const MeanLoss mean = ValidateHeldOut(job, config, gang, model, observer, stop);
+  if (gang.rank() == 0) {
+    std::printf("{\"validation_loss\": %.17g, \"scored_tokens\": %ld}\n", mean.loss, mean.scored_tokens);
+  }
+  return "done";
 }
 
 int Main(int argc, char** argv) {
@@ -134,22 +147,21 @@ int Main(int argc, char** argv) {
       source, plan != nullptr ? plan->ModelOptions(at::kFloat, /*seed=*/0) : TransformerOptions{.dtype = at::kFloat}));
   StopSignal stop;
   Printer printer(arguments, rank.rendezvous.rank, stop);
-  int64_t steps = 0;
   std::string end;
   try {
     if (arguments.world == 1) {
-      end = TakeSteps(job, source, plan.get(), Gang(), *model, printer, stop, steps);
+      end = TakeSteps(job, source.config, Gang(), *model, printer, stop);
     } else {
       const auto group = Value(ProcessGroup::Connect(rank.rendezvous));
       const ShardedModel sharded(*model, *group);
-      end = TakeSteps(job, source, plan.get(), Gang(*group, sharded), *model, printer, stop, steps);
+      end = TakeSteps(job, source.config, Gang(*group, sharded), *model, printer, stop);
     }
   } catch (const CollectiveError& error) {
     end = error.what();
   }
   for (char& c : end) c = c == '"' || c == '\\' || c == '\n' ? ' ' : c;
-  const std::string line =
-      absl::StrCat("{\"rank\": ", rank.rendezvous.rank, ", \"steps\": ", steps, ", \"end\": \"", end, "\"}\n");
+  const std::string line = absl::StrCat("{\"rank\": ", rank.rendezvous.rank, ", \"steps\": ", printer.steps(),
+                                        ", \"end\": \"", end, "\"}\n");
   std::fputs(line.c_str(), stdout);
   std::fflush(stdout);
   return rank.WaitForOthers();

@@ -36,11 +36,11 @@ def ends(lines):
 def test_every_world_takes_the_same_steps(run, options):
     approximately = functools.partial(pytest.approx, rel=1e-4)
     expected, _ = run(1, *options)
-    assert values(expected, "validated_step") == [2, 4]
+    assert len(values(expected, "validation_loss")) == 1
     for world in (2, 3, 4):
         lines, result = run(world, *options)
         assert ends(lines) == dict.fromkeys(range(world), (4, "done")), result.stderr
-        for key in ("step", "validated_step", "scored_tokens"):
+        for key in ("step", "scored_tokens"):
             assert values(lines, key) == values(expected, key)
         for key in ("loss", "grad_norm", "validation_loss"):
             assert values(lines, key) == approximately(values(expected, key))
