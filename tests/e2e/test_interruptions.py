@@ -16,6 +16,8 @@ from temper_server import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 40
 INTERVAL = 10
+# So many that a checkpoint is written before the next one is due, which would wait otherwise.
+TOKENS_PER_STEP = 4096
 
 # Where, and which time: in the middle of things.
 POINTS = [
@@ -50,7 +52,7 @@ def test_every_declared_point_is_tested():
 
 @pytest.fixture
 def job_spec(spec):
-    spec["training"]["steps"] = STEPS
+    spec["training"] |= {"steps": STEPS, "tokens_per_step": TOKENS_PER_STEP}
     spec["checkpoints"] = {"every_steps": INTERVAL, "keep_last": 2}
     return spec
 
@@ -72,7 +74,7 @@ def undisturbed(tmp_path_factory, protos, pristine_model, data):
             "data": {"uri": str(data)},
             "training": {
                 "steps": STEPS,
-                "tokens_per_step": 256,
+                "tokens_per_step": TOKENS_PER_STEP,
                 "micro_batch_tokens": 256,
                 "learning_rate": 5e-3,
                 "precision": "PRECISION_FP32",
