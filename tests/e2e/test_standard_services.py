@@ -23,6 +23,7 @@ def test_reflection_describes_every_call(server):
     assert methods == {
         *("CreateJob", "GetJob", "ListJobs", "CancelJob", "PauseJob", "ResumeJob", "DeleteJob"),
         *("WatchJob", "QueryMetrics", "ListCheckpoints", "ListArtifacts", "ReadArtifact"),
+        *("ListFamilies", "UploadFile"),
     }
 
 
