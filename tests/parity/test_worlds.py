@@ -72,7 +72,10 @@ class Training:
 
 
 def bytes_of_a_step(world, weights, trained):
-    """docs/ARCHITECTURE.md, "Sharding": (P + P + P)·(n − 1)/n a micro-batch, all fp32 here; what is frozen has no gradient to be reduced."""
+    """docs/ARCHITECTURE.md, "Sharding": (P + P + P)·(n − 1)/n a micro-batch, all fp32 here.
+
+    What is frozen has no gradient to be reduced.
+    """
     rounds = -(-MICRO_BATCHES // world)
     return rounds * (2 * weights + trained) * 4 * (world - 1) / world
 

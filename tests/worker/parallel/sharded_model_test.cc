@@ -253,7 +253,7 @@ int64_t BytesOfOneMicroBatch(const Variant& variant, int world, bool reshard) {
   return bytes / world;
 }
 
-// PERFORMANCE: P·(2 + 2 + 4)·(n − 1)/n with bf16 weights, and less of what is frozen or kept.
+// docs/ARCHITECTURE.md, "Sharding": P·(2 + 2 + 4)·(n − 1)/n with bf16 weights, and less of what is frozen or kept.
 TEST(ShardedModel, BytesSent_AreTwoGathersAndAReduction) {
   Variant variant = {.config = SmallConfig(), .options = {.dtype = at::kBFloat16}};
   variant.config.hidden_size = 128;  // what padding adds is little
