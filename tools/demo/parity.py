@@ -3,6 +3,7 @@
 
 import json
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,10 +22,22 @@ def token_kl(reference_TV: torch.Tensor, other_TV: torch.Tensor) -> torch.Tensor
     return torch.cat(blocks)
 
 
+@dataclass
+class Agreement:
+    """Largest KL over all tokens, in nats."""
+
+    max_token_kl: float  # of the native engine from transformers, both in fp32
+    fp32_noise: float  # of transformers in fp32 from transformers in fp64: what the model makes of rounding errors
+
+    def bound(self) -> float:
+        """1e-8 is enough for most models; some amplify rounding errors to more, in any engine."""
+        return max(1e-8, 30 * self.fp32_noise)
+
+
 @torch.inference_mode()
-def max_token_kl(directory: Path, conversations: list[list[dict]], probe: Path, work: Path) -> float:
-    """The largest KL over all tokens. The conversations go through the native engine as one packed sequence and
-    through transformers (eager attention) one by one."""
+def compare(directory: Path, conversations: list[list[dict]], probe: Path, work: Path) -> Agreement:
+    """The conversations go through the native engine as one packed sequence and through transformers (eager attention)
+    one by one."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
     documents = [
         tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)["input_ids"][0]
@@ -39,9 +52,15 @@ def max_token_kl(directory: Path, conversations: list[list[dict]], probe: Path, 
     native_TV = load_file(outputs)["logits"]
     outputs.unlink()
 
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
-    reference_TV = torch.cat([model(input_ids=document[None]).logits[0] for document in documents])
-    return token_kl(reference_TV, native_TV).max().item()
+    def reference(dtype: torch.dtype) -> torch.Tensor:
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager")
+        return torch.cat([model(input_ids=document[None]).logits[0] for document in documents])
+
+    fp32_TV = reference(torch.float32)
+    return Agreement(
+        max_token_kl=token_kl(fp32_TV, native_TV).max().item(),
+        fp32_noise=token_kl(reference(torch.float64), fp32_TV).max().item(),
+    )
 
 
 def read_conversations(file: Path, count: int) -> list[list[dict]]:

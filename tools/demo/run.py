@@ -119,8 +119,12 @@ def go(server: Server, held_out: Path) -> dict:
 
     say("Do the engine and transformers agree on the export? (fp32, eager attention)")
     conversations = parity.read_conversations(held_out, PARITY_SAMPLES)
-    kl = parity.max_token_kl(export, conversations, RELEASE / "tests/parity_probe", WORK)
-    print(f"  largest KL of a token: {kl:.1e} nats", flush=True)
+    agreement = parity.compare(export, conversations, RELEASE / "tests/parity_probe", WORK)
+    print(
+        f"  largest KL of a token: {agreement.max_token_kl:.1e} nats; "
+        f"rounding alone, transformers in fp32 and in fp64: {agreement.fp32_noise:.1e}",
+        flush=True,
+    )
 
     return {
         "exact_match_before": before,
@@ -128,7 +132,9 @@ def go(server: Server, held_out: Path) -> dict:
         "held_out": HELD_OUT_SAMPLES,
         **training_figures(server),
         "export": str(export),
-        "max_token_kl": kl,
+        "max_token_kl": agreement.max_token_kl,
+        "fp32_noise": agreement.fp32_noise,
+        "max_token_kl_bound": agreement.bound(),
     }
 
 
@@ -182,6 +188,8 @@ def run(keep: bool) -> None:
         print_table(figures)
     if figures["exact_match_after"] < GOOD_ENOUGH:
         raise DemoError(f"exact match is {figures['exact_match_after']:.1%}; {GOOD_ENOUGH:.0%} was expected")
+    if figures["max_token_kl"] > figures["max_token_kl_bound"]:
+        raise DemoError(f"the engine and transformers are further apart than {figures['max_token_kl_bound']:.1e} nats")
 
 
 def main() -> int:
