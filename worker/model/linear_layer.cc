@@ -21,9 +21,13 @@ LinearLayer::LinearLayer(std::string name, std::vector<Part> parts, int64_t in_f
 }
 
 at::Tensor LinearLayer::Forward(const at::Tensor& x_TI) const {
-  at::Tensor y_TO = ops::Linear(x_TI, weight_.weight, bias_.weight, weight_.gradient);
+  std::vector<ops::LowRankUpdate> updates;
   for (const auto& adapter : adapters_) {
-    y_TO = AddLoraOutput(*adapter, {weight_.weight, bias_.weight}, x_TI, y_TO);
+    if (IsPlainUpdate(*adapter)) updates.push_back(UpdateOf(*adapter));
+  }
+  at::Tensor y_TO = ops::Linear(x_TI, weight_.weight, bias_.weight, weight_.gradient, updates);
+  for (const auto& adapter : adapters_) {
+    if (!IsPlainUpdate(*adapter)) y_TO = AddLoraOutput(*adapter, {weight_.weight, bias_.weight}, x_TI, y_TO);
   }
   if (observer_ != nullptr) Observe(x_TI, y_TO);
   return y_TO;
@@ -45,8 +49,8 @@ void LinearLayer::AddLora(const LoraConfig& config) {
     if (site != config.sites.end() && i + site->parts <= parts_.size()) {
       int64_t rows = 0;
       for (int64_t part = 0; part < site->parts; ++part) rows += parts_[i + part].rows;
-      adapters_.push_back(MakeLoraAdapter(config, site->name, {.row = row, .rows = rows, .in_features = in_features_},
-                                          weight_.weight.scalar_type()));
+      adapters_.push_back(
+          MakeLoraAdapter(config, site->name, {.row = row, .rows = rows, .in_features = in_features_}, weight_.weight));
     }
     row += parts_[i].rows;
   }

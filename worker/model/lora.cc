@@ -11,7 +11,6 @@
 #include "worker/model/parameter_init.h"
 #include "worker/ops/embedding.h"
 #include "worker/ops/grouped_linear.h"
-#include "worker/ops/linear.h"
 
 namespace temper {
 namespace {
@@ -22,6 +21,9 @@ uint64_t SeedOf(int64_t seed, const std::string& site) {
   for (const char c : site) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
   return hash;
 }
+
+// Nothing is dropped where nothing is recorded.
+bool Drops(const LoraAdapter& adapter) { return adapter.dropout > 0 && at::GradMode::is_enabled(); }
 
 at::Tensor RowLengths(const at::Tensor& weight_OI) { return at::linalg_vector_norm(weight_OI, 2, {1}); }
 
@@ -41,7 +43,7 @@ at::Tensor WithoutBias(const LoraAdapter& adapter, const AdaptedMap& map, const 
 }  // namespace
 
 std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std::string& site, const LoraRows& rows,
-                                             at::ScalarType dtype) {
+                                             const at::Tensor& weight) {
   auto adapter = std::make_unique<LoraAdapter>();
   adapter->site = site;
   adapter->row = rows.row;
@@ -50,7 +52,7 @@ std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std
   const auto rank = static_cast<double>(config.rank);
   adapter->scale = config.alpha / (config.rslora ? std::sqrt(rank) : rank);
   adapter->dropout = config.dropout;
-  const WeightOptions options{.dtype = dtype};
+  const WeightOptions options{.dtype = weight.scalar_type(), .device = weight.device()};
   const std::vector<int64_t> a_shape = {rows.experts * config.rank, rows.in_features};
   InitParameter(adapter->a_RI, site + ".lora_A.weight", a_shape, options);
   InitParameter(adapter->b_OR, site + ".lora_B.weight", {rows.rows, config.rank}, options);
@@ -63,10 +65,10 @@ std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std
 }
 
 std::unique_ptr<LoraAdapter> MakeLoraAdapterAt(const LoraConfig& config, const std::string& site, const LoraRows& rows,
-                                               at::ScalarType dtype) {
+                                               const at::Tensor& weight) {
   const bool wanted =
       std::any_of(config.sites.begin(), config.sites.end(), [&](const LoraSite& each) { return each.name == site; });
-  return wanted ? MakeLoraAdapter(config, site, rows, dtype) : nullptr;
+  return wanted ? MakeLoraAdapter(config, site, rows, weight) : nullptr;
 }
 
 void AppendParameters(LoraAdapter& adapter, std::vector<Parameter*>& parameters) {
@@ -96,9 +98,20 @@ void InitMagnitude(LoraAdapter& adapter, const at::Tensor& weight_OI) {
   StoreMaster({adapter.m_O.name, &adapter.m_O, 0, adapter.rows}, RowLengths(AdaptedRows(adapter, weight_OI)));
 }
 
+bool IsPlainUpdate(const LoraAdapter& adapter) { return !adapter.m_O.weight.defined() && !Drops(adapter); }
+
+ops::LowRankUpdate UpdateOf(const LoraAdapter& adapter) {
+  return {.a_RI = adapter.a_RI.weight,
+          .b_OR = adapter.b_OR.weight,
+          .grad_a_RI = adapter.a_RI.gradient,
+          .grad_b_OR = adapter.b_OR.gradient,
+          .scale = adapter.scale,
+          .row = adapter.row};
+}
+
 at::Tensor AddLoraOutput(const LoraAdapter& adapter, const AdaptedMap& map, const at::Tensor& x_TI,
                          const at::Tensor& y_TO) {
-  const bool drops = adapter.dropout > 0 && at::GradMode::is_enabled();
+  const bool drops = Drops(adapter);
   const at::Tensor in_TI = drops ? at::dropout(x_TI, adapter.dropout, /*train=*/true) : x_TI;
   at::Tensor update = ops::Linear(ops::Linear(in_TI, adapter.a_RI.weight, {}, adapter.a_RI.gradient),
                                   adapter.b_OR.weight, {}, adapter.b_OR.gradient)

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "worker/model/parameter.h"
+#include "worker/ops/linear.h"
 
 namespace temper {
 
@@ -61,13 +62,14 @@ struct LoraRows {
   int64_t experts = 1;
 };
 
-// A new adapter. Its numbers depend on (seed, site) alone, not on what else is adapted.
+// A new adapter, of the dtype and on the device of the weight that it is for. Its numbers depend on (seed, site) alone,
+// not on what else is adapted.
 std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std::string& site, const LoraRows& rows,
-                                             at::ScalarType dtype);
+                                             const at::Tensor& weight);
 
 // The same where the config has a site of that name; null otherwise.
 std::unique_ptr<LoraAdapter> MakeLoraAdapterAt(const LoraConfig& config, const std::string& site, const LoraRows& rows,
-                                               at::ScalarType dtype);
+                                               const at::Tensor& weight);
 
 // A, B and, with DoRA, m.
 void AppendParameters(LoraAdapter& adapter, std::vector<Parameter*>& parameters);
@@ -86,6 +88,10 @@ void MergeAdapter(LoraAdapter& adapter, at::Tensor weight_OI);
 
 // Gives DoRA's m the lengths that the rows have: the adapter changes nothing, if B is zero.
 void InitMagnitude(LoraAdapter& adapter, const at::Tensor& weight_OI);
+
+// Whether the adapter does no more to a linear map than ops::LowRankUpdate says: no DoRA, and nothing is dropped now.
+bool IsPlainUpdate(const LoraAdapter& adapter);
+ops::LowRankUpdate UpdateOf(const LoraAdapter& adapter);
 
 // Adds the adapter's output to columns [row, row + rows) of y_TO = W x + b, recorded by autograd. Where nothing is
 // recorded, nothing is trained and nothing dropped. What is dropped is drawn from torch's default generator, whose

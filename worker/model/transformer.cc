@@ -59,7 +59,7 @@ Transformer::Transformer(const ModelConfig& config, const TransformerOptions& op
 std::unique_ptr<LoraAdapter> Transformer::MakeTokenAdapter(const TransformerOptions& options, const std::string& site) {
   if (!options.lora) return nullptr;
   const LoraRows rows = {.rows = PaddedVocab(config_.vocab_size), .in_features = config_.hidden_size};
-  auto adapter = MakeLoraAdapterAt(*options.lora, site, rows, options.dtype);
+  auto adapter = MakeLoraAdapterAt(*options.lora, site, rows, embedding_.weight);
   if (adapter == nullptr) return nullptr;
   adapters_.push_back(adapter.get());
   AppendParameters(*adapter, parameters_);

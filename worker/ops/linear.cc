@@ -14,40 +14,92 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// Memory that backward writes to: no variable of the graph, as a tensor among the arguments would be.
+struct Buffer {
+  at::Tensor tensor;
+};
+
 // An undefined tensor is not an absent one to ATen and to autograd::Function.
 std::optional<at::Tensor> IfDefined(const at::Tensor& tensor) {
   return tensor.defined() ? std::optional(tensor) : std::nullopt;
 }
 
-class AccumulatingLinear : public torch::autograd::Function<AccumulatingLinear> {
+// The arguments of autograd are x, weight, A and B of each update, bias; what backward writes to is none of them.
+class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_TI, const at::Tensor& weight_OI,
-                            const std::optional<at::Tensor>& bias_O, const at::Tensor& grad_weight_OI) {
-    context->save_for_backward({x_TI, weight_OI});
-    // Not a variable of the graph: backward writes to it.
-    context->saved_data["grad_weight"] = grad_weight_OI;
-    return at::linear(x_TI, weight_OI, bias_O);
+                            at::TensorList factors, const std::optional<at::Tensor>& bias_O, const Buffer& grad_weight,
+                            const std::vector<LowRankUpdate>& updates) {
+    at::Tensor y_TO = at::linear(x_TI, weight_OI, bias_O);
+    variable_list saved = {x_TI, weight_OI};
+    std::vector<double> scales;
+    std::vector<int64_t> rows;
+    std::vector<at::Tensor> buffers = {grad_weight.tensor};
+    for (const LowRankUpdate& update : updates) {
+      const at::Tensor inner_TR = at::mm(x_TI, update.a_RI.t()).mul_(update.scale);
+      SliceOf(y_TO, update.row, update.b_OR).addmm_(inner_TR, update.b_OR.t());
+      saved.insert(saved.end(), {update.a_RI, update.b_OR, inner_TR});
+      scales.push_back(update.scale);
+      rows.push_back(update.row);
+      buffers.insert(buffers.end(), {update.grad_a_RI, update.grad_b_OR});
+    }
+    context->save_for_backward(saved);
+    context->saved_data["scales"] = scales;
+    context->saved_data["rows"] = rows;
+    context->saved_data["buffers"] = buffers;
+    context->saved_data["factors"] = static_cast<int64_t>(factors.size());
+    context->saved_data["has_bias"] = bias_O.has_value();
+    return y_TO;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grad) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &x_TI = saved[0], &weight_OI = saved[1];
-    at::Tensor grad_x, grad_bias;
-    if (context->needs_input_grad(0)) grad_x = at::mm(grad[0], weight_OI);
-    if (context->needs_input_grad(1)) {
-      AddWeightGradient(grad[0], x_TI, context->saved_data["grad_weight"].toTensor());
+    const at::Tensor &grad_TO = grad[0], &x_TI = saved[0], &weight_OI = saved[1];
+    const std::vector<double> scales = context->saved_data["scales"].toDoubleVector();
+    const std::vector<int64_t> rows = context->saved_data["rows"].toIntVector();
+    const std::vector<at::Tensor> buffers = context->saved_data["buffers"].toTensorVector();
+    const auto factors = static_cast<size_t>(context->saved_data["factors"].toInt());
+    variable_list grads(2 + factors + 3);  // the last two stand for what is no variable
+    const auto wanted = [&](size_t input) { return context->needs_input_grad(input); };
+    if (wanted(0)) grads[0] = at::mm(grad_TO, weight_OI);
+    if (wanted(1)) grads[1] = WeightGradient(grad_TO, x_TI, buffers[0]);
+    if (context->saved_data["has_bias"].toBool() && wanted(2 + factors)) grads[2 + factors] = grad_TO.sum(0);
+    for (size_t i = 0; i < scales.size(); ++i) {
+      const at::Tensor &a_RI = saved[2 + 3 * i], &b_OR = saved[3 + 3 * i], &inner_TR = saved[4 + 3 * i];
+      const at::Tensor grad_update_TO = SliceOf(grad_TO, rows[i], b_OR);
+      const size_t a = 2 + 2 * i, b = a + 1;
+      if (wanted(b)) grads[b] = WeightGradient(grad_update_TO, inner_TR, buffers[b - 1]);
+      if (!wanted(0) && !wanted(a)) continue;
+      const at::Tensor grad_inner_TR = at::mm(grad_update_TO, b_OR).mul_(scales[i]);
+      if (wanted(a)) grads[a] = WeightGradient(grad_inner_TR, x_TI, buffers[a - 1]);
+      if (wanted(0)) grads[0].addmm_(grad_inner_TR, a_RI);
     }
-    if (context->needs_input_grad(2)) grad_bias = grad[0].sum(0);
-    return {grad_x, at::Tensor(), grad_bias, at::Tensor()};
+    return grads;
+  }
+
+ private:
+  // The columns that an update with this factor is for.
+  static at::Tensor SliceOf(const at::Tensor& y_TO, int64_t row, const at::Tensor& b_OR) {
+    return y_TO.narrow(1, row, b_OR.size(0));
+  }
+
+  // Undefined where it was added to a buffer.
+  static at::Tensor WeightGradient(const at::Tensor& grad_TO, const at::Tensor& x_TI, const at::Tensor& buffer_OI) {
+    if (!buffer_OI.defined()) return at::mm(grad_TO.t(), x_TI);
+    AddWeightGradient(grad_TO, x_TI, buffer_OI);
+    return {};
   }
 };
 
 }  // namespace
 
 at::Tensor Linear(const at::Tensor& x_TI, const at::Tensor& weight_OI, const at::Tensor& bias_O,
-                  const at::Tensor& grad_weight_OI) {
-  if (!grad_weight_OI.defined()) return at::linear(x_TI, weight_OI, IfDefined(bias_O));
-  return AccumulatingLinear::apply(x_TI, weight_OI, IfDefined(bias_O), grad_weight_OI);
+                  const at::Tensor& grad_weight_OI, const std::vector<LowRankUpdate>& updates) {
+  if (!grad_weight_OI.defined() && updates.empty()) return at::linear(x_TI, weight_OI, IfDefined(bias_O));
+  std::vector<at::Tensor> factors;
+  for (const LowRankUpdate& update : updates) factors.insert(factors.end(), {update.a_RI, update.b_OR});
+  return LinearFunction::apply(x_TI, weight_OI, at::TensorList(factors), IfDefined(bias_O), Buffer{grad_weight_OI},
+                               updates);
 }
 
 void AddWeightGradient(const at::Tensor& grad_TO, const at::Tensor& x_TI, at::Tensor to_OI) {
@@ -55,6 +107,8 @@ void AddWeightGradient(const at::Tensor& grad_TO, const at::Tensor& x_TI, at::Te
   if (cpu::CanAddWeightGradient(grad_TO, x_TI, to_OI)) return cpu::AddWeightGradient(grad_TO, x_TI, to_OI);
   if (grad_TO.scalar_type() == at::kFloat) {
     to_OI.addmm_(grad_TO.t(), x_TI);
+  } else if (grad_TO.is_cuda()) {
+    at::addmm_out(to_OI, to_OI, grad_TO.t(), x_TI, at::kFloat);
   } else {
     to_OI.add_(at::mm(grad_TO.t(), x_TI));
   }

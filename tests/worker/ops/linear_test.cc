@@ -49,6 +49,55 @@ TEST_P(LinearTest, AccumulatedWeightGradient_EqualsReference) {
 INSTANTIATE_TEST_SUITE_P(Shapes, LinearTest,
                          testing::Values(Shape{1, 2, 3}, Shape{65, 33, 130}, Shape{300, 520, 64}, Shape{530, 96, 257}));
 
+// Updates of some rows, two of them of the same.
+TEST(LinearWithUpdates, OutputAndGradients_EqualReference) {
+  const int64_t tokens = 70, inputs = 40, rank = 4;
+  struct Place {
+    int64_t row, rows;
+    double scale;
+  };
+  const std::vector<Place> places = {{0, 64, 2.0}, {64, 32, 0.5}, {60, 50, 1.5}};
+  const auto at_place = [&](const std::vector<at::Tensor>& in, size_t i) {
+    return LowRankUpdate{.a_RI = in[3 + 2 * i], .b_OR = in[4 + 2 * i], .scale = places[i].scale, .row = places[i].row};
+  };
+  const Operator op = [&](const auto& in) {
+    return Linear(in[0], in[1], in[2], {}, {at_place(in, 0), at_place(in, 1), at_place(in, 2)});
+  };
+  const Operator reference = [&](const auto& in) {
+    at::Tensor weight = in[1];
+    for (size_t i = 0; i < places.size(); ++i) {
+      const LowRankUpdate update = at_place(in, i);
+      const at::Tensor rows = at::matmul(update.b_OR, update.a_RI) * update.scale;
+      weight = weight + at::constant_pad_nd(rows, {0, 0, update.row, weight.size(0) - update.row - rows.size(0)});
+    }
+    return at::linear(in[0], weight, in[2]);
+  };
+  at::manual_seed(4);
+  std::vector<at::Tensor> in = {at::randn({tokens, inputs}), at::randn({120, inputs}), at::randn({120})};
+  for (const Place& place : places) {
+    in.insert(in.end(), {at::randn({rank, inputs}), at::randn({place.rows, rank})});
+  }
+  ExpectEqualsReference(op, reference, in, at::kFloat, 2e-6);
+  ExpectEqualsReference(op, reference, in, at::kBFloat16, 1e-2);
+}
+
+// As in training: the weight is frozen, and what autograd would return is added to buffers.
+TEST(LinearWithUpdates, BuffersGetWhatAutogradWouldReturn) {
+  at::manual_seed(5);
+  const at::Tensor x = at::randn({30, 20}).requires_grad_(), weight = at::randn({50, 20}), grad = at::randn({30, 50});
+  const at::Tensor a = at::randn({4, 20}).requires_grad_(), b = at::randn({30, 4}).requires_grad_();
+  LowRankUpdate update{.a_RI = a, .b_OR = b, .scale = 0.7, .row = 10};
+  const auto expected = torch::autograd::grad({Linear(x, weight, {}, {}, {update})}, {x, a, b}, {grad});
+  update.grad_a_RI = at::ones({4, 20});
+  update.grad_b_OR = at::ones({30, 4});
+  const auto grads = torch::autograd::grad({Linear(x, weight, {}, {}, {update})}, {x, a, b}, {grad}, std::nullopt,
+                                           false, /*allow_unused=*/true);
+  EXPECT_TRUE(at::equal(grads[0], expected[0]));
+  EXPECT_FALSE(grads[1].defined() || grads[2].defined());
+  EXPECT_LE(RelativeError(update.grad_a_RI, expected[1] + 1), 2e-6);
+  EXPECT_LE(RelativeError(update.grad_b_OR, expected[2] + 1), 2e-6);
+}
+
 TEST(Linear, FrozenWeight_GetsNoGradient) {
   const at::Tensor x = at::randn({3, 4}).requires_grad_(), weight = at::randn({5, 4});
   const at::Tensor accumulated = at::zeros({5, 4});
