@@ -174,7 +174,8 @@ TEST_F(NodeTest, Run_ServerSaysStopWithACheckpoint_RankHasAllTheTimeItNeeds) {
   service_->SendStop("paused", /*checkpoint=*/true);
   EXPECT_EQ(record_.get().exit, NodeExit::kStopped);
   const auto reports = service_->WaitForEnd();
-  EXPECT_TRUE(reports[reports.size() - 2].has_checkpoint());
+  // A rank that has said that it is done may be killed, and may have had more to say.
+  EXPECT_TRUE(std::any_of(reports.begin(), reports.end(), [](const auto& report) { return report.has_checkpoint(); }));
   EXPECT_EQ(reports.back().end().message(), "paused");
 }
 
