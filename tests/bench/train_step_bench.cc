@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Training steps on one fixed micro-batch of packed documents: seconds of each phase (medians).
-//   build/release/tests/train_step_bench MODEL_DIRECTORY fp32|bf16 [DOCUMENTS LENGTH [STEPS [profile|compare]]]
-// profile: also what each operator took of the last step, without what it called. compare: every step is taken twice,
-// with the CPU's kernels and with plain ATen.
+//   build/release/tests/train_step_bench MODEL_DIRECTORY fp32|bf16 [DOCUMENTS LENGTH [STEPS]] [OPTION…]
+// Options:
+//   profile  also what each operator took of the last step, without what it called; on a GPU, each kernel
+//   compare  every step is taken twice, with the CPU's kernels and with plain ATen
+//   cuda     on the GPU. Its work is asynchronous: "forward" and "backward" say when it had all been handed out
+//   random   random weights: the directory needs no more than a config.json
+//   lora     the base model is frozen, adapters of rank 16 on all of its linear maps train
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <string_view>
@@ -19,9 +26,11 @@
 
 #include "worker/checkpoint/native_model.h"
 #include "worker/data/micro_batch.h"
+#include "worker/families/families.h"
 #include "worker/model/gradient.h"
 #include "worker/ops/cpu/instruction_set.h"
 #include "worker/ops/matmul_peak.h"
+#include "worker/ops/synchronize.h"
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
 #include "worker/train/objective.h"
@@ -61,9 +70,20 @@ struct Operator {
   int64_t calls = 0;
 };
 
+using Event = torch::autograd::profiler::KinetoEvent;
+
+std::map<std::string, Operator> KernelTimes(const std::vector<Event>& events) {
+  std::map<std::string, Operator> kernels;
+  for (const Event& event : events) {
+    if (event.deviceType() == c10::DeviceType::CPU) continue;
+    kernels[event.name()].milliseconds += static_cast<double>(event.durationNs()) / 1e6;
+    ++kernels[event.name()].calls;
+  }
+  return kernels;
+}
+
 // Time of each name on the thread that takes the steps, what it called taken out.
-std::map<std::string, Operator> SelfTimes(const std::vector<torch::autograd::profiler::KinetoEvent>& events) {
-  using Event = torch::autograd::profiler::KinetoEvent;
+std::map<std::string, Operator> SelfTimes(const std::vector<Event>& events) {
   std::map<uint64_t, std::vector<const Event*>> threads;
   for (const Event& event : events) threads[event.startThreadId()].push_back(&event);
   std::map<std::string, Operator> operators;
@@ -89,7 +109,8 @@ void PrintProfile(const std::map<std::string, Operator>& operators) {
   std::sort(sorted.begin(), sorted.end(),
             [](const auto& a, const auto& b) { return a.second.milliseconds > b.second.milliseconds; });
   for (size_t i = 0; i < std::min<size_t>(sorted.size(), 40); ++i) {
-    std::printf("%9.1f ms %6ld  %s\n", sorted[i].second.milliseconds, sorted[i].second.calls, sorted[i].first.c_str());
+    std::printf("%9.2f ms %6ld  %s\n", sorted[i].second.milliseconds, sorted[i].second.calls,
+                sorted[i].first.substr(0, 110).c_str());
   }
 }
 
@@ -97,7 +118,8 @@ struct Options {
   at::ScalarType dtype = at::kBFloat16;
   int64_t documents = 2, length = 512;
   int steps = 5;
-  bool profile = false, compare = false;
+  bool profile = false, compare = false, random = false, lora = false;
+  at::Device device = at::kCPU;
 };
 
 // Seconds of each step, by what they were spent on.
@@ -127,18 +149,25 @@ class StepBench {
         const bool recorded = options_.profile && step == options_.steps;
         if (recorded) StartRecording();
         TakeStep(ops::cpu::Name(contenders[i]), step > 0 && !recorded ? &phases[i] : nullptr);
-        if (recorded) PrintProfile(SelfTimes(torch::autograd::profiler::disableProfiler()->events()));
+        if (recorded) StopRecording();
       }
     }
     for (size_t i = 0; i < contenders.size(); ++i) Report(ops::cpu::Name(contenders[i]), phases[i]);
   }
 
  private:
-  static void StartRecording() {
+  void StartRecording() const {
     const torch::profiler::impl::ProfilerConfig config(torch::profiler::impl::ProfilerState::KINETO);
-    const std::set<torch::profiler::impl::ActivityType> activities = {torch::profiler::impl::ActivityType::CPU};
+    std::set<torch::profiler::impl::ActivityType> activities = {torch::profiler::impl::ActivityType::CPU};
+    if (!options_.device.is_cpu()) activities.insert(torch::profiler::impl::ActivityType::CUDA);
     torch::autograd::profiler::prepareProfiler(config, activities);
     torch::autograd::profiler::enableProfiler(config, activities);
+  }
+
+  void StopRecording() const {
+    const auto result = torch::autograd::profiler::disableProfiler();
+    if (!options_.device.is_cpu()) PrintProfile(KernelTimes(result->events()));
+    PrintProfile(SelfTimes(result->events()));
   }
 
   void TakeStep(std::string_view kernels, Phases* phases) {
@@ -150,8 +179,9 @@ class StepBench {
     const double norm = GlobalGradientNorm(model_.parameters());
     const double norm_seconds = watch.Lap();
     optimizer_.Step(1e-6, ClipScale(norm, 1.0));
+    ops::Synchronize(options_.device);
     const double update_seconds = watch.Lap(), seconds = whole.Lap();
-    std::printf("%-8s %.3f s, loss %.7f, gradient norm %.7f\n", std::string(kernels).c_str(), seconds, loss, norm);
+    std::printf("%-8s %.4f s, loss %.7f, gradient norm %.7f\n", std::string(kernels).c_str(), seconds, loss, norm);
     std::fflush(stdout);
     if (phases == nullptr) return;
     phases->forward.push_back(times.forward);
@@ -163,14 +193,20 @@ class StepBench {
 
   void Report(std::string_view kernels, const Phases& phases) const {
     if (phases.all.empty()) return;
-    const double seconds = Median(phases.all), peak = ops::MeasureMatmulPeak(options_.dtype);
+    const double seconds = Median(phases.all), peak = ops::MeasureMatmulPeak(options_.dtype, options_.device);
     std::printf(
-        "%-8s forward %.3f s, backward %.3f s, norm %.3f s, AdamW %.3f s, step %.3f s: %.0f tokens/s, MFU %.1f %% of "
+        "%-8s forward %.4f s, backward %.4f s, norm %.4f s, AdamW %.4f s, step %.4f s: %.0f tokens/s, MFU %.1f %% of "
         "%.0f GFLOP/s, peak memory %.2f GB, %d threads\n",
         std::string(kernels).c_str(), Median(phases.forward), Median(phases.backward), Median(phases.norm),
         Median(phases.update), seconds, static_cast<double>(batch_.num_tokens()) / seconds,
-        100 * ModelFlops(model_.flop_rates(), work_) / (seconds * peak), peak / 1e9,
-        static_cast<double>(PeakMemoryBytes()) / 1e9, at::get_num_threads());
+        100 * ModelFlops(model_.flop_rates(), work_) / (seconds * peak), peak / 1e9, PeakMemory() / 1e9,
+        at::get_num_threads());
+  }
+
+  double PeakMemory() const {
+    if (options_.device.is_cpu()) return static_cast<double>(PeakMemoryBytes());
+    const auto stats = c10::getDeviceAllocator(options_.device.type())->getDeviceStats(model_.device().index());
+    return static_cast<double>(stats.allocated_bytes[0].peak);
   }
 
   Options options_;
@@ -181,10 +217,47 @@ class StepBench {
   StepWork work_;
 };
 
-int Run(const char* directory, const Options& options) {
+// Adapters on all linear maps of a model without experts.
+LoraConfig AllLinear(int64_t num_layers) {
+  LoraConfig lora;
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    for (const char* map : {"attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down"}) {
+      lora.sites.push_back({.name = "layers." + std::to_string(layer) + "." + map});
+    }
+  }
+  return lora;
+}
+
+std::unique_ptr<Transformer> RandomModel(const ModelConfig& config, const TransformerOptions& options) {
+  auto model = std::make_unique<Transformer>(config, options);
+  at::manual_seed(2);
+  for (const WeightView& view : model->views()) {
+    StoreMaster(view, at::randn(view.shape(), at::TensorOptions(options.device)).mul_(0.02));
+  }
+  model->InitLora();
+  return model;
+}
+
+absl::StatusOr<ModelConfig> ReadConfig(const std::string& directory) {
+  const auto config = nlohmann::ordered_json::parse(std::ifstream(directory + "/config.json"));
+  const auto family = FindFamily(config);
+  if (!family.ok()) return family.status();
+  return ConfigureModel(**family, config);
+}
+
+absl::StatusOr<std::unique_ptr<Transformer>> MakeModel(const std::string& directory, const Options& options) {
+  const auto config = ReadConfig(directory);
+  if (!config.ok()) return config.status();
+  TransformerOptions how{.dtype = options.dtype, .device = options.device};
+  if (options.lora) how.lora = AllLinear(config->num_layers);
+  if (options.random) return RandomModel(*config, how);
   const auto source = OpenNativeRepository(directory);
-  if (!source.ok()) return std::cerr << source.status() << "\n", 1;
-  const auto model = LoadTransformer(*source, {.dtype = options.dtype});
+  if (!source.ok()) return source.status();
+  return LoadTransformer(*source, how);
+}
+
+int Run(const std::string& directory, const Options& options) {
+  const auto model = MakeModel(directory, options);
   if (!model.ok()) return std::cerr << model.status() << "\n", 1;
   StepBench(**model, options).Run();
   return 0;
@@ -194,18 +267,25 @@ int Run(const char* directory, const Options& options) {
 }  // namespace temper
 
 int main(int argc, char** argv) {
-  if (argc < 3) {
-    return std::fprintf(stderr,
-                        "usage: train_step_bench MODEL fp32|bf16 [DOCUMENTS LENGTH [STEPS [profile|compare]]]\n"),
-           2;
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  std::vector<std::string> values;
+  std::set<std::string> words;
+  for (const std::string& argument : arguments) {
+    const bool word = std::set<std::string>{"profile", "compare", "cuda", "random", "lora"}.contains(argument);
+    word ? static_cast<void>(words.insert(argument)) : values.push_back(argument);
   }
+  if (values.size() < 2) return std::fprintf(stderr, "usage: see the top of train_step_bench.cc\n"), 2;
   temper::ops::InitializeVectorMath();
-  const auto number = [&](int index, int64_t otherwise) { return argc > index ? std::atol(argv[index]) : otherwise; };
-  const std::string last = argv[argc - 1];
-  return temper::Run(argv[1], {.dtype = std::string(argv[2]) == "bf16" ? at::kBFloat16 : at::kFloat,
-                               .documents = number(3, 2),
-                               .length = number(4, 512),
-                               .steps = static_cast<int>(number(5, 5)),
-                               .profile = last == "profile",
-                               .compare = last == "compare"});
+  const auto number = [&](size_t index, int64_t otherwise) {
+    return values.size() > index ? std::stol(values[index]) : otherwise;
+  };
+  return temper::Run(values[0], {.dtype = values[1] == "bf16" ? at::kBFloat16 : at::kFloat,
+                                 .documents = number(2, 2),
+                                 .length = number(3, 512),
+                                 .steps = static_cast<int>(number(4, 5)),
+                                 .profile = words.contains("profile"),
+                                 .compare = words.contains("compare"),
+                                 .random = words.contains("random"),
+                                 .lora = words.contains("lora"),
+                                 .device = words.contains("cuda") ? at::Device("cuda:0") : at::Device(at::kCPU)});
 }

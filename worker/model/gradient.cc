@@ -36,10 +36,16 @@ void ZeroFrozenGradients(const std::vector<Parameter*>& parameters) {
 }
 
 double GlobalGradientNorm(const std::vector<Parameter*>& parameters) {
-  double sum_of_squares = 0;
+  std::vector<at::Tensor> norms;
   for (const Parameter* parameter : parameters) {
     if (!parameter->trainable || !parameter->gradient.defined()) continue;
-    const double norm = at::linalg_vector_norm(parameter->gradient).item<double>();
+    norms.push_back(at::linalg_vector_norm(parameter->gradient));
+  }
+  if (norms.empty()) return 0;
+  const at::Tensor norms_P = at::stack(norms).to(at::kCPU, at::kDouble);  // a GPU is waited for once
+  double sum_of_squares = 0;
+  for (int64_t i = 0; i < norms_P.size(0); ++i) {
+    const double norm = norms_P.const_data_ptr<double>()[i];
     sum_of_squares += norm * norm;
   }
   return std::sqrt(sum_of_squares);

@@ -53,6 +53,9 @@ class TrainableModel {
   // The base model's weights under their internal names (worker/model/parameter.h).
   virtual const std::vector<WeightView>& views() const = 0;
 
+  // Of all weights, and of what is computed with them.
+  at::Device device() const { return parameters().front()->weight.device(); }
+
   virtual BatchContext MakeContext(const at::Tensor& tokens_T, const at::Tensor& positions_T,
                                    const std::vector<int64_t>& document_starts) const = 0;
 

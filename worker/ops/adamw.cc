@@ -28,6 +28,7 @@ void AdamWUpdate(at::Tensor master, const at::Tensor& gradient, at::Tensor first
 
 void AdamWUpdateSplit(at::Tensor high, at::Tensor low, const at::Tensor& gradient, at::Tensor first_moment,
                       at::Tensor second_moment, const AdamWCoefficients& c) {
+  RETURN_IF_CUDA(high, AdamWUpdateSplit(high, low, gradient, first_moment, second_moment, c));
   if (cpu::CanAdamWUpdate(high)) return cpu::AdamWUpdateSplit(high, low, gradient, first_moment, second_moment, c);
   const at::Tensor master = JoinMasters(high, low);
   AdamWUpdate(master, gradient, first_moment, second_moment, c);

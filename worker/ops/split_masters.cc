@@ -15,6 +15,7 @@ constexpr int64_t kGrain = 1 << 15;
 }  // namespace
 
 at::Tensor JoinMasters(const at::Tensor& high, const at::Tensor& low) {
+  if (!high.is_cpu()) return JoinMasters(high.cpu(), low.cpu()).to(high.device());
   at::Tensor master = at::empty(high.sizes(), high.options().dtype(at::kFloat));
   const auto* high_from = reinterpret_cast<const uint16_t*>(high.const_data_ptr<at::BFloat16>());
   const int16_t* low_from = low.const_data_ptr<int16_t>();
@@ -26,6 +27,13 @@ at::Tensor JoinMasters(const at::Tensor& high, const at::Tensor& low) {
 }
 
 void SplitMasters(const at::Tensor& master, at::Tensor high, at::Tensor low) {
+  if (!high.is_cpu()) {
+    const at::Tensor high_cpu = at::empty(high.sizes(), at::kBFloat16), low_cpu = at::empty(low.sizes(), at::kShort);
+    SplitMasters(master.cpu(), high_cpu, low_cpu);
+    high.copy_(high_cpu);
+    low.copy_(low_cpu);
+    return;
+  }
   const float* from = master.const_data_ptr<float>();
   auto* high_to = reinterpret_cast<uint16_t*>(high.mutable_data_ptr<at::BFloat16>());
   int16_t* low_to = low.mutable_data_ptr<int16_t>();

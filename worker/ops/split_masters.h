@@ -6,6 +6,7 @@
 namespace temper::ops {
 
 // Tensors of fp32 masters as two halves, bf16 and int16, element by element as master_split.h says. All are dense.
+// It is done on the CPU, wherever they are: masters are whole where files are read and written.
 
 // A new fp32 tensor.
 at::Tensor JoinMasters(const at::Tensor& high, const at::Tensor& low);

@@ -21,8 +21,19 @@ at::Tensor ToTensor(const std::vector<T>& values, at::ScalarType dtype) {
 }
 
 BatchContext MakeContext(const TrainableModel& model, const MicroBatch& batch) {
-  return model.MakeContext(ToTensor(batch.tokens_T, at::kLong), ToTensor(batch.positions_T, at::kLong),
-                           batch.document_starts);
+  return model.MakeContext(ToTensor(batch.tokens_T, at::kLong).to(model.device()),
+                           ToTensor(batch.positions_T, at::kLong).to(model.device()), batch.document_starts);
+}
+
+// The rows that a loss looks at, and the tokens that should follow them; both int64.
+struct ScoredRows {
+  at::Tensor rows_S, targets_S;
+};
+
+ScoredRows FindScored(const MicroBatch& batch, at::Device device) {
+  const at::Tensor rows_S = ToTensor(batch.loss_mask_T, at::kByte).nonzero().squeeze(1);
+  const at::Tensor targets_S = ToTensor(batch.targets_T, at::kLong).index_select(0, rows_S);
+  return {rows_S.to(device), targets_S.to(device)};
 }
 
 // The two ways through a model. What is given is called for each part, between the gathering of its weights (where
@@ -200,14 +211,13 @@ at::Tensor Infer(TrainableModel& model, const MicroBatch& batch, HeadFn head) {
 double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
                        StepPhases* phases) {
   Stopwatch watch;
-  const at::Tensor scored_S = ToTensor(batch.loss_mask_T, at::kByte).nonzero().squeeze(1);
+  const auto [scored_S, targets_S] = FindScored(batch, model.device());
   if (scored_S.size(0) == 0) {
     WalkForward(model, /*backward_follows=*/true, kNothing, kNothing);
     WalkBackward(model, kNothing, kNothing, kNothing);
     return 0.0;
   }
   const BatchContext context = MakeContext(model, batch);
-  const at::Tensor targets_S = ToTensor(batch.targets_T, at::kLong).index_select(0, scored_S);
   if (model.unit_weights() == nullptr) {  // shards have theirs from the start
     for (Parameter* parameter : model.parameters()) {
       if (parameter->trainable) GradientBuffer(*parameter);
@@ -247,10 +257,9 @@ at::Tensor ScoredLogprobs(TrainableModel& model, const MicroBatch& batch) {
     WalkInference(model, kNothing, kNothing, kNothing);
     return at::empty({0}, at::kFloat);
   }
-  const at::Tensor scored_S = ToTensor(batch.loss_mask_T, at::kByte).nonzero().squeeze(1);
-  const at::Tensor targets_S = ToTensor(batch.targets_T, at::kLong).index_select(0, scored_S);
+  const ScoredRows scored = FindScored(batch, model.device());
   return Infer(model, batch, [&](const at::Tensor& hidden_TD) {
-    return model.head().TokenLogprobs(hidden_TD.index_select(0, scored_S), targets_S);
+    return model.head().TokenLogprobs(hidden_TD.index_select(0, scored.rows_S), scored.targets_S);
   });
 }
 

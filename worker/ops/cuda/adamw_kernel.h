@@ -13,4 +13,8 @@ namespace temper::ops::cuda {
 void AdamW(const AdamWFactors& factors, int64_t size, float* master, const float* gradient, float* first_moment,
            float* second_moment, cudaStream_t stream);
 
+// The same for masters in two halves (master_split.h): `high` is bf16.
+void AdamWSplit(const AdamWFactors& factors, int64_t size, uint16_t* high, int16_t* low, const float* gradient,
+                float* first_moment, float* second_moment, cudaStream_t stream);
+
 }  // namespace temper::ops::cuda

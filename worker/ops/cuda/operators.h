@@ -43,6 +43,9 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
 void AdamWUpdate(at::Tensor master, const at::Tensor& gradient, at::Tensor first_moment, at::Tensor second_moment,
                  const AdamWCoefficients& coefficients);
 
+void AdamWUpdateSplit(at::Tensor high, at::Tensor low, const at::Tensor& gradient, at::Tensor first_moment,
+                      at::Tensor second_moment, const AdamWCoefficients& coefficients);
+
 void EmbeddingBackward(const at::Tensor& grad_TD, const at::Tensor& tokens_T, at::Tensor grad_weight_VD);
 
 }  // namespace temper::ops::cuda
