@@ -20,7 +20,6 @@ def test_families_are_those_that_were_verified(server):
     found = json.loads(server.temper("families", "--output", "json").stdout)["families"]
     shipped = json.loads((ROOT / "common/family_verdicts.json").read_text())
     assert [family["name"] for family in found] == sorted({row["family"] for row in shipped})
-    assert len(found) == 13
     assert [verdict["mechanisms"] for family in found for verdict in family["verdicts"]] == [
         row["mechanisms"] for row in shipped
     ]

@@ -49,10 +49,6 @@ def make(tmp_path):
     return make
 
 
-def has_experts(family):
-    return family in ("mixtral", "qwen3_moe", "gpt_oss")
-
-
 def fresh_logits(directory, batch):
     """Each document by a model of its own: dynamic RoPE keeps state from one call to the next."""
     return torch.cat([reference.logits(reference.load(directory), batch.ids[span]) for span in batch.documents()])
@@ -66,7 +62,7 @@ def test_logits_in_fp32_equal_transformers(family, variant, engine, make, report
     expected, actual = fresh_logits(directory, batch), engine.logits(directory, batch)
     kl = reference.kl(expected, actual).max().item()
     report[family]["kl"].append(kl)
-    assert kl <= (KL_BOUND_OF_EXPERTS if has_experts(family) else KL_BOUND)
+    assert kl <= (KL_BOUND_OF_EXPERTS if family in tiny_models.MOE else KL_BOUND)
     assert reference.relative_error(expected, actual).max() <= LOGIT_BOUND
     assert torch.equal(expected.argmax(-1), actual.argmax(-1))
 

@@ -176,6 +176,29 @@ VARIANTS = {
         "gqa": {},
         "mha_tied": {"num_key_value_heads": 6, "tie_word_embeddings": True, "attention_bias": True},
     },
+    "olmo3": {
+        "scaled_full": {
+            "num_hidden_layers": 4,
+            "sliding_window": 20,
+            "rope_parameters": {
+                "full_attention": {
+                    "rope_type": "yarn",
+                    "factor": 8.0,
+                    "original_max_position_embeddings": 64,
+                    "rope_theta": 10000.0,
+                },
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+            },
+        },
+        "full_first_tied": {
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "attention_bias": True,
+            "tie_word_embeddings": True,
+            "sliding_window": 40,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        },
+    },
     "smollm3": {
         "every_fourth": {"num_hidden_layers": 5, "tie_word_embeddings": True},
         "windows": {
@@ -195,6 +218,9 @@ VARIANTS = {
         "tied": {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True, "logits_scaling": 2.0},
     },
 }
+
+# The families whose feed-forward layers are experts.
+MOE = {family for family, variants in VARIANTS.items() if "num_experts_per_tok" in next(iter(variants.values()))}
 
 
 def make(

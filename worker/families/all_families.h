@@ -14,6 +14,7 @@ FamilySpec LlamaFamily();
 FamilySpec MistralFamily();
 FamilySpec MixtralFamily();
 FamilySpec Olmo2Family();
+FamilySpec Olmo3Family();
 FamilySpec Phi3Family();
 FamilySpec Qwen2Family();
 FamilySpec Qwen3Family();

@@ -35,6 +35,10 @@ std::vector<TensorRule> PreNormRules() {
   return {Norm("input_layernorm", "attn_norm"), Norm("post_attention_layernorm", "mlp_norm")};
 }
 
+std::vector<TensorRule> PostNormRules() {
+  return {Norm("post_attention_layernorm", "attn_post_norm"), Norm("post_feedforward_layernorm", "mlp_post_norm")};
+}
+
 std::vector<TensorRule> SandwichNormRules() {
   return {Norm("input_layernorm", "attn_norm"), Norm("post_attention_layernorm", "attn_post_norm"),
           Norm("pre_feedforward_layernorm", "mlp_norm"), Norm("post_feedforward_layernorm", "mlp_post_norm")};

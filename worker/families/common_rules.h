@@ -16,6 +16,8 @@ std::vector<TensorRule> Join(std::initializer_list<std::vector<TensorRule>> rule
 std::vector<TensorRule> OuterRules();
 // Norms before attention and before the feed-forward layer.
 std::vector<TensorRule> PreNormRules();
+// Norms after attention and after the feed-forward layer (OLMo's names).
+std::vector<TensorRule> PostNormRules();
 // Norms before and after both (Gemma's names).
 std::vector<TensorRule> SandwichNormRules();
 // q, k, v and o, each a module; biases where the model has them.

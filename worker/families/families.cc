@@ -9,9 +9,9 @@ namespace temper {
 
 const std::vector<FamilySpec>& Families() {
   static const std::vector<FamilySpec> families = {
-      LlamaFamily(),   Gemma2Family(),   Gemma3TextFamily(), GptOssFamily(), GraniteFamily(),
-      MistralFamily(), MixtralFamily(),  Olmo2Family(),      Phi3Family(),   Qwen2Family(),
-      Qwen3Family(),   Qwen3MoeFamily(), SmolLm3Family(),
+      LlamaFamily(),   Gemma2Family(),  Gemma3TextFamily(), GptOssFamily(),  GraniteFamily(),
+      MistralFamily(), MixtralFamily(), Olmo2Family(),      Olmo3Family(),   Phi3Family(),
+      Qwen2Family(),   Qwen3Family(),   Qwen3MoeFamily(),   SmolLm3Family(),
   };
   return families;
 }

@@ -27,13 +27,7 @@ FamilySpec Olmo2Family() {
       .name = "olmo2",
       .architecture = "Olmo2ForCausalLM",
       .configure = Configure,
-      .rules =
-          Join({OuterRules(),
-                AttentionRules(),
-                QkNormRules(),
-                GatedMlpRules(),
-                {{"model.layers.{layer}.post_attention_layernorm.weight", {"layers.{layer}.attn_post_norm.weight"}},
-                 {"model.layers.{layer}.post_feedforward_layernorm.weight", {"layers.{layer}.mlp_post_norm.weight"}}}}),
+      .rules = Join({OuterRules(), PostNormRules(), AttentionRules(), QkNormRules(), GatedMlpRules()}),
   };
 }
 

@@ -128,6 +128,9 @@ TEST(Families, WindowsAndLayerTypes_GoToTheirLayers) {
       As("Qwen2ForCausalLM", R"({"use_sliding_window": true, "sliding_window": 64, "max_window_layers": 29})"));
   EXPECT_EQ(upper.layer(28).window, 0);
   EXPECT_EQ(upper.layer(29).window, 64);
+  const ModelConfig most = *Configure(As("Olmo3ForCausalLM", R"({"rope_theta": 500000})"));
+  EXPECT_EQ(most.layer(2).window, 4096);
+  EXPECT_EQ(most.layer(3).window, 0);
 }
 
 TEST(Families, ConfigsThatContradictThemselves_AreRefused) {
@@ -154,6 +157,8 @@ TEST(Families, ConfigsThatContradictThemselves_AreRefused) {
       {"Phi3ForCausalLM", R"({"rope_scaling": {"type": "longrope", "short_factor": "x", "long_factor": [1]}})",
        "`rope_parameters.short_factor` must be a list of numbers"},
       {"Phi3ForCausalLM", R"({"resid_pdrop": 0.1})", "`resid_pdrop` is 0.1"},
+      {"Olmo3ForCausalLM", R"({"rope_theta": 1e4})", "`rope_theta` is 10000.0; only 500000.0"},
+      {"Olmo3ForCausalLM", R"({"sliding_window": null})", "`sliding_window` is null"},
       {"SmolLM3ForCausalLM", R"({"no_rope_layers": [1, 1]})", "an entry a layer, 30"},
       {"GptOssForCausalLM", R"({"swiglu_limit": 5.0})", "`swiglu_limit` is 5.0"},
       {"GptOssForCausalLM", R"({"rope_theta": null})", "`rope_scaling` is missing"},

@@ -174,6 +174,33 @@ TEST(PublishedConfigs, Olmo2_7B) {
   EXPECT_TRUE(model.post_norm);
 }
 
+TEST(PublishedConfigs, Olmo3_7B) {
+  std::string types;
+  for (int i = 0; i < 8; ++i) {
+    types += R"("sliding_attention", "sliding_attention", "sliding_attention", "full_attention", )";
+  }
+  types.resize(types.size() - 2);
+  const std::string text = R"({
+    "architectures": ["Olmo3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "dtype": "bfloat16",
+    "eos_token_id": 100257, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,
+    "intermediate_size": 11008, "layer_types": [)" +
+                           types + R"(], "max_position_embeddings": 65536, "model_type": "olmo3",
+    "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32, "pad_token_id": 100277,
+    "rms_norm_eps": 1e-06, "rope_scaling": {"attention_factor": 1.2079441541679836, "beta_fast": 32, "beta_slow": 1,
+    "factor": 8.0, "original_max_position_embeddings": 8192, "rope_type": "yarn"}, "rope_theta": 500000,
+    "sliding_window": 4096, "tie_word_embeddings": false, "transformers_version": "4.57.1", "use_cache": false,
+    "vocab_size": 100278})";
+  const ModelConfig model = Configured(text.c_str());
+  ASSERT_EQ(model.ropes.size(), 2u);
+  EXPECT_EQ(model.layer(30).window, 4096);
+  EXPECT_EQ(model.ropes[model.layer(30).rope].kind, RopeConfig::Kind::kDefault);
+  EXPECT_EQ(model.ropes[model.layer(30).rope].theta, 5e5);
+  EXPECT_EQ(model.layer(31).window, 0);
+  EXPECT_EQ(model.ropes[model.layer(31).rope].kind, RopeConfig::Kind::kYarn);
+  EXPECT_EQ(model.ropes[model.layer(31).rope].theta, 5e5);
+  EXPECT_EQ(model.ropes[model.layer(31).rope].attention_factor, 1.2079441541679836);
+}
+
 TEST(PublishedConfigs, SmolLm3_3B) {
   const ModelConfig model = Configured(R"({
     "architectures": ["SmolLM3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": null,

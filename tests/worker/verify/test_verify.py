@@ -105,10 +105,6 @@ def planted(directories, tmp_path_factory):
     return verdicts
 
 
-def has_experts(family):
-    return family in ("mixtral", "qwen3_moe", "gpt_oss")
-
-
 def is_caught(verdict):
     """A hundred times over the bound."""
     return not verdict["passed"] and max(check["max_kl"] for check in verdict["logits"]) >= 100 * KL_BOUND
@@ -130,7 +126,7 @@ def test_family_passes_in_fp32(family, variant, fp32):
     }
     for check in verdict["logits"]:
         assert check["positions"] > 100
-        assert check["mean_kl"] <= check["max_kl"] <= (KL_BOUND_OF_EXPERTS if has_experts(family) else KL_BOUND)
+        assert check["mean_kl"] <= check["max_kl"] <= (KL_BOUND_OF_EXPERTS if family in tiny_models.MOE else KL_BOUND)
         assert 0 < check["max_logit_error"] <= 2e-5
         assert check["top1_agreement"] == 1
     assert verdict["not_exercised"] == []
@@ -143,7 +139,7 @@ def test_every_module_and_gradient_is_compared(family, variant, fp32, directorie
     names = [module["module"] for module in verdict["layers"]["modules"]]
     for layer in range(config["num_hidden_layers"]):
         assert f"model.layers.{layer}.self_attn.o_proj" in names
-        experts = has_experts(family) and layer not in (config.get("mlp_only_layers") or [])
+        experts = family in tiny_models.MOE and layer not in (config.get("mlp_only_layers") or [])
         inner = "block_sparse_moe" if family == "mixtral" else "mlp"
         assert f"model.layers.{layer}.{inner}.{'experts' if experts else 'down_proj'}" in names
     assert names[-2:] == ["model.norm", "lm_head"]
@@ -168,7 +164,7 @@ def test_family_passes_in_bf16(family, variant, bf16):
     assert verdict["reasons"] == []
     (check,) = verdict["logits"]
     assert check["positions"] >= 4096
-    if has_experts(family):
+    if family in tiny_models.MOE:
         assert 0 < check["routing_flips"] < 24 * 256 / 3
     assert 0 < check["mean_kl"] <= 1.25 * check["transformers_bf16"]["mean_kl"]
     assert 0 < check["max_kl"] <= 3 * check["transformers_bf16"]["max_kl"]
