@@ -19,7 +19,8 @@ from concurrent import futures
 
 import grpc
 import pytest
-from temper_process import BIN, JOB, LIMIT, Node, wait_for
+import yaml
+from temper_process import BIN, JOB, LIMIT, ROOT, Node, wait_for
 
 
 @pytest.fixture
@@ -134,6 +135,15 @@ def test_same_request_id_creates_one_job(server):
 def test_validate_only_creates_nothing(server):
     assert server.temper("submit", "-", "--validate-only", text=JOB, check=0).stdout == "The job would be accepted.\n"
     assert server.temper("list", check=0).stdout == "No jobs.\n"
+
+
+def test_job_files_of_the_documents_are_accepted(shared_server, protos):
+    """docs/JOBS.md has a file with the least that a job needs, and one with every section that there is."""
+    least, all_sections = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/JOBS.md").read_text(), re.DOTALL)
+    for file in (least, all_sections, (ROOT / "client/examples/sft.yaml").read_text()):
+        shared_server.temper("submit", "-", "--validate-only", text=file, check=0)
+    known = {field.name for field in protos[0].Job.DESCRIPTOR.fields_by_name["spec"].message_type.fields}
+    assert set(yaml.safe_load(all_sections)) == known
 
 
 def test_watch_in_a_pipe_has_a_line_a_step_and_download_brings_the_export(server, protos, export, tmp_path):
