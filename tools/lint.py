@@ -3,8 +3,10 @@
 """Format and style of everything in the repository: `make lint`, and with --fix `make format`."""
 
 import argparse
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +80,22 @@ def api_docs(fix: bool) -> Outcome:
     return Outcome("docs/API.md", fix or written == right, "it is not what proto/ says: run `make format`")
 
 
+def python_types(fix: bool) -> Outcome:
+    """mypy over the Python package and what its installation generates, in a copy: an editable installation leaves such
+    modules in the checkout, which may be old."""
+    package = REPOSITORY / "client/python"
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory)
+        shutil.copytree(package / "temper", copy / "temper", ignore=shutil.ignore_patterns("v1", "__pycache__"))
+        protos = [f"temper/v1/{name}.proto" for name in ("job", "training_service")]
+        protoc = [str(TOOLS / "python"), "-m", "grpc_tools.protoc", f"-I{REPOSITORY / 'proto'}"]
+        generated = command("mypy", [*protoc, f"--python_out={copy}", f"--pyi_out={copy}", *protos])
+        if not generated.passed:
+            return generated
+        options = [f"--config-file={package / 'pyproject.toml'}", f"--cache-dir={REPOSITORY / 'build/mypy'}"]
+        return command("mypy", [str(TOOLS / "mypy"), *options, "temper"], copy)
+
+
 def licenses(fix: bool) -> Outcome:
     def has_line(name: str) -> bool:
         first_lines = (REPOSITORY / name).read_text(encoding="utf-8").splitlines()[:3]
@@ -95,7 +113,7 @@ def checks(only_formatters: bool) -> list[Callable[[bool], Outcome]]:
         formatters.append(rust_format)
     if only_formatters:
         return formatters
-    rest = [buf_lint, layering, licenses]
+    rest = [buf_lint, layering, licenses, python_types]
     if rust_crate.has_subcommand("clippy"):
         rest.append(clippy)
     return formatters + rest

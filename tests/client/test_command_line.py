@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `temper` command against a real server: what people and programs see, and the exit codes."""
 
+import contextlib
 import fcntl
 import hashlib
 import importlib
@@ -18,7 +19,8 @@ from concurrent import futures
 
 import grpc
 import pytest
-from temper_process import BIN, JOB, LIMIT, Node, wait_for
+import yaml
+from temper_process import BIN, JOB, LIMIT, ROOT, Node, wait_for
 
 
 @pytest.fixture
@@ -72,28 +74,53 @@ def test_submit_list_get_cancel(server, tmp_path):
     assert "a " in server.temper("list", "--state", "cancelled,failed", check=0).stdout
 
 
-@pytest.mark.parametrize("hours", [-5, 0, 5])
-def test_ages_are_by_the_servers_clock(protos, hours):
-    training, *_ = protos
+def test_list_by_owner_and_label(server):
+    for job, owner, team in (("a", "ana", "red"), ("b", "ana", "blue"), ("c", "bob", "red")):
+        options = ["--job-id", job, "--set", f"owner={owner}", "--set", f"labels.team={team}"]
+        server.temper("submit", "-", *options, text=JOB, check=0)
+
+    def listed(*options):
+        answer = server.temper("list", "--output", "json", *options, check=0).stdout
+        return [job["name"] for job in json.loads(answer).get("jobs", [])]
+
+    assert listed("--owner", "ana") == ["jobs/b", "jobs/a"]
+    assert listed("--label", "team=red") == ["jobs/c", "jobs/a"]
+    assert listed("--label", "team=red", "--owner", "ana") == ["jobs/a"]
+    assert listed("--label", "team=red", "--label", "stage=x") == []
+    refused = server.temper("list", "--label", "red", check=2)
+    assert refused.stderr == "temper: --label red: must be KEY=VALUE\n"
+
+
+@contextlib.contextmanager
+def fake_server(list_jobs):
+    """The address of a server that answers ListJobs as `list_jobs(request, context)` does."""
     services = importlib.import_module("temper.v1.training_service_pb2_grpc")
-    there = int(time.time()) + hours * 3600
-
-    class OtherClock(services.TrainingServiceServicer):
-        def ListJobs(self, request, context):
-            response = training.ListJobsResponse(jobs=[training.Job(name="jobs/a")])
-            response.time.seconds = there
-            response.jobs[0].create_time.seconds = there - 7200
-            return response
-
+    servicer = services.TrainingServiceServicer()
+    servicer.ListJobs = list_jobs
     server = grpc.server(futures.ThreadPoolExecutor(1))
-    services.add_TrainingServiceServicer_to_server(OtherClock(), server)
+    services.add_TrainingServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        command = [BIN / "temper", "--server", f"127.0.0.1:{port}", "list"]
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
+        yield f"127.0.0.1:{port}"
     finally:
         server.stop(None)
+
+
+@pytest.mark.parametrize("hours", [-5, 0, 5])
+def test_ages_are_by_the_servers_clock(protos, hours):
+    training, *_ = protos
+    there = int(time.time()) + hours * 3600
+
+    def list_jobs(request, context):
+        response = training.ListJobsResponse(jobs=[training.Job(name="jobs/a")])
+        response.time.seconds = there
+        response.jobs[0].create_time.seconds = there - 7200
+        return response
+
+    with fake_server(list_jobs) as address:
+        command = [BIN / "temper", "--server", address, "list"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
     assert re.search(r"^a .* 2h00m$", listed.stdout, re.MULTILINE), listed
 
 
@@ -108,6 +135,15 @@ def test_same_request_id_creates_one_job(server):
 def test_validate_only_creates_nothing(server):
     assert server.temper("submit", "-", "--validate-only", text=JOB, check=0).stdout == "The job would be accepted.\n"
     assert server.temper("list", check=0).stdout == "No jobs.\n"
+
+
+def test_job_files_of_the_documents_are_accepted(shared_server, protos):
+    """docs/JOBS.md has a file with the least that a job needs, and one with every section that there is."""
+    least, all_sections = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/JOBS.md").read_text(), re.DOTALL)
+    for file in (least, all_sections, (ROOT / "client/examples/sft.yaml").read_text()):
+        shared_server.temper("submit", "-", "--validate-only", text=file, check=0)
+    known = {field.name for field in protos[0].Job.DESCRIPTOR.fields_by_name["spec"].message_type.fields}
+    assert set(yaml.safe_load(all_sections)) == known
 
 
 def test_watch_in_a_pipe_has_a_line_a_step_and_download_brings_the_export(server, protos, export, tmp_path):
@@ -143,12 +179,12 @@ def test_watch_in_a_pipe_has_a_line_a_step_and_download_brings_the_export(server
     assert "config.json: what the server sends has the SHA-256" in damaged.stderr
 
 
-def test_watch_on_a_terminal_redraws_one_line(server, protos, export):
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_watch_on_a_terminal_redraws_one_line(server, protos, export, no_color):
     main, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     server.temper("submit", "-", "--job-id", "a", text=JOB, check=0)
-    environment = os.environ | {"TEMPER_SERVER": server.grpc, "TERM": "xterm"}
-    environment.pop("NO_COLOR", None)
+    environment = os.environ | {"TEMPER_SERVER": server.grpc, "TERM": "xterm", "NO_COLOR": no_color}
     watch = subprocess.Popen([BIN / "temper", "watch", "a"], stdout=terminal, env=environment)
     os.close(terminal)
     screen = bytearray()
@@ -171,8 +207,10 @@ def test_watch_on_a_terminal_redraws_one_line(server, protos, export):
         os.close(main)
     text = screen.decode()
     assert "\r\x1b[K[############............]  2/4  loss 1.0000  2,000 tokens/s  MFU 25.0%  ETA 1.0s" in text
-    assert "\x1b[32mSUCCEEDED\x1b[0m" in text
     assert "\x1b[31mcolour" not in text
+    assert ("SUCCEEDED" if no_color else "\x1b[32mSUCCEEDED\x1b[0m") in text
+    if no_color:  # only the line is redrawn
+        assert set(re.findall(r"\x1b\[[0-9;]*[A-Za-z]", text)) == {"\x1b[K"}
 
 
 def test_job_that_fails_is_exit_code_5(server, protos):
@@ -296,17 +334,50 @@ def test_profile_that_is_no_range(server, steps):
     assert result.stderr == f"temper: --profile {steps}: must be a step or a range, such as 3 or 3-5\n"
 
 
-def test_config_file_says_where_the_server_is(server, tmp_path):
+@pytest.fixture
+def config(tmp_path):
+    """Where the user's config file is, once a test has written it."""
     (tmp_path / "temper").mkdir()
-    config = tmp_path / "temper/config.yaml"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("TEMPER_")}
-    environment |= {"XDG_CONFIG_HOME": str(tmp_path)}
+    return tmp_path / "temper/config.yaml"
 
-    def run(*arguments):
+
+@pytest.fixture
+def run(config):
+    """Runs the command line with that config file, and with nothing of the caller's environment."""
+    of_others = {key: value for key, value in os.environ.items() if not key.startswith("TEMPER_")}
+
+    def run(*arguments, **environment):
         return subprocess.run(
-            [BIN / "temper", *arguments], capture_output=True, text=True, env=environment, check=False
+            [BIN / "temper", *arguments],
+            capture_output=True,
+            text=True,
+            env=of_others | {"XDG_CONFIG_HOME": str(config.parents[1])} | environment,
+            timeout=LIMIT,
+            check=False,
         )
 
+    return run
+
+
+def test_token_comes_from_the_environment_or_else_from_the_config_file(protos, config, run):
+    training, *_ = protos
+    sent = []
+
+    def list_jobs(request, context):
+        sent.append(dict(context.invocation_metadata()).get("authorization"))
+        return training.ListJobsResponse()
+
+    with fake_server(list_jobs) as address:
+        config.write_text(f"server: {address}\n")
+        assert run("list").returncode == 0
+        (config.parent / "token").write_text("of the file\n")
+        config.write_text(f"server: {address}\ntoken_file: token\n")
+        assert run("list").returncode == 0
+        assert run("list", TEMPER_TOKEN="of the environment").returncode == 0
+    assert sent == [None, "Bearer of the file", "Bearer of the environment"]
+
+
+def test_config_file_says_where_the_server_is(server, config, run):
     config.write_text(f"server: {server.grpc}\n")
     assert run("list").stdout == "No jobs.\n"
     config.write_text("server: 127.0.0.1:1\n")

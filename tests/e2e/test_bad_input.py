@@ -351,7 +351,7 @@ def _(world):
     world.write_data(GOOD_LINE, GOOD_LINE, '{"messages": [')
 
 
-@engine("line is no UTF-8", "train.jsonl, line 2")
+@engine("line is no UTF-8", "train.jsonl, line 2: not valid JSON", "invalid UTF-8 byte")
 def _(world):
     world.data.write_bytes(GOOD_LINE.encode() + b'\n{"messages": [{"role": "user", "content": "\xff"}]}\n')
 
@@ -425,24 +425,28 @@ def _(world):
 
 @engine("gz bomb", "bomb.jsonl.gz, line 1", "longer than")
 def _(world):
-    bomb = world.folder / "bomb.jsonl.gz"
-    with gzip.open(bomb, "wb", compresslevel=9) as file:
-        for _ in range(300):
-            file.write(bytes(1 << 20))
+    bomb = world.folder / "bomb.jsonl.gz"  # test_data_memory.py has what it may cost
+    bomb.write_bytes(300 * gzip.compress(bytes(1 << 20)))
     world.spec["data"]["uri"] = str(bomb)
 
 
-@engine("tools that are no JSON", "train.jsonl, line 1", "tools")
+@engine("tools that are no JSON", "train.jsonl, line 1: `tools` must be a list, not a string")
 def _(world):
     world.write_data(json.dumps(json.loads(GOOD_LINE) | {"tools": "[{"}))
 
 
-@engine("template that raises", "train.jsonl, line 1: the chat template refuses", "roles must alternate")
+@engine("template that raises", "train.jsonl, line 2: the chat template refuses", "no questions about doors")
+def _(world):
+    refusal = "{% if 'door' in messages[0].content %}{{ raise_exception('no questions about doors') }}{% endif %}"
+    (world.model / "chat_template.jinja").write_text(refusal + tiny_chat_model.TEMPLATE)
+
+
+@engine("roles in the wrong order", "train.jsonl, line 1: the chat template refuses", "roles must alternate")
 def _(world):
     template = (Path(__file__).parents[1] / "worker/text/templates/gemma.jinja").read_text()
     (world.model / "chat_template.jinja").write_text(template)
-    answer = {"role": "assistant", "content": "Yes."}
-    world.write_data(json.dumps({"messages": [answer, answer]}))
+    question, answer = ({"role": role, "content": "Yes?"} for role in ("user", "assistant"))
+    world.write_data(json.dumps({"messages": [question, question, answer]}))
 
 
 @engine("answer without content", "train.jsonl, line 1: messages[1] has no `content`")
@@ -623,13 +627,14 @@ NAMESPACE = ["unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-u
 
 
 def run_engine_on_mount(spec: dict, folder: Path, options: str) -> subprocess.CompletedProcess:
-    """Runs the engine with a small file system at its output, and lists at the end what is there."""
+    """Runs the engine with a small file system at its output, and lists at the end what is there. What the engine
+    reports goes to the file `reports`."""
     job, output = folder / "job.json", Path(spec["output"]["uri"])
     job.write_text(json.dumps(spec))
     output.mkdir()
     script = f"""
         mount -t tmpfs -o {options} none '{output}' || exit 99
-        '{BIN}/temper-rank' train '{job}' > /dev/null
+        '{BIN}/temper-rank' train '{job}' > '{folder / "reports"}'
         status=$?
         find '{output}' -type f
         exit $status
@@ -657,11 +662,14 @@ def test_disk_full_during_export_publishes_nothing(world):
 
 def test_disk_full_during_a_checkpoint_costs_a_warning(world):
     world.spec["checkpoints"] = {"every_steps": 1}
+    world.spec["training"]["steps"] = 5
     # Room for the export, but not for the optimizer's state, too.
     result = run_engine_on_mount(world.spec, world.folder, "size=900k")
     assert result.returncode == 0, result
     for part in ("the checkpoint of step 1 could not be written; training goes on", "No space left on device"):
         assert part in result.stderr
+    reports = [json.loads(line) for line in (world.folder / "reports").read_text().splitlines()]
+    assert [report["step"] for report in reports if "loss" in report] == [1, 2, 3, 4, 5]
     assert "model.safetensors" in result.stdout
     assert "optimizer" not in result.stdout
 

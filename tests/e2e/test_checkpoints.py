@@ -101,21 +101,27 @@ def test_list_download_and_resume_from_a_checkpoint(server, checkpointed, uninte
     assert "has no checkpoint 77; it has 400, 350" in missing.stderr
 
 
-def test_damaged_checkpoint_is_passed_over_with_a_warning(server, checkpointed, uninterrupted):
+def test_damaged_checkpoints_are_passed_over_with_warnings(server, checkpointed, uninterrupted):
+    checkpointed["checkpoints"]["keep_last"] = 3
     job = server.submit(checkpointed)
-    # Two, so that there is one before.
-    server.wait_for(job, lambda event: kind(event) == "checkpoint" and event.checkpoint.step >= 100)
+    # Three, so that one is left when two are not whole.
+    server.wait_for(job, lambda event: kind(event) == "checkpoint" and event.checkpoint.step >= 150)
     server.json("pause", job)
     server.wait_for_state(job, "PAUSED")
-    newest = Path(server.json("checkpoints", job)["checkpoints"][0]["uri"])
-    damaged = newest / "weights/model.safetensors"
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x55")
+    listed = server.json("checkpoints", job)["checkpoints"]
+    altered, incomplete, whole = (Path(checkpoint["uri"]) for checkpoint in listed)
+    file = altered / "weights/model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x55")
+    (incomplete / "optimizer/state.safetensors").unlink()
     server.json("resume", job)
     ended = server.wait_for_end(job)
     assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
     assert weights(ended) == uninterrupted
-    warnings = [e.log.text for e in server.events(job) if kind(e) == "log" and e.log.severity >= 2]
-    assert any(str(newest) in text and "model.safetensors is damaged" in text for text in warnings), warnings
+    events = list(server.events(job))
+    assert [event.resumption.uri for event in events if kind(event) == "resumption"] == [str(whole)]
+    warnings = [event.log.text for event in events if kind(event) == "log" and event.log.severity >= 2]
+    for directory, problem in ((altered, "model.safetensors is damaged"), (incomplete, "state.safetensors")):
+        assert any(str(directory) in text and problem in text for text in warnings), warnings
 
 
 def test_delete_forgets_an_ended_job_and_leaves_its_output(server, spec):

@@ -52,6 +52,7 @@ def test_unit_starts_the_server_and_stops_it_alone(tmp_path):
     unit.read_string(text)
     service = unit["Service"]
     assert service["KillMode"] == "process"
+    assert service["Restart"] == "on-failure"  # Ctrl-C's signal ends jobs and server, and nothing begins anew
     listed = subprocess.run([BIN / "temper-server", "--help"], capture_output=True, text=True, check=True).stdout
     codes = re.findall(r"^ +(\d)  ", listed.split("Exit codes:")[1], re.MULTILINE)
     assert service["RestartPreventExitStatus"].split() == [code for code in codes if code not in ("0", "7")]

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from e2e import tiny_chat_model
 from e2e.temper_server import BIN, wait_until
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, processors
+from transformers import AutoTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 # Times the tiny data: nearly 32 MiB, more than which comes in blocks.
@@ -62,8 +65,6 @@ def spoil_config(model, spec):
 
 
 def spoil_names(model, spec):
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(model / "model.safetensors")
     tensors["model.odd.weight"] = tensors.pop("model.norm.weight")
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
@@ -72,12 +73,17 @@ def spoil_names(model, spec):
 
 def spoil_dtype(model, spec):
     import torch
-    from safetensors.torch import load_file, save_file
 
     tensors = load_file(model / "model.safetensors")
     tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
     return "dtypes that can't be trained (F32, F16 and BF16 can): model.norm.weight (I8)"
+
+
+def spoil_tied_head(model, spec):
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": True}))
+    return "lm_head.weight and model.embed_tokens.weight differ. Set it to false to keep both, or remove lm_head.weight"
 
 
 def spoil_freeze(model, spec):
@@ -92,6 +98,7 @@ def spoil_freeze(model, spec):
         (spoil_config, {"lora": {"targets": ["q_proj"]}}),
         (spoil_names, {}),
         (spoil_dtype, {"lora": {"targets": ["q_proj"], "modules_to_save": ["lm_head"]}}),
+        (spoil_tied_head, {}),
         (spoil_freeze, {}),
     ],
 )
@@ -195,11 +202,18 @@ def test_temper_preflight_shows_what_is_learned_and_leaves_no_job(server, spec):
     assert result.returncode == 0, result.stderr
     assert "What colour is the apple?" in result.stdout
     assert "⟦The apple is red.<|im_end|>⟧" in result.stdout
+    assert "Samples   32 of 32, 0 cut off, 0 too long, 0 with nothing to learn" in result.stdout
     assert "Steps     60" in result.stdout
     assert "of memory" in result.stdout
     assert "and generation stops there" in result.stdout
     assert "jobs" not in server.json("list")
     assert not Path(spec["output"]["uri"]).exists() or not list(Path(spec["output"]["uri"]).iterdir())
+
+
+def test_temper_preflight_in_colour(server, spec):
+    shown = preflight(server, spec, "--color", "always").stdout
+    assert "<|im_start|>assistant\n\x1b[0m\x1b[32mThe apple is red.<|im_end|>\x1b[0m" in shown
+    assert "⟦" not in shown
 
 
 def test_temper_preflight_of_what_is_wrong(server, spec, tmp_path):
@@ -269,25 +283,168 @@ def test_memory_is_about_what_training_takes(spec, tmp_path):
     assert all(0.85 <= ratio <= 1.15 for ratio in measured.values()), measured
 
 
-def test_an_end_of_turn_that_generation_does_not_know_is_warned_of(spec, model, tmp_path):
+def write_samples(spec, directory, *samples):
+    (directory / "data.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    spec["data"] = {"uri": str(directory / "data.jsonl")}
+
+
+def chat(question, answer):
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def test_counts_are_those_of_plain_transformers(spec, pristine_model, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(pristine_model)
+    conversations = [*tiny_chat_model.conversations()][:3]  # which fit into one row
+    write_samples(spec, tmp_path, *({"messages": messages} for messages in conversations))
+    report = report_of(spec, tmp_path)
+    tokens = sum(len(tokenizer.apply_chat_template(messages)["input_ids"]) for messages in conversations)
+    scored = sum(len(tokenizer(messages[1]["content"] + "<|im_end|>")["input_ids"]) for messages in conversations)
+    data = report["data"]
+    counts = ("samples_read", "samples_kept", "tokens", "scored_tokens", "rows_per_epoch")
+    assert [int(data[name]) for name in counts] == [3, 3, tokens, scored, 1]
+    assert data["padding_ratio"] == pytest.approx(1 - tokens / 256)
+
+    # The time is that of the run's FLOPs at half the peak of the machine, which must be one that machines have.
+    weights = load_file(pristine_model / "model.safetensors")
+    blocks = sum(weight.numel() for name, weight in weights.items() if ".layers." in name and weight.dim() == 2)
+    flops = 60 * (6 * blocks * tokens + 6 * weights["lm_head.weight"].numel() * scored)
+    assert 1e9 < flops / (0.5 * report["estimated_seconds"]) < 1e14
+
+
+@pytest.mark.parametrize(("micro_batch", "limit"), [(512, 256), (128, 128)])
+def test_samples_are_as_long_as_positions_and_rows_allow(spec, tmp_path, micro_batch, limit):
+    """By default; the model has 256 positions."""
+    spec["training"]["micro_batch_tokens"] = micro_batch
+    write_samples(spec, tmp_path, chat("?", "apple " * 300))
+    report = report_of(spec, tmp_path)
+    assert int(report["data"]["samples_truncated"]) == 1
+    assert int(report["data"]["tokens"]) == limit
+    assert f"100 % of the samples are longer than {limit} tokens: 1 cut off, 0 left out" in "".join(warnings_of(report))
+
+
+# A look says what is there, and of what is not as it should be, what to do. Each row changes the sound job and gives
+# the sentences that must come.
+
+
+def rows_of(model):
+    return json.loads((model / "config.json").read_text())["vocab_size"]
+
+
+def look_at_nothing_special(model, spec, directory):
+    return [
+        "the chat template has no {% generation %} tags; what the assistant says was found from its text",
+        "what is learned ends with <|im_end|> (1), and generation stops there",
+        f"the tokenizer has ids up to {rows_of(model) - 1}, the embedding {rows_of(model)} rows",
+        "the head has weights of its own",
+    ]
+
+
+def look_at_tags_spare_rows_and_a_tied_head(model, spec, directory):
+    rows = rows_of(model)
+    tiny_chat_model.write_model(model, vocab_size=rows + 8, tie_word_embeddings=True)
+    (model / "chat_template.jinja").write_text(
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n{% generation %}{{ message.content }}<|im_end|>"
+        "{% endgeneration %}\n{% endfor %}"
+    )
+    return [
+        "the chat template marks what the assistant says with {% generation %}",
+        f"the tokenizer has ids up to {rows - 1}, the embedding {rows + 8} rows; 8 are spare",
+        "the head is tied to the embedding",
+    ]
+
+
+def look_at_a_tied_head_that_is_stored(model, spec, directory):
+    spoil_tied_head(model, spec)
+    tensors = load_file(model / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    return ["the head is tied to the embedding; the lm_head.weight that is stored as well equals it"]
+
+
+def look_at_texts_for_a_model_without_a_template(model, spec, directory):
+    (model / "chat_template.jinja").unlink()
+    write_samples(spec, directory, {"text": "The door is green."})
+    return ["the model has no chat template; the samples need none"]
+
+
+def look_at_an_end_that_is_no_special_token(model, spec, directory):
+    (model / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    )
+    return [
+        "more often than with any special token: the model will not learn where to stop. Check the chat template's end "
+        "of turn, and raise data.max_sample_tokens if samples are cut off"
+    ]
+
+
+def look_at_an_end_that_generation_does_not_know(model, spec, directory):
     for name in ("config.json", "generation_config.json"):
         file = model / name
         if file.exists():
             file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": 0}))
-    spec["model"]["uri"] = str(model)
-    [warning] = warnings_of(report_of(spec, tmp_path))
-    assert "what is learned ends with <|im_end|>" in warning
-    assert "add the token to eos_token_id in generation_config.json" in warning
+    return [
+        "what is learned ends with <|im_end|> (1), but generation stops only at <|im_start|> (0): add the token to "
+        "eos_token_id in generation_config.json"
+    ]
 
 
-def test_data_that_loses_much_is_warned_of(spec, tmp_path):
-    long = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "word " * 300}]}
-    short = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}
-    (tmp_path / "data.jsonl").write_text(
-        "\n".join(map(json.dumps, [long, short, {"messages": [short["messages"][0]]}]))
+def look_at_two_beginnings(model, spec, directory):
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 0)]
     )
-    spec["data"] = {"uri": str(tmp_path / "data.jsonl"), "max_sample_tokens": 100}
-    warnings = "\n".join(warnings_of(report_of(spec, tmp_path)))
-    assert "33 % of the samples are longer than 100 tokens: 1 cut off, 0 left out" in warnings
-    assert "1 sample left out; the first:" in warnings
-    assert "line 3" in warnings
+    tokenizer.save(str(model / "tokenizer.json"))
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "<|im_start|>"}))
+    write_samples(spec, directory, {"text": "<|im_start|>The door is green."})
+    return ["samples begin with <|im_start|> twice", "Take it out of the data or the template"]
+
+
+def look_at_data_that_teaches_little(model, spec, directory):
+    write_samples(spec, directory, chat("?" * 230, "y"))
+    return [
+        "only 0.",
+        "% of the tokens are learned: look at the samples above, and at data.train_on",
+    ]
+
+
+def look_at_rows_that_stay_empty(model, spec, directory):
+    write_samples(spec, directory, chat("?", "y"))
+    return ["% of the rows' room stays empty: raise training.micro_batch_tokens, or lower it"]
+
+
+def look_at_data_that_loses_much(model, spec, directory):
+    question_only = {"messages": [{"role": "user", "content": "x"}]}
+    write_samples(spec, directory, chat("x", "word " * 300), chat("x", "y"), question_only)
+    spec["data"]["max_sample_tokens"] = 100
+    return [
+        "33 % of the samples are longer than 100 tokens: 1 cut off, 0 left out. Raise data.max_sample_tokens and "
+        "training.micro_batch_tokens, or split them",
+        "1 sample left out; the first: ",
+        "line 3: no token is scored",
+    ]
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        look_at_nothing_special,
+        look_at_tags_spare_rows_and_a_tied_head,
+        look_at_a_tied_head_that_is_stored,
+        look_at_texts_for_a_model_without_a_template,
+        look_at_an_end_that_is_no_special_token,
+        look_at_an_end_that_generation_does_not_know,
+        look_at_two_beginnings,
+        look_at_data_that_teaches_little,
+        look_at_rows_that_stay_empty,
+        look_at_data_that_loses_much,
+    ],
+    ids=lambda look: look.__name__.removeprefix("look_at_"),
+)
+def test_what_is_worth_a_sentence(look, spec, model, tmp_path):
+    spec["model"]["uri"] = str(model)
+    sentences = look(model, spec, tmp_path)
+    report = report_of(spec, tmp_path)
+    said = "\n".join(check["text"] for check in report["checks"])
+    for sentence in sentences:
+        assert sentence in said

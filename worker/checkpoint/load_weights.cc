@@ -27,7 +27,7 @@ std::string Some(const std::vector<std::string>& names) {
 }
 
 // The tensors and the rules must match one to one, in shape and in kind.
-absl::Status CheckTensors(const HfRepository& repository, const FamilySpec& family, const TensorMap& map) {
+absl::Status CheckNamesAndShapes(const HfRepository& repository, const FamilySpec& family, const TensorMap& map) {
   std::vector<std::string> missing, surplus, misshapen, untrainable;
   std::set<std::string> claimed_packed;
   for (const TensorBinding& binding : map.bindings()) {
@@ -82,6 +82,7 @@ absl::Status CheckTiedCopies(const HfRepository& repository, const TensorMap& ma
         equal = at::equal(repository.Tensor(*tensor)->to(at::kFloat), repository.Tensor(source)->to(at::kFloat));
       }
       repository.Release(*tensor);
+      repository.Release(source);
       if (!equal) {
         return absl::InvalidArgumentError(
             absl::StrCat(repository.directory(), ": config.json says \"tie_word_embeddings\": true, but ", copy.hf_name,
@@ -90,6 +91,11 @@ absl::Status CheckTiedCopies(const HfRepository& repository, const TensorMap& ma
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckTensors(const HfRepository& repository, const FamilySpec& family, const TensorMap& map) {
+  if (absl::Status status = CheckNamesAndShapes(repository, family, map); !status.ok()) return status;
+  return CheckTiedCopies(repository, map);
 }
 
 // An expert at a time: there is never more than one unpacked.
@@ -117,7 +123,6 @@ absl::Status LoadWeights(const HfRepository& repository, const FamilySpec& famil
   absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
   if (!map.ok()) return map.status();
   if (absl::Status status = CheckTensors(repository, family, *map); !status.ok()) return status;
-  if (absl::Status status = CheckTiedCopies(repository, *map); !status.ok()) return status;
   for (const TensorBinding& binding : map->bindings()) {
     const auto packed = FindMxfp4(repository, binding.hf_name);
     if (!packed || repository.FindTensor(binding.hf_name) != nullptr) continue;

@@ -11,8 +11,8 @@
 
 namespace temper {
 
-// What LoadWeights would find wrong in names, shapes and dtypes. Needs no values: the weights may be on the device
-// meta.
+// What LoadWeights would find wrong. Stores nothing: the weights may be on the device meta. Reads no values but those
+// of a tied head that is stored beside the embedding.
 absl::Status CheckWeights(const HfRepository& repository, const FamilySpec& family, const ModelConfig& config,
                           std::span<const WeightView> weights);
 

@@ -22,8 +22,8 @@ struct NativeRepository {
 // Opens a directory and reads config.json. Errors as HfRepository::Open, FindFamily and ConfigureModel have them.
 absl::StatusOr<NativeRepository> OpenNativeRepository(std::string_view uri);
 
-// What LoadTransformer would find wrong before it reads a value, from names, shapes and dtypes alone: it takes neither
-// time nor memory. Adapters are not looked at.
+// What LoadTransformer would find wrong in the tensors, as CheckWeights finds it: it takes no memory, and time only
+// where a tied head is stored beside the embedding. Adapters are not looked at.
 absl::Status CheckCheckpoint(const NativeRepository& native, TransformerOptions options);
 
 // Builds the model and loads its weights. Errors as FreezeWeights; RESOURCE_EXHAUSTED (OUT_OF_MEMORY) when it does not

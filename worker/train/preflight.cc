@@ -134,7 +134,7 @@ class Checks {
     } else if (stored == nullptr) {
       Good("the head is tied to the embedding");
     } else {
-      Good("the head is tied to the embedding; the lm_head.weight that is stored as well must be equal to it");
+      Good("the head is tied to the embedding; the lm_head.weight that is stored as well equals it");
     }
   }
 
@@ -280,7 +280,7 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   checks.Beginning(**data, special_tokens.ok() ? special_tokens->value("bos_token", "") : "");
   checks.Vocabulary(*model, **data);
   checks.TiedHead(*model);
-  checks.Data(report.data, job.data.max_sample_tokens);
+  checks.Data(report.data, (*data)->max_sample_tokens());
   checks.Memory(report.memory);
   FaultPoint("rank.preflight.before_report");
   observer.OnPreflight(report);

@@ -32,10 +32,11 @@ int Threads(const TrainJob& job) {
 }  // namespace
 
 TrainingData::TrainingData(Tokenizer tokenizer, absl::StatusOr<ChatTemplate> chat_template,
-                           const std::string& eos_token, TrainOn train_on)
+                           const std::string& eos_token, TrainOn train_on, int64_t max_sample_tokens)
     : tokenizer_(std::move(tokenizer)),
       chat_template_(std::move(chat_template)),
-      builder_(tokenizer_, chat_template_, eos_token, train_on) {}
+      builder_(tokenizer_, chat_template_, eos_token, train_on),
+      max_sample_tokens_(max_sample_tokens) {}
 
 absl::StatusOr<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainJob& job, const ModelConfig& model,
                                                                  TrainObserver& observer,
@@ -58,19 +59,20 @@ absl::StatusOr<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainJob&
   const auto special_tokens = ReadSpecialTokens(**directory);
   if (!special_tokens.ok()) return special_tokens.status();
 
-  auto data = std::unique_ptr<TrainingData>(new TrainingData(
-      *std::move(tokenizer), std::move(chat_template), special_tokens->value("eos_token", ""), job.data.train_on));
-  if (const absl::Status read = data->Read(job, *max_sample_tokens, stop); !read.ok()) return read;
-  data->Describe(*max_sample_tokens, observer);
+  auto data = std::unique_ptr<TrainingData>(new TrainingData(*std::move(tokenizer), std::move(chat_template),
+                                                             special_tokens->value("eos_token", ""), job.data.train_on,
+                                                             *max_sample_tokens));
+  if (const absl::Status read = data->Read(job, stop); !read.ok()) return read;
+  data->Describe(observer);
   return data;
 }
 
-absl::Status TrainingData::Read(const TrainJob& job, int64_t max_sample_tokens, const std::atomic<bool>& stop) {
+absl::Status TrainingData::Read(const TrainJob& job, const std::atomic<bool>& stop) {
   const auto seed = static_cast<uint64_t>(job.training.seed);
   BatchOptions options;
   SampleOptions& samples = options.samples;
   samples.sources = job.data.sources;
-  samples.max_tokens = max_sample_tokens;
+  samples.max_tokens = max_sample_tokens_;
   samples.overlong = job.data.overlong == OverlongPolicy::kDrop ? OverlongSamples::kDrop : OverlongSamples::kTruncate;
   samples.stopped = [&stop] { return stop.load(); };
   if (job.validation && job.validation->share > 0) {
@@ -117,7 +119,7 @@ DataReport TrainingData::report() const {
           .validation_samples = validation_ ? validation_->samples : 0};
 }
 
-void TrainingData::Describe(int64_t max_sample_tokens, TrainObserver& observer) const {
+void TrainingData::Describe(TrainObserver& observer) const {
   const BatchStatistics& batches = batches_->statistics();
   const SampleStatistics& samples = batches.samples;
   observer.OnData(report());
@@ -142,7 +144,7 @@ void TrainingData::Describe(int64_t max_sample_tokens, TrainObserver& observer) 
   if (samples.truncated > 0 || samples.dropped_overlong > 0) {
     observer.OnLog(LogSeverity::kWarning,
                    absl::StrFormat("data: of %s, %d longer than %d tokens were cut off, %d left out",
-                                   Counted(samples.read, "sample"), samples.truncated, max_sample_tokens,
+                                   Counted(samples.read, "sample"), samples.truncated, max_sample_tokens_,
                                    samples.dropped_overlong));
   }
   if (samples.refused > 0) {

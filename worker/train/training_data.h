@@ -34,6 +34,8 @@ class TrainingData {
   BatchStream& batches() { return *batches_; }
   // Absent: the job has none.
   const std::optional<ValidationSet>& validation() const { return validation_; }
+  // Of a sample, before it is cut off or left out.
+  int64_t max_sample_tokens() const { return max_sample_tokens_; }
   // At least 1.
   int64_t validate_every_steps() const { return validate_every_steps_; }
   // What the observer was told.
@@ -46,14 +48,15 @@ class TrainingData {
 
  private:
   TrainingData(Tokenizer tokenizer, absl::StatusOr<ChatTemplate> chat_template, const std::string& eos_token,
-               TrainOn train_on);
-  absl::Status Read(const TrainJob& job, int64_t max_sample_tokens, const std::atomic<bool>& stop);
-  void Describe(int64_t max_sample_tokens, TrainObserver& observer) const;
+               TrainOn train_on, int64_t max_sample_tokens);
+  absl::Status Read(const TrainJob& job, const std::atomic<bool>& stop);
+  void Describe(TrainObserver& observer) const;
 
   // The builder refers to the two before it, the stream to the builder.
   const Tokenizer tokenizer_;
   const absl::StatusOr<ChatTemplate> chat_template_;
   const SampleBuilder builder_;
+  const int64_t max_sample_tokens_;
   std::unique_ptr<BatchStream> batches_;
   std::optional<ValidationSet> validation_;
   int64_t validate_every_steps_ = 1;

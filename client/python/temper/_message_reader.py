@@ -81,12 +81,13 @@ class MessageReader:
         return None
 
     def _read_field(self, value: object, path: str, field: FieldDescriptor, message: Message, line: int | None) -> None:
-        is_message = field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE
+        kind: Descriptor | None = field.message_type
+        is_message = kind is not None
         if value is None:
             way_out = "write {} to take it with its defaults" if is_message else f"expected {_expected(field)}"
             self._problem(path, f"has no value; {way_out}, or remove it", line)
-        elif is_message and field.message_type.GetOptions().map_entry:
-            self._read_map(value, path, field, getattr(message, field.name), line)
+        elif kind is not None and kind.GetOptions().map_entry:
+            self._read_map(value, path, kind.fields_by_name["value"], getattr(message, field.name), line)
         elif field.is_repeated:
             many = isinstance(value, Sequence) and not isinstance(value, str)
             for i, item in enumerate(value if many else [value]):  # type: ignore[arg-type, var-annotated]
@@ -103,12 +104,12 @@ class MessageReader:
             self._store(value, path, field, lambda scalar: setattr(message, field.name, scalar), line)
 
     def _read_map(self, value: object, path: str, field: FieldDescriptor, entries: Any, line: int | None) -> None:
+        """`field` is that of the map's values."""
         if not isinstance(value, Mapping):
             self._problem(path, f"expected a mapping, found {_found(value)}", line)
             return
-        value_field = field.message_type.fields_by_name["value"]
         for name, item in value.items():
-            self._store(item, _join(path, str(name)), value_field, partial(entries.__setitem__, str(name)), line)
+            self._store(item, _join(path, str(name)), field, partial(entries.__setitem__, str(name)), line)
 
     def _store(self, value: object, path: str, field: FieldDescriptor, store: Any, line: int | None) -> None:
         try:

@@ -90,7 +90,10 @@ def test_steps_taken_again_replace_those_before():
     figures = {field.name for field in pb.StepMetrics.DESCRIPTOR.fields} - {"phases"}
     phases = {f"phases.{field.name}" for field in pb.StepPhases.DESCRIPTOR.fields}
     assert set(history.rows[0]) == figures | phases | {"time"}
-    assert StepHistory(until=0).is_complete
+    nothing = StepHistory(until=0)
+    assert nothing.is_complete
+    assert nothing.to_pandas().empty
+    assert {"step", *nothing.to_pandas().columns} == set(history.to_pandas().reset_index().columns)
 
 
 def artifact(path="a/b.bin", content=b"0123456789"):

@@ -12,7 +12,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import temper
 
 ROOT = Path(__file__).resolve().parents[3]
 README = ROOT / "client/python/README.md"
@@ -72,10 +71,6 @@ def test_tour_of_the_readme_works(server, inputs, tmp_path, monkeypatch, capsys)
         f"model: {{uri: {inputs}/model}}\ndata: {{uri: {inputs}/train.jsonl}}\noutput: {{uri: ./output}}\n"
         "training: {steps: 20, tokens_per_step: 256, precision: fp32}\nresources: {threads_per_rank: 1}\n"
     )
-    try:
-        import pandas  # noqa: F401
-    except ImportError:
-        monkeypatch.setattr(temper.Job, "to_pandas", lambda job: _NoFrame())
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert len(blocks) == 5
     for block in blocks:
@@ -85,13 +80,3 @@ def test_tour_of_the_readme_works(server, inputs, tmp_path, monkeypatch, capsys)
     assert "training.steps must be" in printed
     assert (tmp_path / "my-finetune/model.safetensors").read_bytes()
     assert (tmp_path / "my-async-finetune/model.safetensors").read_bytes()
-
-
-class _NoFrame:
-    """Where there is no pandas."""
-
-    def __getitem__(self, columns):
-        return self
-
-    def tail(self):
-        return ""

@@ -136,6 +136,35 @@ TEST_F(JobMetricsTest, Phases_AddUp) {
   EXPECT_THAT(Page(), HasSubstr("temper_train_phase_seconds_total{job=\"a\",phase=\"forward\"} 1\n"));
 }
 
+TEST_F(JobMetricsTest, Checkpoint_ObservesItsPauseAndItsCommit) {
+  v1::JobEvent event;
+  event.mutable_checkpoint()->set_step(50);
+  event.mutable_checkpoint()->set_pause_seconds(0.25);
+  event.mutable_checkpoint()->set_commit_seconds(2);
+  metrics.OnEvent(Job("a"), event);
+  // Of one whose gang did not live to tell, there are no times.
+  event.mutable_checkpoint()->Clear();
+  event.mutable_checkpoint()->set_step(100);
+  metrics.OnEvent(Job("a"), event);
+  const std::string page = Page();
+  EXPECT_THAT(page, HasSubstr("temper_checkpoint_last_committed_step{job=\"a\"} 100\n"));
+  EXPECT_THAT(page, HasSubstr("temper_checkpoint_seconds_count{job=\"a\",stage=\"pause\"} 1\n"));
+  EXPECT_THAT(page, HasSubstr("temper_checkpoint_seconds_sum{job=\"a\",stage=\"pause\"} 0.25\n"));
+  EXPECT_THAT(page, HasSubstr("temper_checkpoint_seconds_sum{job=\"a\",stage=\"commit\"} 2\n"));
+}
+
+TEST_F(JobMetricsTest, Resumption_CountsTheStepsThatWentDownWithAGang) {
+  v1::JobEvent end, resumption;
+  end.mutable_state()->set_state(v1::JOB_STATE_STOPPING);
+  end.mutable_state()->set_cause(v1::FAILURE_CAUSE_RANK_LOST);
+  resumption.mutable_resumption()->set_lost_steps(7);
+  for (int gang = 1; gang <= 2; ++gang) {
+    metrics.OnEvent(Job("a"), end);
+    metrics.OnEvent(Job("a"), resumption);
+  }
+  EXPECT_THAT(Page(), HasSubstr("temper_lost_steps_total{cause=\"RANK_LOST\",job=\"a\"} 14\n"));
+}
+
 class FewJobsTest : public JobMetricsTest {
  protected:
   FewJobsTest() : JobMetricsTest({.max_jobs = 2}) {}

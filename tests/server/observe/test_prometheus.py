@@ -26,6 +26,7 @@ def busy_server(server, protos):
         )
         metrics.seconds, metrics.mfu, metrics.hfu, metrics.padding_ratio = 0.4, 0.25, 0.3, 0.125
         node.report(step=metrics)
+    node.report(checkpoint=training.CheckpointCommitted(step=3, uri="/c", pause_seconds=0.1, commit_seconds=2))
     yield server
     node.close()
 
@@ -83,6 +84,7 @@ def test_prometheus_scrapes_the_server(busy_server, tmp_path):
         assert value('histogram_quantile(0.5, temper_train_step_seconds_bucket{job="busy"})') == pytest.approx(
             0.65, 0.6
         )
+        assert value('temper_checkpoint_seconds_sum{job="busy", stage="commit"}') == 2
         assert value('temper_job_state{job="busy", state="RUNNING"}') == 1
         assert value('temper_job_state{job="waiting", state="QUEUED"}') == 1
         assert value('temper_job_info{job="waiting"}') == 1
@@ -90,6 +92,9 @@ def test_prometheus_scrapes_the_server(busy_server, tmp_path):
         assert value('temper_server_jobs{state="RUNNING"}') == 1
         assert value('temper_server_rpcs_total{method="CreateJob", code="OK"}') == 2
         assert value("temper_server_build_info") == 1
+        assert (
+            abs(value("temper_server_clock_drift_seconds")) < 300
+        )  # nobody sets the clock of a test's machine by more
         assert abs(value("temper_server_start_time_seconds") - time.time()) < 300
     finally:
         process.terminate()

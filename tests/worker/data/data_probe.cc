@@ -3,13 +3,20 @@
 // line on stdout. Lets test_chat_examples.py compare with transformers.
 //
 //   data_probe MODEL_DIR default|assistant|completion|all|last_turn
+//
+// Or reads all records of a data file, and says {"records": N, "error": "…", "peak_bytes": B}. Lets test_data_memory.py
+// see how much memory that takes.
+//
+//   data_probe records FILE
 
+#include <fstream>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "common/storage/object_store.h"
+#include "worker/data/record_stream.h"
 #include "worker/data/sample.h"
 #include "worker/data/sample_builder.h"
 #include "worker/text/template_files.h"
@@ -22,6 +29,33 @@ const std::map<std::string, TrainOn> kTrainOn = {{"default", TrainOn::kDefault},
                                                  {"completion", TrainOn::kCompletion},
                                                  {"all", TrainOn::kAll},
                                                  {"last_turn", TrainOn::kLastTurn}};
+
+// The largest resident set that this process has had.
+int64_t PeakBytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return 1024 * std::stoll(line.substr(6));
+  }
+  return 0;
+}
+
+absl::Status ReadAll(const char* file, int64_t& records) {
+  absl::StatusOr<RecordStream> stream = RecordStream::Open({{.uri = file}}, {});
+  if (!stream.ok()) return stream.status();
+  while (true) {
+    const absl::StatusOr<std::optional<SourceRecord>> record = stream->Next();
+    if (!record.ok()) return record.status();
+    if (!record->has_value()) return absl::OkStatus();
+    ++records;
+  }
+}
+
+void CountRecords(const char* file) {
+  int64_t records = 0;
+  const absl::Status status = ReadAll(file, records);
+  std::cout << nlohmann::json{
+      {"records", records}, {"error", std::string(status.message())}, {"peak_bytes", PeakBytes()}};
+}
 
 absl::Status Run(const char* directory, TrainOn train_on) {
   absl::StatusOr<std::unique_ptr<ObjectStore>> model = ObjectStore::Open(directory);
@@ -46,8 +80,12 @@ absl::Status Run(const char* directory, TrainOn train_on) {
 }  // namespace temper
 
 int main(int argc, char** argv) {
+  if (argc == 3 && std::string(argv[1]) == "records") {
+    temper::CountRecords(argv[2]);
+    return 0;
+  }
   if (argc != 3 || !temper::kTrainOn.contains(argv[2])) {
-    std::cerr << "usage: data_probe MODEL_DIR TRAIN_ON\n";
+    std::cerr << "usage: data_probe MODEL_DIR TRAIN_ON, or data_probe records FILE\n";
     return 2;
   }
   const absl::Status status = temper::Run(argv[1], temper::kTrainOn.at(argv[2]));

@@ -121,6 +121,53 @@ TEST(JobConversionTest, TrainJobFromSpec_TrainOn_EachValueIsItself) {
   }
 }
 
+TEST(JobConversionTest, TrainJobFromSpec_Sources_HaveTheirWeightsAndColumns) {
+  v1::JobSpec spec = Minimal();
+  *spec.mutable_data() = Parse(R"({"data": {
+    "columns": {"messages": "chat"},
+    "sources": [{"uri": "/a", "weight": 2.5, "columns": {"text": "body"}}, {"uri": "/b"}, {"uri": "/c", "weight": 0}]}})")
+                             .data();
+  const auto job = TrainJobFromSpec(spec, "a", 1);
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_EQ(job->data.sources.size(), 3);
+  EXPECT_EQ(job->data.sources[0].uri, "/a");
+  EXPECT_EQ(job->data.sources[0].weight, 2.5);
+  EXPECT_THAT(job->data.sources[0].columns, testing::ElementsAre(testing::Pair("text", "body")));
+  EXPECT_EQ(job->data.sources[1].weight, 1);
+  EXPECT_THAT(job->data.sources[1].columns, testing::ElementsAre(testing::Pair("messages", "chat")));
+  EXPECT_EQ(job->data.sources[2].weight, 0);
+}
+
+TEST(JobConversionTest, TrainJobFromSpec_Schedule_EachValueIsItself) {
+  v1::JobSpec spec = Minimal();
+  for (const auto& [value, expected] : {std::pair{v1::Training::SCHEDULE_CONSTANT, LearningRateSchedule::kConstant},
+                                        {v1::Training::SCHEDULE_LINEAR, LearningRateSchedule::kLinear},
+                                        {v1::Training::SCHEDULE_COSINE, LearningRateSchedule::kCosine},
+                                        {v1::Training::SCHEDULE_WSD, LearningRateSchedule::kWarmupStableDecay}}) {
+    spec.mutable_training()->set_schedule(value);
+    EXPECT_EQ(TrainJobFromSpec(spec, "a", 1)->training.schedule, expected);
+  }
+  EXPECT_EQ(TrainJobFromSpec(spec, "a", 1)->training.decay_ratio, 0.2);
+  spec.mutable_training()->set_decay_ratio(0.5);
+  EXPECT_EQ(TrainJobFromSpec(spec, "a", 1)->training.decay_ratio, 0.5);
+}
+
+TEST(JobConversionTest, TrainJobFromSpec_Checkpoints_ByStepsOrByTimeOrBoth) {
+  const auto options = [](const std::string& checkpoints) {
+    v1::JobSpec spec = Minimal();
+    if (!checkpoints.empty()) *spec.mutable_checkpoints() = Parse(checkpoints).checkpoints();
+    return TrainJobFromSpec(spec, "a", 1)->checkpoint_options;
+  };
+  EXPECT_EQ(options("").every_steps, 0);
+  EXPECT_EQ(options("").every_minutes, 15);
+  EXPECT_EQ(options("").keep_last, 2);
+  EXPECT_EQ(options(R"({"checkpoints": {"every_steps": 5}})").every_steps, 5);
+  EXPECT_EQ(options(R"({"checkpoints": {"every_steps": 5}})").every_minutes, 0);
+  EXPECT_EQ(options(R"({"checkpoints": {"every_steps": 5, "every_minutes": 0.5}})").every_minutes, 0.5);
+  EXPECT_EQ(options(R"({"checkpoints": {"every_minutes": 0, "keep_last": 3}})").every_minutes, 0);
+  EXPECT_EQ(options(R"({"checkpoints": {"every_minutes": 0, "keep_last": 3}})").keep_last, 3);
+}
+
 TEST(JobConversionTest, TrainJobFromSpec_DefaultsThatDependOnOtherFields) {
   v1::JobSpec spec = Minimal();
   spec.mutable_training()->set_tokens_per_step(512);

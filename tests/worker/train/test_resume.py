@@ -65,6 +65,14 @@ def test_checkpoint_weights_open_in_transformers(inputs, tmp_path):
     assert model.num_parameters() > 0
 
 
+def test_checkpoints_by_time(inputs, tmp_path):
+    """So little time that one is due after every step; the default of 15 minutes would give none."""
+    lines = train(job(inputs, tmp_path / "out", checkpoints={"every_minutes": 1e-6}), tmp_path)
+    committed = [line["step"] for line in lines if "pause_seconds" in line]
+    assert committed[0] == 1
+    assert checkpoint(tmp_path / "out", committed[-1]).is_dir()
+
+
 def test_keep_last_removes_older_ones_once_a_newer_is_committed(inputs, tmp_path):
     lines = train(job(inputs, tmp_path / "out", checkpoints={"every_steps": 2, "keep_last": 2}), tmp_path)
     events = [
