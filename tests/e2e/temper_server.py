@@ -196,6 +196,24 @@ def temper(*arguments: str, server: str, stdin: str | None = None, timeout: floa
     )
 
 
+def steps_lost(events: Sequence, interval: int) -> int:
+    """By all gangs of a job together. Of each: at most what lies between two checkpoints, and what was taken since the
+    newest snapshot, whose commit may have been under way. Commits must take less than an interval."""
+    lost = newest = committed = 0
+    for event in events:
+        match event.WhichOneof("event"):
+            case "step":
+                newest = event.step.step
+            case "checkpoint":
+                committed = event.checkpoint.step
+            case "resumption":
+                assert committed <= event.resumption.step <= newest
+                assert event.resumption.lost_steps == newest - event.resumption.step
+                assert event.resumption.lost_steps <= interval + newest % interval
+                lost += event.resumption.lost_steps
+    return lost
+
+
 def wait_until(reached, timeout: float = 30) -> None:
     """For what can only be asked, not waited for: processes of others, files."""
     deadline = time.monotonic() + timeout

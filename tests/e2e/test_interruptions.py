@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from temper_server import wait_until
+from temper_server import steps_lost, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 40
@@ -155,8 +155,7 @@ def test_process_killed_at(point, start_server, job_spec, tmp_path, undisturbed,
     report.append(row)
     assert row["survived"], ended
     assert row["weights_identical"]
-    # The interval, and what was taken while the checkpoint was written.
-    assert lost <= 2 * INTERVAL
+    assert lost == steps_lost(events, INTERVAL)
 
     # Nothing is lost or repeated: the log has no gap, and each gang's steps are consecutive.
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
