@@ -163,8 +163,8 @@ def test_process_killed_at(point, start_server, job_spec, tmp_path, undisturbed,
     assert all(b == a + 1 or b <= a for a, b in zip(steps, steps[1:], strict=False)), steps
     assert len(steps) == STEPS + lost
     assert int(ended["latest_step"]["total_tokens"]) == tokens
-    if server.process.pid == first:
-        assert counter(server, "temper_train_tokens_total") == tokens
+    counted = counter(server, "temper_train_tokens_total")
+    assert counted == tokens if server.process.pid == first else counted <= tokens
     if row["process"] == "server" and name != "server.launch.before":
         assert ended["epoch"] == 1  # adopted
 
