@@ -31,6 +31,7 @@ class Server:
         preflights: int = 0,  # a launch more for every job
         disk: str = "",  # mount options of a small disk for the data directory, such as size=16m
         options: Sequence[str] = (),
+        binaries: Path = BIN,
     ):
         self.data_dir = data_dir
         self.disk = disk
@@ -38,6 +39,7 @@ class Server:
         self.slots = slots
         self.preflights = preflights
         self.options = options
+        self.binaries = binaries
         self.environment = environment or {}
         self.listen = "127.0.0.1:0"
         self.process = None
@@ -47,7 +49,7 @@ class Server:
 
     def command(self, *options: str) -> list[str]:
         return [
-            str(BIN / "temper-server"),
+            str(self.binaries / "temper-server"),
             f"--data-dir={self.data_dir}",
             f"--listen={self.listen}",
             "--http=127.0.0.1:0",
