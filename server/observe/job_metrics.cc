@@ -262,6 +262,8 @@ void JobMetrics::AddExisting(const v1::Job& job) {
   change.set_state(job.state());
   SetState(*series, change, Seconds(job.create_time()));
   if (job.has_latest_step()) AddStep(IdOf(job), *series, job.latest_step(), /*counts=*/false);
+  // A gang that takes steps again is behind it.
+  series->counted_step = std::max(series->counted_step, job.time_spent().highest_step());
   series->now = TimeOf(job);
 }
 

@@ -31,6 +31,7 @@ class Server:
         preflights: int = 0,  # a launch more for every job
         disk: str = "",  # mount options of a small disk for the data directory, such as size=16m
         options: Sequence[str] = (),
+        binaries: Path = BIN,
     ):
         self.data_dir = data_dir
         self.disk = disk
@@ -38,6 +39,7 @@ class Server:
         self.slots = slots
         self.preflights = preflights
         self.options = options
+        self.binaries = binaries
         self.environment = environment or {}
         self.listen = "127.0.0.1:0"
         self.process = None
@@ -47,7 +49,7 @@ class Server:
 
     def command(self, *options: str) -> list[str]:
         return [
-            str(BIN / "temper-server"),
+            str(self.binaries / "temper-server"),
             f"--data-dir={self.data_dir}",
             f"--listen={self.listen}",
             "--http=127.0.0.1:0",
@@ -194,6 +196,24 @@ def temper(*arguments: str, server: str, stdin: str | None = None, timeout: floa
         timeout=timeout,
         check=False,
     )
+
+
+def steps_lost(events: Sequence, interval: int) -> int:
+    """By all gangs of a job together. Of each: at most what lies between two checkpoints, and what was taken since the
+    newest snapshot, whose commit may have been under way. Commits must take less than an interval."""
+    lost = newest = committed = 0
+    for event in events:
+        match event.WhichOneof("event"):
+            case "step":
+                newest = event.step.step
+            case "checkpoint":
+                committed = event.checkpoint.step
+            case "resumption":
+                assert committed <= event.resumption.step <= newest
+                assert event.resumption.lost_steps == newest - event.resumption.step
+                assert event.resumption.lost_steps <= interval + newest % interval
+                lost += event.resumption.lost_steps
+    return lost
 
 
 def wait_until(reached, timeout: float = 30) -> None:

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from temper_server import wait_until
+from temper_server import steps_lost, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 40
@@ -159,8 +159,7 @@ def test_process_killed_at(point, start_server, job_spec, tmp_path, undisturbed,
     report.append(row)
     assert row["survived"], ended
     assert row["weights_identical"]
-    # The interval, and what was taken while the checkpoint was written.
-    assert lost <= 2 * INTERVAL
+    assert lost == steps_lost(events, INTERVAL)
 
     # Nothing is lost or repeated: the log has no gap, and each gang's steps are consecutive.
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
@@ -168,8 +167,8 @@ def test_process_killed_at(point, start_server, job_spec, tmp_path, undisturbed,
     assert all(b == a + 1 or b <= a for a, b in zip(steps, steps[1:], strict=False)), steps
     assert len(steps) == STEPS + lost
     assert int(ended["latest_step"]["total_tokens"]) == tokens
-    if server.process.pid == first:
-        assert counter(server, "temper_train_tokens_total") == tokens
+    counted = counter(server, "temper_train_tokens_total")
+    assert counted == tokens if server.process.pid == first else counted <= tokens
     if row["process"] == "server" and name != "server.launch.before":
         assert ended["epoch"] == 1  # adopted
 

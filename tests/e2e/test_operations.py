@@ -2,8 +2,10 @@
 """What docs/OPERATIONS.md promises."""
 
 import configparser
+import json
 import re
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -43,6 +45,43 @@ def test_backup_of_a_running_server_brings_its_jobs_back(start_server, spec, tmp
     assert ended["state"] == "JOB_STATE_SUCCEEDED"
     assert int(ended["latest_step"]["step"]) == 400
     assert any(event.WhichOneof("event") == "resumption" for event in server.events(running))
+
+
+def downgrade(database: Path) -> None:
+    """To version 3 of the schema."""
+    connection = sqlite3.connect(database)
+    for column in ("preflight", "preflight_only"):
+        connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
+    connection.execute("PRAGMA user_version = 3")
+    connection.close()
+
+
+def test_upgrade_of_a_server_whose_gang_trains_on(start_server, spec, tmp_path):
+    installed = Path(shutil.copytree(BIN, tmp_path / "bin"))
+    server = start_server(binaries=installed)
+    spec["training"]["steps"] = 400
+    job = server.submit(spec)
+    server.wait_for_step(job)
+    # What the rank will load at its end is another build's by then.
+    (installed / "libtemper_python.so").unlink()
+    shutil.copy(BIN.parent / "tests/libforeign_python_module.so", installed / "libtemper_python.so")
+    assert server.stop() == 0
+    downgrade(server.data_dir / "temper.db")
+
+    server.start()
+    ended = server.wait_for_end(job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert (ended["epoch"], ended.get("restarts", 0)) == (1, 0)
+    events = list(server.events(job))
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert [event.step.step for event in events if event.WhichOneof("event") == "step"] == list(range(1, 401))
+    assert len(server.json("metrics", job, "--points", "1000")["steps"]) == 400
+    proof = json.loads((Path(ended["export_uri"]) / "verification.json").read_text())
+    assert "belongs to another build of temper" in proof["transformers"]["skipped"]
+    warnings = [
+        event.log.text for event in events if event.log.severity == server.protos.training_service.LOG_SEVERITY_WARNING
+    ]
+    assert any("the export was not compared with transformers' model" in text for text in warnings)
 
 
 def test_unit_starts_the_server_and_stops_it_alone(tmp_path):

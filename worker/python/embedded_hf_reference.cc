@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "hf_reference_source.h"
+#include "python_interface.h"
 #include "worker/python/hf_reference.h"
 #include "worker/python/interpreter.h"
 
@@ -90,6 +91,8 @@ class EmbeddedHfReference : public HfReference {
 };
 
 }  // namespace
+
+extern "C" __attribute__((visibility("default"))) const char* temper_python_interface() { return kPythonInterface; }
 
 extern "C" __attribute__((visibility("default"))) void temper_open_hf_reference(
     const HfSource& source, at::ScalarType dtype, absl::StatusOr<std::unique_ptr<HfReference>>& result) {

@@ -70,7 +70,8 @@ class HfReference {
   virtual absl::StatusOr<std::optional<std::vector<at::Tensor>>> Encode(const std::vector<std::string>& texts) = 0;
 };
 
-// How the module makes one: the type of `temper_open_hf_reference` in libtemper_python.so.
+// How the module makes one: the type of `temper_open_hf_reference` in libtemper_python.so. This file is what a rank and
+// a module of another build must have in common (CMakeLists.txt).
 using OpenHfReferenceFunction = void(const HfSource& source, at::ScalarType dtype,
                                      absl::StatusOr<std::unique_ptr<HfReference>>& result);
 

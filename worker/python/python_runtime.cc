@@ -3,18 +3,32 @@
 
 #include <dlfcn.h>
 
-#include <filesystem>
+#include <string_view>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "python_interface.h"
 
 namespace temper {
+namespace {
+
+absl::Status OfAnotherBuild(const std::filesystem::path& module) {
+  return absl::UnavailableError(
+      absl::StrCat(module.string(),
+                   " belongs to another build of temper than this process: it was replaced, or does not belong here"));
+}
+
+}  // namespace
 
 absl::StatusOr<void*> PythonSymbol(const std::string& symbol) {
   std::error_code error;
   const std::filesystem::path binary = std::filesystem::read_symlink("/proc/self/exe", error);
-  const std::filesystem::path module = binary.parent_path() / "libtemper_python.so";
-  if (error || !std::filesystem::exists(module)) {
+  return PythonSymbol(binary.parent_path() / "libtemper_python.so", symbol);
+}
+
+absl::StatusOr<void*> PythonSymbol(const std::filesystem::path& module, const std::string& symbol) {
+  std::error_code error;
+  if (!std::filesystem::exists(module, error)) {
     return absl::UnavailableError(
         absl::StrCat(module.string(), " does not exist: temper was built without Python. Install the headers of the ",
                      "environment's Python (Debian: python3-dev), configure and build again"));
@@ -25,11 +39,10 @@ absl::StatusOr<void*> PythonSymbol(const std::string& symbol) {
     return absl::UnavailableError(absl::StrCat("Python cannot be loaded: ", dlerror(),
                                                ". It needs the Python and the torch that temper was built with"));
   }
+  auto* const interface = reinterpret_cast<const char* (*)()>(dlsym(handle, "temper_python_interface"));
+  if (interface == nullptr || std::string_view(interface()) != kPythonInterface) return OfAnotherBuild(module);
   void* function = dlsym(handle, symbol.c_str());
-  if (function == nullptr) {
-    return absl::UnavailableError(
-        absl::StrCat(module.string(), " has no ", symbol, ": it belongs to another build of temper"));
-  }
+  if (function == nullptr) return OfAnotherBuild(module);
   return function;
 }
 

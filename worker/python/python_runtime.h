@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <filesystem>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -11,8 +12,11 @@ namespace temper {
 // libtemper_python.so, which is loaded at the first call. That module starts the one interpreter of the process; it
 // stays until the process ends.
 //
-// The function `symbol` of the module. UNAVAILABLE, with what to install, when the module was not built, or when it
-// cannot be loaded. Any thread.
+// The function `symbol` of the module. UNAVAILABLE, with what to install, when the module was not built, cannot be
+// loaded, or is of a build with another interface. Any thread.
 absl::StatusOr<void*> PythonSymbol(const std::string& symbol);
+
+// The same of the module in that file.
+absl::StatusOr<void*> PythonSymbol(const std::filesystem::path& module, const std::string& symbol);
 
 }  // namespace temper

@@ -106,6 +106,16 @@ TEST_F(JobMetricsTest, ExistingJob_ShowsItsFiguresButCountsNothing) {
   EXPECT_THAT(Page(), HasSubstr("temper_queue_wait_seconds_sum 100\n"));
 }
 
+TEST_F(JobMetricsTest, ExistingJobThatTakesStepsAgain_CountsOnlyNewOnes) {
+  v1::Job job = Job("a");
+  job.mutable_latest_step()->set_step(7);  // after it went back from step 9
+  job.mutable_time_spent()->set_highest_step(9);
+  metrics.AddExisting(job);
+  for (int64_t step = 8; step <= 10; ++step) Step("a", step);
+  EXPECT_THAT(Page(), HasSubstr("temper_train_tokens_total{job=\"a\"} 100\n"));
+  EXPECT_THAT(Page(), HasSubstr("temper_train_step_seconds_count{job=\"a\"} 1\n"));
+}
+
 TEST_F(JobMetricsTest, Time_GoesOnWhileAJobWaits) {
   v1::Job job = Job("a");
   job.set_state(v1::JOB_STATE_QUEUED);

@@ -3,7 +3,9 @@
 happens when numbers go wrong."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from transformers.trainer_pt_utils import LabelSmoother
 from worker.train.training_run import STEPS, checkpoint, digests, job, run, train
 
 ONE_TEXT = 32  # tokens of a row that has room for one text of spike_job
+# What a step does depends on no step behind it then.
+ONE_RATE = {"training__schedule": "SCHEDULE_CONSTANT", "training__warmup_steps": 0}
 TEXTS = [f"the {thing} is {colour}" for thing, colour in zip(tiny_chat_model.THINGS, tiny_chat_model.COLOURS)]
 
 
@@ -203,6 +207,21 @@ def test_label_smoothing_and_z_loss_are_those_of_transformers(inputs, tmp_path):
     assert loss == pytest.approx((smoothed + z).item(), rel=1e-5)
 
 
+def weights_of(directory):
+    """Bytes of every tensor."""
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(directory / "model.safetensors").items()}
+
+
+def weights_after(spec, steps, tmp_path):
+    """Those that the job has after so many steps, and what it said."""
+    output = tmp_path / "part"
+    spec = spec | {"training": spec["training"] | {"steps": steps}, "output": {"uri": str(output)}}
+    shutil.rmtree(output, ignore_errors=True)
+    result = run(spec, tmp_path, TEMPER_PYTHON="/none")
+    assert result.returncode == 0, result.stderr
+    return weights_of(output / "local/export-e0001"), result.stderr
+
+
 def write_model(inputs, directory, change):
     """The tiny model with `change(tensors)`."""
     shutil.copytree(inputs / "model", directory, dirs_exist_ok=True)
@@ -282,6 +301,23 @@ def spike_job(inputs, output, on_spike, **changes):
         training__seed=1,
         **{"checkpoints": {"every_steps": 10, "keep_last": 10}} | changes,
     )
+
+
+def test_what_a_spike_does_to_the_weights(inputs, tmp_path):
+    spec = spike_job(inputs, tmp_path / "out", "ON_SPIKE_WARN", **ONE_RATE)
+    _, said = weights_after(spec, 81, tmp_path)
+    spike = int(re.search(r"step (\d+) has .* standard deviations above", said)[1])
+    before, _ = weights_after(spec, spike - 1, tmp_path)
+    assert weights_after(spec, spike, tmp_path)[0] != before  # slow as it is, it learns
+
+    spec["training"]["numerics"]["on_spike"] = "ON_SPIKE_SKIP"
+    assert weights_after(spec, spike, tmp_path)[0] == before
+
+    spec["training"]["numerics"]["on_spike"] = "ON_SPIKE_ROLL_BACK"
+    back, said = weights_after(spec, spike, tmp_path)
+    checkpoint = Path(re.search(r"going back to the weights of (\S+)", said)[1].removeprefix("file://"))
+    assert back == weights_of(checkpoint / "weights")
+    assert back != before
 
 
 @pytest.mark.parametrize(
