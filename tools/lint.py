@@ -3,6 +3,7 @@
 """Format and style of everything in the repository: `make lint`, and with --fix `make format`."""
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import rust_crate
 REPOSITORY = Path(__file__).resolve().parent.parent
 TOOLS = REPOSITORY / "build/venv/bin"
 CPP = (".h", ".cc", ".cu", ".cuh")
+FAMILIES = "worker/families/"
 LICENSED = (*CPP, ".py", ".proto", ".rs", ".cmake", "CMakeLists.txt", "Makefile", ".yaml", ".toml", ".sql", ".sh")
 LICENSE_LINE = "SPDX-License-Identifier: Apache-2.0"
 
@@ -96,6 +98,26 @@ def python_types(fix: bool) -> Outcome:
         return command("mypy", [str(TOOLS / "mypy"), *options, "temper"], copy)
 
 
+def family_names(sources: dict[str, str]) -> list[str]:
+    """Places, as FILE:LINE, at which code names a family though it does not belong to worker/families. What a model
+    does is in its ModelConfig, and nothing else may depend on which family it is of."""
+    of_families = "".join(text for file, text in sources.items() if file.startswith(FAMILIES))
+    names = re.findall(r'\.(?:name|architecture) = ("[^"]+")', of_families)
+    code = {file: text for file, text in sources.items() if not file.startswith((FAMILIES, "tests/"))}
+    return [
+        f"{file}:{number}"
+        for file, text in code.items()
+        for number, line in enumerate(text.splitlines(), start=1)
+        if any(name in line.split("//")[0] for name in names)
+    ]
+
+
+def families(fix: bool) -> Outcome:
+    found = family_names({name: (REPOSITORY / name).read_text(encoding="utf-8") for name in repository_files(*CPP)})
+    output = "".join(f"{place}: names a family; make what it does a field of ModelConfig\n" for place in found)
+    return Outcome("families", not found, output)
+
+
 def licenses(fix: bool) -> Outcome:
     def has_line(name: str) -> bool:
         first_lines = (REPOSITORY / name).read_text(encoding="utf-8").splitlines()[:3]
@@ -113,7 +135,7 @@ def checks(only_formatters: bool) -> list[Callable[[bool], Outcome]]:
         formatters.append(rust_format)
     if only_formatters:
         return formatters
-    rest = [buf_lint, layering, licenses, python_types]
+    rest = [buf_lint, layering, families, licenses, python_types]
     if rust_crate.has_subcommand("clippy"):
         rest.append(clippy)
     return formatters + rest
