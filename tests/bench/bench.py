@@ -45,12 +45,15 @@ class Contender:
     label: str
     command: list[str]  # the module of peers/ and its options
     works: tuple[str, ...]
+    more_works: tuple[str, ...] = ()  # with --all only: they take long
 
 
 CONTENDERS = {
     OURS: Contender("temper", ["temper_rank"], ("fixed", "chat", "lora", "long")),
     "eager": Contender("transformers, eager", ["transformers_loop"], ("fixed", "chat", "long")),
-    "compile": Contender("transformers, torch.compile", ["transformers_loop", "--compile"], ("fixed", "chat", "long")),
+    "compile": Contender(
+        "transformers, torch.compile", ["transformers_loop", "--compile"], ("fixed",), ("chat", "long")
+    ),
     "trl": Contender("TRL", ["trl_sft"], ("chat", "lora")),
     "trl-fastest": Contender("TRL, fastest options", ["trl_sft", "--fastest"], ("chat", "lora")),
 }
@@ -163,21 +166,34 @@ def run(work: Work, name: str, number: int) -> Run:
     return Run(work=work.name, contender=name, round=number, tokens=work.tokens, **measured)
 
 
-def run_all(works: list[Work], contenders: list[str], rounds: int) -> list[Run]:
+def run_round(number: int, works: list[Work], arguments: argparse.Namespace) -> list[Run]:
     runs = []
-    for number in range(1, rounds + 1):
-        for work in works:
-            for name in contenders:
-                if work.name not in CONTENDERS[name].works:
-                    continue
-                start = time.monotonic()
-                runs.append(run(work, name, number))
-                seconds = " ".join(f"{step:.2f}" for step in runs[-1].seconds)
-                print(
-                    f"round {number}/{rounds}  {work.name:<6} {name:<12} {runs[-1].tokens_per_second:7.1f} tokens/s, "
-                    f"loss {runs[-1].loss:.4f}, steps {seconds} s (process {time.monotonic() - start:.0f} s)",
-                    flush=True,
-                )
+    for work in works:
+        for name in arguments.contenders:
+            contender = CONTENDERS[name]
+            if work.name not in contender.works + (contender.more_works if arguments.all else ()):
+                continue
+            start = time.monotonic()
+            runs.append(run(work, name, number))
+            seconds = " ".join(f"{step:.2f}" for step in runs[-1].seconds)
+            print(
+                f"round {number}  {work.name:<6} {name:<12} {runs[-1].tokens_per_second:7.1f} tokens/s, "
+                f"loss {runs[-1].loss:.4f}, steps {seconds} s (process {time.monotonic() - start:.0f} s)",
+                flush=True,
+            )
+    return runs
+
+
+def run_rounds(works: list[Work], arguments: argparse.Namespace) -> list[Run]:
+    """As many as asked for, or as the time allows; one at least."""
+    runs: list[Run] = []
+    start = time.monotonic()
+    for number in range(1, arguments.rounds + 1):
+        taken = time.monotonic() - start
+        if number > 1 and taken * number / (number - 1) > 60 * arguments.minutes:
+            print(f"another round would take more than --minutes {arguments.minutes:g}", flush=True)
+            break
+        runs += run_round(number, works, arguments)
     return runs
 
 
@@ -223,7 +239,8 @@ def report(runs: list[Run], works: list[Work], arguments: argparse.Namespace) ->
     rows = bench_table.rows(sorted(runs, key=lambda run: list(TITLES).index(run.work)))
     tokens = {work.name: work.tokens for work in works}
     titles = {name: f"{title}: {tokens[name]:,} tokens a step" for name, title in TITLES.items() if name in tokens}
-    caption = f"{machine(arguments)}; {arguments.rounds} rounds."
+    rounds = max(run.round for run in runs)
+    caption = f"{machine(arguments)}; {rounds} round{'s' if rounds > 1 else ''}."
     table = bench_table.table(rows, titles, LABELS)
     REPORTS.mkdir(parents=True, exist_ok=True)
     (REPORTS / "bench.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
@@ -253,9 +270,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--works", type=names(WORK_KINDS), default=list(WORK_KINDS), help=",".join(WORK_KINDS))
     parser.add_argument("--contenders", type=names(CONTENDERS), default=list(CONTENDERS), help=",".join(CONTENDERS))
+    parser.add_argument("--all", action="store_true", help="torch.compile also of (b) and (d); ten minutes more")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=15, help="no new round that would end later (default: 15)")
     parser.add_argument("--seconds", type=float, default=4, help="measured steps take so long at least (default: 4)")
-    parser.add_argument("--steps", type=int, default=2, help="and are so many at least (default: 2)")
+    parser.add_argument("--steps", type=int, default=1, help="and are so many at least (default: 1)")
     parser.add_argument("--threads", type=int, default=cores, help=f"of each contender (default: {cores}, all cores)")
     parser.add_argument("--precision", choices=["bf16", "fp32"], default=precision, help=f"default here: {precision}")
     parser.add_argument("--readme", action="store_true", help="put table and chart into README.md")
@@ -267,7 +286,9 @@ def main() -> int:
     SCRATCH.mkdir(parents=True, exist_ok=True)
     try:
         works = [prepare(name, arguments) for name in arguments.works]
-        runs = run_all(works, arguments.contenders, arguments.rounds)
+        runs = run_rounds(works, arguments)
+        if not runs:
+            raise BenchError("none of these contenders takes part in these works")
         report(runs, works, arguments)
     except BenchError as error:
         print(f"bench: error: {error}", file=sys.stderr)
