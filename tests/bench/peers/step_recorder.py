@@ -7,11 +7,12 @@ import time
 
 
 class StepRecorder:
-    """Seconds from step to step. The first step allocates, and compiles where that is done: it is not measured."""
+    """Seconds from step to step. The first `warm_up` steps, which allocate and compile, are not measured."""
 
-    def __init__(self, seconds: float, steps: int) -> None:
+    def __init__(self, seconds: float, steps: int, warm_up: int = 1) -> None:
+        self._warm_up = warm_up
         self._least_seconds, self._least_steps = seconds, steps
-        self._last_end: float | None = None
+        self._last_end = time.perf_counter()
         self._seconds: list[float] = []
         self._loss: float | None = None
 
@@ -23,7 +24,9 @@ class StepRecorder:
     def end_of_step(self, seconds: float | None = None) -> None:
         """Without `seconds`, the time since the last call is taken."""
         now = time.perf_counter()
-        if self._last_end is not None:
+        if self._warm_up > 0:
+            self._warm_up -= 1
+        else:
             self._seconds.append(now - self._last_end if seconds is None else seconds)
         self._last_end = now
 

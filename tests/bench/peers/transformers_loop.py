@@ -34,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(work.threads)
     taker = StepTaker(load_model(work.model, lora=work.lora), compiled=arguments.compile, bf16=work.bf16)
     batch = batch_of(work.documents)
-    recorder = StepRecorder(work.seconds, work.steps)
+    recorder = StepRecorder(work.seconds, work.steps, warm_up=2 if arguments.compile else 1)
     while not recorder.enough():
         recorder.loss(taker.step(batch).item())
         recorder.end_of_step()
