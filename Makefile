@@ -4,7 +4,7 @@
 PRESET ?= release
 PYTHON := build/venv/bin/python
 
-.PHONY: help setup build demo test test-full format lint clean
+.PHONY: help setup build demo test test-full bench format lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test-full: ## the slow rest: every test again under AddressSanitizer and UBSan, 
 	@$(MAKE) --no-print-directory build PRESET=asan
 	@$(PYTHON) tools/run_tests.py --preset asan --fuzz-seconds 120
 
+bench: build ## training steps against transformers, TRL and PEFT on this machine (BENCH="--works chat …": tests/bench/bench.py)
+	@python3 tools/set_up.py --bench
+	@build/bench-venv/bin/python tests/bench/bench.py $(BENCH)
+
 format: setup ## format C++, Python and Rust in place
 	@$(PYTHON) tools/lint.py --fix
 
@@ -34,4 +38,4 @@ lint: setup ## check format, style, proto and layering
 	@$(PYTHON) tools/lint.py
 
 clean: ## remove what was built (caches outside the repository stay)
-	rm -rf build/release build/asan build/fuzz build/rust build/demo build/reports
+	rm -rf build/release build/asan build/fuzz build/rust build/demo build/bench build/reports

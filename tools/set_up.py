@@ -7,10 +7,14 @@
 3. A Python environment from tools/requirements.lock, once per user and lock, below
    ${XDG_CACHE_HOME:-~/.cache}/temper; build/venv becomes a symbolic link to it.
 
+With --bench (`make bench`) only the third, with what temper is compared with: tools/requirements-bench.lock, linked as
+build/bench-venv.
+
 Two set-ups at the same time wait for each other. An environment counts only once its last step has left a stamp in
 it: one that was interrupted is made anew.
 """
 
+import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -21,16 +25,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
 REPOSITORY = TOOLS.parent
 APT_PACKAGES = TOOLS / "apt-packages.txt"
-LOCK = TOOLS / "requirements.lock"
-LOCK_WITHOUT_DEPENDENCIES = TOOLS / "models" / "requirements.lock"
 OLDEST_PYTHON = (3, 11)
 OLDEST_CARGO = (1, 85)
 DEBIAN_RUST = ["cargo-web", "rustc-web"]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A Python environment: build/NAME, and what is installed in it."""
+
+    name: str
+    lock: Path
+    lock_without_dependencies: Path | None = None
+
+    def locks(self) -> list[Path]:
+        return [self.lock, *([self.lock_without_dependencies] if self.lock_without_dependencies else [])]
+
+
+MAIN = Environment("venv", TOOLS / "requirements.lock", TOOLS / "models/requirements.lock")
+BENCH = Environment("bench-venv", TOOLS / "requirements-bench.lock")
 
 
 class SetUpError(Exception):
@@ -116,13 +135,13 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temper"
 
 
-def environment_directory(root: Path) -> Path:
+def environment_directory(root: Path, environment: Environment) -> Path:
     """Keyed by what decides what is in it: the locks and the interpreter."""
     digest = hashlib.sha256()
-    for file in (LOCK, LOCK_WITHOUT_DEPENDENCIES):
+    for file in environment.locks():
         digest.update(file.read_bytes())
     digest.update(f"{sys.version} {base_interpreter()}".encode())
-    return root / f"venv-{digest.hexdigest()[:16]}"
+    return root / f"{environment.name}-{digest.hexdigest()[:16]}"
 
 
 def base_interpreter() -> Path:
@@ -143,7 +162,7 @@ def locked(file: Path) -> Iterator[None]:
         yield
 
 
-def make_environment(directory: Path) -> None:
+def make_environment(directory: Path, environment: Environment) -> None:
     stamp = directory / ".complete"
     if stamp.exists():
         return
@@ -156,8 +175,9 @@ def make_environment(directory: Path) -> None:
         say(f"making the Python environment {directory} (once; about 5 GB, mostly torch)")
         run([str(base_interpreter()), "-m", "venv", str(directory)])
         install = [str(directory / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
-        run([*install, "--require-hashes", "-r", str(LOCK)])
-        run([*install, "--require-hashes", "--no-deps", "-r", str(LOCK_WITHOUT_DEPENDENCIES)])
+        run([*install, "--require-hashes", "-r", str(environment.lock)])
+        if environment.lock_without_dependencies:
+            run([*install, "--require-hashes", "--no-deps", "-r", str(environment.lock_without_dependencies)])
         make_executable(directory)
         stamp.touch()
 
@@ -181,12 +201,8 @@ def discard_builds() -> None:
 
 def link(path: Path, target: Path) -> None:
     """Points the symbolic link `path` at `target`, in one step."""
-    if path.is_symlink() and path.readlink() == target:
-        return
     if path.exists() and not path.is_symlink():
         raise SetUpError(f"{path} is in the way: it is not a symbolic link; move it, then run this again")
-    if path.is_symlink():
-        discard_builds()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     temporary.unlink(missing_ok=True)
@@ -195,16 +211,29 @@ def link(path: Path, target: Path) -> None:
     say(f"{path.relative_to(REPOSITORY)} → {target}")
 
 
+def set_up_environment(environment: Environment) -> None:
+    directory = environment_directory(cache_root(), environment)
+    make_environment(directory, environment)
+    path = REPOSITORY / "build" / environment.name
+    if path.is_symlink() and path.readlink() == directory:
+        return
+    if environment == MAIN and path.is_symlink():
+        discard_builds()
+    link(path, directory)
+
+
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bench", action="store_true", help="only the environment of `make bench`")
+    bench = parser.parse_args().bench
     start = time.monotonic()
     try:
         if sys.version_info < OLDEST_PYTHON:
             raise SetUpError(f"python3 is {sys.version.split()[0]}; 3.11 or later is needed")
-        install_packages(listed(APT_PACKAGES))
-        install_rust()
-        environment = environment_directory(cache_root())
-        make_environment(environment)
-        link(REPOSITORY / "build/venv", environment)
+        if not bench:
+            install_packages(listed(APT_PACKAGES))
+            install_rust()
+        set_up_environment(BENCH if bench else MAIN)
     except SetUpError as error:
         print(f"setup: error: {error}", file=sys.stderr)
         return 1
