@@ -132,7 +132,8 @@ nlohmann::ordered_json TrainerJson(const TrainPosition& position, const std::opt
     json["validation"] = {{"step", position.validated_step},
                           {"best_step", position.best_step},
                           {"best_loss", position.best_loss},
-                          {"validations_since_best", position.validations_since_best}};
+                          {"improved_loss", position.improved_loss},
+                          {"validations_since_improvement", position.validations_since_improvement}};
   }
   if (peft) {
     json["lora"] = {{"rank", peft->rank},
@@ -219,7 +220,9 @@ absl::Status TrainCheckpoint::ReadTrainer(std::string_view text) {
       position_.validated_step = validation.at("step").get<int64_t>();
       position_.best_step = validation.at("best_step").get<int64_t>();
       position_.best_loss = validation.at("best_loss").get<double>();
-      position_.validations_since_best = validation.at("validations_since_best").get<int32_t>();
+      // Checkpoints of earlier builds lack these.
+      position_.improved_loss = validation.value("improved_loss", position_.best_loss);
+      position_.validations_since_improvement = validation.value("validations_since_improvement", 0);
     }
     if (json.contains("lora")) {
       const nlohmann::json& lora = json["lora"];

@@ -24,12 +24,13 @@ struct TrainPosition {
   int64_t data_block = 0;
   int64_t data_row = 0;
   int32_t skipped_in_a_row = 0;  // steps whose numbers were not finite
-  // Validation: the step of the newest one, the step of the best one, its loss, and how many came after it. Steps are 0
-  // when there was none.
+  // Validation: the step of the newest one, the step of the lowest one and its loss. Steps are 0 when there was none.
   int64_t validated_step = 0;
   int64_t best_step = 0;
   double best_loss = 0;
-  int32_t validations_since_best = 0;
+  // Early stop: the loss of the newest validation that was an improvement, and how many came after it.
+  double improved_loss = 0;
+  int32_t validations_since_improvement = 0;
   // Of the newest good steps, for the detection of spikes: oldest first.
   std::vector<double> recent_losses;
   std::vector<double> recent_norms;

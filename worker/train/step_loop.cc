@@ -213,21 +213,30 @@ absl::Status StepLoop::RunValidation(const StopSignal& stop) {
   Stopwatch watch;
   const absl::StatusOr<MeanLoss> mean = Validate(gang_, model_, data_.validation()->rows, stop);
   if (!mean.ok()) return mean.status();
-  position_.validated_step = position_.step;
-  const double needed = job_.validation->early_stop ? job_.validation->early_stop->min_improvement : 0;
-  const bool best =
-      std::isfinite(mean->loss) && (position_.best_step == 0 || mean->loss < position_.best_loss - needed);
-  if (best) {
-    position_.best_step = position_.step;
-    position_.best_loss = mean->loss;
-  }
-  position_.validations_since_best = best ? 0 : position_.validations_since_best + 1;
+  NoteValidation(mean->loss);
   observer_.OnValidation({.step = position_.step,
                           .loss = mean->loss,
                           .scored_tokens = mean->scored_tokens,
                           .seconds = watch.Lap(),
-                          .best = best});
+                          .best = position_.best_step == position_.step});
   return absl::OkStatus();
+}
+
+// Any lower loss is kept; one that is lower by enough keeps the run going.
+void StepLoop::NoteValidation(double loss) {
+  position_.validated_step = position_.step;
+  const bool first = position_.best_step == 0;
+  const bool improved = std::isfinite(loss) && (first || loss < position_.improved_loss - MinImprovement());
+  position_.validations_since_improvement = improved ? 0 : position_.validations_since_improvement + 1;
+  if (improved) position_.improved_loss = loss;
+  if (std::isfinite(loss) && (first || loss < position_.best_loss)) {
+    position_.best_step = position_.step;
+    position_.best_loss = loss;
+  }
+}
+
+double StepLoop::MinImprovement() const {
+  return job_.validation->early_stop ? job_.validation->early_stop->min_improvement : 0;
 }
 
 bool StepLoop::TimeIsUp(double more_seconds) const {
@@ -244,10 +253,11 @@ bool StepLoop::LimitReached() {
     return end(absl::StrFormat("it has taken %g minutes, as training.max_minutes allows", job_.training.max_minutes));
   }
   if (job_.validation && job_.validation->early_stop &&
-      position_.validations_since_best >= job_.validation->early_stop->patience) {
-    return end(absl::StrFormat("the validation loss has not been below %.6g, that of step %d, for %s",
-                               position_.best_loss, position_.best_step,
-                               Counted(position_.validations_since_best, "validation")));
+      position_.validations_since_improvement >= job_.validation->early_stop->patience) {
+    const std::string margin = MinImprovement() > 0 ? absl::StrFormat(" by more than %g", MinImprovement()) : "";
+    return end(absl::StrFormat("the validation loss has not been below %.6g%s for %s; the lowest was that of step %d",
+                               position_.improved_loss, margin,
+                               Counted(position_.validations_since_improvement, "validation"), position_.best_step));
   }
   return false;
 }

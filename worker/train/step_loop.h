@@ -56,6 +56,8 @@ class StepLoop {
   absl::Status DataFailed(const absl::Status& status);
   bool ValidationDue() const;
   absl::Status RunValidation(const StopSignal& stop);
+  void NoteValidation(double loss);
+  double MinImprovement() const;
   bool StopAsked(const StopSignal& stop) const { return gang_.alone() ? stop.requested().load() : settled_.stop; }
   bool TimeIsUp(double more_seconds) const;
   bool LimitReached();
