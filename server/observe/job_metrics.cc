@@ -87,6 +87,8 @@ struct JobMetrics::Families {
                                     "Step of the newest committed checkpoint of a job")),
         tokens(CounterFamily(registry, "temper_train_tokens_total", "Tokens, not padding, that a job was trained on")),
         scored(CounterFamily(registry, "temper_train_scored_tokens_total", "Tokens that the loss looked at")),
+        skipped(CounterFamily(registry, "temper_train_skipped_steps_total",
+                              "Steps that changed no weight: not finite, or a spike that was left out")),
         time(CounterFamily(registry, "temper_job_time_seconds_total",
                            "Wall-clock time of a job since it was created, by what it was spent on")),
         phase_seconds(CounterFamily(registry, "temper_train_phase_seconds_total",
@@ -101,7 +103,7 @@ struct JobMetrics::Families {
                        .Add({}, kQueueBuckets)) {}
 
   Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu, &checkpoint_step;
-  Family<Counter>&tokens, &scored, &time, &phase_seconds, &lost_steps;
+  Family<Counter>&tokens, &scored, &skipped, &time, &phase_seconds, &lost_steps;
   Family<Histogram>&checkpoint_seconds, &step_seconds;
   Histogram& queue_wait;
 };
@@ -119,9 +121,10 @@ struct JobMetrics::JobSeries {
           hfu(families.hfu, job),
           tokens(families.tokens, job),
           scored(families.scored, job),
+          skipped(families.skipped, job),
           step_seconds(families.step_seconds, job, kStepBuckets) {}
     Series<Gauge> step, loss, grad_norm, learning_rate, padding, mfu, hfu;
-    Series<Counter> tokens, scored;
+    Series<Counter> tokens, scored, skipped;
     Series<Histogram> step_seconds;
     std::map<std::string, Series<Counter>> phases;
   };
@@ -227,6 +230,7 @@ void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::Ste
   if (!counts) return;
   training.tokens->Increment(static_cast<double>(std::max<int64_t>(0, step.tokens())));
   training.scored->Increment(static_cast<double>(std::max<int64_t>(0, step.scored_tokens())));
+  if (step.skipped()) training.skipped->Increment();
   training.step_seconds->Observe(step.seconds());
   const v1::StepPhases& phases = step.phases();
   for (const auto& [phase, seconds] :

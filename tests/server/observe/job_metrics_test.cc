@@ -74,6 +74,16 @@ TEST_F(JobMetricsTest, Steps_SetGaugesAndCountTokens) {
   EXPECT_THAT(page, HasSubstr("temper_train_step_seconds_sum{job=\"a\"} 1\n"));
 }
 
+TEST_F(JobMetricsTest, SkippedSteps_AreCounted) {
+  v1::JobEvent event;
+  for (int step = 1; step <= 3; ++step) {
+    event.mutable_step()->set_step(step);
+    event.mutable_step()->set_skipped(step != 2);
+    metrics.OnEvent(Job("a"), event);
+  }
+  EXPECT_THAT(Page(), HasSubstr("temper_train_skipped_steps_total{job=\"a\"} 2\n"));
+}
+
 TEST_F(JobMetricsTest, GangIsLaunched_WaitIsObserved) {
   Enter("a", v1::JOB_STATE_QUEUED, 1000);
   Enter("a", v1::JOB_STATE_STARTING, 1007);

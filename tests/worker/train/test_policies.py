@@ -301,6 +301,12 @@ def test_a_step_that_is_not_finite_changes_no_weight(inputs, tmp_path):
     exported = load_file(tmp_path / "out/local/export-e0001/model.safetensors")
     assert not any(t.isnan().any() for name, t in exported.items() if name != "model.embed_tokens.weight")
 
+    # The model as it is before, after, and one good step behind a step that was skipped.
+    step = next(step for step in skipped if step > 1 and {step - 1, step + 1}.isdisjoint(skipped))
+    spec = broken_job(inputs, tmp_path, **ONE_RATE)
+    before, after, behind = (weights_after(spec, step + i, tmp_path)[0] for i in (-1, 0, 1))
+    assert before == after != behind
+
 
 def test_too_many_skipped_steps_end_the_job(inputs, tmp_path):
     spec = broken_job(inputs, tmp_path, training__numerics={"max_skipped_steps": 2})
