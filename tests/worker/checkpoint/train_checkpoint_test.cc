@@ -5,34 +5,13 @@
 #include <gtest/gtest.h>
 
 #include "common/failure.h"
-#include "tests/worker/checkpoint/tiny_checkpoint.h"
+#include "tests/worker/checkpoint/tiny_llama.h"
 
 namespace temper {
 namespace {
 
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
-
-constexpr char kConfig[] = R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16,
-  "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
-  "vocab_size": 40, "max_position_embeddings": 64, "tie_word_embeddings": true})";
-
-NamedTensors Weights(at::ScalarType dtype) {
-  at::manual_seed(5);
-  const auto random = [&](std::vector<int64_t> shape) { return (at::randn(shape) * 0.5).to(dtype); };
-  const std::string layer = "model.layers.0.";
-  return {{"model.embed_tokens.weight", random({40, 16})},
-          {layer + "input_layernorm.weight", random({16})},
-          {layer + "self_attn.q_proj.weight", random({16, 16})},
-          {layer + "self_attn.k_proj.weight", random({8, 16})},
-          {layer + "self_attn.v_proj.weight", random({8, 16})},
-          {layer + "self_attn.o_proj.weight", random({16, 16})},
-          {layer + "post_attention_layernorm.weight", random({16})},
-          {layer + "mlp.gate_proj.weight", random({24, 16})},
-          {layer + "mlp.up_proj.weight", random({24, 16})},
-          {layer + "mlp.down_proj.weight", random({16, 24})},
-          {"model.norm.weight", random({16})}};
-}
 
 // Moments of every trainable parameter; training has left its traces everywhere.
 struct Training {
@@ -83,13 +62,7 @@ void ExpectSame(const Training& actual, const Training& expected) {
 
 class TrainCheckpointTest : public ::testing::Test {
  protected:
-  NativeRepository Source(at::ScalarType dtype, const std::string& config = kConfig) {
-    const fs::path path = directory_.path() / "model";
-    fs::create_directories(path);
-    WriteFile(path / "config.json", config);
-    WriteFile(path / "model.safetensors", SafetensorsBytes(Weights(dtype)));
-    return *OpenNativeRepository(path.string());
-  }
+  NativeRepository Source(at::ScalarType dtype) { return WriteTinyLlama(directory_.path() / "model", dtype); }
 
   std::string Write(const NativeRepository& source, const TrainSnapshot& snapshot,
                     const std::optional<PeftConfig>& peft = std::nullopt) {
@@ -108,7 +81,15 @@ class TrainCheckpointTest : public ::testing::Test {
 
   TemporaryDirectory directory_;
   std::unique_ptr<ObjectStore> store_ = *ObjectStore::Open((directory_.path() / "out").string());
-  const TrainPosition position_ = {.step = 7, .total_tokens = 900, .data_epoch = 2, .data_row = 3};
+  const TrainPosition position_ = {.step = 7,
+                                   .total_tokens = 900,
+                                   .data_epoch = 2,
+                                   .data_row = 3,
+                                   .validated_step = 6,
+                                   .best_step = 4,
+                                   .best_loss = 1.25,
+                                   .improved_loss = 1.5,
+                                   .validations_since_improvement = 2};
   int written_ = 0;
 };
 
@@ -206,12 +187,28 @@ TEST_F(TrainCheckpointTest, Open_NewerFormat_NamesBothVersions) {
               HasSubstr("has format version 3, this build reads version 2"));
 }
 
+TEST_F(TrainCheckpointTest, Open_OfAnEarlierBuild_EarlyStopGoesOnFromTheBest) {
+  auto publication = *Publication::Begin(*store_, "earlier", "job", 1);
+  ASSERT_TRUE(publication->Write("optimizer/state.safetensors", SafetensorsBytes({})).ok());
+  ASSERT_TRUE(publication
+                  ->Write("trainer.json", R"({"format_version": 2, "step": 7, "updates": 7, "total_tokens": 9,
+      "seconds": 1, "data": {"epoch": 0, "block": 0, "row": 1},
+      "numerics": {"skipped_in_a_row": 0, "recent_losses": [], "recent_norms": []},
+      "validation": {"step": 6, "best_step": 4, "best_loss": 1.25, "validations_since_best": 1}})")
+                  .ok());
+  ASSERT_TRUE(publication->Commit().ok());
+  const auto checkpoint = TrainCheckpoint::Open(publication->uri());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ((*checkpoint)->position().best_step, 4);
+  EXPECT_EQ((*checkpoint)->position().improved_loss, 1.25);
+}
+
 TEST_F(TrainCheckpointTest, OpenModel_OfAnotherModel_IsRefused) {
   const NativeRepository source = Source(at::kFloat);
   Training trained(*LoadTransformer(source, {}));
   const auto checkpoint =
       *TrainCheckpoint::Open(Write(source, TakeSnapshot(*trained.model, trained.moments, position_)));
-  std::string other = kConfig;
+  std::string other = TinyLlamaConfig();
   other.replace(other.find("\"num_attention_heads\": 2"), 24, "\"num_attention_heads\": 4, \"head_dim\": 4");
   WriteFile(directory_.path() / "model/config.json", other);
   const NativeRepository changed = *OpenNativeRepository((directory_.path() / "model").string());
