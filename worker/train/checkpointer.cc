@@ -39,34 +39,36 @@ Checkpointer::~Checkpointer() {
 }
 
 void Checkpointer::AfterStep(const TrainPosition& position) {
+  const Clock::time_point now = Clock::now();
   Collect(/*wait=*/false);
   if (position.step == saved_step_) return;
   if (position.best_step == position.step && position.step > 0) {
     Collect(/*wait=*/true);
-    Begin(position);
+    Begin(position, /*paused_since=*/now);
     return;
   }
-  due_ = due_ || CheckpointDue(job_.checkpoint_options, position.step, Clock::now() - last_);
-  if (due_ && !writing_.valid()) Begin(position);
+  due_ = due_ || CheckpointDue(job_.checkpoint_options, position.step, now - last_);
+  if (due_ && !writing_.valid()) Begin(position, /*paused_since=*/now);
 }
 
 void Checkpointer::SaveNow(const TrainPosition& position) {
+  const Clock::time_point now = Clock::now();
   Collect(/*wait=*/true);
   if (position.step == saved_step_) return;
-  Begin(position);
+  Begin(position, /*paused_since=*/now);
   Collect(/*wait=*/true);
 }
 
 void Checkpointer::Finish() { Collect(/*wait=*/true); }
 
-void Checkpointer::Begin(const TrainPosition& position) {
+void Checkpointer::Begin(const TrainPosition& position, Clock::time_point paused_since) {
   due_ = false;
   last_ = Clock::now();
   saved_step_ = position.step;
   CheckpointReport report{.step = position.step, .best = position.best_step == position.step};
   try {
     TrainSnapshot snapshot = TakeSnapshot(model_, optimizer_.moments(), position);
-    report.pause_seconds = Seconds(Clock::now() - last_).count();
+    report.pause_seconds = Seconds(Clock::now() - paused_since).count();
     FaultPoint("rank.checkpoint.snapshot_taken");
     writing_ = std::async(std::launch::async, [this, snapshot = std::move(snapshot), report]() mutable {
       return Write(std::move(snapshot), std::move(report));

@@ -55,7 +55,8 @@ class Checkpointer {
     std::vector<CheckpointKey> removed;
   };
 
-  void Begin(const TrainPosition& position);
+  // Takes the snapshot, for which training stands still since then, and has it written.
+  void Begin(const TrainPosition& position, Clock::time_point paused_since);
   // On the background thread.
   Written Write(TrainSnapshot snapshot, CheckpointReport report);
   std::vector<CheckpointKey> RemoveReplaced(int64_t best_step);
