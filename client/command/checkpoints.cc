@@ -22,10 +22,10 @@ ExitCode Checkpoints(const Context& context, const std::string& job) {
     std::printf("%s has no checkpoint yet\n", ToJobName(job).c_str());
     return kExitOk;
   }
-  Table table({">STEP", "COMMITTED", ">SIZE", "URI"});
+  Table table({">STEP", "COMMITTED", ">SIZE", "BEST", "URI"});
   for (const v1::Checkpoint& checkpoint : list->checkpoints()) {
     table.AddRow({absl::StrCat(checkpoint.step()), HumanTime(checkpoint.commit_time(), absl::LocalTimeZone()),
-                  HumanBytes(checkpoint.size_bytes()), Printable(checkpoint.uri())});
+                  HumanBytes(checkpoint.size_bytes()), checkpoint.best() ? "yes" : "", Printable(checkpoint.uri())});
   }
   std::fputs(table.Render(/*width=*/0).c_str(), stdout);
   return kExitOk;
@@ -39,7 +39,8 @@ void AddCheckpoints(CLI::App& app, CommandLine& line) {
   command->fallthrough();
   command->add_option("job", *job, "The job: ID or jobs/ID")->required();
   command->footer(
-      "A checkpoint's `weights` directory is a model in Hugging Face layout (or a PEFT adapter).\n\n"
+      "A checkpoint's `weights` directory is a model in Hugging Face layout (or a PEFT adapter). BEST is the one with\n"
+      "the lowest validation loss.\n\n"
       "Examples:\n"
       "  temper checkpoints smollm2-k3f9x2\n"
       "  temper download smollm2-k3f9x2 --checkpoint 200 --to ./step-200\n"

@@ -102,6 +102,19 @@ def test_list_download_and_resume_from_a_checkpoint(server, checkpointed, uninte
     assert "has no checkpoint 77; it has 400, 350" in missing.stderr
 
 
+def test_the_best_checkpoint_is_marked(server, spec):
+    spec["validation"] = {"share": 0.25, "every_steps": 20}
+    spec["checkpoints"] = {"every_steps": 30}
+    job = server.submit(spec)
+    best = int(server.wait_for_end(job)["best_validation"]["step"])
+    listed = server.json("checkpoints", job)["checkpoints"]
+    assert [int(entry["step"]) for entry in listed if entry.get("best")] == [best]
+    header, *rows = server.temper("checkpoints", job).stdout.splitlines()
+    marks = {int(row.split()[0]): row[header.index("BEST") :].split()[0] for row in rows}
+    assert [step for step, mark in marks.items() if mark == "yes"] == [best]
+    assert len(marks) == len(listed) > 1
+
+
 def test_damaged_checkpoints_are_passed_over_with_warnings(server, checkpointed, uninterrupted):
     checkpointed["checkpoints"]["keep_last"] = 3
     job = server.submit(checkpointed)

@@ -425,6 +425,11 @@ def look_at_data_that_loses_much(model, spec, directory):
     ]
 
 
+def look_at_more_memory_than_there_is(model, spec, directory):
+    spec["training"] |= {"tokens_per_step": 1_000_000_000, "micro_batch_tokens": 1_000_000_000}
+    return ["lower training.micro_batch_tokens, train adapters (lora), or use a larger machine"]
+
+
 @pytest.mark.parametrize(
     "look",
     [
@@ -438,6 +443,7 @@ def look_at_data_that_loses_much(model, spec, directory):
         look_at_data_that_teaches_little,
         look_at_rows_that_stay_empty,
         look_at_data_that_loses_much,
+        look_at_more_memory_than_there_is,
     ],
     ids=lambda look: look.__name__.removeprefix("look_at_"),
 )
