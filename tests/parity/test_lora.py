@@ -20,11 +20,10 @@ LEAST_KL = 1e-4  # an adapter that changes less has changed nothing
 GRADIENT_BOUND = 1e-4
 FIRST = [(family, next(iter(variants))) for family, variants in tiny_models.VARIANTS.items()]
 TARGETS = {"all-linear": "all-linear", "one target": "o_proj", "head and embedding": ["lm_head", "embed_tokens"]}
-MOE = {"mixtral", "qwen3_moe", "gpt_oss"}
 CASES = [
     (family, variant, target)
     for family, variant in FIRST
-    for target in [*TARGETS, *(["experts"] if family in MOE else [])]
+    for target in [*TARGETS, *(["experts"] if family in tiny_models.MOE else [])]
 ]
 
 
@@ -305,7 +304,7 @@ def test_adapter_of_peft_on_embedding_and_head_goes_on_as_in_peft(variant, tying
     assert ".base_layer.weight is a weight of its base model, and the job's model has another" in refusal
 
 
-@pytest.mark.parametrize(("family", "variant"), [case for case in FIRST if case[0] in MOE])
+@pytest.mark.parametrize(("family", "variant"), [case for case in FIRST if case[0] in tiny_models.MOE])
 def test_experts_for_vllm_are_those_for_peft(family, variant, engine, tmp_path):
     directory = tmp_path / "model"
     tiny_models.make(directory, family, **tiny_models.VARIANTS[family][variant])
@@ -327,7 +326,7 @@ def test_experts_for_vllm_are_those_for_peft(family, variant, engine, tmp_path):
     assert {name for name in files["single"] if ".experts." in name} == pairs
 
 
-@pytest.mark.parametrize(("family", "variant"), [case for case in FIRST if case[0] in MOE])
+@pytest.mark.parametrize(("family", "variant"), [case for case in FIRST if case[0] in tiny_models.MOE])
 def test_merged_experts_are_base_and_adapter(family, variant, engine, tmp_path):
     directory, adapter, merged = (tmp_path / name for name in ("model", "adapter", "merged"))
     tiny_models.make(directory, family, **tiny_models.VARIANTS[family][variant])
