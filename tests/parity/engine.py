@@ -10,6 +10,9 @@ from safetensors.torch import load_file, save_file
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("TEMPER_BIN", ROOT / "build/release/bin")).parent
 
+# AddressSanitizer would keep for a while what is freed, and a test that measures memory would see that.
+FREED_IS_FREE = os.environ | {"ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', '')}:quarantine_size_mb=1"}
+
 
 class Engine:
     """Our engine, through tests/parity/parity_probe.cc."""

@@ -5,6 +5,7 @@ The figures go to build/reports/families.json.
 """
 
 import collections
+import json
 
 import families_report
 import pytest
@@ -12,11 +13,12 @@ import reference
 import tiny_models
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig
 
-KL_BOUND = 1e-8
-KL_BOUND_OF_EXPERTS = 1e-7
 LOGIT_BOUND = 2e-5
 GRADIENT_BOUND = 1e-4
+OLD_SPELLING = {"torch_dtype", "rope_theta", "rope_scaling", "rope_local_base_freq", "partial_rotary_factor"}
+NEW_SPELLING = {"dtype", "rope_parameters"}
 CASES = [(family, variant) for family, variants in tiny_models.VARIANTS.items() for variant in variants]
 FIRST = [(family, next(iter(variants))) for family, variants in tiny_models.VARIANTS.items()]
 
@@ -56,13 +58,14 @@ def fresh_logits(directory, batch):
 
 @pytest.mark.parametrize(("family", "variant"), CASES)
 def test_logits_in_fp32_equal_transformers(family, variant, engine, make, report):
-    directory = make(family, variant)
+    directory = make(family, variant, max_shard_size="150KB")
+    assert len(list(directory.glob("*.safetensors"))) > 1
     # One document longer than the dynamic variant's positions, and shorter ones.
     batch = reference.random_batch(331, [200, 1, 37, 130])
     expected, actual = fresh_logits(directory, batch), engine.logits(directory, batch)
     kl = reference.kl(expected, actual).max().item()
     report[family]["kl"].append(kl)
-    assert kl <= (KL_BOUND_OF_EXPERTS if family in tiny_models.MOE else KL_BOUND)
+    assert kl <= tiny_models.kl_bound(family)
     assert reference.relative_error(expected, actual).max() <= LOGIT_BOUND
     assert torch.equal(expected.argmax(-1), actual.argmax(-1))
 
@@ -96,18 +99,34 @@ def test_bf16_is_as_near_to_the_truth_as_transformers_bf16(family, variant, engi
 
 @pytest.mark.parametrize(("family", "variant"), CASES)
 def test_export_gives_back_what_was_loaded(family, variant, engine, make, report, tmp_path):
-    directory = make(family, variant, dtype=torch.bfloat16, max_shard_size="150KB")
+    # Each family in both dtypes: its first variant in one, the others in the other.
+    dtype = torch.bfloat16 if (family, variant) in FIRST else torch.float32
+    directory = make(family, variant, dtype=dtype, max_shard_size="150KB")
     engine.round_trip(directory, tmp_path / "export")
-    source, export = (
-        {
-            path.name: {name: (t.dtype, t.view(torch.int16).tolist()) for name, t in load_file(path).items()}
-            for path in sorted(folder.glob("*.safetensors"))
-        }
-        for folder in (directory, tmp_path / "export")
-    )
+    source, export = (tensors_by_file(folder) for folder in (directory, tmp_path / "export"))
     report[family]["round_trip"].append(source == export)
     assert len(source) > 1
     assert source == export
-    # Both spellings are there, and transformers reads the whole as before.
+    assert_either_spelling_says_all(directory, tmp_path / "export")
     batch = reference.random_batch(331, [100, 20])
     assert torch.equal(fresh_logits(directory, batch), fresh_logits(tmp_path / "export", batch))
+
+
+def tensors_by_file(folder):
+    """File → tensor → dtype, shape and bits."""
+    return {
+        path.name: {
+            name: (t.dtype, t.shape, t.view(torch.uint8).numpy().tobytes()) for name, t in load_file(path).items()
+        }
+        for path in sorted(folder.glob("*.safetensors"))
+    }
+
+
+def assert_either_spelling_says_all(source, export):
+    """A reader misses nothing when it knows config.json in the spelling of transformers 4 alone, or of 5."""
+    written = json.loads((export / "config.json").read_text())
+    expected = AutoConfig.from_pretrained(source)
+    for unknown in (NEW_SPELLING, OLD_SPELLING):
+        read = AutoConfig.for_model(**{key: value for key, value in written.items() if key not in unknown})
+        rope = {key: value for key, value in read.rope_parameters.items() if key != "type"}
+        assert (read.dtype, rope) == (expected.dtype, expected.rope_parameters)

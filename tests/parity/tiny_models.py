@@ -23,10 +23,22 @@ BASE = {
     "attn_implementation": "eager",
     "pad_token_id": None,
 }
+ODD_HEADS = {"hidden_size": 144, "head_dim": 16, "num_attention_heads": 9, "num_key_value_heads": 3}
 
 
 def _rope(kind, **parameters):
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **parameters}}
+
+
+def _longrope(pairs, **parameters):
+    """Other divisors for each pair of dimensions in documents over 64 tokens."""
+    return _rope(
+        "longrope",
+        short_factor=[1.0 + 0.05 * i for i in range(pairs)],
+        long_factor=[1.5 + 0.7 * i for i in range(pairs)],
+        original_max_position_embeddings=64,
+        **parameters,
+    )
 
 
 # model_type → what a checkpoint of the family may look like: name → config, apart from BASE. Windows are shorter than
@@ -36,35 +48,34 @@ VARIANTS = {
         "gqa": {},
         "mha_tied": {"num_key_value_heads": 6, "tie_word_embeddings": True},
         "mqa_bias": {"num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True},
-        "wide_heads": {"head_dim": 32, "vocab_size": 384},
-        "theta": _rope("default", rope_theta=500000.0),
+        "mha_wide_heads": {"num_key_value_heads": 6, "head_dim": 32, "vocab_size": 384},
+        "odd_heads_tied": {**ODD_HEADS, "tie_word_embeddings": True, **_rope("default", rope_theta=100000.0)},
         "linear": _rope("linear", factor=4.0),
         "dynamic": {"max_position_embeddings": 128, **_rope("dynamic", factor=2.0)},
         "llama3": _rope(
             "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64
         ),
         "yarn": _rope("yarn", factor=4.0, original_max_position_embeddings=128),
+        "longrope": _longrope(8),
     },
     "mistral": {
         "window": {"sliding_window": 24},
-        "no_window": {"sliding_window": None, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 16},
+        "no_window": {"sliding_window": None, **ODD_HEADS},
+        "tied": {"sliding_window": 40, "num_key_value_heads": 1, "tie_word_embeddings": True},
     },
     "qwen2": {
         "plain": {},
         "upper_windows": {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1},
-        "tied": {"tie_word_embeddings": True, "num_attention_heads": 3, "num_key_value_heads": 3},
+        "odd_heads_tied": {**ODD_HEADS, "tie_word_embeddings": True},
     },
     "qwen3": {
         "plain": {"head_dim": 24},
-        "odd_heads_tied": {
+        "odd_heads_tied": {**ODD_HEADS, "tie_word_embeddings": True},
+        "mqa_upper_windows": {
             "head_dim": 16,
             "num_attention_heads": 7,
             "num_key_value_heads": 1,
-            "tie_word_embeddings": True,
             "attention_bias": True,
-        },
-        "upper_windows": {
-            "head_dim": 16,
             "use_sliding_window": True,
             "sliding_window": 20,
             "max_window_layers": 2,
@@ -89,9 +100,10 @@ VARIANTS = {
     "gemma3_text": {
         "windows": {
             "head_dim": 24,
+            "num_key_value_heads": 1,
             "num_hidden_layers": 7,
             "sliding_window": 16,
-            "query_pre_attn_scalar": 20,
+            "query_pre_attn_scalar": 24,
             "tie_word_embeddings": True,
         },
         "scaled_full": {
@@ -109,13 +121,10 @@ VARIANTS = {
     "phi3": {
         "plain": {},
         "long": {
+            "num_key_value_heads": 6,
+            "sliding_window": 100,
             "original_max_position_embeddings": 64,
-            **_rope(
-                "longrope",
-                short_factor=[1.0 + 0.05 * i for i in range(8)],
-                long_factor=[1.5 + 0.7 * i for i in range(8)],
-                original_max_position_embeddings=64,
-            ),
+            **_longrope(8),
         },
         "partial_window_tied": {
             "sliding_window": 30,
@@ -129,6 +138,7 @@ VARIANTS = {
             "num_local_experts": 4,
             "num_experts_per_tok": 3,
             "sliding_window": 24,
+            "tie_word_embeddings": True,
             "output_router_logits": True,
             "router_aux_loss_coef": 0.05,
         },
@@ -169,7 +179,8 @@ VARIANTS = {
             "num_experts_per_tok": 3,
             "intermediate_size": 40,
             "sliding_window": 50,
-            **_rope("default"),
+            "tie_word_embeddings": True,
+            **_rope("yarn", factor=4.0, original_max_position_embeddings=128),
         },
     },
     "olmo2": {
@@ -214,13 +225,36 @@ VARIANTS = {
             "attention_multiplier": 0.1,
             "residual_multiplier": 0.22,
             "logits_scaling": 4.0,
+            "tie_word_embeddings": True,
         },
-        "tied": {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True, "logits_scaling": 2.0},
+        "biases": {"attention_bias": True, "mlp_bias": True, "logits_scaling": 2.0},
     },
 }
 
+# More of the same, for the verifier alone: models that are published and whose set of mechanisms is none of the above.
+PUBLISHED = {
+    "llama": {"llama3_tied": {**VARIANTS["llama"]["llama3"], "tie_word_embeddings": True}},  # Llama 3.2
+    "gemma2": {"usual_scale": {**VARIANTS["gemma2"]["caps"], "query_pre_attn_scalar": 24}},  # 2B, 9B
+    "olmo2": {"mha": {"num_key_value_heads": 6}},  # 7B
+    "phi3": {
+        "mha_window": {"num_key_value_heads": 6, "sliding_window": 30},  # Phi-3-mini-4k
+        "long_partial_tied": {  # Phi-4-mini
+            "sliding_window": 100,
+            "tie_word_embeddings": True,
+            "original_max_position_embeddings": 64,
+            **_longrope(6, partial_rotary_factor=0.75),
+        },
+    },
+}
+
+
 # The families whose feed-forward layers are experts.
 MOE = {family for family, variants in VARIANTS.items() if "num_experts_per_tok" in next(iter(variants.values()))}
+
+
+def kl_bound(family: str) -> float:
+    """How far a position may be off in fp32."""
+    return 1e-7 if family in MOE else 1e-8
 
 
 def make(

@@ -157,9 +157,26 @@ const Json& Member(const Json& object, const char* key) {
   return member == nullptr ? kNull : *member;
 }
 
-// The spelling of transformers 4 of a RoPE that is spelled the new way: everything but the base.
-Json OldScaling(Json parameters) {
+bool IsLongRope(const Json& parameters) { return parameters.value("rope_type", "default") == "longrope"; }
+
+// What stands beside `rope_scaling` in the spelling of transformers 4, and in `rope_parameters` in that of 5.
+std::vector<const char*> OuterKeys(const Json& parameters) {
+  std::vector<const char*> keys = {"rope_theta", "partial_rotary_factor"};
+  if (IsLongRope(parameters)) keys.push_back("original_max_position_embeddings");
+  return keys;
+}
+
+// `rope_scaling` of transformers 4 for a RoPE that is spelled the new way. `original_beside`: the config has the
+// original positions beside it, as Phi-3's do.
+Json OldScaling(Json parameters, bool original_beside) {
   parameters.erase("rope_theta");
+  parameters.erase("partial_rotary_factor");
+  if (IsLongRope(parameters)) {  // Phi-3's is older than `rope_type`, and its readers want `type` and the factors alone
+    parameters["type"] = parameters["rope_type"];
+    parameters.erase("rope_type");
+    if (original_beside) parameters.erase("original_max_position_embeddings");
+    return parameters;
+  }
   return parameters.value("rope_type", "default") == "default" ? Json() : parameters;
 }
 
@@ -181,7 +198,7 @@ void WriteBothOfLayerTypes(Json& config, const Json* parameters, const Json* the
   const Json sliding = NewParameters(Present(old, kSliding), nullptr, local_theta);
   if (theta == nullptr && full.contains("rope_theta")) config["rope_theta"] = full["rope_theta"];
   if (local_theta == nullptr && sliding.contains("rope_theta")) config["rope_local_base_freq"] = sliding["rope_theta"];
-  if (scaling == nullptr) config["rope_scaling"] = OldScaling(full);
+  if (scaling == nullptr) config["rope_scaling"] = OldScaling(full, /*original_beside=*/false);
   config["rope_parameters"] = {{kFull, full}, {kSliding, sliding}};
 }
 
@@ -216,22 +233,26 @@ std::vector<RopeConfig> ReadRopeOfLayerTypes(ConfigReader& config, const RopeDef
 }
 
 void WriteBothRopeSpellings(nlohmann::ordered_json& config) {
-  const Json* parameters = Present(config, "rope_parameters");
-  const Json* theta = Present(config, "rope_theta");
-  const Json* scaling = Present(config, "rope_scaling");
-  const Json* local_theta = Present(config, "rope_local_base_freq");
+  const Json source = config;
+  const Json* parameters = Present(source, "rope_parameters");
+  const Json* theta = Present(source, "rope_theta");
+  const Json* scaling = Present(source, "rope_scaling");
+  const Json* local_theta = Present(source, "rope_local_base_freq");
   if (parameters == nullptr && theta == nullptr && scaling == nullptr) return;
   const bool of_layer_types =
       local_theta != nullptr ||
       (parameters != nullptr && (parameters->contains(kFull) || parameters->contains(kSliding)));
-  // The config changes below what these point to.
-  const auto copy = [](const Json* json) { return json != nullptr ? *json : Json(); };
-  const Json kept[] = {copy(parameters), copy(theta), copy(scaling), copy(local_theta)};
-  const auto given = [&](int i) { return kept[i].is_null() ? nullptr : &kept[i]; };
-  if (of_layer_types) return WriteBothOfLayerTypes(config, given(0), given(1), given(2), given(3));
-  const Json unified = NewParameters(given(0), given(2), given(1));
-  if (theta == nullptr && unified.contains("rope_theta")) config["rope_theta"] = unified["rope_theta"];
-  if (scaling == nullptr) config["rope_scaling"] = OldScaling(unified);
+  if (of_layer_types) return WriteBothOfLayerTypes(config, parameters, theta, scaling, local_theta);
+  Json unified = NewParameters(parameters, scaling, theta);
+  for (const char* key : OuterKeys(unified)) {
+    if (const Json* outer = Present(source, key)) {
+      unified.emplace(key, Json(*outer));
+    } else if (unified.contains(key)) {
+      config[key] = unified[key];
+    }
+  }
+  const bool original_beside = Present(source, "original_max_position_embeddings") != nullptr;
+  if (scaling == nullptr) config["rope_scaling"] = OldScaling(unified, original_beside);
   config["rope_parameters"] = unified;
 }
 

@@ -39,6 +39,10 @@ class JobMetricsTest : public testing::Test {
     event.mutable_step()->set_scored_tokens(40);
     event.mutable_step()->set_seconds(0.5);
     event.mutable_step()->set_mfu(0.25);
+    event.mutable_step()->set_hfu(0.375);
+    event.mutable_step()->set_grad_norm(2.5);
+    event.mutable_step()->set_learning_rate(0.125);
+    event.mutable_step()->set_padding_ratio(0.0625);
     metrics.OnEvent(Job(id), event);
   }
   std::string Page() {
@@ -67,7 +71,11 @@ TEST_F(JobMetricsTest, Steps_SetGaugesAndCountTokens) {
   const std::string page = Page();
   EXPECT_THAT(page, HasSubstr("temper_train_step{job=\"a\"} 2\n"));
   EXPECT_THAT(page, HasSubstr("temper_train_loss{job=\"a\"} 1.5\n"));
+  EXPECT_THAT(page, HasSubstr("temper_train_grad_norm{job=\"a\"} 2.5\n"));
+  EXPECT_THAT(page, HasSubstr("temper_train_learning_rate{job=\"a\"} 0.125\n"));
   EXPECT_THAT(page, HasSubstr("temper_train_mfu_ratio{job=\"a\"} 0.25\n"));
+  EXPECT_THAT(page, HasSubstr("temper_train_hfu_ratio{job=\"a\"} 0.375\n"));
+  EXPECT_THAT(page, HasSubstr("temper_train_padding_ratio{job=\"a\"} 0.0625\n"));
   EXPECT_THAT(page, HasSubstr("temper_train_tokens_total{job=\"a\"} 200\n"));
   EXPECT_THAT(page, HasSubstr("temper_train_scored_tokens_total{job=\"a\"} 80\n"));
   EXPECT_THAT(page, HasSubstr("temper_train_step_seconds_count{job=\"a\"} 2\n"));

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // round_trip_probe SOURCE DESTINATION MAX_SHARD_SIZE [fp32|bf16 [FROZEN…]]: loads a model and exports it again without
 // training, through everything that a job's export goes through. FROZEN are patterns of names that would not be
-// trained. Prints the proof as JSON; an error goes to stderr with status 1.
+// trained. Prints the proof as JSON, with the most memory that it ever had (peak_bytes); an error goes to stderr with
+// status 1.
 
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/status/status.h"
 #include "common/failure.h"
 #include "common/storage/publication.h"
+#include "tests/peak_memory.h"
 #include "worker/checkpoint/export_proof.h"
 #include "worker/checkpoint/hf_export.h"
 #include "worker/checkpoint/native_model.h"
@@ -36,7 +39,9 @@ absl::Status RoundTrip(const std::string& from, const std::filesystem::path& to,
   absl::StatusOr<ExportProof> proof =
       ProveExport(**store, to.filename().string(), *native->repository, *native->family, native->config, weights);
   if (!proof.ok()) return proof.status();
-  std::cout << proof->ToJson().dump() << std::endl;
+  nlohmann::ordered_json found = proof->ToJson();
+  found["peak_bytes"] = MemoryStatus("VmHWM:");
+  std::cout << found.dump() << std::endl;
   status = (*publication)->Write(kVerificationName, proof->ToJson().dump(2) + "\n");
   return status.ok() ? (*publication)->Commit() : status;
 }

@@ -8,6 +8,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+import engine
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -46,7 +47,11 @@ def make(directory: Path, dtype=torch.bfloat16, max_shard_size="5GB", **override
 
 def export(source: Path, target: Path, max_shard_size=UNLIMITED, precision="fp32"):
     run = subprocess.run(
-        [PROBE, source, target, str(max_shard_size), precision], capture_output=True, text=True, check=False
+        [PROBE, source, target, str(max_shard_size), precision],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=engine.FREED_IS_FREE,
     )
     assert run.returncode == 0, run.stderr
     proof = json.loads(run.stdout)
@@ -261,3 +266,15 @@ def test_a_tied_model_with_another_head_is_refused(tmp_path):
     config = read(source / "config.json") | {"tie_word_embeddings": True}
     (source / "config.json").write_text(json.dumps(config))
     assert "differ" in refused(source, tmp_path / "export")
+
+
+def test_memory_holds_the_weights_once(tmp_path):
+    """As masters in fp32: neither the mapped files nor the export's are there as a whole, too."""
+    layers = {"num_hidden_layers": 12, "hidden_size": 384, "intermediate_size": 1536}
+    least = export(make(tmp_path / "small"), tmp_path / "small-export")["peak_bytes"]
+    source = make(tmp_path / "large", **layers)
+    size = (source / "model.safetensors").stat().st_size
+    assert size > 50e6
+    peak = export(source, tmp_path / "export")["peak_bytes"]
+    masters = 2 * size  # of bf16
+    assert masters < peak - least < masters + 0.5 * size

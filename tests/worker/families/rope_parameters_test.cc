@@ -187,5 +187,22 @@ TEST(WriteBothRopeSpellings, EitherSpelling_GainsTheOther) {
   EXPECT_TRUE(none.empty());
 }
 
+TEST(WriteBothRopeSpellings, KeysOutsideRopeScaling_AreWhereEachReaderLooks) {
+  const char* const old_spelling = R"({"rope_theta": 1e4, "partial_rotary_factor": 0.75,
+                                       "original_max_position_embeddings": 4096, "rope_scaling":
+                                       {"type": "longrope", "short_factor": [1, 2], "long_factor": [3, 4]}})";
+  const char* const new_spelling = R"({"original_max_position_embeddings": 4096, "rope_parameters":
+                                       {"rope_theta": 1e4, "partial_rotary_factor": 0.75,
+                                       "original_max_position_embeddings": 4096, "rope_type": "longrope",
+                                       "short_factor": [1, 2], "long_factor": [3, 4]}})";
+  nlohmann::json both = nlohmann::json::parse(old_spelling);
+  both.update(nlohmann::json::parse(new_spelling));
+  for (const char* spelling : {old_spelling, new_spelling}) {
+    Json config = Json::parse(spelling);
+    WriteBothRopeSpellings(config);
+    EXPECT_EQ(Unordered(config), both);
+  }
+}
+
 }  // namespace
 }  // namespace temper

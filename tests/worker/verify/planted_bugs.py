@@ -163,6 +163,11 @@ def attention_multiplier_missing(config, tensors):
     config["attention_multiplier"] = 1.0
 
 
+@bug("granite", "multipliers", "model.layers.0.self_attn")
+def attention_scale_10_percent_off(config, tensors):
+    config["attention_multiplier"] *= 1.1
+
+
 @bug("granite", "multipliers", "model.layers.0")
 def residual_multiplier_missing(config, tensors):
     config["residual_multiplier"] = 1.0

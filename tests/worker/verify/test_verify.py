@@ -17,10 +17,10 @@ import torch
 from worker.verify.planted_bugs import BUGS
 from worker.verify.verifier import BIN, ROOT, SMOLLM2, json_verdicts, verify
 
-KL_BOUND = 1e-8
-KL_BOUND_OF_EXPERTS = 1e-7
-CASES = [(family, variant) for family, variants in tiny_models.VARIANTS.items() for variant in variants]
-FIRST = [(family, next(iter(variants))) for family, variants in tiny_models.VARIANTS.items()]
+VARIANTS = {
+    family: variants | tiny_models.PUBLISHED.get(family, {}) for family, variants in tiny_models.VARIANTS.items()
+}
+CASES = [(family, variant) for family, variants in VARIANTS.items() for variant in variants]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def directories(tmp_path_factory):
     made = {}
     for family, variant in CASES:
         made[family, variant] = folder / f"{family}-{variant}"
-        tiny_models.make(made[family, variant], family, **tiny_models.VARIANTS[family][variant])
+        tiny_models.make(made[family, variant], family, **VARIANTS[family][variant])
     return made
 
 
@@ -50,7 +50,7 @@ def bf16(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bf16")
     directories = [folder / f"{family}-{variant}" for family, variant in CASES]
     for directory, (family, variant) in zip(directories, CASES, strict=True):
-        tiny_models.make(directory, family, dtype=torch.bfloat16, **tiny_models.VARIANTS[family][variant])
+        tiny_models.make(directory, family, dtype=torch.bfloat16, **VARIANTS[family][variant])
     verdicts = json_verdicts("--dtype", "bf16", "--model", *directories)
     return dict(zip(CASES, verdicts, strict=True))
 
@@ -64,7 +64,7 @@ def verdict_rows(fp32, bf16):
         (check,) = in_bf16["logits"]
         theirs = check["transformers_bf16"]
         figures = {
-            "max_kl_fp32": max(check["max_kl"] for check in verdict["logits"]),
+            "max_kl_fp32": max_kl(verdict),
             "max_gradient_error": verdict["gradients"]["max_error"],
             "bf16_mean_ratio": check["mean_kl"] / theirs["mean_kl"],
             "bf16_max_ratio": check["max_kl"] / theirs["max_kl"],
@@ -98,6 +98,8 @@ def planted(directories, tmp_path_factory):
             "bug": bug.name,
             "caught": is_caught(verdicts[bug.name]),
             "located": located(verdicts[bug.name]) == bug.located,
+            "max_kl": max_kl(verdicts[bug.name]),
+            "times_bound": max_kl(verdicts[bug.name]) / tiny_models.kl_bound(bug.family),
         }
         for bug in BUGS
     ]
@@ -105,9 +107,13 @@ def planted(directories, tmp_path_factory):
     return verdicts
 
 
+def max_kl(verdict):
+    return max(check["max_kl"] for check in verdict["logits"])
+
+
 def is_caught(verdict):
     """A hundred times over the bound."""
-    return not verdict["passed"] and max(check["max_kl"] for check in verdict["logits"]) >= 100 * KL_BOUND
+    return not verdict["passed"] and max_kl(verdict) >= 100 * tiny_models.kl_bound(verdict["family"])
 
 
 def located(verdict):
@@ -126,7 +132,7 @@ def test_family_passes_in_fp32(family, variant, fp32):
     }
     for check in verdict["logits"]:
         assert check["positions"] > 100
-        assert check["mean_kl"] <= check["max_kl"] <= (KL_BOUND_OF_EXPERTS if family in tiny_models.MOE else KL_BOUND)
+        assert check["mean_kl"] <= check["max_kl"] <= tiny_models.kl_bound(family)
         assert 0 < check["max_logit_error"] <= 2e-5
         assert check["top1_agreement"] == 1
     assert verdict["not_exercised"] == []
@@ -177,7 +183,7 @@ def test_verdicts_that_temper_comes_with_are_those_that_were_found(verdict_rows)
     assert [{k: v for k, v in row.items() if k not in figures} for row in shipped] == [
         {k: v for k, v in row.items() if k not in figures} for row in verdict_rows
     ]
-    assert len({row["family"] for row in shipped}) == len(tiny_models.VARIANTS)
+    assert len({row["family"] for row in shipped}) == len(VARIANTS)
     for row, found in zip(shipped, verdict_rows, strict=True):
         assert row["passed"]
         # What rounding does differs from one processor to the next, but not by orders of magnitude. A KL is its square.
@@ -192,7 +198,7 @@ def test_verdicts_that_temper_comes_with_are_those_that_were_found(verdict_rows)
     [("gemma3_text", "windows", 14, 6), ("smollm3", "every_fourth", 10, 4), ("qwen3_moe", "some_dense", 5, 2)],
 )
 def test_layers_part_by_part(family, variant, layers, at_a_time, tmp_path):
-    options = tiny_models.VARIANTS[family][variant] | {"num_hidden_layers": layers}
+    options = VARIANTS[family][variant] | {"num_hidden_layers": layers}
     tiny_models.make(tmp_path / "model", family, **options)
     parts = json_verdicts("--layers-at-a-time", at_a_time, "--layers", "--model", tmp_path / "model")
     assert [verdict["reasons"] for verdict in parts] == [[]] * len(parts)
@@ -207,7 +213,7 @@ def test_layers_part_by_part(family, variant, layers, at_a_time, tmp_path):
 
 
 def test_bug_in_one_part_is_seen_there_alone(tmp_path):
-    options = tiny_models.VARIANTS["smollm3"]["every_fourth"] | {"num_hidden_layers": 8}
+    options = VARIANTS["smollm3"]["every_fourth"] | {"num_hidden_layers": 8}
     tiny_models.make(tmp_path / "model", "smollm3", **options)
     shutil.copytree(tmp_path / "model", tmp_path / "planted")
     config = json.loads((tmp_path / "model/config.json").read_text())
