@@ -74,6 +74,12 @@ def write_parquet(world: World) -> None:
     world.spec["data"]["uri"] = str(path)
 
 
+def make_moe(world: World, **changes) -> None:
+    """config.json as Mixtral has it."""
+    dense_only = dict.fromkeys(("attention_bias", "mlp_bias", "pretraining_tp"), REMOVED)
+    world.edit_config(architectures=["MixtralForCausalLM"], model_type="mixtral", **dense_only, **changes)
+
+
 @pytest.fixture
 def world(model, data, spec, tmp_path):
     own_data = Path(shutil.copy(data, tmp_path / "train.jsonl"))
@@ -213,6 +219,11 @@ def _(world):
 @engine("quantized checkpoint", "quantized with", "gptq", "de-quantize it first")
 def _(world):
     world.edit_config(quantization_config={"quant_method": "gptq"})
+
+
+@engine("more experts a token than there are", "config.json", "`num_experts_per_tok` is 3, but there are 2 experts")
+def _(world):
+    make_moe(world, num_local_experts=2, num_experts_per_tok=3)
 
 
 @engine("unknown rope", "config.json", "rope_type", "spiral")
@@ -520,6 +531,21 @@ def _(world):
     world.spec["lora"] = {"adapter": "/nowhere/adapter"}
 
 
+@engine("adapter of another base", "lora.adapter", "is of another model than the job's", "lora_A.weight is [2, 32]")
+def _(world):
+    import torch
+    from safetensors.torch import save_file
+
+    world.spec["lora"] = {"adapter": str(world.folder / "adapter")}
+    (world.folder / "adapter").mkdir()
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    (world.folder / "adapter/adapter_config.json").write_text(json.dumps(config))
+    tensors = {"A": torch.zeros(2, 32), "B": torch.zeros(32, 2)}
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    tensors = {f"{module}.lora_{name}.weight": tensor for name, tensor in tensors.items()}
+    save_file(tensors, world.folder / "adapter/adapter_model.safetensors")
+
+
 def train_with_a_checkpoint(world: World) -> Path:
     """A checkpoint of the sound job, from which the row's job resumes."""
     spec = world.spec | {"checkpoints": {"every_steps": 1}, "output": {"uri": str(world.folder / "before")}}
@@ -591,6 +617,8 @@ def test_engine_explains(name, world):
         assert part in error
     exports = list((world.folder / "output").rglob("*export*"))
     assert exports == []
+    # Nothing is loaded to find out, but where a checkpoint or the training itself is what is wrong.
+    assert ("PHASE_LOADING_MODEL" in result.stdout) == (cause == "NUMERICS" or "resume_from" in world.spec)
 
 
 def test_engine_on_sound_input_succeeds(world):
@@ -677,15 +705,26 @@ def test_disk_full_during_a_checkpoint_costs_a_warning(world):
 # With a server
 
 
-def test_job_fails_with_its_cause_and_the_message_is_everywhere(server, world):
-    """What the rows of the engine print is what the user of a server reads."""
+def break_line(world: World) -> str:
     world.write_data(GOOD_LINE, "oops")
+    return "train.jsonl, line 2: not valid JSON"
+
+
+def ask_for_too_many_experts(world: World) -> str:
+    make_moe(world, num_local_experts=2, num_experts_per_tok=3)
+    return "`num_experts_per_tok` is 3, but there are 2 experts"
+
+
+@pytest.mark.parametrize("spoil", [break_line, ask_for_too_many_experts])
+def test_job_fails_with_its_cause_and_the_message_is_everywhere(spoil, server, world):
+    """What the rows of the engine print is what the user of a server reads."""
+    message = spoil(world)
     submitted = server.temper("submit", "-", "--job-id=bad", "--watch", stdin=json.dumps(world.spec))
     assert submitted.returncode == 5, submitted
     failed = server.get("bad")
     assert failed["state"] == "JOB_STATE_FAILED"
     assert failed["cause"] == "FAILURE_CAUSE_USER_INPUT"
     assert failed["epoch"] == 1  # not tried again
-    assert "train.jsonl, line 2: not valid JSON" in failed["reason"]
+    assert message in failed["reason"]
     for output in (submitted.stdout, server.temper("get", "bad").stdout, server.temper("list").stdout):
-        assert "train.jsonl, line 2: not valid JSON" in output
+        assert message in output

@@ -166,6 +166,8 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   if (!source.ok()) return source.status();
   const auto plan = PlanAdapters(job, *source);
   if (!plan.ok()) return plan.status();
+  const at::ScalarType dtype = ComputeDtype(job.training.precision);
+  if (absl::Status sound = CheckCheckpoint(*source, ModelOptions(job, plan->get(), dtype)); !sound.ok()) return sound;
   const auto data = TrainingData::Open(job, source->config, observer, stop.requested());
   if (!data.ok()) return data.status();
   if (stop.requested()) return Stopped();
@@ -176,7 +178,6 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   if (*checkpoint != nullptr) {
     if (const absl::Status found = SeekData(**checkpoint, (*data)->batches()); !found.ok()) return found;
   }
-  const at::ScalarType dtype = ComputeDtype(job.training.precision);
   auto state = LoadState(job, *source, plan->get(), checkpoint->get(), dtype);
   if (!state.ok()) return state.status();
   if (*checkpoint != nullptr || job.epoch > 1) {
