@@ -33,7 +33,7 @@ const char kExitCodeHelp[] =
     "  2  the command line is wrong\n"
     "  3  bad input, or the server refused\n"
     "  4  no such job or file\n"
-    "  5  the watched job ended FAILED or CANCELLED\n"
+    "  5  the watched job ended FAILED or CANCELLED, or the model did not pass\n"
     "  6  no server answers\n"
     "  7  interrupted, or anything else\n";
 

@@ -12,7 +12,7 @@ enum ExitCode {
   kExitUsage = 2,        // the command line itself is wrong
   kExitRefused = 3,      // bad input, or the server refused
   kExitNotFound = 4,     // no such job or file
-  kExitJobEndedBad = 5,  // the job that was watched ended FAILED or CANCELLED
+  kExitJobEndedBad = 5,  // the job that was watched ended FAILED or CANCELLED, or the model did not pass
   kExitUnreachable = 6,  // no server answers
   kExitOther = 7,        // interrupted, disk full, a bug
 };

@@ -278,10 +278,15 @@ def test_download_before_the_export_says_so(server, tmp_path):
 
 
 def test_help_has_examples():
-    commands = [[], *([name] for name in "submit list get watch logs cancel download".split())]
-    for command in commands:
-        result = subprocess.run([BIN / "temper", *command, "--help"], capture_output=True, text=True, check=True)
-        assert "Examples:\n  temper " in result.stdout, command
+    def output(*words):
+        return subprocess.run([BIN / "temper", *words], capture_output=True, text=True, check=True).stdout
+
+    commands = output("__complete", "").split()
+    assert {"submit", "verify", "delete", "completion"} < set(commands)
+    for command in ([], *([name] for name in commands)):
+        example = "Examples:\n  " + ("source <(temper completion" if command == ["completion"] else "temper ")
+        assert example in output(*command, "--help"), command
+    assert "Exit codes:\n  0  done\n" in output("--help")
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,7 @@ PUBLISHED = {
     "llama": {"llama3_tied": {**VARIANTS["llama"]["llama3"], "tie_word_embeddings": True}},  # Llama 3.2
     "gemma2": {"usual_scale": {**VARIANTS["gemma2"]["caps"], "query_pre_attn_scalar": 24}},  # 2B, 9B
     "olmo2": {"mha": {"num_key_value_heads": 6}},  # 7B
+    "olmo3": {"mha": {**VARIANTS["olmo3"]["scaled_full"], "num_key_value_heads": 6}},  # 7B
     "phi3": {
         "mha_window": {"num_key_value_heads": 6, "sliding_window": 30},  # Phi-3-mini-4k
         "long_partial_tied": {  # Phi-4-mini

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/command/exit_code.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 
 namespace temper::command {
 namespace {
@@ -20,6 +26,16 @@ TEST(ExitCode, Statuses_KeepTheirNumbers) {
   EXPECT_EQ(ExitCodeOf(absl::CancelledError("")), 7);
   EXPECT_EQ(ExitCodeOf(absl::DataLossError("")), 7);
   EXPECT_EQ(ExitCodeOf(absl::InternalError("")), 7);
+}
+
+TEST(ExitCode, Help_ListsEveryNumber) {
+  std::vector<int> listed;
+  for (const absl::string_view line : absl::StrSplit(kExitCodeHelp, '\n')) {
+    int code = 0;
+    if (absl::SimpleAtoi(line.substr(0, line.find_first_not_of("0123456789 ")), &code)) listed.push_back(code);
+  }
+  EXPECT_THAT(listed, testing::ElementsAre(kExitOk, kExitUsage, kExitRefused, kExitNotFound, kExitJobEndedBad,
+                                           kExitUnreachable, kExitOther));
 }
 
 }  // namespace

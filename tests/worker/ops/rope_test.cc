@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The angles themselves are compared with transformers' in tests/parity.
+// The angles themselves are compared with transformers' in tests/worker/families/test_rope.py.
 #include "worker/ops/rope.h"
 
 #include "tests/worker/ops/reference_check.h"

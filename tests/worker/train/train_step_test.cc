@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "tests/peak_memory.h"
 #include "worker/model/gradient.h"
 #include "worker/model/transformer.h"
 #include "worker/train/adamw.h"
@@ -79,6 +80,38 @@ TEST(ForwardBackward, MicroBatches_AddUpToOneStep) {
   EXPECT_NEAR(half * 2, loss, 1e-12);
   ForwardBackward(model, batch, SupervisedObjective(), 6);
   EXPECT_TRUE(at::allclose(model.parameters()[1]->gradient, gradient, 1e-5, 1e-9));
+}
+
+// Of documents of 64 tokens. Every n-th is scored.
+MicroBatch Documents(int64_t tokens, int64_t vocab_size, int64_t n) {
+  std::vector<int64_t> ids;
+  std::vector<uint8_t> mask;
+  for (int64_t i = 0; i < tokens; ++i) {
+    ids.push_back(i * 31 % vocab_size);
+    mask.push_back(i % n == 0);
+  }
+  MicroBatch batch = Document(ids, mask);
+  batch.document_starts = {0};
+  for (int64_t i = 0; i < tokens; ++i) batch.positions_T[i] = i % 64;
+  while (batch.document_starts.back() < tokens) batch.document_starts.push_back(batch.document_starts.back() + 64);
+  return batch;
+}
+
+TEST(ForwardBackward, Logits_NeverExistForAllRows) {
+  constexpr int64_t kTokens = 4096, kVocabulary = 40'000;
+  constexpr int64_t kAllLogits = kTokens * kVocabulary * sizeof(float);
+  ModelConfig config = SmallConfig();
+  config.vocab_size = kVocabulary;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    Transformer model(config, {.dtype = dtype});
+    Randomise(model);
+    const auto step = [&](int64_t n) {
+      ForwardBackward(model, Documents(kTokens, kVocabulary, n), SupervisedObjective(), 1);
+    };
+    step(kTokens);                                                       // gradients have their memory
+    EXPECT_LT(PeakBytesOf([&] { step(1); }), kAllLogits / 2) << dtype;   // in chunks
+    EXPECT_LT(PeakBytesOf([&] { step(64); }), kAllLogits / 8) << dtype;  // of the rows that are scored
+  }
 }
 
 TEST(AdamW, Bf16Weights_KeepUpdatesTooSmallForBf16) {

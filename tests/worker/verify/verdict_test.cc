@@ -41,6 +41,16 @@ TEST(Judge, Fp32_EachBoundIsAskedFor) {
   EXPECT_EQ(Judge(Fp32(Figures(kNan, kNan))).size(), 2);
 }
 
+TEST(Judge, Fp32_ExpertsMayBeFurtherOff) {
+  Verdict verdict = Fp32(Figures(1e-7, 2e-5));
+  verdict.experts = true;
+  EXPECT_THAT(Judge(verdict), IsEmpty());
+  verdict.logits[0].native.max_kl = 1.01e-7;
+  EXPECT_THAT(Judge(verdict), ElementsAre(HasSubstr("largest KL is 1.01e-07 (at most 1e-07)")));
+  verdict.logits[0].native = Figures(1e-7, 2.1e-5);
+  EXPECT_THAT(Judge(verdict), ElementsAre(HasSubstr("logits is 2.10e-05")));
+}
+
 TEST(Judge, Fp32_AnyCheckFails) {
   Verdict verdict = Fp32(Figures(0));
   verdict.logits.push_back({.ids = "text", .layout = "padded", .native = Figures(1)});
