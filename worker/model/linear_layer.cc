@@ -46,7 +46,7 @@ void LinearLayer::AddLora(const LoraConfig& config) {
       int64_t rows = 0;
       for (int64_t part = 0; part < site->parts; ++part) rows += parts_[i + part].rows;
       adapters_.push_back(MakeLoraAdapter(config, site->name, {.row = row, .rows = rows, .in_features = in_features_},
-                                          weight_.weight.scalar_type()));
+                                          weight_.weight.options()));
     }
     row += parts_[i].rows;
   }
