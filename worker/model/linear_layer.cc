@@ -49,8 +49,8 @@ void LinearLayer::AddLora(const LoraConfig& config) {
     if (site != config.sites.end() && i + site->parts <= parts_.size()) {
       int64_t rows = 0;
       for (int64_t part = 0; part < site->parts; ++part) rows += parts_[i + part].rows;
-      adapters_.push_back(
-          MakeLoraAdapter(config, site->name, {.row = row, .rows = rows, .in_features = in_features_}, weight_.weight));
+      adapters_.push_back(MakeLoraAdapter(config, site->name, {.row = row, .rows = rows, .in_features = in_features_},
+                                          weight_.weight.options()));
     }
     row += parts_[i].rows;
   }

@@ -43,7 +43,7 @@ at::Tensor WithoutBias(const LoraAdapter& adapter, const AdaptedMap& map, const 
 }  // namespace
 
 std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std::string& site, const LoraRows& rows,
-                                             const at::Tensor& weight) {
+                                             const at::TensorOptions& of_weight) {
   auto adapter = std::make_unique<LoraAdapter>();
   adapter->site = site;
   adapter->row = rows.row;
@@ -52,23 +52,28 @@ std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std
   const auto rank = static_cast<double>(config.rank);
   adapter->scale = config.alpha / (config.rslora ? std::sqrt(rank) : rank);
   adapter->dropout = config.dropout;
-  const WeightOptions options{.dtype = weight.scalar_type(), .device = weight.device()};
-  const std::vector<int64_t> a_shape = {rows.experts * config.rank, rows.in_features};
-  InitParameter(adapter->a_RI, site + ".lora_A.weight", a_shape, options);
+  adapter->seed = config.seed;
+  const WeightOptions options{.dtype = c10::typeMetaToScalarType(of_weight.dtype()), .device = of_weight.device()};
+  InitParameter(adapter->a_RI, site + ".lora_A.weight", {rows.experts * config.rank, rows.in_features}, options);
   InitParameter(adapter->b_OR, site + ".lora_B.weight", {rows.rows, config.rank}, options);
   if (config.dora) InitParameter(adapter->m_O, site + ".lora_magnitude_vector", {rows.rows}, options);
-  const double bound = 1.0 / std::sqrt(static_cast<double>(rows.in_features));
-  auto generator = at::make_generator<at::CPUGeneratorImpl>(SeedOf(config.seed, site));
-  const at::Tensor a_RI = at::empty(a_shape, at::kFloat).uniform_(-bound, bound, generator);
-  StoreMaster({adapter->a_RI.name, &adapter->a_RI, 0, a_shape[0]}, a_RI);
+  if (!options.device.is_meta()) DrawFactors(*adapter);
   return adapter;
 }
 
+void DrawFactors(LoraAdapter& adapter) {
+  Parameter& a_RI = adapter.a_RI;
+  const double bound = 1.0 / std::sqrt(static_cast<double>(a_RI.weight.size(1)));
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(SeedOf(adapter.seed, adapter.site));
+  const at::Tensor drawn_RI = at::empty(a_RI.weight.sizes(), at::kFloat).uniform_(-bound, bound, generator);
+  StoreMaster({a_RI.name, &a_RI, 0, a_RI.weight.size(0)}, drawn_RI);
+}
+
 std::unique_ptr<LoraAdapter> MakeLoraAdapterAt(const LoraConfig& config, const std::string& site, const LoraRows& rows,
-                                               const at::Tensor& weight) {
+                                               const at::TensorOptions& options) {
   const bool wanted =
       std::any_of(config.sites.begin(), config.sites.end(), [&](const LoraSite& each) { return each.name == site; });
-  return wanted ? MakeLoraAdapter(config, site, rows, weight) : nullptr;
+  return wanted ? MakeLoraAdapter(config, site, rows, options) : nullptr;
 }
 
 void AppendParameters(LoraAdapter& adapter, std::vector<Parameter*>& parameters) {

@@ -47,6 +47,7 @@ struct LoraAdapter {
   int64_t experts = 1;  // of each the factors lie below those of the one before: a_RI is (experts · rank) × in
   double scale = 1.0;
   double dropout = 0.0;
+  int64_t seed = 0;
   Parameter a_RI;  // rank × in, drawn from U(−1/√in, 1/√in) as PEFT does
   Parameter b_OR;  // out × rank, zero at first
   Parameter m_O;   // DoRA: the rows' lengths; its tensor is undefined without
@@ -62,14 +63,16 @@ struct LoraRows {
   int64_t experts = 1;
 };
 
-// A new adapter, of the dtype and on the device of the weight that it is for. Its numbers depend on (seed, site) alone,
-// not on what else is adapted.
+// A new adapter of this dtype, on this device; on the device meta, its shapes.
 std::unique_ptr<LoraAdapter> MakeLoraAdapter(const LoraConfig& config, const std::string& site, const LoraRows& rows,
-                                             const at::Tensor& weight);
+                                             const at::TensorOptions& options);
 
 // The same where the config has a site of that name; null otherwise.
 std::unique_ptr<LoraAdapter> MakeLoraAdapterAt(const LoraConfig& config, const std::string& site, const LoraRows& rows,
-                                               const at::Tensor& weight);
+                                               const at::TensorOptions& options);
+
+// Gives A the numbers that a new adapter has. They depend on (seed, site) alone, not on what else is adapted.
+void DrawFactors(LoraAdapter& adapter);
 
 // A, B and, with DoRA, m.
 void AppendParameters(LoraAdapter& adapter, std::vector<Parameter*>& parameters);

@@ -86,7 +86,7 @@ void MixtureOfExperts::AddLora(const LoraConfig& config, std::vector<LoraAdapter
   const auto add = [&](const char* kind, Experts& experts) {
     const at::Tensor& weight = experts.weight.weight;
     const LoraRows rows = {.rows = weight.size(0), .in_features = weight.size(1), .experts = config_.num_experts};
-    experts.adapter = MakeLoraAdapterAt(config, name_ + ".experts." + kind, rows, weight);
+    experts.adapter = MakeLoraAdapterAt(config, name_ + ".experts." + kind, rows, weight.options());
     if (experts.adapter != nullptr) adapters.push_back(experts.adapter.get());
   };
   add("gate_up", gate_up_);

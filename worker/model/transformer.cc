@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <map>
 
 #include "worker/model/gradient.h"
@@ -59,7 +60,7 @@ Transformer::Transformer(const ModelConfig& config, const TransformerOptions& op
 std::unique_ptr<LoraAdapter> Transformer::MakeTokenAdapter(const TransformerOptions& options, const std::string& site) {
   if (!options.lora) return nullptr;
   const LoraRows rows = {.rows = PaddedVocab(config_.vocab_size), .in_features = config_.hidden_size};
-  auto adapter = MakeLoraAdapterAt(*options.lora, site, rows, embedding_.weight);
+  auto adapter = MakeLoraAdapterAt(*options.lora, site, rows, at::device(options.device).dtype(options.dtype));
   if (adapter == nullptr) return nullptr;
   adapters_.push_back(adapter.get());
   AppendParameters(*adapter, parameters_);
@@ -67,17 +68,28 @@ std::unique_ptr<LoraAdapter> Transformer::MakeTokenAdapter(const TransformerOpti
 }
 
 void Transformer::InitLora() {
-  for (const auto& block : blocks_) {
-    for (LinearLayer* linear : block->linear_layers()) linear->InitLora();
+  for (LoraAdapter* adapter : adapters_) {
+    if (adapter->a_RI.slice != nullptr) DrawFactors(*adapter);  // it was made without numbers
+  }
+  const bool magnitudes = std::ranges::any_of(adapters_, [](auto* adapter) { return adapter->m_O.weight.defined(); });
+  for (int unit = 0; magnitudes && unit < num_units(); ++unit) {
+    const GatheredUnit gathered(unit_weights(), unit);
+    for (LinearLayer* linear : blocks_[unit]->linear_layers()) linear->InitLora();
   }
 }
 
 void Transformer::MergeLora() {
-  for (const auto& block : blocks_) block->MergeLora();
   TORCH_CHECK(!config_.tied_head || head_->adapter() == embedding_adapter_.get(),
               "embedding and head are one matrix, but their adapters are not");
+  for (int unit = 0; unit < num_units(); ++unit) {
+    GatheredUnit gathered(unit_weights(), unit);
+    blocks_[unit]->MergeLora();
+    gathered.Keep();
+  }
+  GatheredUnit gathered(unit_weights(), UnitWeights::kEnds);
   if (embedding_adapter_) MergeAdapter(*embedding_adapter_, embedding_.weight);
   if (head_adapter_) MergeAdapter(*head_adapter_, head_weight_.weight);
+  gathered.Keep();
 }
 
 BatchContext Transformer::MakeContext(const at::Tensor& tokens_T, const at::Tensor& positions_T,

@@ -23,6 +23,29 @@ class UnitWeights {
   virtual void BeginGradients(int unit) = 0;
   // The unit's gradients are complete. With those of the ends, which are the last, those of all units are.
   virtual void EndGradients(int unit) = 0;
+  // What was written into the gathered weights, fp32 ones, is their value from now on.
+  virtual void Keep(int unit) = 0;
+};
+
+// A unit's weights are in the model as long as this lives. `weights` may be null: they always are.
+class GatheredUnit {
+ public:
+  GatheredUnit(UnitWeights* weights, int unit) : weights_(weights), unit_(unit) {
+    if (weights_ != nullptr) weights_->Gather(unit_, UnitWeights::kNone);
+  }
+  ~GatheredUnit() {
+    if (weights_ != nullptr) weights_->Release(unit_, /*again=*/false);
+  }
+  GatheredUnit(const GatheredUnit&) = delete;
+  GatheredUnit& operator=(const GatheredUnit&) = delete;
+
+  void Keep() {
+    if (weights_ != nullptr) weights_->Keep(unit_);
+  }
+
+ private:
+  UnitWeights* const weights_;
+  const int unit_;
 };
 
 }  // namespace temper

@@ -27,7 +27,8 @@ std::vector<RowRange> FrozenElements(const Parameter& parameter, int64_t begin, 
 
 }  // namespace
 
-FlatShard::FlatShard(const std::vector<Parameter*>& parameters, ProcessGroup& group, BufferPool* pool)
+FlatShard::FlatShard(const std::vector<Parameter*>& parameters, ProcessGroup& group, at::Device device,
+                     BufferPool* pool)
     : group_(group), trainable_(parameters.front()->trainable) {
   const at::NoGradGuard no_grad;
   std::vector<Place> places;
@@ -38,7 +39,7 @@ FlatShard::FlatShard(const std::vector<Parameter*>& parameters, ProcessGroup& gr
   }
   share_ = RoundUp((size + group.size() - 1) / group.size(), kAlignment);
 
-  const at::TensorOptions options = parameters.front()->weight.options().requires_grad(false);
+  const at::TensorOptions options = parameters.front()->weight.options().device(device).requires_grad(false);
   const at::TensorOptions fp32 = options.dtype(at::kFloat);
   weight_share_ = at::zeros({share_}, options);
   if (trainable_) gradient_share_ = at::zeros({share_}, fp32);
@@ -61,24 +62,29 @@ FlatShard::FlatShard(const std::vector<Parameter*>& parameters, ProcessGroup& gr
 
 void FlatShard::AddSlice(const Place& place) {
   Parameter& whole = *place.parameter;
-  const int64_t share_begin = group_.rank() * share_;
-  const int64_t begin = std::max<int64_t>(0, share_begin - place.offset);
-  const int64_t end = std::min(whole.weight.numel(), share_begin + share_ - place.offset);
-  if (begin >= end) return;
-  const int64_t at = place.offset + begin - share_begin;
+  ShardSlice& slice = slices_.emplace_back();
+  slice.whole = &whole;
+  slice.offset = place.offset;
+  slice.share = share_;
+  const auto [begin, elements] = slice.OfRank(group_.rank());
+  slice.begin = begin;
+  const int64_t at = elements > 0 ? place.offset + begin - group_.rank() * share_ : 0;
   const auto here = [&](const at::Tensor& share) {
-    return share.defined() ? share.narrow(0, at, end - begin) : at::Tensor();
+    return share.defined() ? share.narrow(0, at, elements) : at::Tensor();
   };
-  Parameter part = {.name = whole.name,
-                    .weight = here(weight_share_),
-                    .low = whole.low.defined() ? here(low_share_) : at::Tensor(),
-                    .gradient = here(gradient_share_),
-                    .trainable = whole.trainable,
-                    .decayed = whole.decayed,
-                    .frozen_rows = FrozenElements(whole, begin, end)};
-  part.weight.copy_(whole.weight.view(-1).narrow(0, begin, end - begin));
-  if (part.low.defined()) part.low.copy_(whole.low.view(-1).narrow(0, begin, end - begin));
-  slices_.push_back({&whole, begin, std::move(part)});
+  slice.part = {.name = whole.name,
+                .weight = here(weight_share_),
+                .low = whole.low.defined() ? here(low_share_) : at::Tensor(),
+                .gradient = here(gradient_share_),
+                .trainable = whole.trainable,
+                .decayed = whole.decayed,
+                .frozen_rows = FrozenElements(whole, begin, begin + elements)};
+  if (!whole.weight.is_meta()) {
+    const auto from = [&](const at::Tensor& values) { return values.view(-1).narrow(0, begin, elements); };
+    slice.part.weight.copy_(from(whole.weight));
+    if (slice.part.low.defined()) slice.part.low.copy_(from(whole.low));
+  }
+  whole.slice = &slice;
 }
 
 void FlatShard::StartGather() {
@@ -93,6 +99,12 @@ void FlatShard::FinishGather() {
 }
 
 void FlatShard::Release() { weights_->Close(); }
+
+void FlatShard::Keep() {
+  const at::NoGradGuard no_grad;
+  TORCH_CHECK(!low_share_.defined(), "weights in two halves can't be taken over");
+  weight_share_.copy_(weights_->flat().narrow(0, group_.rank() * share_, share_));
+}
 
 void FlatShard::BeginGradients() {
   if (!trainable_) return;

@@ -15,14 +15,6 @@
 
 namespace temper {
 
-// A run of a parameter's elements that is this rank's, as a parameter of its own: weights, low parts and gradients are
-// vectors, and frozen_rows count elements.
-struct ShardSlice {
-  Parameter* whole = nullptr;
-  int64_t begin = 0;  // of the elements of `whole`
-  Parameter part;
-};
-
 // Parameters of a unit that lie one after another in one buffer, of which each rank keeps an equal part:
 //
 //   parameters  | a ········ | b ··· | c ··············· |pad|
@@ -35,13 +27,15 @@ struct ShardSlice {
 // All ranks call the same in the same order. One thread. Errors: CollectiveError.
 class FlatShard {
  public:
-  // `parameters`: of one dtype and device, all trained or all not. Their values are taken over; what they hold then is
-  // as said above. `group` and `pool` (null: none) outlive it.
-  FlatShard(const std::vector<Parameter*>& parameters, ProcessGroup& group, BufferPool* pool);
+  // `parameters`: of one dtype, all trained or all not. Their values are taken over, or are zeros when they are on the
+  // device meta; what they hold then is as said above. `group` and `pool` (null: none) outlive it.
+  FlatShard(const std::vector<Parameter*>& parameters, ProcessGroup& group, at::Device device, BufferPool* pool);
 
   void StartGather();   // nothing when gathered, or being so
   void FinishGather();  // starts it too, if need be
   void Release();
+  // What was written into the gathered weights, fp32 ones, is their value from now on.
+  void Keep();
 
   // Only what is trained has gradients; the others do nothing.
   void BeginGradients();
@@ -49,7 +43,7 @@ class FlatShard {
   // Adds the sum over the ranks, in their order, to the slices' gradients. Nothing when no reduction is under way.
   void FinishReduce();
 
-  // Of this rank; they stay where they are.
+  // Of this rank: one of each parameter, though it may be of no elements. They stay where they are.
   std::deque<ShardSlice>& slices() { return slices_; }
   // Of all parameters and the padding.
   int64_t num_elements() const { return share_ * group_.size(); }

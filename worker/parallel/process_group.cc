@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <limits>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <utility>
@@ -24,9 +25,15 @@ std::string MessageOf(const std::exception& error) {
   return of_torch != nullptr ? of_torch->what_without_backtrace() : error.what();
 }
 
+absl::Status NotFound(const Rendezvous& rendezvous, const std::exception& error) {
+  return RankLost(absl::StrCat("rank ", rendezvous.rank, " of ", rendezvous.size, " did not find the others through ",
+                               rendezvous.host, ":", rendezvous.port, ": ", MessageOf(error)));
+}
+
 }  // namespace
 
 struct ProcessGroup::Backend {
+  Rendezvous rendezvous;
   c10::intrusive_ptr<c10d::Store> store;
   c10::intrusive_ptr<c10d::Backend> backend;
 };
@@ -68,21 +75,37 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Connect(const Rendez
     options.waitWorkers = false;  // the backend waits for them
     options.timeout = rendezvous.timeout;
     if (rendezvous.listen_fd >= 0) options.masterListenFd = rendezvous.listen_fd;
-    auto backend = std::make_unique<Backend>();
-    backend->store = c10::make_intrusive<c10d::TCPStore>(rendezvous.host, options);
+    Backend backend;
+    backend.store = c10::make_intrusive<c10d::TCPStore>(rendezvous.host, options);
+    return Join(std::move(backend), rendezvous);
+  } catch (const std::exception& error) {
+    return NotFound(rendezvous, error);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Duplicate() {
+  Backend backend;
+  backend.store =
+      c10::make_intrusive<c10d::PrefixStore>(absl::StrCat("duplicate ", duplicates_++, "/"), backend_->store);
+  return Join(std::move(backend), backend_->rendezvous);
+}
+
+absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Join(Backend backend, const Rendezvous& rendezvous) {
+  try {
     auto gloo = c10d::ProcessGroupGloo::Options::create(rendezvous.timeout);
     gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(rendezvous.address));
     gloo->threads = 1;  // messages need none
-    backend->backend =
-        c10::make_intrusive<c10d::ProcessGroupGloo>(backend->store, rendezvous.rank, rendezvous.size, gloo);
-    std::unique_ptr<ProcessGroup> group(new ProcessGroup(rendezvous.rank, rendezvous.size, std::move(backend)));
+    backend.rendezvous = rendezvous;
+    backend.backend =
+        c10::make_intrusive<c10d::ProcessGroupGloo>(backend.store, rendezvous.rank, rendezvous.size, gloo);
+    std::unique_ptr<ProcessGroup> group(
+        new ProcessGroup(rendezvous.rank, rendezvous.size, std::make_unique<Backend>(std::move(backend))));
     // A rank that has all its connections, and goes, would be missed by others that are still at theirs.
     group->AllGatherValues(std::vector<double>{0});
     group->bytes_sent_ = 0;
     return group;
   } catch (const std::exception& error) {
-    return RankLost(absl::StrCat("rank ", rendezvous.rank, " of ", rendezvous.size, " did not find the others through ",
-                                 rendezvous.host, ":", rendezvous.port, ": ", MessageOf(error)));
+    return NotFound(rendezvous, error);
   }
 }
 
@@ -97,12 +120,13 @@ PendingCollective ProcessGroup::Exchange(const char* what, PartFor part_for, Par
   next_tag_ = tag == std::numeric_limits<int>::max() ? 0 : tag + 1;
   PendingCollective pending;
   pending.transfers_ = std::make_unique<PendingCollective::Transfers>(what, rank_, size_);
+  using Work = c10::intrusive_ptr<c10d::Work>;  // null: there is nothing to wait for
   // Each rank begins with another peer, or all would send to the first one first.
   const auto with_each_peer = [&](auto start) {
     for (int distance = 1; distance < size_; ++distance) {
       const int peer = (rank_ + distance) % size_;
       try {
-        pending.transfers_->transfers.push_back({peer, start(peer)});
+        if (Work work = start(peer)) pending.transfers_->transfers.push_back({peer, std::move(work)});
       } catch (const std::exception& error) {
         throw CollectiveError(RankLost(absl::StrCat("rank ", rank_, " of ", size_, " has lost rank ", peer, ", in ",
                                                     what, ": ", MessageOf(error))));
@@ -111,10 +135,11 @@ PendingCollective ProcessGroup::Exchange(const char* what, PartFor part_for, Par
   };
   with_each_peer([&](int peer) {
     std::vector<at::Tensor> part = {part_from(peer)};
-    return backend_->backend->recv(part, peer, tag);
+    return part[0].numel() == 0 ? Work() : backend_->backend->recv(part, peer, tag);
   });
   with_each_peer([&](int peer) {
     std::vector<at::Tensor> part = {part_for(peer)};
+    if (part[0].numel() == 0) return Work();
     bytes_sent_ += static_cast<int64_t>(part[0].nbytes());
     return backend_->backend->send(part, peer, tag);
   });
@@ -136,6 +161,28 @@ PendingCollective ProcessGroup::AllToAll(const at::Tensor& in, const at::Tensor&
   return Exchange(
       "an all-to-all", [&](int peer) { return in.narrow(0, peer * each, each); },
       [&](int peer) { return out.narrow(0, peer * each, each); });
+}
+
+PendingCollective ProcessGroup::Gather(const at::Tensor& mine, const std::vector<at::Tensor>& parts, int to) {
+  const bool receives = to == kAll || to == rank_;
+  return Exchange(
+      "a gather", [&](int peer) { return to == kAll || to == peer ? mine : at::Tensor(); },
+      [&](int peer) { return receives ? parts[peer] : at::Tensor(); });
+}
+
+std::vector<std::string> ProcessGroup::AllGatherText(std::string_view text) {
+  const auto bytes_of = [](std::string_view bytes) {
+    return at::from_blob(const_cast<char*>(bytes.data()), {static_cast<int64_t>(bytes.size())}, at::kByte);
+  };
+  std::vector<std::string> texts;
+  for (const auto& size : AllGatherValues(std::vector<double>{static_cast<double>(text.size())})) {
+    texts.emplace_back(static_cast<size_t>(size[0]), '\0');
+  }
+  texts[rank_] = text;
+  std::vector<at::Tensor> parts;
+  for (const std::string& each : texts) parts.push_back(bytes_of(each));
+  Gather(bytes_of(text), parts, kAll).Wait();
+  return texts;
 }
 
 std::vector<std::vector<double>> ProcessGroup::AllGatherValues(std::span<const double> values) {

@@ -9,6 +9,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -66,6 +67,8 @@ class ProcessGroup {
  public:
   // Returns when all ranks are there. UNAVAILABLE (RANK_LOST) when they are not within the timeout.
   static absl::StatusOr<std::unique_ptr<ProcessGroup>> Connect(const Rendezvous& rendezvous);
+  // Another group of the same ranks, with connections of its own: for another thread. Every rank calls it.
+  absl::StatusOr<std::unique_ptr<ProcessGroup>> Duplicate();
   ~ProcessGroup();
 
   int rank() const { return rank_; }
@@ -78,6 +81,15 @@ class ProcessGroup {
   // that part of `out` is left as it is.
   PendingCollective AllToAll(const at::Tensor& in, const at::Tensor& out);
 
+  // Parts of something come together on rank `to`, or on every rank (kAll): `mine` leaves this one, and what comes from
+  // rank r lands in parts[r], which those who receive give. Contiguous; nothing is sent of no elements. What a rank has
+  // itself is not copied.
+  static constexpr int kAll = -1;
+  PendingCollective Gather(const at::Tensor& mine, const std::vector<at::Tensor>& parts, int to);
+
+  // Each rank's text, rank by rank.
+  std::vector<std::string> AllGatherText(std::string_view text);
+
   // Each rank's values, rank by rank: [size()][values]. A few numbers, at once.
   std::vector<std::vector<double>> AllGatherValues(std::span<const double> values);
 
@@ -86,8 +98,9 @@ class ProcessGroup {
 
  private:
   struct Backend;
+  static absl::StatusOr<std::unique_ptr<ProcessGroup>> Join(Backend backend, const Rendezvous& rendezvous);
   ProcessGroup(int rank, int size, std::unique_ptr<Backend> backend);
-  // To and from every other rank: the part of `out` that it gets, and the part of `in` that comes from it.
+  // To and from every other rank: the part of `in` that it gets, and the part of `out` that comes from it.
   template <typename PartFor, typename PartFrom>
   PendingCollective Exchange(const char* what, PartFor part_for, PartFrom part_from);
 
@@ -95,6 +108,7 @@ class ProcessGroup {
   const int size_;
   std::unique_ptr<Backend> backend_;
   int next_tag_ = 0;
+  int duplicates_ = 0;
   int64_t bytes_sent_ = 0;
 };
 

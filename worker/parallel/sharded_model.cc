@@ -14,7 +14,7 @@
 namespace temper {
 
 ShardedModel::ShardedModel(TrainableModel& model, ProcessGroup& group, const ShardingOptions& options)
-    : model_(model), group_(group), options_(options), pool_(model.parameters().front()->weight.device()) {
+    : model_(model), group_(group), options_(options), pool_(options.device) {
   std::set<const Parameter*> of_blocks;
   for (int unit = 0; unit < model.num_units(); ++unit) {
     const std::vector<Parameter*>& parameters = model.unit_parameters(unit);
@@ -38,8 +38,9 @@ ShardedModel::Shards ShardedModel::Cut(const std::vector<Parameter*>& parameters
   }
   Shards shards;
   for (const auto& [kind, of_kind] : kinds) {
-    shards.push_back(std::make_unique<FlatShard>(of_kind, group_, pool));
+    shards.push_back(std::make_unique<FlatShard>(of_kind, group_, options_.device, pool));
     for (ShardSlice& slice : shards.back()->slices()) {
+      if (slice.part.weight.numel() == 0) continue;
       slices_.push_back(&slice);
       parameters_.push_back(&slice.part);
     }
@@ -70,6 +71,10 @@ void ShardedModel::EndGradients(int unit) {
   for (const auto& shard : ShardsOf(unit)) shard->StartReduce();
   reducing_ = unit;
   if (unit == kEnds) FinishReduce();
+}
+
+void ShardedModel::Keep(int unit) {
+  for (const auto& shard : ShardsOf(unit)) shard->Keep();
 }
 
 void ShardedModel::FinishReduce() {

@@ -17,6 +17,8 @@ struct ShardingOptions {
   // Weights go after their forward pass and are gathered anew for the backward pass; else they stay in between, which
   // costs the memory of all of them and saves a third of the traffic.
   bool reshard_after_forward = true;
+  // Where shards and gathered units are.
+  at::Device device = at::kCPU;
 };
 
 // Cuts a model into shards (fully sharded data parallelism: Rajbhandari et al. 2020, stage 3; Zhao et al. 2023): each
@@ -26,7 +28,8 @@ struct ShardingOptions {
 // Every rank has the same model and trains on other micro-batches. One thread. Errors: CollectiveError.
 class ShardedModel : public UnitWeights {
  public:
-  // Takes the values of the model's weights over and becomes its unit_weights(). Both must outlive it.
+  // Takes the values of the model's weights over and becomes its unit_weights(). Both must outlive it. A model on the
+  // device meta has all zeros then: StoreMaster sets what is this rank's, so that no rank ever holds all of it.
   ShardedModel(TrainableModel& model, ProcessGroup& group, const ShardingOptions& options = {});
   ~ShardedModel() override;
   ShardedModel(const ShardedModel&) = delete;
@@ -36,9 +39,10 @@ class ShardedModel : public UnitWeights {
   void Release(int unit, bool again) override;
   void BeginGradients(int unit) override;
   void EndGradients(int unit) override;
+  void Keep(int unit) override;
 
-  // This rank's part of every parameter, trained or not, for optimizer and checkpoint: runs of elements, whose
-  // gradients are sums over all ranks once the ends' have ended.
+  // What this rank has of the parameters, trained or not, for the optimizer: gradients are sums over all ranks once the
+  // ends' have ended.
   const std::vector<ShardSlice*>& slices() const { return slices_; }
   // The slices as parameters.
   const std::vector<Parameter*>& parameters() const { return parameters_; }

@@ -38,7 +38,7 @@ class PeftAdapterTest : public ::testing::Test {
 
   PeftAdapterTest() {
     for (const char* site : {"layers.0.attn.q", "layers.0.mlp.down"}) {
-      adapters_.push_back(MakeLoraAdapter({.rank = 2, .alpha = 6.0}, site, kRows, at::empty({0})));
+      adapters_.push_back(MakeLoraAdapter({.rank = 2, .alpha = 6.0}, site, kRows, at::kFloat));
       const WeightView b = {"b", &adapters_.back()->b_OR, 0, 5};
       StoreMaster(b, at::randn({5, 2}));
     }
@@ -105,7 +105,7 @@ TEST_F(PeftAdapterTest, Prove_AdapterMissing_IsDataLoss) {
 }
 
 TEST(TensorsOfAdapters, Embedding_IsTransposedAndWithoutPadding) {
-  const auto adapter = MakeLoraAdapter({.rank = 2}, "embed", {.rows = 64, .in_features = 3}, at::empty({0}));
+  const auto adapter = MakeLoraAdapter({.rank = 2}, "embed", {.rows = 64, .in_features = 3}, at::kFloat);
   const AdapterSite site = {.hf_module = "model.embed_tokens",
                             .internal = "embed",
                             .in_features = 3,
@@ -143,7 +143,7 @@ class ExpertTensorsTest : public ::testing::Test {
 
   AdapterSite site_;
   std::unique_ptr<LoraAdapter> adapter_ = MakeLoraAdapter({.rank = 3}, "layers.0.mlp.experts.gate_up",
-                                                          {.rows = 8, .in_features = 5, .experts = 2}, at::empty({0}));
+                                                          {.rows = 8, .in_features = 5, .experts = 2}, at::kFloat);
 };
 
 TEST_F(ExpertTensorsTest, Stacked_HasAColumnForEachRankAndExpert) {
@@ -213,7 +213,7 @@ TEST_F(PeftAdapterOpenTest, RoundTrip_GivesConfigAndNumbers) {
   EXPECT_TRUE((*adapter)->config().rslora);
   EXPECT_THAT((*adapter)->config().target_modules,
               ElementsAre("model.layers.0.mlp.down_proj", "model.layers.0.self_attn.q_proj"));
-  const auto other = MakeLoraAdapter({.rank = 2, .alpha = 6.0, .seed = 7}, "layers.0.attn.q", kRows, at::empty({0}));
+  const auto other = MakeLoraAdapter({.rank = 2, .alpha = 6.0, .seed = 7}, "layers.0.attn.q", kRows, at::kFloat);
   ASSERT_FALSE(at::equal(other->a_RI.weight, adapters_[0]->a_RI.weight));
   ASSERT_TRUE((*adapter)->Load(Tensors({Site("model.layers.0.self_attn.q_proj", 0)}, {other.get()})).ok());
   EXPECT_TRUE(at::equal(other->a_RI.weight, adapters_[0]->a_RI.weight));
@@ -223,7 +223,7 @@ TEST_F(PeftAdapterOpenTest, RoundTrip_GivesConfigAndNumbers) {
 TEST_F(PeftAdapterOpenTest, TensorMissingOrOfAnotherShape_IsNamed) {
   const auto adapter = *Open();
   const auto load = [&](const std::string& module, int64_t in) {
-    const auto other = MakeLoraAdapter({.rank = 2}, "layers.0.attn.q", {.rows = 5, .in_features = in}, at::empty({0}));
+    const auto other = MakeLoraAdapter({.rank = 2}, "layers.0.attn.q", {.rows = 5, .in_features = in}, at::kFloat);
     return std::string(adapter->Load(Tensors({Site(module, 0)}, {other.get()})).message());
   };
   EXPECT_THAT(load("model.layers.0.self_attn.k_proj", 3),

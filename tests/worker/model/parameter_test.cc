@@ -7,6 +7,9 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "worker/model/parameter_init.h"
 #include "worker/ops/master_split.h"
@@ -122,6 +125,56 @@ TEST_F(ParameterTest, Store_WrongShape_Throws) {
   Init(at::kFloat, true);
   EXPECT_THROW(StoreMaster(view_, at::zeros({4, 3})), c10::Error);
 }
+
+constexpr float kBeyondBf16 = 0x1p-12f;
+
+// Rows of three; the slice begins and ends inside rows.
+class ShardSliceTest : public ::testing::TestWithParam<at::ScalarType> {
+ protected:
+  ShardSliceTest() {
+    InitParameter(whole_, "whole", {5, 3}, {.dtype = GetParam(), .device = at::kMeta});
+    slice_ = {.whole = &whole_, .offset = 3, .share = 6, .begin = 3, .part = {}};
+    InitParameter(slice_.part, "whole", {6}, {.dtype = GetParam()});
+    whole_.slice = &slice_;
+  }
+  at::Tensor Stored() { return LoadMaster({"", &slice_.part, 0, 6}); }
+
+  Parameter whole_;
+  ShardSlice slice_;
+};
+
+TEST_P(ShardSliceTest, OfRank_IsItsRunOfElements) {
+  EXPECT_EQ(slice_.OfRank(0).row, 0);
+  EXPECT_EQ(slice_.OfRank(0).rows, 3);
+  EXPECT_EQ(slice_.OfRank(1).row, 3);
+  EXPECT_EQ(slice_.OfRank(1).rows, 6);
+  EXPECT_EQ(slice_.OfRank(2).row, 9);
+  EXPECT_EQ(slice_.OfRank(2).rows, 6);
+  EXPECT_EQ(slice_.OfRank(3).rows, 0);
+}
+
+TEST_P(ShardSliceTest, StoreMaster_SetsWhatIsHereOnly) {
+  slice_ = {.whole = &whole_, .offset = 1, .share = 6, .begin = 5, .part = slice_.part};
+  const at::Tensor values = (at::arange(15, at::kFloat) + kBeyondBf16).view({5, 3});
+  const at::Tensor turned = values.t().contiguous().t();  // as a matrix that lies transposed on disk
+  for (const at::Tensor& value : {values, turned}) {
+    StoreMaster({"", &slice_.part, 0, 6}, at::zeros({6}));
+    for (const auto& [row, rows] : std::vector<std::pair<int64_t, int64_t>>{{0, 2}, {2, 1}, {3, 2}}) {
+      StoreMaster({"rows", &whole_, row, rows}, value.narrow(0, row, rows));
+    }
+    EXPECT_TRUE(at::equal(Stored(), values.flatten().narrow(0, 5, 6)));
+  }
+  StoreMaster({"rows", &whole_, 2, 1}, at::zeros({1, 3}));
+  const std::vector<float> expected = {5 + kBeyondBf16, 0, 0, 0, 9 + kBeyondBf16, 10 + kBeyondBf16};
+  EXPECT_TRUE(at::equal(Stored(), at::tensor(expected)));
+  EXPECT_TRUE(HasMaster({"rows", &whole_, 1, 1}));
+  EXPECT_FALSE(HasMaster({"rows", &whole_, 0, 1}));
+  EXPECT_FALSE(HasMaster({"rows", &whole_, 4, 1}));
+  EXPECT_THROW(LoadMaster({"rows", &whole_, 2, 1}), c10::Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(, ShardSliceTest, ::testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& info) { return std::string(c10::toString(info.param)); });
 
 TEST_F(ParameterTest, LoadedMaster_IsACopy) {
   Init(at::kFloat, true);

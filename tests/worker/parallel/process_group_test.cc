@@ -11,6 +11,7 @@
 
 #include "common/failure.h"
 #include "tests/worker/parallel/gang.h"
+#include "worker/parallel/agree.h"
 
 namespace temper {
 namespace {
@@ -57,6 +58,58 @@ TEST(ProcessGroup, CollectivesUnderWayTogether_DoNotMix) {
       EXPECT_TRUE(at::equal(wholes[i], at::cat({at::full({n}, 10.0f * i), at::full({n}, 10.0f * i + 1)})));
     }
   });
+}
+
+// Rank r has r elements.
+TEST(ProcessGroup, Gather_BringsPartsOfAnySizeToOneRankOrAll) {
+  for (const int to : {0, 2, ProcessGroup::kAll}) {
+    RunGang(3, [to](ProcessGroup& group) {
+      const bool receives = to == ProcessGroup::kAll || to == group.rank();
+      const at::Tensor whole = receives ? at::full({3}, -1, at::kFloat) : at::Tensor();
+      std::vector<at::Tensor> parts;
+      if (receives) parts = {at::Tensor(), whole.narrow(0, 0, 1), whole.narrow(0, 1, 2)};
+      const at::Tensor mine = at::arange(group.rank(), at::kFloat) + 10 * group.rank();
+      group.Gather(mine, parts, to).Wait();
+      if (!receives) return;
+      if (group.rank() > 0) parts[group.rank()].copy_(mine);  // that is left to the caller
+      EXPECT_TRUE(at::equal(whole, at::tensor({10, 20, 21}, at::kFloat)));
+    });
+  }
+}
+
+TEST(ProcessGroup, AllGatherText_IsRankByRank) {
+  RunGang(3, [](ProcessGroup& group) {
+    const std::string mine(group.rank() * 3, static_cast<char>('a' + group.rank()));
+    EXPECT_THAT(group.AllGatherText(mine), ElementsAre("", "bbb", "cccccc"));
+  });
+}
+
+TEST(ProcessGroup, ADuplicate_WorksBesideTheFirst) {
+  RunGang(3, [](ProcessGroup& group) {
+    const auto other = group.Duplicate(), third = group.Duplicate();
+    ASSERT_TRUE(other.ok()) << other.status();
+    ASSERT_TRUE(third.ok()) << third.status();
+    // What a rank sends through one of them does not come out of another.
+    const at::Tensor first = at::zeros({3}), second = at::zeros({3});
+    PendingCollective pending = group.AllGather(at::full({1}, 1.0f + group.rank()), first);
+    (*other)->AllGather(at::full({1}, 10.0f + group.rank()), second).Wait();
+    pending.Wait();
+    EXPECT_TRUE(at::equal(first, at::tensor({1, 2, 3}, at::kFloat)));
+    EXPECT_TRUE(at::equal(second, at::tensor({10, 11, 12}, at::kFloat)));
+  });
+}
+
+TEST(Agree, TheFirstRanksError_IsEveryones) {
+  RunGang(3, [](ProcessGroup& group) {
+    EXPECT_TRUE(Agree(absl::OkStatus(), &group).ok());
+    absl::Status mine;
+    if (group.rank() > 0) {
+      mine = WithCause(absl::UnavailableError("disk " + std::to_string(group.rank())), FailureCause::kPreempted);
+    }
+    const absl::Status all = Agree(mine, &group);
+    EXPECT_EQ(all, WithCause(absl::UnavailableError("disk 1"), FailureCause::kPreempted));
+  });
+  EXPECT_EQ(Agree(absl::DataLossError("alone"), nullptr), absl::DataLossError("alone"));
 }
 
 TEST(ProcessGroup, AllGatherValues_IsRankByRank) {

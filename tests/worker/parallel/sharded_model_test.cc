@@ -18,6 +18,7 @@
 #include "tests/worker/parallel/gang.h"
 #include "worker/model/gradient.h"
 #include "worker/model/transformer.h"
+#include "worker/parallel/gather_master.h"
 #include "worker/train/adamw.h"
 #include "worker/train/train_step.h"
 
@@ -66,14 +67,22 @@ std::vector<Variant> Variants() {
   };
 }
 
-std::unique_ptr<Transformer> MakeModel(const Variant& variant) {
-  auto model = std::make_unique<Transformer>(variant.config, variant.options);
+// Values for a model's weights: the same for every model of a variant.
+void Fill(const Transformer& model) {
   at::Generator generator = at::detail::createCPUGenerator(3);
-  for (const WeightView& view : model->views()) StoreMaster(view, at::randn(view.shape(), generator) * 0.3);
-  for (const LoraAdapter* adapter : model->adapters()) {
+  for (const WeightView& view : model.views()) StoreMaster(view, at::randn(view.shape(), generator) * 0.3);
+  for (const LoraAdapter* adapter : model.adapters()) {
     const WeightView b = {"", const_cast<Parameter*>(&adapter->b_OR), 0, adapter->rows};
     StoreMaster(b, at::randn(b.shape(), generator) * 0.1);
   }
+}
+
+// On the device meta, it is made without values.
+std::unique_ptr<Transformer> MakeModel(const Variant& variant, at::Device device = at::kCPU) {
+  TransformerOptions options = variant.options;
+  options.device = device;
+  auto model = std::make_unique<Transformer>(variant.config, options);
+  if (!device.is_meta()) Fill(*model);
   if (variant.embedding_frozen) {
     model->parameters()[0]->trainable = false;
     model->parameters()[0]->weight.requires_grad_(false);
@@ -224,6 +233,76 @@ TEST_P(ShardedModelTest, TrainingOnManyRanks_IsTrainingOnOne) {
 
 INSTANTIATE_TEST_SUITE_P(, ShardedModelTest, testing::ValuesIn(Variants()),
                          [](const auto& info) { return info.param.name; });
+
+// The slices are those runs of the whole model's masters.
+void ExpectSlicesOf(const Transformer& whole, const ShardedModel& sharded) {
+  std::map<std::string, at::Tensor> masters;
+  for (const Parameter* parameter : whole.parameters()) masters[parameter->name] = Master(*parameter).view(-1);
+  for (const ShardSlice* slice : sharded.slices()) {
+    const at::Tensor actual = Master(slice->part);
+    EXPECT_TRUE(at::equal(actual, masters[slice->whole->name].narrow(0, slice->begin, actual.numel())))
+        << slice->whole->name;
+  }
+}
+
+std::vector<Variant> VariantsWithDora() {
+  std::vector<Variant> variants = Variants();
+  const LoraConfig dora = {.rank = 2, .dora = true, .sites = {{"layers.0.attn.o"}, {"layers.2.mlp.down"}}, .seed = 5};
+  variants.push_back({.name = "Dora", .options = {.lora = dora}});
+  variants.push_back({.name = "DoraBf16", .options = {.dtype = at::kBFloat16, .lora = dora}});
+  return variants;
+}
+
+TEST(ShardedModel, AModelThatNeverHadMemory_GetsTheValuesOfAWholeOne) {
+  for (const Variant& variant : VariantsWithDora()) {
+    SCOPED_TRACE(variant.name);
+    const std::unique_ptr<Transformer> whole = MakeModel(variant);
+    whole->InitLora();
+    RunGang(3, [&](ProcessGroup& group) {
+      const std::unique_ptr<Transformer> model = MakeModel(variant, at::kMeta);
+      const ShardedModel sharded(*model, group);
+      Fill(*model);
+      model->InitLora();
+      ExpectSlicesOf(*whole, sharded);
+    });
+  }
+}
+
+TEST(ShardedModel, AdaptersMergedInShards_GiveTheWeightsOfAWholeModel) {
+  for (const Variant& variant : VariantsWithDora()) {
+    if (!variant.options.lora || variant.options.dtype != at::kFloat) continue;
+    SCOPED_TRACE(variant.name);
+    const std::unique_ptr<Transformer> whole = MakeModel(variant);
+    whole->InitLora();
+    whole->MergeLora();
+    RunGang(3, [&](ProcessGroup& group) {
+      const std::unique_ptr<Transformer> model = MakeModel(variant);
+      model->InitLora();
+      const ShardedModel sharded(*model, group);
+      model->MergeLora();
+      ExpectSlicesOf(*whole, sharded);
+    });
+  }
+}
+
+TEST(GatherMaster, APartOfAParameter_ComesTogetherWhereItShall) {
+  for (const Variant& variant : Variants()) {
+    SCOPED_TRACE(variant.name);
+    const std::unique_ptr<Transformer> whole = MakeModel(variant);
+    RunGang(3, [&](ProcessGroup& group) {
+      const std::unique_ptr<Transformer> model = MakeModel(variant);
+      const ShardedModel sharded(*model, group);
+      for (size_t i = 0; i < whole->views().size(); ++i) {
+        const WeightView& view = model->views()[i];
+        const at::Tensor expected = LoadMaster(whole->views()[i]);
+        EXPECT_TRUE(at::equal(GatherMaster(view, &group, ProcessGroup::kAll), expected)) << view.name;
+        const at::Tensor on_one = GatherMaster(view, &group, /*to=*/1);
+        EXPECT_EQ(on_one.defined(), group.rank() == 1) << view.name;
+        EXPECT_TRUE(!on_one.defined() || at::equal(on_one, expected)) << view.name;
+      }
+    });
+  }
+}
 
 TEST(ShardedModel, SameWorldTwice_IsTheSameBits) {
   const Variant variant = Variants()[0];
