@@ -34,6 +34,11 @@ class ReportingObserver : public TrainObserver {
 };
 
 absl::Status Train(const v1::Assignment& assignment, NodeLink& link, const RankTasks& tasks) {
+  if (assignment.world_size() > 1) {
+    return WithCause(absl::UnimplementedError(absl::StrCat("this temper-rank trains alone, but was made one of ",
+                                                           assignment.world_size(), " ranks")),
+                     FailureCause::kLaunch);
+  }
   absl::StatusOr<TrainJob> job = TrainJobFromSpec(assignment.spec(), assignment.job(), assignment.epoch());
   if (!job.ok()) return job.status();
   job->created = assignment.create_time().seconds();

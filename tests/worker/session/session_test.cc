@@ -41,12 +41,13 @@ class SessionTest : public testing::Test {
         std::async(std::launch::async, [this, train] { return RunSession(rank_, {train, preflight_, verify_}); });
   }
 
-  void Assign(bool preflight = false) {
+  void Assign(bool preflight = false, int world_size = 1) {
     v1::RankCommand command;
     v1::Assignment& assignment = *command.mutable_assignment();
     assignment.set_job("jobs/abc");
     assignment.set_epoch(2);
     assignment.set_preflight(preflight);
+    assignment.set_world_size(world_size);
     assignment.mutable_create_time()->set_seconds(1'767'225'600);
     assignment.mutable_spec()->mutable_model()->set_uri("/m");
     assignment.mutable_spec()->mutable_data()->set_uri("/d");
@@ -181,6 +182,18 @@ TEST_F(SessionTest, RunSession_TrainingFails_EndHasCauseAndMessage) {
   EXPECT_EQ(reports[0].end().cause(), v1::FAILURE_CAUSE_NUMERICS);
   EXPECT_EQ(reports[0].end().message(), "loss is NaN at step 3");
   EXPECT_EQ(exit_code_.get(), 1);
+}
+
+TEST_F(SessionTest, RunSession_OneOfManyRanks_IsRefused) {
+  Start([](const TrainJob&, TrainObserver&, const StopSignal&) {
+    ADD_FAILURE() << "trained alone what several were to train";
+    return absl::OkStatus();
+  });
+  Assign(/*preflight=*/false, /*world_size=*/2);
+  const std::vector<v1::RankReport> reports = ReadReports();
+  ASSERT_EQ(reports.size(), 1);
+  EXPECT_EQ(reports[0].end().cause(), v1::FAILURE_CAUSE_LAUNCH);
+  EXPECT_THAT(reports[0].end().message(), HasSubstr("one of 2 ranks"));
 }
 
 TEST_F(SessionTest, RunSession_ExceptionEscapes_IsReportedAsInternal) {
