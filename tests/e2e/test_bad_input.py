@@ -362,7 +362,7 @@ def _(world):
     world.write_data(GOOD_LINE, GOOD_LINE, '{"messages": [')
 
 
-@engine("line is no UTF-8", "train.jsonl, line 2: not valid JSON", "invalid UTF-8 byte")
+@engine("line is no UTF-8", "train.jsonl, line 2: not valid JSON", "ill-formed UTF-8 byte")
 def _(world):
     world.data.write_bytes(GOOD_LINE.encode() + b'\n{"messages": [{"role": "user", "content": "\xff"}]}\n')
 
@@ -441,7 +441,7 @@ def _(world):
     world.spec["data"]["uri"] = str(bomb)
 
 
-@engine("tools that are no JSON", "train.jsonl, line 1: `tools` must be a list, not a string")
+@engine("tools that are no JSON", "train.jsonl, line 1: `tools` must be a list, not string")
 def _(world):
     world.write_data(json.dumps(json.loads(GOOD_LINE) | {"tools": "[{"}))
 
