@@ -122,6 +122,7 @@ void ProbeGang::BringWeightsTogether() {
   const auto master = [](Parameter& part) { return LoadMaster({part.name, &part, 0, part.weight.size(0)}); };
   for (const auto& [parameter, whole] : Together([&](Parameter& part) { return master(part); })) {
     parameter->weight = whole;
+    parameter->slice = nullptr;  // it is whole again
   }
 }
 

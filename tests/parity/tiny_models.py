@@ -198,7 +198,7 @@ VARIANTS = {
                     "original_max_position_embeddings": 64,
                     "rope_theta": 10000.0,
                 },
-                "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500000.0},
             },
         },
         "full_first_tied": {
