@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/failure.h"
-#include "tests/worker/checkpoint/tiny_checkpoint.h"
+#include "tests/worker/checkpoint/tiny_llama.h"
 
 namespace temper {
 namespace {
@@ -19,21 +19,12 @@ constexpr char kConfig[] = R"({"architectures": ["LlamaForCausalLM"], "model_typ
   "vocab_size": 40, "max_position_embeddings": 64, "tie_word_embeddings": true, "torch_dtype": "bfloat16"})";
 
 NamedTensors Weights() {
-  at::manual_seed(5);
-  const auto random = [](std::vector<int64_t> shape) { return (at::randn(shape) * 0.5).to(at::kBFloat16); };
-  const std::string layer = "model.layers.0.";
+  NamedTensors tensors = TinyLlamaTensors(at::kBFloat16);
   // All tokens alike: the smallest difference between their rows decides.
-  return {{"model.embed_tokens.weight", random({1, 16}).expand({40, 16})},
-          {layer + "input_layernorm.weight", random({16})},
-          {layer + "self_attn.q_proj.weight", random({16, 16})},
-          {layer + "self_attn.k_proj.weight", random({8, 16})},
-          {layer + "self_attn.v_proj.weight", random({8, 16})},
-          {layer + "self_attn.o_proj.weight", random({16, 16})},
-          {layer + "post_attention_layernorm.weight", random({16})},
-          {layer + "mlp.gate_proj.weight", random({24, 16})},
-          {layer + "mlp.up_proj.weight", random({24, 16})},
-          {layer + "mlp.down_proj.weight", random({16, 24})},
-          {"model.norm.weight", random({16}) * 400}};
+  at::Tensor &embedding = tensors.front().second, &final_norm = tensors.back().second;
+  embedding = embedding.narrow(0, 0, 1).expand({40, 16}).contiguous();
+  final_norm = final_norm * 400;
+  return tensors;
 }
 
 MicroBatch Sample() {
