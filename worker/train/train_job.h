@@ -112,7 +112,8 @@ struct ProfileOptions {
 
 struct TrainJob {
   std::string job_id;
-  int32_t epoch = 1;  // of the gang
+  int32_t epoch = 1;       // of the gang
+  int32_t world_size = 1;  // ranks of the gang
   std::string model_uri;
   DataOptions data;
   std::optional<ValidationOptions> validation;

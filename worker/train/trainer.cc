@@ -221,6 +221,11 @@ absl::Status OutOfMemory(const std::string& detail) {
 
 absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
                          const ExportVerifier& verifier) {
+  if (job.world_size > 1) {
+    return WithCause(absl::UnimplementedError(absl::StrCat("this temper-rank trains alone, but was made one of ",
+                                                           job.world_size, " ranks")),
+                     FailureCause::kLaunch);
+  }
   at::set_num_threads(job.threads > 0 ? job.threads : static_cast<int>(std::thread::hardware_concurrency()));
   try {
     return Train(job, observer, stop, verifier);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/worker/checkpoint/tiny_llama.h"
+#include "tests/worker/train/silent_observer.h"
 #include "worker/train/stopwatch.h"
 
 namespace temper {
@@ -27,18 +28,10 @@ TEST(CheckpointDueTest, ByTime_SinceTheLast) {
 TEST(CheckpointDueTest, Neither_Never) { EXPECT_FALSE(CheckpointDue({}, 1'000'000, minutes(1'000'000))); }
 
 // Keeps what it is told of checkpoints.
-class Listener : public TrainObserver {
+class Listener : public SilentObserver {
  public:
-  void OnPhase(TrainPhase, int64_t) override {}
-  void OnData(const DataReport&) override {}
-  void OnPreflight(const PreflightReport&) override {}
-  void OnStep(const StepMetrics&) override {}
-  void OnValidation(const ValidationReport&) override {}
   void OnLog(LogSeverity, const std::string& text) override { ADD_FAILURE() << text; }
-  void OnExport(const std::string&, int64_t, int32_t) override {}
   void OnCheckpoint(const CheckpointReport& report) override { committed.push_back(report); }
-  void OnCheckpointRemoved(int64_t, int32_t) override {}
-  void OnResume(int64_t, const std::string&) override {}
 
   std::vector<CheckpointReport> committed;
 };

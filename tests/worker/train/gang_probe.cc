@@ -20,6 +20,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/parity/probe_gang.h"
+#include "tests/worker/train/silent_observer.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
@@ -51,7 +52,7 @@ T Value(absl::StatusOr<T> value) {
   return *std::move(value);
 }
 
-class Printer : public TrainObserver {
+class Printer : public SilentObserver {
  public:
   Printer(const Arguments& arguments, int rank, StopSignal& stop) : arguments_(arguments), rank_(rank), stop_(stop) {}
 
@@ -64,15 +65,6 @@ class Printer : public TrainObserver {
     if (rank_ == arguments_.stop_rank && metrics.step == arguments_.stop_after) stop_.Request(/*checkpoint=*/true);
     if (rank_ == arguments_.die_rank && metrics.step == arguments_.die_after) kill(getpid(), SIGKILL);
   }
-  void OnValidation(const ValidationReport&) override {}
-  void OnPhase(TrainPhase, int64_t) override {}
-  void OnData(const DataReport&) override {}
-  void OnPreflight(const PreflightReport&) override {}
-  void OnLog(LogSeverity, const std::string&) override {}
-  void OnExport(const std::string&, int64_t, int32_t) override {}
-  void OnCheckpoint(const CheckpointReport&) override {}
-  void OnCheckpointRemoved(int64_t, int32_t) override {}
-  void OnResume(int64_t, const std::string&) override {}
 
   int64_t steps() const { return steps_; }
 

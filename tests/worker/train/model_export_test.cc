@@ -10,6 +10,7 @@
 
 #include "common/failure.h"
 #include "tests/worker/checkpoint/tiny_llama.h"
+#include "tests/worker/train/silent_observer.h"
 
 namespace temper {
 namespace {
@@ -40,20 +41,11 @@ MicroBatch Sample() {
   return batch;
 }
 
-class RecordingObserver : public TrainObserver {
+class RecordingObserver : public SilentObserver {
  public:
-  void OnPhase(TrainPhase, int64_t) override {}
-  void OnData(const DataReport&) override {}
-  void OnPreflight(const PreflightReport&) override {}
-  void OnStep(const StepMetrics&) override {}
-  void OnValidation(const ValidationReport&) override {}
   void OnLog(LogSeverity severity, const std::string& text) override {
     if (severity == LogSeverity::kWarning) warnings.push_back(text);
   }
-  void OnExport(const std::string&, int64_t, int32_t) override {}
-  void OnCheckpoint(const CheckpointReport&) override {}
-  void OnCheckpointRemoved(int64_t, int32_t) override {}
-  void OnResume(int64_t, const std::string&) override {}
   std::vector<std::string> warnings;
 };
 
