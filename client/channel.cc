@@ -7,6 +7,8 @@
 
 #include <string_view>
 
+#include "common/rpc/keepalive.h"
+
 namespace temper {
 namespace {
 
@@ -33,10 +35,7 @@ bool IsThisHost(std::string_view address) {
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   grpc::ChannelArguments arguments;
   arguments.SetServiceConfigJSON(kServiceConfig);
-  // The server allows a ping every 10 s (server/api/rpc_server.cc).
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
-  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  SetClientKeepalive({}, arguments);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
   if (IsThisHost(address)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);

@@ -10,24 +10,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/rpc/keepalive.h"
 
 namespace temper {
-namespace {
-
-// Clients and nodes ping every 20 s (client/channel.cc, worker/node); without this gRPC takes a ping more often than
-// every 5 minutes for an attack and cuts the connection.
-constexpr int kMinPingInterval = 10'000;
-
-void SetUpKeepalive(grpc::ServerBuilder& builder) {
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingInterval);
-}
-
-}  // namespace
-
 RpcServer::RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, RpcObserver observer)
     : training_(controller, hub, uploads, observer), worker_(controller, std::move(observer)) {}
 
@@ -46,7 +31,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ListenAddress&
   builder.AddListeningPort(address.Text(), grpc::InsecureServerCredentials(), &server->address_.port);
   // With SO_REUSEPORT a second server would start on the same port and take half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  SetUpKeepalive(builder);
+  SetServerKeepalive({}, builder);
   builder.RegisterService(&server->training_);
   builder.RegisterService(&server->worker_);
   server->server_ = builder.BuildAndStart();

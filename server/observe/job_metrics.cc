@@ -238,6 +238,7 @@ void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::Ste
                                                              {"forward", phases.forward()},
                                                              {"backward", phases.backward()},
                                                              {"optimizer", phases.optimizer()},
+                                                             {"communication", phases.communication()},
                                                              {"checkpoint", phases.checkpoint()},
                                                              {"other", phases.other()}}) {
     CounterOf(training.phases, families_->phase_seconds, {{"job", id}, {"phase", phase}}, std::string(phase))

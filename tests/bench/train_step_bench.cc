@@ -34,6 +34,7 @@
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
 #include "worker/train/objective.h"
+#include "worker/train/phase_watch.h"
 #include "worker/train/step_metrics.h"
 #include "worker/train/stopwatch.h"
 #include "worker/train/train_step.h"
@@ -174,7 +175,10 @@ class StepBench {
     Stopwatch whole, watch;
     StepPhases times;
     ZeroGradients(model_.parameters());
-    const double loss = ForwardBackward(model_, batch_, objective_, static_cast<double>(work_.scored_tokens), &times);
+    const Gang alone;
+    PhaseWatch phase_watch(alone, times);
+    const double loss =
+        ForwardBackward(model_, batch_, objective_, static_cast<double>(work_.scored_tokens), &phase_watch);
     watch.Lap();
     const double norm = GlobalGradientNorm(model_.parameters());
     const double norm_seconds = watch.Lap();

@@ -27,6 +27,12 @@ def test_submit_watch_download_gives_a_model_that_transformers_reads_and_that_ha
     assert [int(step["step"]) for step in steps] == list(range(1, 121))
     assert steps[-1]["loss"] < steps[0]["loss"] / 20
 
+    (exported,) = [event["export"] for event in events if "export" in event]
+    written = Path(exported["uri"].removeprefix("file://")) / "verification.json"
+    assert exported["proof"] == json.loads(written.read_text())
+    assert exported["proof"]["tensors"]["passed"]
+    assert exported["proof"]["transformers"]["passed"]
+
     ended = server.get(job)
     assert ended["state"] == "JOB_STATE_SUCCEEDED"
     assert ended["epoch"] == 1

@@ -60,8 +60,9 @@ NamedTensor MissingPart(Parameter& parameter, const std::set<std::string>& store
   if (parameter.low.defined() && stored == std::set<std::string>{"BF16"}) {
     return {absl::StrCat("low/", parameter.name), parameter.low};
   }
+  const bool whole = parameter.weight.scalar_type() == at::kFloat;  // which is written as it is, without a copy
   return {absl::StrCat("master/", parameter.name),
-          LoadMaster({parameter.name, &parameter, 0, parameter.weight.size(0)})};
+          whole ? parameter.weight : LoadMaster({parameter.name, &parameter, 0, parameter.weight.size(0)})};
 }
 
 absl::StatusOr<std::vector<NamedTensor>> OptimizerTensors(const CheckpointSource& source,

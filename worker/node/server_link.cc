@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/fault_point.h"
+#include "common/rpc/keepalive.h"
 #include "common/rpc/status.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
@@ -34,9 +35,7 @@ milliseconds Jittered(milliseconds pause) {
 
 std::shared_ptr<grpc::Channel> ServerChannel(const std::string& server) {
   grpc::ChannelArguments arguments;
-  // A half-open connection is found out in half a minute.
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  SetClientKeepalive({}, arguments);
   // The link's own back-off is the one that counts.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);

@@ -46,6 +46,7 @@ struct PendingCollective::Transfers {
   const char* what;
   int rank;
   int size;
+  double& seconds_waited;
   std::vector<Transfer> transfers;
 };
 
@@ -57,6 +58,7 @@ PendingCollective& PendingCollective::operator=(PendingCollective&&) noexcept = 
 void PendingCollective::Wait() {
   if (transfers_ == nullptr) return;
   const std::unique_ptr<Transfers> under_way = std::move(transfers_);
+  const auto begin = std::chrono::steady_clock::now();
   for (const Transfers::Transfer& transfer : under_way->transfers) {
     try {
       transfer.work->wait();
@@ -65,6 +67,7 @@ void PendingCollective::Wait() {
                                                   transfer.peer, ", in ", under_way->what, ": ", MessageOf(error))));
     }
   }
+  under_way->seconds_waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Connect(const Rendezvous& rendezvous) {
@@ -103,6 +106,7 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Join(Backend backend
     // A rank that has all its connections, and goes, would be missed by others that are still at theirs.
     group->AllGatherValues(std::vector<double>{0});
     group->bytes_sent_ = 0;
+    group->seconds_waited_ = 0;
     return group;
   } catch (const std::exception& error) {
     return NotFound(rendezvous, error);
@@ -119,7 +123,7 @@ PendingCollective ProcessGroup::Exchange(const char* what, PartFor part_for, Par
   const int tag = next_tag_;
   next_tag_ = tag == std::numeric_limits<int>::max() ? 0 : tag + 1;
   PendingCollective pending;
-  pending.transfers_ = std::make_unique<PendingCollective::Transfers>(what, rank_, size_);
+  pending.transfers_ = std::make_unique<PendingCollective::Transfers>(what, rank_, size_, seconds_waited_);
   using Work = c10::intrusive_ptr<c10d::Work>;  // null: there is nothing to wait for
   // Each rank begins with another peer, or all would send to the first one first.
   const auto with_each_peer = [&](auto start) {

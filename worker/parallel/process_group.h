@@ -50,7 +50,7 @@ class PendingCollective {
   PendingCollective(PendingCollective&&) noexcept;
   PendingCollective& operator=(PendingCollective&&) noexcept;
 
-  // Throws CollectiveError. Nothing is under way afterwards.
+  // Throws CollectiveError. Nothing is under way afterwards. Not after the group is gone.
   void Wait();
 
  private:
@@ -95,6 +95,8 @@ class ProcessGroup {
 
   // Payload of this rank since the group was connected.
   int64_t bytes_sent() const { return bytes_sent_; }
+  // How long this rank has stood still for collectives since then.
+  double seconds_waited() const { return seconds_waited_; }
 
  private:
   struct Backend;
@@ -110,6 +112,7 @@ class ProcessGroup {
   int next_tag_ = 0;
   int duplicates_ = 0;
   int64_t bytes_sent_ = 0;
+  double seconds_waited_ = 0;
 };
 
 }  // namespace temper

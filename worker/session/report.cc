@@ -116,6 +116,7 @@ v1::RankReport StepReport(const StepMetrics& metrics) {
   phases.set_forward(metrics.phases.forward);
   phases.set_backward(metrics.phases.backward);
   phases.set_optimizer(metrics.phases.optimizer);
+  phases.set_communication(metrics.phases.communication);
   phases.set_checkpoint(metrics.phases.checkpoint);
   phases.set_other(metrics.phases.other);
   step.set_skipped(metrics.skipped);
@@ -226,11 +227,14 @@ v1::RankReport ResumptionReport(int64_t step, const std::string& uri) {
   return report;
 }
 
-v1::RankReport ExportReport(const std::string& uri, int64_t bytes, int32_t files) {
+v1::RankReport ExportReport(const ExportSummary& exported) {
   v1::RankReport report = NewReport();
-  report.mutable_export_()->set_uri(ReplaceInvalidUtf8(uri));
-  report.mutable_export_()->set_bytes(bytes);
-  report.mutable_export_()->set_files(files);
+  v1::ExportCommitted& committed = *report.mutable_export_();
+  committed.set_uri(ReplaceInvalidUtf8(exported.uri));
+  committed.set_bytes(exported.bytes);
+  committed.set_files(exported.files);
+  // The exporter's own JSON: it parses.
+  (void)google::protobuf::util::JsonStringToMessage(exported.proof, committed.mutable_proof());
   return report;
 }
 

@@ -23,7 +23,7 @@ v1::RankReport DataStatisticsReport(const DataReport& data);
 v1::RankReport ValidationResultReport(const ValidationReport& validation);
 v1::RankReport CheckpointRemovedReport(int64_t step, int32_t epoch);
 v1::RankReport ResumptionReport(int64_t step, const std::string& uri);
-v1::RankReport ExportReport(const std::string& uri, int64_t bytes, int32_t files);
+v1::RankReport ExportReport(const ExportSummary& exported);
 
 // The last report of a rank. OK: it did all that it was asked to; CANCELLED: it was told to stop; anything else: the
 // status's cause (common/failure.h) and message.

@@ -21,9 +21,7 @@ class ReportingObserver : public TrainObserver {
   void OnValidation(const ValidationReport& report) override { link_.Send(ValidationResultReport(report)); }
   void OnStep(const StepMetrics& metrics) override { link_.Send(StepReport(metrics)); }
   void OnLog(LogSeverity severity, const std::string& text) override { link_.Send(LogReport(severity, text)); }
-  void OnExport(const std::string& uri, int64_t bytes, int32_t files) override {
-    link_.Send(ExportReport(uri, bytes, files));
-  }
+  void OnExport(const ExportSummary& exported) override { link_.Send(ExportReport(exported)); }
   void OnCheckpoint(const CheckpointReport& report) override { link_.Send(CheckpointCommittedReport(report, epoch_)); }
   void OnCheckpointRemoved(int64_t step, int32_t epoch) override { link_.Send(CheckpointRemovedReport(step, epoch)); }
   void OnResume(int64_t step, const std::string& uri) override { link_.Send(ResumptionReport(step, uri)); }

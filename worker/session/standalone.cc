@@ -44,6 +44,7 @@ class PrintingObserver : public TrainObserver {
              {"forward", metrics.phases.forward},
              {"backward", metrics.phases.backward},
              {"optimizer", metrics.phases.optimizer},
+             {"communication", metrics.phases.communication},
              {"checkpoint", metrics.phases.checkpoint},
              {"other", metrics.phases.other}}},
            {"skipped", metrics.skipped}});
@@ -72,8 +73,8 @@ class PrintingObserver : public TrainObserver {
   void OnLog(LogSeverity severity, const std::string& text) override {
     errors_ << ReplaceInvalidUtf8(text) << std::endl;
   }
-  void OnExport(const std::string& uri, int64_t bytes, int32_t files) override {
-    Print({{"export", uri}, {"bytes", bytes}, {"files", files}});
+  void OnExport(const ExportSummary& exported) override {
+    Print({{"export", exported.uri}, {"bytes", exported.bytes}, {"files", exported.files}});
   }
   void OnCheckpoint(const CheckpointReport& report) override {
     Print({{"checkpoint", report.uri},

@@ -41,6 +41,9 @@ class Gang {
   };
   Step Settle(const Step& mine) const;
 
+  // How long this rank has waited for others so far, in whatever they do together; 0 alone.
+  double seconds_waited() const { return alone() ? 0 : group_->seconds_waited(); }
+
  private:
   ProcessGroup* group_ = nullptr;
   const ShardedModel* sharded_ = nullptr;

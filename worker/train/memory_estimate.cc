@@ -27,9 +27,20 @@ int64_t Elements(const RepositoryTensor& tensor) {
 struct Counts {
   int64_t all = 0;
   int64_t trained = 0;
-  int64_t adapted_rows = 0;  // outputs of all maps that have an adapter
-  int64_t dropped_rows = 0;  // their inputs, where some of them are dropped
+  int64_t kept_by_adapters = 0;  // activations a token
 };
+
+// Activations that an adapter keeps of each token. What it adds to an output of its own is freed at once, but between
+// tensors that stay: the allocator can't give it back.
+int64_t KeptByAdapter(const AdapterSite& site, const AdapterPlan& plan, int64_t copies) {
+  if (site.kind == AdapterSite::Kind::kEmbedding || site.kind == AdapterSite::Kind::kHead) return 0;
+  const bool experts = site.kind == AdapterSite::Kind::kExperts;
+  const bool plain = !experts && !plan.peft.dora && plan.peft.dropout == 0;
+  if (plain) return plan.peft.rank;  // the map's own product adds it (ops::LowRankUpdate)
+  const int64_t outputs = site.out_features * (plan.peft.dora ? 3 : 1);     // what DoRA scales stays
+  const int64_t inputs = plan.peft.dropout > 0 ? 2 * site.in_features : 0;  // what is dropped, what is left
+  return (experts ? copies : 1) * outputs + inputs;
+}
 
 // Whether a tensor belongs to a module that is trained beside adapters.
 bool IsSaved(const AdapterPlan& plan, const std::string& tensor) {
@@ -55,10 +66,7 @@ Counts CountParameters(const TrainJob& job, const NativeRepository& model, const
     const int64_t adapter = plan->peft.rank * site.experts * (site.in_features + site.out_features);
     counts.all += adapter;
     counts.trained += adapter;
-    if (site.kind == AdapterSite::Kind::kEmbedding || site.kind == AdapterSite::Kind::kHead) continue;  // nothing stays
-    const int64_t copies = site.kind == AdapterSite::Kind::kExperts ? model.config.moe.top_k : 1;       // of a token
-    counts.adapted_rows += copies * site.out_features * (plan->peft.dora ? 3 : 1);  // what DoRA scales stays
-    if (plan->peft.dropout > 0) counts.dropped_rows += 2 * site.in_features;        // what is dropped, and what is left
+    counts.kept_by_adapters += KeptByAdapter(site, *plan, model.config.moe.top_k);
   }
   return counts;
 }
@@ -112,8 +120,7 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   const int64_t scores =
       kernels ? 2 * tokens * queries * 4 : 3 * attention.num_heads * std::min(longest, kAttentionBlock) * longest * 4;
   const int64_t logits = (kernels ? 1 : 3) * std::min(tokens, kLogitRows) * config.vocab_size * 4;
-  // What adapters add to an output is freed at once, but between tensors that stay: the allocator can't give it back.
-  memory.activations = tokens * width * (config.num_layers * kept + counts.adapted_rows + counts.dropped_rows) +
+  memory.activations = tokens * width * (config.num_layers * kept + counts.kept_by_adapters) +
                        std::max(tokens * width * way_back + scores, logits);
   return memory;
 }

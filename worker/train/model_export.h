@@ -18,13 +18,6 @@
 
 namespace temper {
 
-struct ExportSummary {
-  std::string uri;
-  int64_t bytes = 0;
-  int32_t files = 0;
-  std::string proof;  // what was proved, for people
-};
-
 // Fails now, not hours later, when nothing can be written to the job's output, or when another job's files are there.
 absl::Status CheckOutput(ObjectStore& store, const TrainJob& job);
 

@@ -16,6 +16,7 @@
 #include "worker/model/gradient.h"
 #include "worker/ops/matmul_peak.h"
 #include "worker/train/lr_schedule.h"
+#include "worker/train/phase_watch.h"
 #include "worker/train/train_step.h"
 #include "worker/train/validation.h"
 
@@ -83,22 +84,22 @@ absl::StatusOr<StepLoop::End> StepLoop::Run(const StopSignal& stop) {
 absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
   RECORD_USER_SCOPE(absl::StrCat("step ", position_.step + 1));
   StepPhases phases = {.checkpoint = snapshot_seconds_};
-  Stopwatch watch;
+  PhaseWatch watch(gang_, phases);
   absl::StatusOr<std::vector<MicroBatch>> batches = data_.batches().NextStep();
   if (!batches.ok()) return DataFailed(batches.status());
   if (batches->empty()) return false;
-  phases.data = watch.Lap();
+  watch.Lap(&StepPhases::data);
   const StepWork work = CountWork(rates_, *batches);
 
   ZeroGradients(parameters_);
+  watch.Skip();
   double loss_share = 0;
   for (const MicroBatch& batch : gang_.ShareOf(*std::move(batches))) {
     if (gang_.alone() && stop.now()) return Stopped();
-    loss_share += ForwardBackward(model_, batch, objective_, static_cast<double>(work.scored_tokens), &phases);
+    loss_share += ForwardBackward(model_, batch, objective_, static_cast<double>(work.scored_tokens), &watch);
   }
   const int64_t total_steps = data_.batches().total_steps();
   const double learning_rate = LearningRate(job_.training, position_.step + 1, total_steps);
-  watch.Lap();
   ZeroFrozenGradients(parameters_);
   settled_ = gang_.Settle({.loss = loss_share,
                            .gradient_norm = GlobalGradientNorm(parameters_),
@@ -113,7 +114,7 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
     optimizer_.Step(learning_rate, ClipScale(norm, job_.training.max_grad_norm));
     ++position_.updates;
   }
-  phases.optimizer = watch.Lap();
+  watch.Lap(&StepPhases::optimizer);
 
   const BatchPosition& data = data_.batches().position();
   ++position_.step;
@@ -139,9 +140,7 @@ void StepLoop::Report(const StepWork& work, StepMetrics metrics, double seconds)
   position_.seconds += seconds;
   const double ranks = gang_.size();
   CorrectPeak(HardwareFlops(rates_, work) / (seconds * ranks));
-  StepPhases& phases = metrics.phases;
-  phases.other =
-      std::max(0.0, seconds - phases.data - phases.forward - phases.backward - phases.optimizer - phases.checkpoint);
+  metrics.phases.other = std::max(0.0, seconds - metrics.phases.sum());
   metrics.tokens = work.tokens;
   metrics.scored_tokens = work.scored_tokens;
   metrics.total_tokens = position_.total_tokens;

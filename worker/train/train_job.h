@@ -137,8 +137,11 @@ struct StepPhases {
   double forward = 0;
   double backward = 0;
   double optimizer = 0;
+  double communication = 0;
   double checkpoint = 0;
   double other = 0;
+
+  double sum() const { return data + forward + backward + optimizer + communication + checkpoint + other; }
 };
 
 // Figures of one optimizer step; temper.v1.StepMetrics documents each.
@@ -233,6 +236,14 @@ struct PreflightReport {
   std::vector<PreflightCheck> checks;
 };
 
+// A committed export; temper.v1.ExportCommitted documents each field.
+struct ExportSummary {
+  std::string uri;
+  int64_t bytes = 0;
+  int32_t files = 0;
+  std::string proof;  // verification.json
+};
+
 // Gets what the trainer has to say, on the trainer's thread. Calls must not block for long.
 class TrainObserver {
  public:
@@ -243,7 +254,7 @@ class TrainObserver {
   virtual void OnStep(const StepMetrics& metrics) = 0;
   virtual void OnValidation(const ValidationReport& report) = 0;
   virtual void OnLog(LogSeverity severity, const std::string& text) = 0;
-  virtual void OnExport(const std::string& uri, int64_t bytes, int32_t files) = 0;
+  virtual void OnExport(const ExportSummary& exported) = 0;
   virtual void OnCheckpoint(const CheckpointReport& report) = 0;
   virtual void OnCheckpointRemoved(int64_t step, int32_t epoch) = 0;
   // Training goes on after `step`, from the checkpoint at `uri`; 0 and "": from the start, though it was begun before.

@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "worker/model/gradient.h"
-#include "worker/train/stopwatch.h"
+#include "worker/train/phase_watch.h"
 
 namespace temper {
 namespace {
@@ -209,12 +209,16 @@ at::Tensor Infer(TrainableModel& model, const MicroBatch& batch, HeadFn head) {
 }  // namespace
 
 double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
-                       StepPhases* phases) {
-  Stopwatch watch;
+                       PhaseWatch* watch) {
+  const auto end = [watch](double StepPhases::* phase) {
+    if (watch != nullptr) watch->Lap(phase);
+  };
   const auto [scored_S, targets_S] = FindScored(batch, model.device());
   if (scored_S.size(0) == 0) {
     WalkForward(model, /*backward_follows=*/true, kNothing, kNothing);
+    end(&StepPhases::forward);
     WalkBackward(model, kNothing, kNothing, kNothing);
+    end(&StepPhases::backward);
     return 0.0;
   }
   const BatchContext context = MakeContext(model, batch);
@@ -238,13 +242,9 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
     records.push_back(std::move(record));
   };
   WalkForward(model, /*backward_follows=*/true, [&] { hidden_TD = model.Embed(context); }, forward_unit);
-
-  const double forward = watch.Lap();
+  end(&StepPhases::forward);
   const double loss = Backward(model, objective, normalizer, context, hidden_TD, scored_S, targets_S, records);
-  if (phases != nullptr) {
-    phases->forward += forward;
-    phases->backward += watch.Lap();
-  }
+  end(&StepPhases::backward);
   return loss;
 }
 

@@ -6,21 +6,22 @@
 #include "worker/data/micro_batch.h"
 #include "worker/model/trainable_model.h"
 #include "worker/train/objective.h"
-#include "worker/train/train_job.h"
 
 namespace temper {
+
+class PhaseWatch;
 
 // Forward and backward of one micro-batch: adds every trainable parameter's gradient to its buffer and returns the
 // micro-batch's share of the loss. `normalizer` is the step's (worker/train/objective.h). docs/ARCHITECTURE.md draws
 // it.
 //
-// Adds the time that it took to `phases`, if given: the blocks' forward pass to `forward`, the loss and all of the way
-// back to `backward`.
+// Ends two laps of `watch`, if given: the blocks' forward pass is `forward`, the loss and all of the way back
+// `backward`.
 //
 // A model whose weights are elsewhere in between (TrainableModel::unit_weights) has its gradients there in the end. Its
 // ranks wait for each other: each must call this equally often, with an empty micro-batch if need be.
 double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
-                       StepPhases* phases = nullptr);
+                       PhaseWatch* watch = nullptr);
 
 // Hidden states of the whole micro-batch, final norm included: [T, D]. Nothing is recorded.
 at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch);

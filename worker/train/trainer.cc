@@ -195,7 +195,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
     if (!finished.ok()) return finished.status();
     if (const auto* const exported = std::get_if<ExportSummary>(&*finished)) {
       observer.OnLog(LogSeverity::kInfo, absl::StrCat("the export is proved: ", exported->proof));
-      observer.OnExport(exported->uri, exported->bytes, exported->files);
+      observer.OnExport(*exported);
       return absl::OkStatus();
     }
     const RollBack& back = std::get<RollBack>(*finished);
@@ -222,8 +222,8 @@ absl::Status OutOfMemory(const std::string& detail) {
 absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
                          const ExportVerifier& verifier) {
   if (job.world_size > 1) {
-    return WithCause(absl::UnimplementedError(absl::StrCat("this temper-rank trains alone, but was made one of ",
-                                                           job.world_size, " ranks")),
+    return WithCause(absl::UnimplementedError(
+                         absl::StrCat("this temper-rank trains alone, but was made one of ", job.world_size, " ranks")),
                      FailureCause::kLaunch);
   }
   at::set_num_threads(job.threads > 0 ? job.threads : static_cast<int>(std::thread::hardware_concurrency()));

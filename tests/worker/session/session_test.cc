@@ -151,7 +151,7 @@ TEST_F(SessionTest, RunSession_TrainingSucceeds_ReportsEverythingInOrder) {
       observer.OnStep(metrics);
     }
     observer.OnLog(LogSeverity::kInfo, "nearly there");
-    observer.OnExport("/o/abc/export-e0002", 10, 3);
+    observer.OnExport({"/o/abc/export-e0002", 10, 3, R"({"transformers": {"passed": true}})"});
     return absl::OkStatus();
   });
   Assign();
@@ -162,6 +162,8 @@ TEST_F(SessionTest, RunSession_TrainingSucceeds_ReportsEverythingInOrder) {
   EXPECT_EQ(reports[2].step().step(), 2);
   EXPECT_EQ(reports[3].log().text(), "nearly there");
   EXPECT_EQ(reports[4].export_().files(), 3);
+  const auto& proof = reports[4].export_().proof().fields();
+  EXPECT_TRUE(proof.at("transformers").struct_value().fields().at("passed").bool_value());
   ASSERT_TRUE(reports[5].has_end());
   EXPECT_EQ(reports[5].end().cause(), v1::FAILURE_CAUSE_UNSPECIFIED);
   EXPECT_FALSE(reports[5].end().stopped());

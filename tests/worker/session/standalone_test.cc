@@ -38,7 +38,7 @@ absl::Status TrainOneStep(const TrainJob& job, TrainObserver& observer, const St
   metrics.loss = 0.5;
   observer.OnStep(metrics);
   observer.OnLog(LogSeverity::kInfo, "a remark");
-  observer.OnExport("/o/mine/export-e0001", 10, 3);
+  observer.OnExport({"/o/mine/export-e0001", 10, 3, "{}"});
   return absl::OkStatus();
 }
 

@@ -5,9 +5,9 @@
 //   gang_probe MODEL DATA.jsonl --world N --steps S [--lora] [--stop-rank R --stop-after S] [--die-rank R --die-after
 //   S]
 //
-// Rank 0 prints a JSON line a step (step, loss, grad_norm), and one of a validation once all are taken
-// (validation_loss, scored_tokens). Each rank prints one when it ends (rank, steps, and end: "done" or what the status
-// says).
+// Rank 0 prints a JSON line a step (step, loss, grad_norm, and where its time went: seconds, communication, phases,
+// which is their sum), and one of a validation once all are taken (validation_loss, scored_tokens). Each rank prints
+// one when it ends (rank, steps, and end: "done" or what the status says).
 // --stop-rank is told to stop, --die-rank kills itself, when the step is over.
 #include <ATen/Parallel.h>
 #include <unistd.h>
@@ -59,8 +59,10 @@ class Printer : public SilentObserver {
   void OnStep(const StepMetrics& metrics) override {
     steps_ = metrics.step;
     if (rank_ == 0) {
-      std::printf("{\"step\": %ld, \"loss\": %.17g, \"grad_norm\": %.17g}\n", metrics.step, metrics.loss,
+      std::printf("{\"step\": %ld, \"loss\": %.17g, \"grad_norm\": %.17g, ", metrics.step, metrics.loss,
                   metrics.grad_norm);
+      std::printf("\"seconds\": %.17g, \"communication\": %.17g, \"phases\": %.17g}\n", metrics.seconds,
+                  metrics.phases.communication, metrics.phases.sum());
     }
     if (rank_ == arguments_.stop_rank && metrics.step == arguments_.stop_after) stop_.Request(/*checkpoint=*/true);
     if (rank_ == arguments_.die_rank && metrics.step == arguments_.die_after) kill(getpid(), SIGKILL);

@@ -16,7 +16,7 @@ class SilentObserver : public TrainObserver {
   void OnStep(const StepMetrics&) override {}
   void OnValidation(const ValidationReport&) override {}
   void OnLog(LogSeverity, const std::string&) override {}
-  void OnExport(const std::string&, int64_t, int32_t) override {}
+  void OnExport(const ExportSummary&) override {}
   void OnCheckpoint(const CheckpointReport&) override {}
   void OnCheckpointRemoved(int64_t, int32_t) override {}
   void OnResume(int64_t, const std::string&) override {}

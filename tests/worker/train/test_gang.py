@@ -46,6 +46,17 @@ def test_every_world_takes_the_same_steps(run, options):
             assert values(lines, key) == approximately(values(expected, key))
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_waiting_for_other_ranks_is_communication(run, world):
+    lines, _ = run(world)
+    seconds, waited = values(lines, "seconds"), values(lines, "communication")
+    assert values(lines, "phases") == pytest.approx(seconds, rel=1e-6)
+    if world == 1:
+        assert waited == [0] * 4
+    else:
+        assert all(0 < part < step for part, step in zip(waited, seconds, strict=True))
+
+
 def test_a_rank_that_is_told_to_stop_ends_all_after_the_same_step(run):
     lines, result = run(3, "--stop-rank", 1, "--stop-after", 1)
     assert ends(lines) == dict.fromkeys(range(3), (2, "stopped on request")), result.stderr

@@ -173,6 +173,7 @@ def test_phases_sum_to_the_step(inputs, tmp_path):
     steps = steps_of(train(job(inputs, tmp_path / "out"), tmp_path))
     for line in steps:
         assert sum(line["phases"].values()) == pytest.approx(line["seconds"], rel=1e-6)
+        assert line["phases"]["communication"] == 0
     for phase in ("data", "forward", "backward", "optimizer"):
         assert all(line["phases"][phase] > 0 for line in steps), phase
     # The snapshot of step 5 is taken between it and the next.
