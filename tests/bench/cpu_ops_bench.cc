@@ -19,6 +19,7 @@
 #include "worker/ops/chunked_cross_entropy.h"
 #include "worker/ops/cpu/instruction_set.h"
 #include "worker/ops/gated_activation.h"
+#include "worker/ops/grouped_linear.h"
 #include "worker/ops/matmul_peak.h"
 #include "worker/ops/packed_attention.h"
 #include "worker/ops/rms_norm.h"
@@ -185,6 +186,51 @@ void RegisterLmHead(at::ScalarType dtype, bool trained) {
   });
 }
 
+// As many rows for each of some experts, at the widths of published models. `torch` is a product after the other.
+void RegisterExperts(at::ScalarType dtype, int64_t experts, int64_t rows, int64_t in, int64_t out) {
+  const std::string name = "experts " + std::to_string(experts) + "x" + std::to_string(rows);
+  const int64_t all = experts * rows;
+  const double flops = 2.0 * static_cast<double>(all * in * out);
+  std::vector<int64_t> starts;
+  for (int64_t i = 0; i <= experts; ++i) starts.push_back(i * rows);
+  const std::vector<std::vector<int64_t>> shapes = {{all, in}, {experts, out, in}};
+  RegisterOne(name + "/forward/ours", dtype, {.flops = flops}, ops::cpu::Kernels(),
+              ForwardOf(shapes, dtype, [=](const auto& x) { return ops::GroupedLinear(x[0], x[1], {}, starts); }));
+  RegisterOne(name + "/backward/ours", dtype, {.flops = 2 * flops}, ops::cpu::Kernels(), [=]() -> Function {
+    const at::Tensor x = at::randn(shapes[0]).to(dtype).requires_grad_();
+    const at::Tensor weight = at::randn(shapes[1]).to(dtype).requires_grad_(), buffer = at::zeros(shapes[1]);
+    const at::Tensor y = ops::GroupedLinear(x, weight, {}, starts, buffer), grad = at::randn_like(y);
+    return [=] {
+      torch::autograd::grad({y}, {x, weight}, {grad}, /*retain_graph=*/true, /*create_graph=*/false,
+                            /*allow_unused=*/true);
+    };
+  });
+  const auto each = [=](const at::Tensor& tensor, int64_t expert) { return tensor.narrow(0, expert * rows, rows); };
+  RegisterOne(name + "/forward/torch", dtype, {.flops = flops}, InstructionSet::kNone, [=]() -> Function {
+    const at::Tensor x = at::randn(shapes[0]).to(dtype), weight = at::randn(shapes[1]).to(dtype);
+    return [=] {
+      const at::Tensor y = at::empty({all, out}, dtype);
+      for (int64_t expert = 0; expert < experts; ++expert) {
+        at::Tensor into = each(y, expert);
+        at::mm_out(into, each(x, expert), weight[expert].t());
+      }
+    };
+  });
+  RegisterOne(name + "/backward/torch", dtype, {.flops = 2 * flops}, InstructionSet::kNone, [=]() -> Function {
+    const at::Tensor x = at::randn(shapes[0]).to(dtype), weight = at::randn(shapes[1]).to(dtype);
+    const at::Tensor grad_y = at::randn({all, out}).to(dtype), buffer = at::zeros(shapes[1]);
+    return [=] {
+      const at::Tensor grad_x = at::empty_like(x), grad_weight = at::empty_like(weight);
+      for (int64_t expert = 0; expert < experts; ++expert) {
+        at::Tensor into = each(grad_x, expert), into_weight = grad_weight[expert];
+        at::mm_out(into, each(grad_y, expert), weight[expert]);
+        at::mm_out(into_weight, each(grad_y, expert).t(), each(x, expert));
+      }
+      buffer.add_(grad_weight);
+    };
+  });
+}
+
 void RegisterRows(at::ScalarType dtype) {
   const double size = dtype == at::kBFloat16 ? 2 : 4;
   const double hidden = size * kTokens * kHidden;
@@ -232,6 +278,9 @@ void RegisterAll() {
     RegisterLmHead(dtype, true);
     RegisterLmHead(dtype, false);
     RegisterRows(dtype);
+    RegisterExperts(dtype, 128, 32, 2048, 1536);  // Qwen3-30B-A3B, 512 tokens
+    RegisterExperts(dtype, 32, 64, 2880, 5760);   // gpt-oss-20b, 512 tokens
+    RegisterExperts(dtype, 8, 128, 4096, 7168);   // Mixtral-8x7B with half the width, 512 tokens
   }
   RegisterAdamW();
 }

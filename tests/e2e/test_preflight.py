@@ -451,7 +451,7 @@ def look_at_data_that_loses_much(model, spec, directory):
     return [
         "33 % of the samples are longer than 100 tokens: 1 cut off, 0 left out. Raise data.max_sample_tokens and "
         "training.micro_batch_tokens, or split them",
-        "1 sample left out; the first: ",
+        "1 sample left out, with nothing to learn: correct them, or look at data.train_on; the first: ",
         "line 3: no token is scored",
     ]
 

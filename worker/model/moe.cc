@@ -38,7 +38,8 @@ at::Tensor MixtureOfExperts::Experts::Forward(const at::Tensor& x_SI, const std:
   const auto by_expert = [&](const at::Tensor& tensor) {
     return tensor.defined() ? tensor.unflatten(0, {-1, out}) : tensor;
   };
-  const at::Tensor y_SO = ops::GroupedLinear(x_SI, by_expert(weight.weight), by_expert(bias.weight), starts);
+  const at::Tensor y_SO =
+      ops::GroupedLinear(x_SI, by_expert(weight.weight), by_expert(bias.weight), starts, by_expert(weight.gradient));
   return adapter == nullptr ? y_SO : y_SO + GroupedLoraOutput(*adapter, x_SI, starts);
 }
 

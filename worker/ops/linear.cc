@@ -6,6 +6,7 @@
 
 #include <optional>
 
+#include "worker/ops/backward_buffer.h"
 #include "worker/ops/cpu/operators.h"
 
 namespace temper::ops {
@@ -14,22 +15,12 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Memory that backward writes to: no variable of the graph, as a tensor among the arguments would be.
-struct Buffer {
-  at::Tensor tensor;
-};
-
-// An undefined tensor is not an absent one to ATen and to autograd::Function.
-std::optional<at::Tensor> IfDefined(const at::Tensor& tensor) {
-  return tensor.defined() ? std::optional(tensor) : std::nullopt;
-}
-
 // The arguments of autograd are x, weight, A and B of each update, bias; what backward writes to is none of them.
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_TI, const at::Tensor& weight_OI,
-                            at::TensorList factors, const std::optional<at::Tensor>& bias_O, const Buffer& grad_weight,
-                            const std::vector<LowRankUpdate>& updates) {
+                            at::TensorList factors, const std::optional<at::Tensor>& bias_O,
+                            const BackwardBuffer& grad_weight, const std::vector<LowRankUpdate>& updates) {
     at::Tensor y_TO = at::linear(x_TI, weight_OI, bias_O);
     variable_list saved = {x_TI, weight_OI};
     std::vector<double> scales;
@@ -98,8 +89,8 @@ at::Tensor Linear(const at::Tensor& x_TI, const at::Tensor& weight_OI, const at:
   if (!grad_weight_OI.defined() && updates.empty()) return at::linear(x_TI, weight_OI, IfDefined(bias_O));
   std::vector<at::Tensor> factors;
   for (const LowRankUpdate& update : updates) factors.insert(factors.end(), {update.a_RI, update.b_OR});
-  return LinearFunction::apply(x_TI, weight_OI, at::TensorList(factors), IfDefined(bias_O), Buffer{grad_weight_OI},
-                               updates);
+  return LinearFunction::apply(x_TI, weight_OI, at::TensorList(factors), IfDefined(bias_O),
+                               BackwardBuffer{grad_weight_OI}, updates);
 }
 
 void AddWeightGradient(const at::Tensor& grad_TO, const at::Tensor& x_TI, at::Tensor to_OI) {

@@ -28,7 +28,7 @@ absl::StatusOr<NativeCheck> CheckNativeModel(const std::string& uri, const Famil
         absl::StrCat("temper comes with no verdict on ", which,
                      ", and its first layers were not compared with "
                      "transformers' own: ",
-                     why)};
+                     why, ". `temper verify ", uri, "` compares all of it")};
   };
   if (verifier == nullptr) return unknown("there is no verifier");
 

@@ -162,7 +162,9 @@ class Checks {
                           100 * (cut + lost), max_sample_tokens, samples.truncated, samples.dropped_overlong));
     }
     if (samples.refused > 0) {
-      Warn(absl::StrCat(Counted(samples.refused, "sample"), " left out; the first: ", samples.first_refusal));
+      Warn(absl::StrCat(Counted(samples.refused, "sample"),
+                        " left out, with nothing to learn: correct them, or look at data.train_on; the first: ",
+                        samples.first_refusal));
     }
     if (share(samples.scored_tokens, samples.tokens) < kFewScored) {
       Warn(absl::StrFormat("only %.2g %% of the tokens are learned: look at the samples above, and at data.train_on",

@@ -32,6 +32,35 @@ TEST(GroupedLinear, OutputAndGradients_EqualReference) {
   }
 }
 
+// Products so large that all threads work on each.
+TEST(GroupedLinear, LargeGroups_EqualReference) {
+  const std::vector<int64_t> starts = {0, 500, 1100};
+  at::manual_seed(2);
+  const std::vector<at::Tensor> inputs = {at::randn({1100, 1024}), at::randn({2, 2048, 1024}) / 32};
+  ExpectEqualsReference([&](const auto& in) { return GroupedLinear(in[0], in[1], {}, starts); },
+                        [&](const auto& in) { return Reference(in, starts); }, inputs, at::kFloat, 1e-5);
+}
+
+// As in training.
+TEST(GroupedLinear, GradientBuffer_GetsTheWeightsGradientAdded) {
+  const std::vector<int64_t> starts = {0, 5, 5, 6, 13};
+  at::manual_seed(3);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = at::randn({13, 8}, dtype), grad_y = at::randn({13, 16}, dtype);
+    const at::Tensor weight = at::randn({4, 16, 8}, dtype).requires_grad_();
+    const at::Tensor before = at::randn({4, 16, 8}), buffer = before.clone();
+    GroupedLinear(x, weight, {}, starts, buffer).backward(grad_y);
+    EXPECT_FALSE(weight.grad().defined());
+    for (int64_t group = 0; group < 4; ++group) {
+      const auto rows = [&](const at::Tensor& tensor) {
+        return tensor.slice(0, starts[group], starts[group + 1]).to(at::kDouble);
+      };
+      const at::Tensor expected = before[group].to(at::kDouble) + rows(grad_y).t().mm(rows(x));
+      EXPECT_LT((buffer[group] - expected).norm().item<double>(), 1e-5 * expected.norm().item<double>()) << group;
+    }
+  }
+}
+
 TEST(GroupedLinear, StartsThatDoNotFit_Throw) {
   const at::Tensor x = at::randn({3, 2}), weight = at::randn({2, 4, 2});
   EXPECT_THROW(GroupedLinear(x, weight, {}, {0, 3}), c10::Error);

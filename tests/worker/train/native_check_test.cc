@@ -13,6 +13,7 @@ namespace temper {
 namespace {
 
 using testing::ElementsAre;
+using testing::AllOf;
 using testing::HasSubstr;
 
 const FamilySpec& Llama() {
@@ -76,7 +77,7 @@ TEST_F(NativeCheckTest, ThatCannotBeCompared_AreWarnedOf) {
   answer_ = absl::UnavailableError("no Python here");
   const auto check = Check(UnknownModel());
   ASSERT_TRUE(check.ok());
-  EXPECT_THAT(check->warning, HasSubstr("no Python here"));
+  EXPECT_THAT(check->warning, AllOf(HasSubstr("no Python here"), HasSubstr("temper verify")));
   const auto without = CheckNativeModel("/m", Llama(), UnknownModel(), at::kFloat, nullptr);
   ASSERT_TRUE(without.ok());
   EXPECT_THAT(without->warning, HasSubstr("no verifier"));
