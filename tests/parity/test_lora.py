@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapters against PEFT, on every family: which modules, logits, gradients, and the files in both directions.
 
-The figures go to build/reports/families.json.
+A whole run, of test_families.py and test_lora.py, writes build/reports/families.json.
 """
 
 import collections
@@ -28,11 +28,12 @@ CASES = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def figures():
+def figures(request):
     """family → target → what was found."""
     found = collections.defaultdict(dict)
     yield found
     families_report.update(
+        request,
         {
             family: {
                 "peft_ok": targets.keys() == {target for of, _, target in CASES if of == family}
@@ -40,7 +41,7 @@ def figures():
                 "peft": targets,
             }
             for family, targets in found.items()
-        }
+        },
     )
 
 
