@@ -125,7 +125,9 @@ def licenses(fix: bool) -> Outcome:
 
     without = [name for name in repository_files(*LICENSED) if not has_line(name)]
     return Outcome(
-        "licence lines", not without, "".join(f"{n}: its first line must say {LICENSE_LINE}\n" for n in without)
+        "licence lines",
+        not without,
+        "".join(f"{n}: one of its first three lines must say {LICENSE_LINE}\n" for n in without),
     )
 
 

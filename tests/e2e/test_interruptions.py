@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import selection
 from temper_server import steps_lost, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,9 +95,8 @@ def undisturbed(tmp_path_factory, protos, pristine_model, data):
 def report(request):
     rows = []
     yield rows
-    run = [item for item in request.session.items if item.originalname == "test_process_killed_at"]
-    if len(run) < len(POINTS):
-        return  # who chose a few leaves the report of all as it is
+    if not selection.is_whole(request):
+        return
     path = ROOT / "build/reports/interruptions.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, indent=2) + "\n")

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -199,14 +200,25 @@ def test_a_server_that_is_killed_adopts_a_preflight(start_server, spec):
     assert found["preflight"]["backend"] == "native"
 
 
-def test_temper_preflight_shows_what_is_learned_and_leaves_no_job(server, spec):
+def assert_counts_are_shown(text, model):
+    """Of the data in four copies, in rows of 256 tokens."""
+    tokens, scored = token_counts(AutoTokenizer.from_pretrained(model), [*tiny_chat_model.conversations()])
+    assert f"\nTokens    {4 * tokens}, {scored / tokens:.1%} of them learned\n" in text
+    rows = int(re.search(r"^Rows +(\d+) a pass", text, re.MULTILINE)[1])
+    assert 256 * rows >= 4 * tokens
+    assert f"\nRows      {rows} a pass over the data, {1 - 4 * tokens / (256 * rows):.1%} of their room left\n" in text
+
+
+def test_temper_preflight_shows_what_is_learned_and_leaves_no_job(server, spec, pristine_model):
     result = preflight(server, spec)
     assert result.returncode == 0, result.stderr
     assert "What colour is the apple?" in result.stdout
     assert "⟦The apple is red.<|im_end|>⟧" in result.stdout
     assert "Samples   32 of 32, 0 cut off, 0 too long, 0 with nothing to learn" in result.stdout
     assert "Steps     60" in result.stdout
+    assert_counts_are_shown(result.stdout, pristine_model)
     assert "of memory" in result.stdout
+    assert "Backend   native: " in result.stdout
     assert "and generation stops there" in result.stdout
     assert "jobs" not in server.json("list")
     assert not Path(spec["output"]["uri"]).exists() or not list(Path(spec["output"]["uri"]).iterdir())
@@ -323,13 +335,18 @@ def chat(question, answer):
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
+def token_counts(tokenizer, conversations):
+    """By plain transformers: how many tokens, and how many of them are the assistant's."""
+    tokens = sum(len(tokenizer.apply_chat_template(messages)["input_ids"]) for messages in conversations)
+    scored = sum(len(tokenizer(messages[1]["content"] + "<|im_end|>")["input_ids"]) for messages in conversations)
+    return tokens, scored
+
+
 def test_counts_are_those_of_plain_transformers(spec, pristine_model, tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained(pristine_model)
     conversations = [*tiny_chat_model.conversations()][:3]  # which fit into one row
     write_samples(spec, tmp_path, *({"messages": messages} for messages in conversations))
     report = report_of(spec, tmp_path)
-    tokens = sum(len(tokenizer.apply_chat_template(messages)["input_ids"]) for messages in conversations)
-    scored = sum(len(tokenizer(messages[1]["content"] + "<|im_end|>")["input_ids"]) for messages in conversations)
+    tokens, scored = token_counts(AutoTokenizer.from_pretrained(pristine_model), conversations)
     data = report["data"]
     counts = ("samples_read", "samples_kept", "tokens", "scored_tokens", "rows_per_epoch")
     assert [int(data[name]) for name in counts] == [3, 3, tokens, scored, 1]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every family against transformers: logits, gradients, bf16, and the way back to disk.
 
-The figures go to build/reports/families.json.
+A whole run, of test_families.py and test_lora.py, writes build/reports/families.json.
 """
 
 import collections
@@ -24,11 +24,12 @@ FIRST = [(family, next(iter(variants))) for family, variants in tiny_models.VARI
 
 
 @pytest.fixture(scope="module")
-def report():
+def report(request):
     """family → figure → the values of its variants."""
     figures = collections.defaultdict(lambda: collections.defaultdict(list))
     yield figures
     families_report.update(
+        request,
         {
             family: {
                 "max_token_kl_fp32": max(found["kl"], default=None),
@@ -38,7 +39,7 @@ def report():
                 "round_trip_identical": bool(found["round_trip"]) and all(found["round_trip"]),
             }
             for family, found in figures.items()
-        }
+        },
     )
 
 

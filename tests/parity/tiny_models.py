@@ -92,6 +92,7 @@ VARIANTS = {
         },
         "no_caps_untied": {
             "head_dim": 16,
+            "num_key_value_heads": 3,
             "attn_logit_softcapping": None,
             "final_logit_softcapping": None,
             "sliding_window": 200,
@@ -107,7 +108,7 @@ VARIANTS = {
             "tie_word_embeddings": True,
         },
         "scaled_full": {
-            "head_dim": 16,
+            **ODD_HEADS,
             "num_hidden_layers": 4,
             "sliding_window": 40,
             "layer_types": ["sliding_attention", "full_attention"] * 2,
@@ -119,7 +120,7 @@ VARIANTS = {
         },
     },
     "phi3": {
-        "plain": {},
+        "plain": {"num_key_value_heads": 3},
         "long": {
             "num_key_value_heads": 6,
             "sliding_window": 100,
@@ -133,7 +134,7 @@ VARIANTS = {
         },
     },
     "mixtral": {
-        "plain": {"num_local_experts": 6, "num_experts_per_tok": 2},
+        "plain": {**ODD_HEADS, "num_local_experts": 6, "num_experts_per_tok": 2},
         "balanced_window": {
             "num_local_experts": 4,
             "num_experts_per_tok": 3,
@@ -153,6 +154,7 @@ VARIANTS = {
         },
         "some_dense": {
             "head_dim": 16,
+            "num_key_value_heads": 3,
             "num_experts": 5,
             "num_experts_per_tok": 2,
             "moe_intermediate_size": 40,
@@ -185,7 +187,12 @@ VARIANTS = {
     },
     "olmo2": {
         "gqa": {},
-        "mha_tied": {"num_key_value_heads": 6, "tie_word_embeddings": True, "attention_bias": True},
+        "mha_tied": {
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "tie_word_embeddings": True,
+            "attention_bias": True,
+        },
     },
     "olmo3": {
         "scaled_full": {
@@ -213,6 +220,7 @@ VARIANTS = {
     "smollm3": {
         "every_fourth": {"num_hidden_layers": 5, "tie_word_embeddings": True},
         "windows": {
+            **ODD_HEADS,
             "num_hidden_layers": 4,
             "no_rope_layers": [1, 0, 0, 1],
             "use_sliding_window": True,
@@ -227,7 +235,7 @@ VARIANTS = {
             "logits_scaling": 4.0,
             "tie_word_embeddings": True,
         },
-        "biases": {"attention_bias": True, "mlp_bias": True, "logits_scaling": 2.0},
+        "biases": {"num_key_value_heads": 3, "attention_bias": True, "mlp_bias": True, "logits_scaling": 2.0},
     },
 }
 

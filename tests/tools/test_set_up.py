@@ -67,6 +67,41 @@ def test_bench_compares_with_the_versions_that_we_are_built_on(package: str) -> 
     assert pinned(set_up.BENCH.lock) == pinned(set_up.MAIN.lock)
 
 
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine whose programs are these alone: an old cargo, and a Debian that has a recent one. apt-get notes in the
+    file `asked` what it is asked for."""
+    programs = {
+        "cargo": "echo cargo 1.63.0",
+        "dpkg-query": "exit 1",
+        "sudo": 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"',
+        "apt-get": f"""echo "$@" >> {tmp_path}/asked
+            case "$*" in *install*cargo-web*) printf '#!/bin/sh\\necho cargo 1.85.0' > {tmp_path}/bin/cargo ;; esac""",
+    }
+    (tmp_path / "bin").mkdir()
+    for name, script in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_machine_without_recent_rust_gets_debians(machine: Path) -> None:
+    set_up.install_rust()
+    update, install = (machine / "asked").read_text().splitlines()
+    assert update.endswith(" update")
+    assert install.endswith(" install --no-install-recommends cargo-web rustc-web")
+    set_up.install_rust()
+    assert len((machine / "asked").read_text().splitlines()) == 2
+
+
+def test_user_is_told_when_debian_has_no_recent_rust_either(machine: Path) -> None:
+    (machine / "bin/apt-get").write_text("#!/bin/sh\n")
+    with pytest.raises(set_up.SetUpError, match="install Rust 1.85 or later"):
+        set_up.install_rust()
+
+
 def test_failing_command_is_reported() -> None:
     with pytest.raises(set_up.SetUpError, match="`false …` failed with status 1"):
         set_up.run(["false"])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
+from safetensors.torch import load_file, save_file
 from worker.verify.planted_bugs import BUGS
 from worker.verify.verifier import BIN, ROOT, SMOLLM2, json_verdicts, verify
 
@@ -174,6 +175,74 @@ def test_family_passes_in_bf16(family, variant, bf16):
         assert 0 < check["routing_flips"] < 24 * 256 / 3
     assert 0 < check["mean_kl"] <= 1.25 * check["transformers_bf16"]["mean_kl"]
     assert 0 < check["max_kl"] <= 3 * check["transformers_bf16"]["max_kl"]
+
+
+# Rows of a router of three experts, over the first dimensions of what it reads. Nearly all tokens have (0, 0, 1) there,
+# some (1, 1, 0): these go to expert 1.
+FAR_APART = [[0, 0, 0], [1, 0, 0], [0, 0, 1]]
+# The same, but where the router is rounded to bf16 they go to expert 0: 3/512 is less than 3.5/512, and becomes 4/512.
+NEAR_IN_FP32 = [[1 + 3 / 512, -1, 0], [3.5 / 512, 0, 0], [0, 0, 1]]
+# The some go where they went, all others to expert 0.
+OTHERS_ELSEWHERE = [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
+# The router that transformers has, and ours.
+ROUTERS = {
+    "both far apart": (FAR_APART, FAR_APART),
+    "both flip": (NEAR_IN_FP32, NEAR_IN_FP32),
+    "transformers flips": (NEAR_IN_FP32, FAR_APART),
+    "ours flips": (FAR_APART, NEAR_IN_FP32),
+    "ours flips the others": (FAR_APART, OTHERS_ELSEWHERE),
+}
+
+
+@pytest.fixture
+def routed(tmp_path):
+    """Which routers → verdict in bf16 on a Mixtral whose tokens choose by themselves: attention adds nothing."""
+    options = {"num_hidden_layers": 1, "num_local_experts": 3, "num_experts_per_tok": 1}
+    tiny_models.make(tmp_path / "plain", "mixtral", **options)
+    tensors = load_file(tmp_path / "plain/model.safetensors")
+    some = torch.arange(len(tensors["model.embed_tokens.weight"])) % 5 == 0
+    tensors["model.embed_tokens.weight"][:, :3] = torch.where(
+        some[:, None], torch.tensor([1.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])
+    )
+    tensors["model.layers.0.self_attn.o_proj.weight"].zero_()
+    tensors["model.layers.0.post_attention_layernorm.weight"].fill_(1)
+
+    def directory(name, rows):
+        shutil.copytree(tmp_path / "plain", tmp_path / name)
+        router = torch.zeros_like(tensors["model.layers.0.block_sparse_moe.gate.weight"])
+        router[:, :3] = torch.tensor(rows)
+        changed = tensors | {"model.layers.0.block_sparse_moe.gate.weight": router}
+        save_file(changed, tmp_path / name / "model.safetensors", metadata={"format": "pt"})
+        return tmp_path / name
+
+    models = [directory(f"{name}, theirs", theirs) for name, (theirs, _) in ROUTERS.items()]
+    native = [directory(f"{name}, ours", ours) for name, (_, ours) in ROUTERS.items()]
+    verdicts = json_verdicts("--dtype", "bf16", "--model", *models, "--native-model", *native)
+    return dict(zip(ROUTERS, verdicts, strict=True))
+
+
+def test_positions_with_other_experts_are_counted_and_left_out(routed):
+    positions = 24 * 256
+    checks = {name: verdict["logits"][0] for name, verdict in routed.items()}
+    flips = {name: check["routing_flips"] for name, check in checks.items()}
+    some = flips["both flip"]
+    assert abs(some - positions / 5) < 5 * (positions * 0.2 * 0.8) ** 0.5  # of random tokens
+    assert flips == {
+        "both far apart": 0,
+        "both flip": some,
+        "transformers flips": some,
+        "ours flips": some,
+        "ours flips the others": positions - some,
+    }
+    assert {name: check["positions"] + flips[name] for name, check in checks.items()} == dict.fromkeys(
+        ROUTERS, positions
+    )
+    # Other experts say something else altogether: what is left out does not count against the bounds.
+    reasons = {name: verdict["reasons"] for name, verdict in routed.items()}
+    too_few = reasons.pop("ours flips the others")
+    assert reasons == dict.fromkeys(reasons, [])
+    assert len(too_few) == 1
+    assert str(some) in too_few[0]
 
 
 def test_verdicts_that_temper_comes_with_are_those_that_were_found(verdict_rows):
