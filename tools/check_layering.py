@@ -36,7 +36,7 @@ ARROWS: dict[str, list[str]] = {
     "worker/train": ["worker/data", "worker/checkpoint", "worker/parallel", "worker/model", "worker/hf_backend"],
     "worker/data": ["worker/text"],
     "worker/text": [],
-    "worker/checkpoint": ["worker/families", "worker/model"],
+    "worker/checkpoint": ["worker/families", "worker/parallel", "worker/model"],
     "worker/families": ["worker/model/model_config.h"],
     "worker/parallel": ["worker/model"],
     "worker/hf_backend": ["worker/model", "worker/python"],

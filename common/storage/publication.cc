@@ -123,10 +123,7 @@ absl::Status PublishedFile::Close() {
   if (absl::Status status = writer_->Close(); !status.ok()) return status;
   std::vector<std::string>& open = publication_->open_;
   open.erase(std::find(open.begin(), open.end(), path_));
-  std::vector<ManifestFile>& files = publication_->manifest_.files;
-  ManifestFile file{path_, size_, digest_.Hex()};
-  auto by_path = [](const ManifestFile& a, const ManifestFile& b) { return a.path < b.path; };
-  files.insert(std::upper_bound(files.begin(), files.end(), file, by_path), file);
+  publication_->Include({{path_, size_, digest_.Hex()}});
   return absl::OkStatus();
 }
 
@@ -147,6 +144,13 @@ absl::StatusOr<std::unique_ptr<Publication>> Publication::Begin(ObjectStore& sto
                      FailureCause::kUserInput);
   }
   return std::unique_ptr<Publication>(new Publication(store, std::move(directory), std::move(job), epoch));
+}
+
+std::unique_ptr<Publication> Publication::Join(ObjectStore& store, std::string directory, std::string job,
+                                               int32_t epoch) {
+  std::unique_ptr<Publication> part(new Publication(store, std::move(directory), std::move(job), epoch));
+  part->part_ = true;
+  return part;
 }
 
 Publication::~Publication() { (void)Abort(); }
@@ -171,7 +175,14 @@ absl::Status Publication::Write(std::string_view path, std::string_view bytes) {
   return (*file)->Close();
 }
 
+void Publication::Include(const std::vector<ManifestFile>& files) {
+  const auto by_path = [](const ManifestFile& a, const ManifestFile& b) { return a.path < b.path; };
+  std::vector<ManifestFile>& all = manifest_.files;
+  for (const ManifestFile& file : files) all.insert(std::upper_bound(all.begin(), all.end(), file, by_path), file);
+}
+
 absl::Status Publication::Commit() {
+  if (part_) return absl::FailedPreconditionError(absl::StrCat(uri(), " is committed by who began it"));
   if (ended_) return absl::FailedPreconditionError(absl::StrCat(uri(), " was committed or given up already"));
   if (!open_.empty()) {
     return absl::FailedPreconditionError(
@@ -191,8 +202,7 @@ absl::Status PublishedFolder::Write(std::string_view path, std::string_view byte
 }
 
 absl::Status Publication::Abort() {
-  if (ended_) return absl::OkStatus();
-  ended_ = true;
+  if (std::exchange(ended_, true) || part_) return absl::OkStatus();
   return store_.DeleteDirectory(directory_);
 }
 

@@ -76,6 +76,9 @@ class Publication {
   // ALREADY_EXISTS when anything is there.
   static absl::StatusOr<std::unique_ptr<Publication>> Begin(ObjectStore& store, std::string directory, std::string job,
                                                             int32_t epoch);
+  // A part in a publication that another process has begun: what is written here belongs to it once it includes the
+  // manifest()'s files. A part neither commits nor removes anything.
+  static std::unique_ptr<Publication> Join(ObjectStore& store, std::string directory, std::string job, int32_t epoch);
   ~Publication();
   Publication(const Publication&) = delete;
   Publication& operator=(const Publication&) = delete;
@@ -84,9 +87,12 @@ class Publication {
   absl::StatusOr<std::unique_ptr<PublishedFile>> Create(std::string_view path);
   absl::Status Write(std::string_view path, std::string_view bytes);
 
-  // FAILED_PRECONDITION when a file is still open.
+  // Files that others wrote into it, which are closed.
+  void Include(const std::vector<ManifestFile>& files);
+
+  // FAILED_PRECONDITION when a file is still open, and of a part.
   absl::Status Commit();
-  // Removes everything; called by the destructor. Returns what could not be removed.
+  // Removes everything, those of others too; called by the destructor. Returns what could not be removed.
   absl::Status Abort();
 
   // What was closed so far. The files can be read from store() before the commit.
@@ -104,6 +110,7 @@ class Publication {
   Manifest manifest_;
   std::vector<std::string> open_;  // paths that were created and not closed
   bool ended_ = false;
+  bool part_ = false;
 };
 
 // A folder of a publication, for those who write a part of it without knowing where it goes. The publication must

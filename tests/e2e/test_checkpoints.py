@@ -126,7 +126,7 @@ def test_damaged_checkpoints_are_passed_over_with_warnings(server, checkpointed,
     altered, incomplete, whole = (Path(checkpoint["uri"]) for checkpoint in listed)
     file = altered / "weights/model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x55")
-    (incomplete / "optimizer/state.safetensors").unlink()
+    (incomplete / "optimizer/state-00001-of-00001.safetensors").unlink()
     server.json("resume", job)
     ended = server.wait_for_end(job)
     assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
@@ -134,7 +134,10 @@ def test_damaged_checkpoints_are_passed_over_with_warnings(server, checkpointed,
     events = list(server.events(job))
     assert [event.resumption.uri for event in events if kind(event) == "resumption"] == [str(whole)]
     warnings = [event.log.text for event in events if kind(event) == "log" and event.log.severity >= 2]
-    for directory, problem in ((altered, "model.safetensors is damaged"), (incomplete, "state.safetensors")):
+    for directory, problem in (
+        (altered, "model.safetensors is damaged"),
+        (incomplete, "state-00001-of-00001.safetensors"),
+    ):
         assert any(str(directory) in text and problem in text for text in warnings), warnings
 
 

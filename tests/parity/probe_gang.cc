@@ -49,6 +49,15 @@ ProbeRank StartRanks(int world) {
   return rank;
 }
 
+void NudgeWeights(const std::vector<Parameter*>& parameters) {
+  for (Parameter* parameter : parameters) {
+    for (const RowRange& rows : parameter->trainable_rows()) {
+      const WeightView view = {parameter->name, parameter, rows.row, rows.rows};
+      StoreMaster(view, LoadMaster(view) * 1.003 + 0.01);
+    }
+  }
+}
+
 ProbeGang::ProbeGang(const ProbeRank& rank, Transformer& model, const ShardingOptions& options) : model_(model) {
   if (rank.rendezvous.size == 1) return;
   at::set_num_threads(1);  // ranks share the cores

@@ -28,6 +28,10 @@ struct ProbeRank {
 // Returns in `world` processes, once in each. Before torch has started any thread.
 ProbeRank StartRanks(int world);
 
+// Changes every number that would be trained a little, to something that bf16 does not hold: element by element, so
+// that it does not matter how many ranks they are on. `parameters` are a model's, or a rank's parts of them.
+void NudgeWeights(const std::vector<Parameter*>& parameters);
+
 // The model on the ranks of a probe, each of which calls the same. A world of one has neither group nor shards.
 class ProbeGang {
  public:

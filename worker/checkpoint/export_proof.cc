@@ -13,6 +13,7 @@
 #include "worker/checkpoint/nearest_even.h"
 #include "worker/checkpoint/safetensors.h"
 #include "worker/checkpoint/tensor_map.h"
+#include "worker/parallel/agree.h"
 
 namespace temper {
 namespace {
@@ -97,26 +98,35 @@ void Compare(const at::Tensor& master, const char* stored, int64_t first_element
   }
 }
 
-absl::Status CompareTensor(const ObjectReader& reader, const SafetensorsEntry& entry, const TensorBinding& binding,
-                           const TensorMap& map, Difference& difference) {
+absl::Status ComparePiece(const ObjectReader& reader, const SafetensorsEntry& entry, const TensorPiece& piece,
+                          const at::Tensor& master, Difference& difference) {
   int64_t row_elements = 1;
   for (size_t i = 1; i < entry.shape.size(); ++i) row_elements *= entry.shape[i];
   const int64_t element_size = SafetensorsElementSize(entry.dtype);
-  return map.ForEachPiece(binding, [&](const TensorPiece& piece) {
-    const int64_t first = piece.row * row_elements;
-    absl::StatusOr<std::string> stored =
-        reader.ReadAt(entry.begin + first * element_size, piece.rows * row_elements * element_size);
-    if (!stored.ok()) return stored.status();
-    const at::Tensor master = piece.Load();
-    if (entry.dtype == "BF16") {
-      Compare<uint16_t, NearestEvenBfloat16, WidenBfloat16>(master, stored->data(), first, difference);
-    } else if (entry.dtype == "F16") {
-      Compare<uint16_t, NearestEvenHalf, WidenHalf>(master, stored->data(), first, difference);
-    } else {
-      Compare<uint32_t, SameFloat, WidenFloat>(master, stored->data(), first, difference);
-    }
-    return absl::OkStatus();
+  const int64_t first = piece.row * row_elements;
+  absl::StatusOr<std::string> stored =
+      reader.ReadAt(entry.begin + first * element_size, piece.rows * row_elements * element_size);
+  if (!stored.ok()) return stored.status();
+  if (entry.dtype == "BF16") {
+    Compare<uint16_t, NearestEvenBfloat16, WidenBfloat16>(master, stored->data(), first, difference);
+  } else if (entry.dtype == "F16") {
+    Compare<uint16_t, NearestEvenHalf, WidenHalf>(master, stored->data(), first, difference);
+  } else {
+    Compare<uint32_t, SameFloat, WidenFloat>(master, stored->data(), first, difference);
+  }
+  return absl::OkStatus();
+}
+
+// Ranks that share the weights all go through all pieces, whatever rank 0 finds.
+absl::Status CompareTensor(const ObjectReader& reader, const SafetensorsEntry& entry, const TensorBinding& binding,
+                           const TensorMap& map, ProcessGroup* ranks, Difference& difference) {
+  absl::Status status;
+  (void)map.ForEachPiece(binding, [&](const TensorPiece& piece) {
+    const at::Tensor master = piece.Load(ranks, /*to=*/0);
+    if (master.defined() && status.ok()) status = ComparePiece(reader, entry, piece, master, difference);
+    return ranks == nullptr ? status : absl::OkStatus();
   });
+  return status;
 }
 
 // A tensor that was carried over has to be the source's own.
@@ -126,6 +136,48 @@ absl::Status CompareVerbatim(const ObjectReader& reader, const SafetensorsEntry&
   if (!stored.ok()) return stored.status();
   if (source.Bytes(tensor) != *stored) difference.elements = 1;
   return absl::OkStatus();
+}
+
+// A tensor of the export, and what it should be.
+struct StoredTensor {
+  const ObjectReader* reader;
+  SafetensorsEntry entry;
+  const ExportedTensor* planned;
+};
+
+// The export's tensors, if they are those of the plan.
+absl::StatusOr<std::vector<StoredTensor>> FindTensors(const ObjectStore& store, std::string_view directory,
+                                                      const ExportPlan& plan,
+                                                      std::vector<std::unique_ptr<ObjectReader>>& readers) {
+  std::string prefix(directory);
+  if (!prefix.empty()) prefix += '/';
+  std::map<std::string, std::string> file_of;
+  absl::StatusOr<std::set<std::string>> files = WeightFiles(store, prefix, file_of);
+  if (!files.ok()) return files.status();
+  std::vector<StoredTensor> tensors;
+  std::set<std::string> seen;
+  for (const std::string& file : *files) {
+    absl::StatusOr<std::unique_ptr<ObjectReader>> reader = store.OpenForRead(prefix + file);
+    if (!reader.ok()) return reader.status();
+    readers.push_back(*std::move(reader));
+    const std::string display = store.UriOf(prefix + file);
+    absl::StatusOr<SafetensorsHeader> header = ReadHeader(*readers.back(), display);
+    if (!header.ok()) return header.status();
+    for (const SafetensorsEntry& entry : header->entries) {
+      const ExportedTensor* planned = plan.Find(entry.name);
+      if (std::string wrong = Misplaced(entry, file, file_of, planned); !wrong.empty()) {
+        return absl::DataLossError(absl::StrCat(display, ": tensor ", entry.name, " ", wrong));
+      }
+      seen.insert(entry.name);
+      tensors.push_back({readers.back().get(), entry, planned});
+    }
+  }
+  for (const ExportedTensor& tensor : plan.tensors) {
+    if (!seen.contains(tensor.entry.name)) {
+      return absl::DataLossError(absl::StrCat(store.UriOf(directory), " lacks tensor ", tensor.entry.name));
+    }
+  }
+  return tensors;
 }
 
 }  // namespace
@@ -149,47 +201,31 @@ nlohmann::ordered_json ExportProof::ToJson() const {
 
 absl::StatusOr<ExportProof> ProveExport(const ObjectStore& store, std::string_view directory,
                                         const HfRepository& source, const FamilySpec& family, const ModelConfig& config,
-                                        std::span<const WeightView> weights) {
+                                        std::span<const WeightView> weights, ProcessGroup* ranks) {
   absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
   if (!map.ok()) return map.status();
   const absl::StatusOr<ExportPlan> plan = PlanExport(source, *map, weights);
   if (!plan.ok()) return plan.status();
-  std::string prefix(directory);
-  if (!prefix.empty()) prefix += '/';
-  std::map<std::string, std::string> file_of;
-  absl::StatusOr<std::set<std::string>> files = WeightFiles(store, prefix, file_of);
-  if (!files.ok()) return files.status();
+  std::vector<std::unique_ptr<ObjectReader>> readers;
+  const auto tensors = FindTensors(store, directory, *plan, readers);
+  if (absl::Status all = Agree(tensors.status(), ranks); !all.ok()) return all;
 
   ExportProof proof;
-  std::set<std::string> seen;
-  for (const std::string& file : *files) {
-    absl::StatusOr<std::unique_ptr<ObjectReader>> reader = store.OpenForRead(prefix + file);
-    if (!reader.ok()) return reader.status();
-    const std::string display = store.UriOf(prefix + file);
-    absl::StatusOr<SafetensorsHeader> header = ReadHeader(**reader, display);
-    if (!header.ok()) return header.status();
-    for (const SafetensorsEntry& entry : header->entries) {
-      const ExportedTensor* planned = plan->Find(entry.name);
-      if (std::string wrong = Misplaced(entry, file, file_of, planned); !wrong.empty()) {
-        return absl::DataLossError(absl::StrCat(display, ": tensor ", entry.name, " ", wrong));
-      }
-      seen.insert(entry.name);
-      Difference difference{.tensor = entry.name};
-      absl::Status status = planned->verbatim == nullptr
-                                ? CompareTensor(**reader, entry, *planned->binding, *map, difference)
-                                : CompareVerbatim(**reader, entry, source, *planned->verbatim, difference);
-      if (!status.ok()) return status;
-      if (difference.elements > 0) proof.differences.push_back(difference);
-      proof.tensors += 1;
-      proof.elements += entry.size() / SafetensorsElementSize(entry.dtype);
-      proof.bytes += entry.size();
+  const bool compares = ranks == nullptr || ranks->rank() == 0;
+  absl::Status status;
+  for (const auto& [reader, entry, planned] : *tensors) {
+    Difference difference{.tensor = entry.name};
+    if (planned->verbatim == nullptr) {
+      status.Update(CompareTensor(*reader, entry, *planned->binding, *map, ranks, difference));
+    } else if (compares) {
+      status.Update(CompareVerbatim(*reader, entry, source, *planned->verbatim, difference));
     }
+    if (difference.elements > 0) proof.differences.push_back(difference);
+    proof.tensors += 1;
+    proof.elements += entry.size() / SafetensorsElementSize(entry.dtype);
+    proof.bytes += entry.size();
   }
-  for (const ExportedTensor& tensor : plan->tensors) {
-    if (!seen.contains(tensor.entry.name)) {
-      return absl::DataLossError(absl::StrCat(store.UriOf(directory), " lacks tensor ", tensor.entry.name));
-    }
-  }
+  if (absl::Status all = Agree(status, ranks); !all.ok()) return all;
   return proof;
 }
 

@@ -14,6 +14,7 @@
 #include "worker/families/family_spec.h"
 #include "worker/model/model_config.h"
 #include "worker/model/parameter.h"
+#include "worker/parallel/process_group.h"
 
 namespace temper {
 
@@ -40,8 +41,11 @@ struct ExportProof {
 // model's masters rounded to nearest even to the stored dtype. The rounding is not the exporter's own code. Tensors of
 // `source` that no weight stands behind must be equal to the source's. DATA_LOSS when the directory can't be read as a
 // checkpoint of this model at all (a file damaged, a tensor missing or surplus).
+//
+// `ranks` that share the weights all call it and get the same status (null: this rank is alone). Rank 0 compares; what
+// is different stands in its proof alone. Throws CollectiveError.
 absl::StatusOr<ExportProof> ProveExport(const ObjectStore& store, std::string_view directory,
                                         const HfRepository& source, const FamilySpec& family, const ModelConfig& config,
-                                        std::span<const WeightView> weights);
+                                        std::span<const WeightView> weights, ProcessGroup* ranks = nullptr);
 
 }  // namespace temper

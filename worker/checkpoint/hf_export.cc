@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/checkpoint/hf_export.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <memory>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "common/failure.h"
 #include "worker/checkpoint/export_plan.h"
 #include "worker/checkpoint/hf_config.h"
 #include "worker/checkpoint/tensor_map.h"
+#include "worker/checkpoint/weight_files.h"
+#include "worker/parallel/agree.h"
 
 namespace temper {
 namespace {
@@ -25,97 +23,45 @@ constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndex[] = "model.safetensors.index.json";
 constexpr size_t kCopyBytes = 4 << 20;
 
-// A weight file of the export.
-struct Shard {
-  std::string name;
-  std::map<std::string, std::string> metadata;
-  std::vector<const ExportedTensor*> tensors;
-  int64_t size = 0;  // bytes of tensors
-
-  void Add(const ExportedTensor& tensor) {
-    tensors.push_back(&tensor);
-    size += tensor.entry.size();
+std::vector<WeightFile> FilesOfSource(const HfRepository& source, const ExportPlan& plan) {
+  std::vector<WeightFile> files(source.weight_files().size());
+  for (size_t i = 0; i < files.size(); ++i) {
+    files[i].name = source.weight_files()[i];
+    files[i].metadata = source.File(i).header().metadata;
   }
-};
-
-std::vector<Shard> ShardsOfSource(const HfRepository& source, const ExportPlan& plan) {
-  std::vector<Shard> shards(source.weight_files().size());
-  for (size_t i = 0; i < shards.size(); ++i) {
-    shards[i].name = source.weight_files()[i];
-    shards[i].metadata = source.File(i).header().metadata;
-  }
-  for (const ExportedTensor& tensor : plan.tensors) shards[tensor.file].Add(tensor);
-  std::erase_if(shards, [](const Shard& shard) { return shard.tensors.empty(); });
-  return shards;
+  for (const ExportedTensor& tensor : plan.tensors) files[tensor.file].Add(tensor);
+  std::erase_if(files, [](const WeightFile& file) { return file.tensors.empty(); });
+  return files;
 }
 
 // The source's files, or the same tensors in the same order in files of at most `max_size`.
-std::vector<Shard> PlanShards(const HfRepository& source, const ExportPlan& plan, int64_t max_size) {
-  std::vector<Shard> shards = ShardsOfSource(source, plan);
+std::vector<WeightFile> PlanFiles(const HfRepository& source, const ExportPlan& plan, int64_t max_size) {
+  std::vector<WeightFile> files = FilesOfSource(source, plan);
   // A file of one tensor can't be cut.
-  if (std::all_of(shards.begin(), shards.end(),
-                  [&](const Shard& shard) { return shard.size <= max_size || shard.tensors.size() == 1; })) {
-    return shards;
+  if (std::all_of(files.begin(), files.end(),
+                  [&](const WeightFile& file) { return file.size <= max_size || file.tensors.size() == 1; })) {
+    return files;
   }
-  shards.clear();
+  files.clear();
   for (const ExportedTensor& tensor : plan.tensors) {
-    if (shards.empty() || shards.back().size + tensor.entry.size() > max_size) shards.emplace_back();
-    shards.back().Add(tensor);
+    if (files.empty() || files.back().size + tensor.entry.size() > max_size) files.emplace_back();
+    files.back().Add(tensor);
   }
-  for (size_t i = 0; i < shards.size(); ++i) {
-    shards[i].name = absl::StrFormat("model-%05d-of-%05d.safetensors", i + 1, shards.size());
+  for (size_t i = 0; i < files.size(); ++i) {
+    files[i].name = absl::StrFormat("model-%05d-of-%05d.safetensors", i + 1, files.size());
   }
-  return shards;
+  return files;
 }
 
-std::string_view BytesOf(const at::Tensor& tensor) {
-  return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
-}
-
-absl::Status WriteTensor(const HfRepository& source, const ExportedTensor& tensor, const TensorMap& map,
-                         PublishedFile& file) {
-  if (tensor.verbatim != nullptr) {
-    const absl::Status status = file.Write(source.Bytes(*tensor.verbatim));
-    source.Release(*tensor.verbatim);
-    return status;
-  }
-  const at::ScalarType dtype = *SafetensorsScalarType(tensor.entry.dtype);
-  return map.ForEachPiece(*tensor.binding, [&](const TensorPiece& piece) {
-    const at::Tensor master = piece.Load();
-    const at::Tensor stored = master.to(dtype).contiguous();
-    if (dtype != at::kFloat && (at::isinf(stored) & ~at::isinf(master)).any().item<bool>()) {
-      return WithCause(
-          absl::InvalidArgumentError(absl::StrCat(
-              "tensor ", tensor.entry.name, " holds values that ", tensor.entry.dtype,
-              ", the dtype that the source has it in, can't represent: train from a BF16 or F32 checkpoint")),
-          FailureCause::kNumerics);
-    }
-    return file.Write(BytesOf(stored));
-  });
-}
-
-absl::Status WriteShard(const HfRepository& source, Shard& shard, const TensorMap& map, PublishedFolder folder) {
-  absl::StatusOr<std::unique_ptr<PublishedFile>> file = folder.Create(shard.name);
-  if (!file.ok()) return file.status();
-  std::vector<SafetensorsEntry> entries;
-  for (const ExportedTensor* tensor : shard.tensors) entries.push_back(tensor->entry);
-  shard.metadata["format"] = "pt";  // transformers insists on it
-  absl::Status status = (*file)->Write(BuildSafetensorsHeader(entries, shard.metadata));
-  for (size_t i = 0; status.ok() && i < shard.tensors.size(); ++i) {
-    status = WriteTensor(source, *shard.tensors[i], map, **file);
-  }
-  return status.ok() ? (*file)->Close() : status;
-}
-
-absl::Status WriteIndex(const HfRepository& source, const std::vector<Shard>& shards, PublishedFolder folder) {
-  if (shards.size() == 1 && shards[0].name == kSingleFile) return absl::OkStatus();
+absl::Status WriteIndex(const HfRepository& source, const std::vector<WeightFile>& files, PublishedFolder folder) {
+  if (files.size() == 1 && files[0].name == kSingleFile) return absl::OkStatus();
   nlohmann::ordered_json index;
   index["metadata"] = source.index_metadata();
   int64_t total_size = 0;
   std::map<std::string, std::string> weight_map;
-  for (const Shard& shard : shards) {
-    total_size += shard.size;
-    for (const ExportedTensor* tensor : shard.tensors) weight_map.emplace(tensor->entry.name, shard.name);
+  for (const WeightFile& file : files) {
+    total_size += file.size;
+    for (const ExportedTensor* tensor : file.tensors) weight_map.emplace(tensor->entry.name, file.name);
   }
   index["metadata"]["total_size"] = total_size;
   index["weight_map"] = weight_map;
@@ -148,21 +94,11 @@ absl::Status CarryOver(const HfRepository& source, const std::string& path, Publ
   return (*file)->Close();
 }
 
-}  // namespace
-
-absl::Status ExportModel(const HfRepository& source, const FamilySpec& family, const ModelConfig& config,
-                         std::span<const WeightView> weights, const HfExportOptions& options, PublishedFolder folder) {
-  absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
-  if (!map.ok()) return map.status();
-  const absl::StatusOr<ExportPlan> plan = PlanExport(source, *map, weights);
-  if (!plan.ok()) return plan.status();
-  std::vector<Shard> shards = PlanShards(source, *plan, options.max_shard_size);
-  for (Shard& shard : shards) {
-    if (absl::Status status = WriteShard(source, shard, *map, folder); !status.ok()) return status;
-  }
-  if (absl::Status status = WriteIndex(source, shards, folder); !status.ok()) return status;
-
-  const nlohmann::ordered_json config_json = ExportConfig(source.config(), CommonDtype(*plan), plan->quantized);
+// All but the weights.
+absl::Status WriteOtherFiles(const HfRepository& source, const ExportPlan& plan, const std::vector<WeightFile>& files,
+                             PublishedFolder folder) {
+  if (absl::Status status = WriteIndex(source, files, folder); !status.ok()) return status;
+  const nlohmann::ordered_json config_json = ExportConfig(source.config(), CommonDtype(plan), plan.quantized);
   if (absl::Status status = folder.Write("config.json", config_json.dump(2) + "\n"); !status.ok()) return status;
   if (!source.HasFile("generation_config.json")) {
     const std::string generation = DeriveGenerationConfig(source.config()).dump(2) + "\n";
@@ -172,6 +108,20 @@ absl::Status ExportModel(const HfRepository& source, const FamilySpec& family, c
     if (absl::Status status = CarryOver(source, path, folder); !status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ExportModel(const HfRepository& source, const FamilySpec& family, const ModelConfig& config,
+                         std::span<const WeightView> weights, const HfExportOptions& options, PublishedFolder folder) {
+  absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
+  if (!map.ok()) return map.status();
+  const absl::StatusOr<ExportPlan> plan = PlanExport(source, *map, weights);
+  if (!plan.ok()) return plan.status();
+  std::vector<WeightFile> files = PlanFiles(source, *plan, options.max_shard_size);
+  if (absl::Status status = WriteWeightFiles(source, files, *map, options.ranks, folder); !status.ok()) return status;
+  const bool first = options.ranks == nullptr || options.ranks->rank() == 0;
+  return Agree(first ? WriteOtherFiles(source, *plan, files, folder) : absl::OkStatus(), options.ranks);
 }
 
 }  // namespace temper

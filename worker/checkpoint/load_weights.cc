@@ -98,11 +98,11 @@ absl::Status CheckTensors(const HfRepository& repository, const FamilySpec& fami
   return CheckTiedCopies(repository, map);
 }
 
-// An expert at a time: there is never more than one unpacked.
+// An expert at a time, and none that another rank has: there is never more than one unpacked.
 absl::Status LoadPacked(const HfRepository& repository, const Mxfp4Tensor& packed, const TensorBinding& binding,
                         const TensorMap& map) {
   const absl::Status status = map.ForEachPiece(binding, [&](const TensorPiece& piece) {
-    piece.Store(UnpackMxfp4(repository, packed, piece.row).unsqueeze(0));
+    if (piece.IsHere()) piece.Store(UnpackMxfp4(repository, packed, piece.row).unsqueeze(0));
     return absl::OkStatus();
   });
   repository.Release(*packed.blocks);

@@ -16,7 +16,9 @@ namespace temper {
 absl::Status CheckWeights(const HfRepository& repository, const FamilySpec& family, const ModelConfig& config,
                           std::span<const WeightView> weights);
 
-// Fills the model's weights from a repository, one tensor at a time; there is never a second full copy.
+// Fills the model's weights from a repository, one tensor at a time; there is never a second full copy. Where ranks
+// share the weights, each reads what it has of them, and no more of a file than that (but a whole matrix where the file
+// has it transposed).
 //
 // Every weight gets exactly one tensor and every tensor of the repository is claimed by one rule. All that is wrong is
 // found before the first value is stored and comes in one status (INVALID_ARGUMENT): tensors missing, surplus, of

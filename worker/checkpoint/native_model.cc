@@ -3,6 +3,7 @@
 
 #include <c10/util/Exception.h>
 
+#include <functional>
 #include <new>
 #include <utility>
 
@@ -10,6 +11,7 @@
 #include "worker/checkpoint/freeze_weights.h"
 #include "worker/checkpoint/load_weights.h"
 #include "worker/families/families.h"
+#include "worker/parallel/agree.h"
 
 namespace temper {
 namespace {
@@ -29,6 +31,20 @@ absl::Status ChooseTrained(const NativeRepository& native, const TransformerOpti
   const absl::Status frozen = FreezeWeights(options.freeze, *native.family, native.config, model.views());
   if (!frozen.ok()) return frozen;
   return TrainModules(options.trained_modules, *native.family, native.config, model.views());
+}
+
+// `choose` says which weights are trained, before they are cut.
+absl::StatusOr<LoadedModel> Build(const ModelConfig& config, TransformerOptions options, ProcessGroup* ranks,
+                                  const std::function<absl::Status(const Transformer&)>& choose) {
+  const at::Device device = options.device;
+  if (ranks != nullptr) options.device = at::kMeta;
+  LoadedModel built;
+  built.model = std::make_unique<Transformer>(config, options);
+  if (absl::Status chosen = choose(*built.model); !chosen.ok()) return chosen;
+  if (ranks != nullptr) {
+    built.shards = std::make_unique<ShardedModel>(*built.model, *ranks, ShardingOptions{.device = device});
+  }
+  return built;
 }
 
 }  // namespace
@@ -61,13 +77,26 @@ absl::Status CheckCheckpoint(const NativeRepository& native, TransformerOptions 
 
 absl::StatusOr<std::unique_ptr<Transformer>> LoadTransformer(const NativeRepository& native,
                                                              const TransformerOptions& options) {
+  auto loaded = LoadModel(native, options, /*ranks=*/nullptr);
+  if (!loaded.ok()) return loaded.status();
+  return std::move(loaded->model);
+}
+
+LoadedModel MakeModel(const ModelConfig& config, const TransformerOptions& options, ProcessGroup* ranks) {
+  // Without `choose`, nothing can fail.
+  return *Build(config, options, ranks, [](const Transformer&) { return absl::OkStatus(); });
+}
+
+absl::StatusOr<LoadedModel> LoadModel(const NativeRepository& native, const TransformerOptions& options,
+                                      ProcessGroup* ranks) {
   try {
-    auto transformer = std::make_unique<Transformer>(native.config, options);
-    if (absl::Status chosen = ChooseTrained(native, options, *transformer); !chosen.ok()) return chosen;
-    const absl::Status loaded = LoadWeights(*native.repository, *native.family, native.config, transformer->views());
-    if (!loaded.ok()) return loaded;
-    transformer->InitLora();
-    return transformer;
+    auto loaded = Build(native.config, options, ranks,
+                        [&](const Transformer& model) { return ChooseTrained(native, options, model); });
+    if (!loaded.ok()) return loaded.status();
+    const absl::Status filled = LoadWeights(*native.repository, *native.family, native.config, loaded->model->views());
+    if (absl::Status all = Agree(filled, ranks); !all.ok()) return all;
+    loaded->model->InitLora();
+    return loaded;
   } catch (const c10::Error& error) {
     if (IsOutOfMemory(error)) return OutOfMemory();
     return absl::InternalError(error.what_without_backtrace());

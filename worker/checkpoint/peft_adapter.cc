@@ -12,6 +12,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "worker/checkpoint/tensor_map.h"
+#include "worker/parallel/agree.h"
+#include "worker/parallel/gather_master.h"
 
 namespace temper {
 namespace {
@@ -31,7 +33,16 @@ WeightView FirstRows(const Parameter& parameter, int64_t rows) {
   return view;
 }
 
-at::Tensor Master(const AdapterTensor& tensor) { return tensor.Join(LoadMaster); }
+bool IsFirst(const ProcessGroup* ranks) { return ranks == nullptr || ranks->rank() == 0; }
+
+// On rank 0; undefined on others.
+at::Tensor Master(const AdapterTensor& tensor, ProcessGroup* ranks) {
+  std::vector<at::Tensor> parts;
+  for (const WeightView& part : tensor.parts) parts.push_back(GatherMaster(part, ranks, /*to=*/0));
+  if (!IsFirst(ranks)) return {};
+  size_t next = 0;
+  return tensor.Join([&](const WeightView&) { return parts[next++]; });
+}
 
 // PEFT's names and layout for an embedding: its A is our B, transposed, and the other way round.
 std::vector<AdapterTensor> TensorsOfEmbedding(const AdapterSite& site, const LoraAdapter& adapter) {
@@ -235,42 +246,81 @@ absl::StatusOr<std::vector<AdapterTensor>> TensorsOfModules(const std::vector<st
   return tensors;
 }
 
-absl::Status ExportPeftAdapter(const PeftConfig& config, std::vector<AdapterTensor> tensors, PublishedFolder folder) {
+namespace {
+
+// Writes what stands before the tensors' numbers.
+absl::StatusOr<std::unique_ptr<PublishedFile>> BeginAdapter(const PeftConfig& config,
+                                                            std::span<const AdapterTensor> tensors,
+                                                            PublishedFolder folder) {
   const absl::Status written = folder.Write(kConfig, ConfigJson(config).dump(2) + "\n");
   if (!written.ok()) return written;
-  std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   std::vector<SafetensorsEntry> entries;
   for (const AdapterTensor& tensor : tensors) entries.push_back({tensor.name, "F32", tensor.shape()});
   auto file = folder.Create(kWeights);
   if (!file.ok()) return file.status();
-  absl::Status status = (*file)->Write(BuildSafetensorsHeader(entries, {{"format", "pt"}}));
-  for (size_t i = 0; status.ok() && i < tensors.size(); ++i) status = (*file)->Write(BytesOf(Master(tensors[i])));
-  return status.ok() ? (*file)->Close() : status;
+  const absl::Status begun = (*file)->Write(BuildSafetensorsHeader(entries, {{"format", "pt"}}));
+  if (!begun.ok()) return begun;
+  return file;
 }
 
-absl::Status ProvePeftAdapter(const ObjectStore& store, std::string_view directory,
-                              std::span<const AdapterTensor> tensors) {
+struct AdapterFile {
+  std::string path;
+  std::string bytes;
+  std::vector<SafetensorsEntry> entries;
+};
+
+absl::StatusOr<AdapterFile> ReadAdapter(const ObjectStore& store, std::string_view directory) {
   const std::string path = std::string(directory) + "/" + kWeights;
-  const auto bytes = store.Read(path, /*max_size=*/int64_t{1} << 36);
+  auto bytes = store.Read(path, /*max_size=*/int64_t{1} << 36);
   if (!bytes.ok()) return bytes.status();
   const auto size = static_cast<int64_t>(bytes->size());
   const auto header_end = SafetensorsHeaderEnd(*bytes, size, path);
   if (!header_end.ok()) return header_end.status();
-  const auto header = ParseSafetensorsHeader(std::string_view(*bytes).substr(0, *header_end), size, path);
+  auto header = ParseSafetensorsHeader(std::string_view(*bytes).substr(0, *header_end), size, path);
   if (!header.ok()) return header.status();
-  if (header->entries.size() != tensors.size()) {
-    return absl::DataLossError(absl::StrCat(path, " holds ", header->entries.size(), " tensors, not ", tensors.size()));
+  return AdapterFile{path, *std::move(bytes), std::move(header->entries)};
+}
+
+}  // namespace
+
+absl::Status ExportPeftAdapter(const PeftConfig& config, std::vector<AdapterTensor> tensors, PublishedFolder folder,
+                               ProcessGroup* ranks) {
+  std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  absl::StatusOr<std::unique_ptr<PublishedFile>> file = std::unique_ptr<PublishedFile>();
+  if (IsFirst(ranks)) file = BeginAdapter(config, tensors, folder);
+  if (absl::Status begun = Agree(file.status(), ranks); !begun.ok()) return begun;
+  absl::Status status;
+  for (const AdapterTensor& tensor : tensors) {
+    const at::Tensor master = Master(tensor, ranks);
+    if (master.defined() && status.ok()) status = (*file)->Write(BytesOf(master));
   }
-  std::map<std::string, const AdapterTensor*> by_name;
-  for (const AdapterTensor& tensor : tensors) by_name[tensor.name] = &tensor;
-  for (const SafetensorsEntry& entry : header->entries) {
-    const auto tensor = by_name.find(entry.name);
-    if (tensor == by_name.end() ||
-        BytesOf(Master(*tensor->second)) != std::string_view(*bytes).substr(entry.begin, entry.size())) {
-      return absl::DataLossError(absl::StrCat(path, ": tensor ", entry.name, " differs from what was trained"));
+  if (*file != nullptr && status.ok()) status = (*file)->Close();
+  file->reset();
+  return Agree(status, ranks);
+}
+
+absl::Status ProvePeftAdapter(const ObjectStore& store, std::string_view directory,
+                              std::span<const AdapterTensor> tensors, ProcessGroup* ranks) {
+  absl::StatusOr<AdapterFile> file = AdapterFile();
+  if (IsFirst(ranks)) file = ReadAdapter(store, directory);
+  if (absl::Status read = Agree(file.status(), ranks); !read.ok()) return read;
+  std::map<std::string, const SafetensorsEntry*> entries;
+  for (const SafetensorsEntry& entry : file->entries) entries[entry.name] = &entry;
+  absl::Status status;
+  if (IsFirst(ranks) && entries.size() != tensors.size()) {
+    status = absl::DataLossError(absl::StrCat(file->path, " holds ", entries.size(), " tensors, not ", tensors.size()));
+  }
+  for (const AdapterTensor& tensor : tensors) {
+    const at::Tensor master = Master(tensor, ranks);
+    if (!master.defined()) continue;
+    const auto entry = entries.find(tensor.name);
+    if (entry == entries.end() ||
+        BytesOf(master) != std::string_view(file->bytes).substr(entry->second->begin, entry->second->size())) {
+      status.Update(
+          absl::DataLossError(absl::StrCat(file->path, ": tensor ", tensor.name, " differs from what was trained")));
     }
   }
-  return absl::OkStatus();
+  return Agree(status, ranks);
 }
 
 absl::StatusOr<std::unique_ptr<PeftAdapter>> PeftAdapter::Open(std::string_view uri) {

@@ -19,6 +19,7 @@
 #include "worker/families/family_spec.h"
 #include "worker/model/lora.h"
 #include "worker/model/model_config.h"
+#include "worker/parallel/process_group.h"
 
 namespace temper {
 
@@ -78,12 +79,15 @@ absl::StatusOr<std::vector<AdapterTensor>> TensorsOfModules(const std::vector<st
                                                             std::span<const WeightView> weights);
 
 // Writes a PEFT adapter directory, adapter_config.json and adapter_model.safetensors (fp32 masters), and leaves the
-// commit to the caller.
-absl::Status ExportPeftAdapter(const PeftConfig& config, std::vector<AdapterTensor> tensors, PublishedFolder folder);
+// commit to the caller. `ranks` that share the weights all call it and get the same status (null: this rank is alone):
+// rank 0 writes. Throws CollectiveError.
+absl::Status ExportPeftAdapter(const PeftConfig& config, std::vector<AdapterTensor> tensors, PublishedFolder folder,
+                               ProcessGroup* ranks = nullptr);
 
-// Reads the file back and compares every number, bit for bit, with the masters. DATA_LOSS when one differs.
+// Reads the file back and compares every number, bit for bit, with the masters. DATA_LOSS when one differs. `ranks` as
+// above.
 absl::Status ProvePeftAdapter(const ObjectStore& store, std::string_view directory,
-                              std::span<const AdapterTensor> tensors);
+                              std::span<const AdapterTensor> tensors, ProcessGroup* ranks = nullptr);
 
 // A PEFT adapter directory that a training begins with: its headers; numbers are read by Load. Any thread.
 class PeftAdapter {

@@ -55,11 +55,22 @@ at::Tensor JoinTensor(const TensorBinding& binding, const std::function<at::Tens
   return at::cat(pieces);
 }
 
-at::Tensor TensorPiece::Load() const {
+at::Tensor PendingPiece::Wait() {
   std::vector<at::Tensor> parts;
-  for (const WeightView& weight : weights) parts.push_back(LoadMaster(weight));
-  return JoinParts(layout, parts).contiguous();
+  for (PendingMaster& part : parts_) parts.push_back(part.Wait());
+  return parts.front().defined() ? JoinParts(layout_, parts).contiguous() : at::Tensor();
 }
+
+PendingPiece TensorPiece::StartLoad(ProcessGroup* ranks, int to) const {
+  PendingPiece piece;
+  piece.layout_ = layout;
+  for (const WeightView& weight : weights) piece.parts_.push_back(StartGatherMaster(weight, ranks, to));
+  return piece;
+}
+
+at::Tensor TensorPiece::Load(ProcessGroup* ranks, int to) const { return StartLoad(ranks, to).Wait(); }
+
+bool TensorPiece::IsHere() const { return std::any_of(weights.begin(), weights.end(), HasMaster); }
 
 void TensorPiece::Store(const at::Tensor& values) const {
   if (layout == Layout::kRows) return StoreMaster(weights.front(), values);

@@ -16,8 +16,12 @@
 #include "worker/families/family_spec.h"
 #include "worker/model/model_config.h"
 #include "worker/model/parameter.h"
+#include "worker/parallel/gather_master.h"
+#include "worker/parallel/process_group.h"
 
 namespace temper {
+
+class PendingPiece;
 
 // Whole rows of a tensor on disk, and the weights that they are made of.
 struct TensorPiece {
@@ -26,10 +30,26 @@ struct TensorPiece {
   Layout layout = Layout::kRows;
   std::vector<WeightView> weights;  // one, or the parts of one expert
 
-  // The masters as they lie in the tensor, fp32 [rows, …], contiguous.
-  at::Tensor Load() const;
-  // Sets the masters. `values`: [rows, …] of the tensor, any floating dtype.
+  // The masters as they lie in the tensor, fp32 [rows, …], contiguous: on rank `to`, and undefined on others, where
+  // ranks share the weights (null: they do not). All of them call it.
+  PendingPiece StartLoad(ProcessGroup* ranks, int to) const;
+  at::Tensor Load(ProcessGroup* ranks = nullptr, int to = 0) const;
+  // Sets the masters, as far as they are here. `values`: [rows, …] of the tensor, any floating dtype.
   void Store(const at::Tensor& values) const;
+  // Whether any of them are.
+  bool IsHere() const;
+};
+
+// The masters of a piece on their way to a rank.
+class PendingPiece {
+ public:
+  // Throws CollectiveError.
+  at::Tensor Wait();
+
+ private:
+  friend struct TensorPiece;
+  Layout layout_ = Layout::kRows;
+  std::vector<PendingMaster> parts_;
 };
 
 // A whole tensor as it lies on disk. `part_of` gives the values of a part, by its index into the weights.

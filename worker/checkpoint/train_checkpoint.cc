@@ -5,25 +5,33 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "common/failure.h"
 #include "common/fault_point.h"
 #include "worker/checkpoint/export_plan.h"
 #include "worker/checkpoint/hf_export.h"
 #include "worker/checkpoint/tensor_map.h"
+#include "worker/parallel/agree.h"
 
 namespace temper {
 namespace {
 
-constexpr int kFormatVersion = 2;
+constexpr int kFormatVersion = 3;
+// The oldest that is read: one optimizer/state.safetensors, which does not say that each tensor is a whole parameter's.
+constexpr int kWithoutPlaces = 2;
 constexpr char kWeights[] = "weights";
-constexpr char kOptimizer[] = "optimizer/state.safetensors";
+constexpr char kOptimizer[] = "optimizer/state";
+constexpr char kRngState[] = "rng_state";
 constexpr char kTrainer[] = "trainer.json";
 
 std::string_view BytesOf(const at::Tensor& tensor) {
@@ -39,6 +47,25 @@ struct NamedTensor {
   std::string name;
   at::Tensor tensor;
 };
+
+// What a rank has of a parameter: all of it, or the elements from `begin` on.
+struct Place {
+  const Parameter* whole = nullptr;
+  int64_t begin = 0;
+};
+
+using PlaceOf = std::function<Place(const Parameter&)>;
+
+// Of parameters that are whole, but for these slices' parts.
+template <typename Slices>
+PlaceOf FindPlaces(const Slices& slices) {
+  std::map<const Parameter*, Place> places;
+  for (const ShardSlice* slice : slices) places[&slice->part] = {slice->whole, slice->begin};
+  return [places = std::move(places)](const Parameter& parameter) {
+    const auto place = places.find(&parameter);
+    return place == places.end() ? Place{&parameter, 0} : place->second;
+  };
+}
 
 // In which dtypes the source stores the parts of each parameter; only their set matters.
 absl::StatusOr<std::map<const Parameter*, std::set<std::string>>> StoredDtypes(const NativeRepository& model,
@@ -65,45 +92,56 @@ NamedTensor MissingPart(Parameter& parameter, const std::set<std::string>& store
           whole ? parameter.weight : LoadMaster({parameter.name, &parameter, 0, parameter.weight.size(0)})};
 }
 
-absl::StatusOr<std::vector<NamedTensor>> OptimizerTensors(const CheckpointSource& source,
-                                                          const TrainSnapshot& snapshot) {
+struct OptimizerState {
+  std::vector<NamedTensor> tensors;
+  std::map<std::string, std::string> metadata;  // where each parameter's lie
+};
+
+absl::StatusOr<OptimizerState> CollectOptimizer(const CheckpointSource& source, const TrainSnapshot& snapshot) {
   std::map<const Parameter*, std::set<std::string>> dtypes;
   if (!source.peft) {
     auto stored = StoredDtypes(*source.model, snapshot.views);
     if (!stored.ok()) return stored.status();
     dtypes = *std::move(stored);
   }
-  std::vector<NamedTensor> tensors;
+  std::vector<const ShardSlice*> slices;
+  for (const ShardSlice& slice : snapshot.slices) slices.push_back(&slice);
+  const PlaceOf place_of = FindPlaces(slices);
+  OptimizerState state;
   for (const Moments& moments : snapshot.moments) {
     const std::string& name = moments.parameter->name;
-    tensors.push_back({absl::StrCat("first_moment/", name), moments.first});
-    tensors.push_back({absl::StrCat("second_moment/", name), moments.second});
-    if (NamedTensor missing = MissingPart(*moments.parameter, dtypes[moments.parameter]); missing.tensor.defined()) {
-      tensors.push_back(std::move(missing));
+    const Place place = place_of(*moments.parameter);
+    state.metadata[name] = absl::StrCat(place.begin, "/", place.whole->weight.numel());
+    state.tensors.push_back({absl::StrCat("first_moment/", name), moments.first});
+    state.tensors.push_back({absl::StrCat("second_moment/", name), moments.second});
+    if (NamedTensor missing = MissingPart(*moments.parameter, dtypes[place.whole]); missing.tensor.defined()) {
+      state.tensors.push_back(std::move(missing));
     }
   }
-  tensors.push_back({"rng_state", snapshot.rng_state});
-  return tensors;
+  state.tensors.push_back({kRngState, snapshot.rng_state});
+  return state;
 }
 
-absl::Status WriteOptimizer(const std::vector<NamedTensor>& tensors, Publication& publication) {
+absl::Status WriteOptimizer(const OptimizerState& state, Publication& publication, const ProcessGroup* ranks) {
   std::vector<SafetensorsEntry> entries;
-  for (const NamedTensor& named : tensors) {
-    entries.push_back({named.name, DtypeName(named.tensor.scalar_type()), named.tensor.sizes().vec()});
+  for (const NamedTensor& named : state.tensors) {
+    entries.push_back({named.name, DtypeName(named.tensor.scalar_type()), {named.tensor.numel()}});
   }
-  auto file = publication.Create(kOptimizer);
+  const int rank = ranks == nullptr ? 0 : ranks->rank(), size = ranks == nullptr ? 1 : ranks->size();
+  auto file = publication.Create(absl::StrFormat("%s-%05d-of-%05d.safetensors", kOptimizer, rank + 1, size));
   if (!file.ok()) return file.status();
-  absl::Status status = (*file)->Write(BuildSafetensorsHeader(entries, {}));
-  for (const NamedTensor& named : tensors) {
+  absl::Status status = (*file)->Write(BuildSafetensorsHeader(entries, state.metadata));
+  for (const NamedTensor& named : state.tensors) {
     if (status.ok()) status = (*file)->Write(BytesOf(named.tensor.contiguous()));
   }
   return status.ok() ? (*file)->Close() : status;
 }
 
-absl::Status WriteWeights(const CheckpointSource& source, const TrainSnapshot& snapshot, PublishedFolder folder) {
+absl::Status WriteWeights(const CheckpointSource& source, const TrainSnapshot& snapshot, PublishedFolder folder,
+                          ProcessGroup* ranks) {
   if (!source.peft) {
     return ExportModel(*source.model->repository, *source.model->family, source.model->config, snapshot.views,
-                       {.max_shard_size = source.max_shard_size}, folder);
+                       {.max_shard_size = source.max_shard_size, .ranks = ranks}, folder);
   }
   auto tensors =
       TensorsOfModules(source.peft->modules_to_save, *source.model->family, source.model->config, snapshot.views);
@@ -113,7 +151,7 @@ absl::Status WriteWeights(const CheckpointSource& source, const TrainSnapshot& s
   for (AdapterTensor& tensor : TensorsOfAdapters(source.sites, adapters, AdapterFormat::kPeft)) {
     tensors->push_back(std::move(tensor));
   }
-  return ExportPeftAdapter(*source.peft, *std::move(tensors), folder);
+  return ExportPeftAdapter(*source.peft, *std::move(tensors), folder, ranks);
 }
 
 nlohmann::ordered_json TrainerJson(const TrainPosition& position, const std::optional<PeftConfig>& peft) {
@@ -152,45 +190,87 @@ std::string Kind(const PeftConfig& peft) {
                       ", modules_to_save: [", absl::StrJoin(peft.modules_to_save, ", "), "]");
 }
 
+// "BEGIN/SIZE"
+bool ReadPlace(const std::string& text, int64_t& begin, int64_t& size) {
+  const std::vector<std::string> numbers = absl::StrSplit(text, '/');
+  return numbers.size() == 2 && absl::SimpleAtoi(numbers[0], &begin) && absl::SimpleAtoi(numbers[1], &size);
+}
+
 absl::Status Damaged(const std::string& what) { return WithCause(absl::DataLossError(what), FailureCause::kStorage); }
+
+// The files that this rank reads.
+Manifest ShareOf(const Manifest& manifest, const ProcessGroup* ranks) {
+  if (ranks == nullptr) return manifest;
+  Manifest share;
+  for (size_t i = ranks->rank(); i < manifest.files.size(); i += ranks->size())
+    share.files.push_back(manifest.files[i]);
+  return share;
+}
 
 }  // namespace
 
 absl::Status WriteTrainCheckpoint(const CheckpointSource& source, const TrainSnapshot& snapshot,
-                                  Publication& publication) {
-  absl::Status status = WriteWeights(source, snapshot, PublishedFolder(publication, kWeights));
+                                  Publication& publication, ProcessGroup* ranks) {
+  absl::Status status = WriteWeights(source, snapshot, PublishedFolder(publication, kWeights), ranks);
   if (!status.ok()) return status;
   FaultPoint("rank.checkpoint.weights_written");
-  const auto tensors = OptimizerTensors(source, snapshot);
-  if (!tensors.ok()) return tensors.status();
-  if (status = WriteOptimizer(*tensors, publication); !status.ok()) return status;
-  return publication.Write(kTrainer, TrainerJson(snapshot.position, source.peft).dump(2) + "\n");
+  const auto state = CollectOptimizer(source, snapshot);
+  status = state.ok() ? WriteOptimizer(*state, publication, ranks) : state.status();
+  if (status.ok() && (ranks == nullptr || ranks->rank() == 0)) {
+    status = publication.Write(kTrainer, TrainerJson(snapshot.position, source.peft).dump(2) + "\n");
+  }
+  return Agree(status, ranks);
 }
 
-absl::StatusOr<std::unique_ptr<TrainCheckpoint>> TrainCheckpoint::Open(std::string_view uri) {
+absl::StatusOr<std::unique_ptr<TrainCheckpoint>> TrainCheckpoint::Open(std::string_view uri, ProcessGroup* ranks) {
   const auto store = ObjectStore::Open(uri);
   if (!store.ok()) return store.status();
-  const auto manifest = ReadManifest(**store, "");
+  auto manifest = ReadManifest(**store, "");
   if (absl::IsNotFound(manifest.status())) {
-    return absl::NotFoundError(
+    manifest = absl::NotFoundError(
         absl::StrCat(std::string(uri), " is not a committed checkpoint: it has no ", std::string(kManifestName)));
   }
-  if (!manifest.ok()) return manifest.status();
-  if (absl::Status whole = VerifyFiles(**store, "", *manifest); !whole.ok()) return whole;
+  if (absl::Status found = Agree(manifest.status(), ranks); !found.ok()) return found;
+  if (absl::Status whole = Agree(VerifyFiles(**store, "", ShareOf(*manifest, ranks)), ranks); !whole.ok()) return whole;
+  auto checkpoint = OpenFiles(**store, *manifest);
+  if (absl::Status opened = Agree(checkpoint.status(), ranks); !opened.ok()) return opened;
+  return checkpoint;
+}
 
+absl::StatusOr<std::unique_ptr<TrainCheckpoint>> TrainCheckpoint::OpenFiles(const ObjectStore& store,
+                                                                            const Manifest& manifest) {
   std::unique_ptr<TrainCheckpoint> checkpoint(new TrainCheckpoint);
-  checkpoint->uri_ = (*store)->uri();
-  const auto trainer = (*store)->Read(kTrainer);
+  checkpoint->uri_ = store.uri();
+  const auto trainer = store.Read(kTrainer);
   if (!trainer.ok()) {
-    return Damaged(absl::StrCat((*store)->uri(), " is not a training checkpoint: ", trainer.status().message()));
+    return Damaged(absl::StrCat(store.uri(), " is not a training checkpoint: ", trainer.status().message()));
   }
   if (absl::Status status = checkpoint->ReadTrainer(*trainer); !status.ok()) return status;
-  const auto path = (*store)->LocalPath(kOptimizer);
-  if (!path) return absl::UnimplementedError(absl::StrCat((*store)->uri(), " is not on this machine"));
-  auto optimizer = SafetensorsFile::Open(*path);
-  if (!optimizer.ok()) return optimizer.status();
-  checkpoint->optimizer_ = *std::move(optimizer);
+  for (const ManifestFile& file : manifest.files) {
+    if (!file.path.starts_with(kOptimizer)) continue;
+    const auto path = store.LocalPath(file.path);
+    if (!path) return absl::UnimplementedError(absl::StrCat(store.uri(), " is not on this machine"));
+    if (absl::Status status = checkpoint->AddFile(*path); !status.ok()) return status;
+  }
   return checkpoint;
+}
+
+absl::Status TrainCheckpoint::AddFile(const std::string& path) {
+  auto file = SafetensorsFile::Open(path);
+  if (!file.ok()) return file.status();
+  const SafetensorsHeader& header = (*file)->header();
+  for (const SafetensorsEntry& entry : header.entries) {
+    const size_t slash = entry.name.find('/');
+    if (slash == entry.name.npos) continue;  // rng_state
+    Run run = {.file = optimizer_.size(), .entry = &entry, .size = entry.size() / SafetensorsElementSize(entry.dtype)};
+    const auto place = header.metadata.find(entry.name.substr(slash + 1));
+    if (place != header.metadata.end() ? !ReadPlace(place->second, run.begin, run.size) : version_ > kWithoutPlaces) {
+      return Damaged(absl::StrCat(path, " does not say where the elements of ", entry.name, " belong"));
+    }
+    runs_[entry.name].push_back(run);
+  }
+  optimizer_.push_back(*std::move(file));
+  return absl::OkStatus();
 }
 
 absl::Status TrainCheckpoint::ReadTrainer(std::string_view text) {
@@ -199,9 +279,10 @@ absl::Status TrainCheckpoint::ReadTrainer(std::string_view text) {
   if (!json.is_object()) return Damaged(absl::StrCat(file, " is not a JSON object"));
   // Only type errors and missing keys can be thrown below.
   try {
-    const int version = json.at("format_version").get<int>();
-    if (version != kFormatVersion) {
-      return Damaged(absl::StrCat(file, " has format version ", version, ", this build reads version ", kFormatVersion,
+    version_ = json.at("format_version").get<int>();
+    if (version_ < kWithoutPlaces || version_ > kFormatVersion) {
+      return Damaged(absl::StrCat(file, " has format version ", version_, ", this build reads versions ",
+                                  kWithoutPlaces, " to ", kFormatVersion,
                                   ": use the temper that wrote it, or a newer one"));
     }
     position_.step = json.at("step").get<int64_t>();
@@ -264,52 +345,73 @@ absl::StatusOr<NativeRepository> TrainCheckpoint::OpenModel(const NativeReposito
   return model;
 }
 
-absl::StatusOr<at::Tensor> TrainCheckpoint::Find(const std::string& name) const {
-  const auto& entries = optimizer_->header().entries;
-  const auto entry = std::find_if(entries.begin(), entries.end(), [&](const auto& each) { return each.name == name; });
-  if (entry == entries.end()) return at::Tensor();
-  return optimizer_->Tensor(*entry);
+absl::StatusOr<at::Tensor> TrainCheckpoint::Read(std::string_view kind, const Parameter& whole, int64_t begin,
+                                                 int64_t count) const {
+  const auto found = runs_.find(absl::StrCat(std::string(kind), "/", whole.name));
+  if (found == runs_.end()) return at::Tensor();
+  at::Tensor values;
+  int64_t missing = count;
+  for (const Run& run : found->second) {
+    if (run.size != whole.weight.numel()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the checkpoint ", uri_, " is of another model: ", whole.name, " has another shape"));
+    }
+    const auto tensor = optimizer_[run.file]->Tensor(*run.entry);
+    if (!tensor.ok()) return tensor.status();
+    const at::Tensor stored = tensor->view(-1);
+    if (!values.defined()) values = at::empty({count}, stored.options());
+    const int64_t from = std::max(begin, run.begin), to = std::min(begin + count, run.begin + stored.numel());
+    if (from >= to) continue;
+    values.narrow(0, from - begin, to - from).copy_(stored.narrow(0, from - run.begin, to - from));
+    optimizer_[run.file]->Release(*run.entry);
+    missing -= to - from;
+  }
+  if (missing != 0) return Damaged(absl::StrCat(uri_, " lacks elements of ", found->first));
+  return values;
 }
 
-absl::Status TrainCheckpoint::Restore(std::span<const Moments> moments) const {
+absl::Status TrainCheckpoint::RestoreMaster(Parameter& parameter, const Parameter& whole, int64_t begin) const {
+  const WeightView all = {parameter.name, &parameter, 0, parameter.weight.size(0)};
+  const auto sizes = parameter.weight.sizes();
+  const auto master = Read("master", whole, begin, parameter.weight.numel());
+  if (!master.ok()) return master.status();
+  const auto low = Read("low", whole, begin, parameter.weight.numel());
+  if (!low.ok()) return low.status();
+  if (master->defined()) {
+    StoreMaster(all, master->view(sizes));
+  } else if (low->defined()) {
+    // weights/ holds the high half: bits(master) = (high << 16) + low.
+    StoreMaster(all, (LoadMaster(all).view(at::kInt) + low->view(sizes).to(at::kInt)).view(at::kFloat));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainCheckpoint::Restore(std::span<const Moments> moments, std::span<ShardSlice* const> slices,
+                                      int rank) const {
   const at::NoGradGuard no_grad;
-  const auto find = [&](std::string_view kind, const Parameter& parameter) -> absl::StatusOr<at::Tensor> {
-    auto tensor = Find(absl::StrCat(std::string(kind), "/", parameter.name));
-    if (tensor.ok() && tensor->defined() && tensor->sizes() != parameter.weight.sizes()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the checkpoint ", uri_, " is of another model: ", parameter.name, " has another shape"));
-    }
-    return tensor;
-  };
+  const PlaceOf place_of = FindPlaces(slices);
   for (const Moments& state : moments) {
     Parameter& parameter = *state.parameter;
-    const auto first = find("first_moment", parameter);
+    const auto [whole, begin] = place_of(parameter);
+    const auto first = Read("first_moment", *whole, begin, parameter.weight.numel());
     if (!first.ok()) return first.status();
-    const auto second = find("second_moment", parameter);
+    const auto second = Read("second_moment", *whole, begin, parameter.weight.numel());
     if (!second.ok()) return second.status();
     if (!first->defined() || !second->defined()) {
       return absl::InvalidArgumentError(absl::StrCat("the checkpoint ", uri_, " has no optimizer state of ",
                                                      parameter.name,
                                                      ": it is of another model, or trained other parameters"));
     }
-    state.first.copy_(*first);
-    state.second.copy_(*second);
-
-    const WeightView whole = {parameter.name, &parameter, 0, parameter.weight.size(0)};
-    const auto master = find("master", parameter);
-    if (!master.ok()) return master.status();
-    const auto low = find("low", parameter);
-    if (!low.ok()) return low.status();
-    if (master->defined()) {
-      StoreMaster(whole, *master);
-    } else if (low->defined()) {
-      // weights/ holds the high half: bits(master) = (high << 16) + low.
-      StoreMaster(whole, (LoadMaster(whole).view(at::kInt) + low->to(at::kInt)).view(at::kFloat));
-    }
+    state.first.view(-1).copy_(*first);
+    state.second.view(-1).copy_(*second);
+    if (absl::Status status = RestoreMaster(parameter, *whole, begin); !status.ok()) return status;
   }
-  const auto rng = Find("rng_state");
-  if (!rng.ok()) return rng.status();
-  if (rng->defined()) {
+  if (static_cast<size_t>(rank) >= optimizer_.size()) return absl::OkStatus();
+  const SafetensorsFile& mine = *optimizer_[rank];
+  for (const SafetensorsEntry& entry : mine.header().entries) {
+    if (entry.name != kRngState) continue;
+    const auto rng = mine.Tensor(entry);
+    if (!rng.ok()) return rng.status();
     at::Generator generator = at::detail::getDefaultCPUGenerator();
     generator.set_state(rng->clone());
   }

@@ -22,10 +22,13 @@ class Copier {
 
   // A parameter as it is now; `to` is where it lives from then on.
   void CopyParameter(const Parameter& from, Parameter& to) {
+    if (from.slice == nullptr) return CopyNumbers(from, to);
     to = from;
     to.gradient = at::Tensor();
-    to.weight = from.trainable ? Copy(from.weight) : from.weight.detach();
-    to.low = from.trainable ? Copy(from.low) : from.low;
+    to.weight = from.weight.detach();  // for its shape
+    to.slice = &snapshot_.slices.emplace_back(*from.slice);
+    to.slice->whole = &to;
+    CopyNumbers(from.slice->part, to.slice->part);
     copies_[&from] = &to;
   }
 
@@ -36,6 +39,14 @@ class Copier {
   }
 
  private:
+  void CopyNumbers(const Parameter& from, Parameter& to) {
+    to = from;
+    to.gradient = at::Tensor();
+    to.weight = from.trainable ? Copy(from.weight) : from.weight.detach();
+    to.low = from.trainable ? Copy(from.low) : from.low;
+    copies_[&from] = &to;
+  }
+
   TrainSnapshot& snapshot_;
   std::unordered_map<const Parameter*, Parameter*> copies_;
 };

@@ -38,7 +38,7 @@ struct TrainPosition {
   bool operator==(const TrainPosition&) const = default;
 };
 
-// AdamW's state of a trainable parameter, of the parameter's shape, fp32.
+// AdamW's state of a trainable parameter, or of what a rank has of it, of the parameter's shape, fp32.
 struct Moments {
   Parameter* parameter = nullptr;
   at::Tensor first;
@@ -46,7 +46,7 @@ struct Moments {
 };
 
 // A copy of all that training changes, so that it can be written while training goes on. Frozen weights are shared with
-// the model, which must outlive the snapshot.
+// the model, which must outlive the snapshot. Where ranks share the model, each has a snapshot of what it has.
 //
 // Its parts point at each other: it can be moved, not copied.
 struct TrainSnapshot {
@@ -58,7 +58,8 @@ struct TrainSnapshot {
   std::deque<Parameter> parameters;  // those of the model, without gradients
   std::vector<WeightView> views;     // of the base model, into `parameters`
   std::deque<LoraAdapter> adapters;  // the model's, in its order
-  std::vector<Moments> moments;      // into `parameters` or `adapters`
+  std::deque<ShardSlice> slices;     // of `parameters` and `adapters`, where ranks share them
+  std::vector<Moments> moments;      // into `parameters`, `adapters` or `slices`
   at::Tensor rng_state;              // torch's default generator
   int64_t bytes = 0;                 // that were copied
 };

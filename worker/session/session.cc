@@ -32,9 +32,13 @@ class ReportingObserver : public TrainObserver {
 };
 
 absl::Status Train(const v1::Assignment& assignment, NodeLink& link, const RankTasks& tasks) {
+  if (assignment.world_size() > 1) {
+    return WithCause(absl::UnimplementedError(absl::StrCat("this temper-rank trains alone, but was made one of ",
+                                                           assignment.world_size(), " ranks")),
+                     FailureCause::kLaunch);
+  }
   absl::StatusOr<TrainJob> job = TrainJobFromSpec(assignment.spec(), assignment.job(), assignment.epoch());
   if (!job.ok()) return job.status();
-  job->world_size = assignment.world_size();
   job->created = assignment.create_time().seconds();
   job->checkpoints.assign(assignment.checkpoints().begin(), assignment.checkpoints().end());
   ReportingObserver observer(link, assignment.epoch());

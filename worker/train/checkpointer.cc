@@ -9,6 +9,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/fault_point.h"
+#include "worker/checkpoint/joint_publication.h"
+#include "worker/parallel/agree.h"
 
 namespace temper {
 namespace {
@@ -22,10 +24,13 @@ bool CheckpointDue(const CheckpointOptions& options, int64_t step, std::chrono::
   return options.every_minutes > 0 && since_last.count() >= 60 * options.every_minutes;
 }
 
-Checkpointer::Checkpointer(ObjectStore& store, const TrainJob& job, CheckpointSource source, const Transformer& model,
-                           AdamW& optimizer, int64_t start, std::string start_uri, TrainObserver& observer)
+Checkpointer::Checkpointer(ObjectStore& store, const TrainJob& job, const Gang& gang, ProcessGroup* writing,
+                           CheckpointSource source, const Transformer& model, AdamW& optimizer, int64_t start,
+                           std::string start_uri, TrainObserver& observer)
     : store_(store),
       job_(job),
+      gang_(gang),
+      ranks_(writing),
       source_(std::move(source)),
       model_(model),
       optimizer_(optimizer),
@@ -41,20 +46,23 @@ Checkpointer::~Checkpointer() {
 void Checkpointer::AfterStep(const TrainPosition& position) {
   const Clock::time_point now = Clock::now();
   Collect(/*wait=*/false);
-  if (position.step == saved_step_) return;
-  if (position.best_step == position.step && position.step > 0) {
-    Collect(/*wait=*/true);
-    Begin(position, /*paused_since=*/now);
-    return;
-  }
+  // Ranks differ in their clocks, and in when they see that one is written.
+  if (!gang_.AskFirst(Wanted(position, now))) return;
+  Collect(/*wait=*/true);
+  Begin(position, /*paused_since=*/now);
+}
+
+bool Checkpointer::Wanted(const TrainPosition& position, Clock::time_point now) {
+  if (position.step == saved_step_) return false;
+  if (position.best_step == position.step && position.step > 0) return true;
   due_ = due_ || CheckpointDue(job_.checkpoint_options, position.step, now - last_);
-  if (due_ && !writing_.valid()) Begin(position, /*paused_since=*/now);
+  return due_ && !writing_.valid();
 }
 
 void Checkpointer::SaveNow(const TrainPosition& position) {
   const Clock::time_point now = Clock::now();
   Collect(/*wait=*/true);
-  if (position.step == saved_step_) return;
+  if (!gang_.AskFirst(position.step != saved_step_)) return;
   Begin(position, /*paused_since=*/now);
   Collect(/*wait=*/true);
 }
@@ -66,42 +74,52 @@ void Checkpointer::Begin(const TrainPosition& position, Clock::time_point paused
   last_ = Clock::now();
   saved_step_ = position.step;
   CheckpointReport report{.step = position.step, .best = position.best_step == position.step};
+  TrainSnapshot snapshot;
+  absl::Status taken;
   try {
-    TrainSnapshot snapshot = TakeSnapshot(model_, optimizer_.moments(), position);
-    report.pause_seconds = Seconds(Clock::now() - paused_since).count();
-    FaultPoint("rank.checkpoint.snapshot_taken");
-    writing_ = std::async(std::launch::async, [this, snapshot = std::move(snapshot), report]() mutable {
-      return Write(std::move(snapshot), std::move(report));
-    });
+    snapshot = TakeSnapshot(model_, optimizer_.moments(), position);
   } catch (const std::exception& error) {
-    saved_step_ = start_;
-    observer_.OnLog(LogSeverity::kWarning, absl::StrCat("no checkpoint at step ", position.step,
-                                                        ": there is no memory for a snapshot: ", error.what()));
+    taken = absl::ResourceExhaustedError(absl::StrCat("there is no memory for a snapshot: ", error.what()));
   }
+  taken = Agree(taken, gang_.group());
+  if (!taken.ok()) {
+    saved_step_ = start_;
+    observer_.OnLog(LogSeverity::kWarning,
+                    absl::StrCat("no checkpoint at step ", position.step, ": ", taken.message()));
+    return;
+  }
+  report.pause_seconds = Seconds(Clock::now() - paused_since).count();
+  FaultPoint("rank.checkpoint.snapshot_taken");
+  writing_ = std::async(std::launch::async, [this, snapshot = std::move(snapshot), report]() mutable {
+    return Write(std::move(snapshot), std::move(report));
+  });
 }
 
 Checkpointer::Written Checkpointer::Write(TrainSnapshot snapshot, CheckpointReport report) {
   const Clock::time_point begin = Clock::now();
-  const CheckpointKey key{report.step, job_.epoch};
-  auto publication = Publication::Begin(store_, CheckpointDirectory(job_.job_id, key), job_.job_id, job_.epoch);
-  if (!publication.ok()) return {publication.status(), report, {}};
+  const int64_t best_step = snapshot.position.best_step;
+  const auto write = [&]() -> absl::Status {
+    const std::string directory = CheckpointDirectory(job_.job_id, {report.step, job_.epoch});
+    const auto publication = BeginTogether(store_, directory, job_.job_id, job_.epoch, ranks_);
+    if (!publication.ok()) return publication.status();
+    absl::Status written = WriteTrainCheckpoint(source_, snapshot, **publication, ranks_);
+    if (!written.ok()) return written;
+    snapshot = {};
+    FaultPoint("rank.checkpoint.before_commit");
+    if (absl::Status status = CommitTogether(**publication, ranks_); !status.ok()) return status;
+    FaultPoint("rank.checkpoint.committed");
+    report.uri = (*publication)->uri();
+    report.bytes = (*publication)->manifest().total_size();
+    report.files = static_cast<int32_t>((*publication)->manifest().files.size());
+    return absl::OkStatus();
+  };
   try {
-    if (absl::Status status = WriteTrainCheckpoint(source_, snapshot, **publication); !status.ok()) {
-      return {status, report, {}};
-    }
+    if (absl::Status status = write(); !status.ok()) return {status, report, {}};
   } catch (const std::exception& error) {
     return {absl::InternalError(error.what()), report, {}};
   }
-  const int64_t best_step = snapshot.position.best_step;
-  snapshot = {};
-  FaultPoint("rank.checkpoint.before_commit");
-  if (absl::Status status = (*publication)->Commit(); !status.ok()) return {status, report, {}};
-  FaultPoint("rank.checkpoint.committed");
-  report.uri = (*publication)->uri();
-  report.bytes = (*publication)->manifest().total_size();
-  report.files = static_cast<int32_t>((*publication)->manifest().files.size());
   report.commit_seconds = Seconds(Clock::now() - begin).count();
-  return {absl::OkStatus(), report, RemoveReplaced(best_step)};
+  return {absl::OkStatus(), report, gang_.rank() == 0 ? RemoveReplaced(best_step) : std::vector<CheckpointKey>()};
 }
 
 // What can't be listed or removed stays, until the next checkpoint.
@@ -133,6 +151,7 @@ void Checkpointer::Collect(bool wait) {
     return;
   }
   newest_uri_ = written.report.uri;
+  if (gang_.rank() > 0) return;  // rank 0 knows how much all of them wrote
   observer_.OnCheckpoint(written.report);
   for (const CheckpointKey& key : written.removed) observer_.OnCheckpointRemoved(key.step, key.epoch);
 }

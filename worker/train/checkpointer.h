@@ -13,6 +13,7 @@
 #include "common/storage/object_store.h"
 #include "worker/checkpoint/train_checkpoint.h"
 #include "worker/train/adamw.h"
+#include "worker/train/gang.h"
 #include "worker/train/train_job.h"
 
 namespace temper {
@@ -23,12 +24,17 @@ bool CheckpointDue(const CheckpointOptions& options, int64_t step, std::chrono::
 // Writes a training's checkpoints in the background, from a snapshot, and removes those that newer ones replace. One at
 // a time: one that falls due while another is written comes after it. A checkpoint that can't be written is a warning;
 // the next one is tried as if nothing had happened. One thread at a time.
+//
+// The ranks of a gang each have one, and call the same after the same steps: they write a checkpoint together, when
+// rank 0's clock says so and it has written the one before. Throws CollectiveError.
 class Checkpointer {
  public:
-  // All references must outlive it. `start` is where the training began or was resumed, from the checkpoint `start_uri`
-  // if there was one: nothing new is to be kept there.
-  Checkpointer(ObjectStore& store, const TrainJob& job, CheckpointSource source, const Transformer& model,
-               AdamW& optimizer, int64_t start, std::string start_uri, TrainObserver& observer);
+  // All references must outlive it. `optimizer` is that of gang.ParametersOf(model); `writing` connects the gang's
+  // ranks for the background (null for one that is alone). `start` is where the training began or was resumed, from the
+  // checkpoint `start_uri` if there was one: nothing new is to be kept there.
+  Checkpointer(ObjectStore& store, const TrainJob& job, const Gang& gang, ProcessGroup* writing,
+               CheckpointSource source, const Transformer& model, AdamW& optimizer, int64_t start,
+               std::string start_uri, TrainObserver& observer);
   // Waits for the one that is being written.
   ~Checkpointer();
   Checkpointer(const Checkpointer&) = delete;
@@ -55,6 +61,7 @@ class Checkpointer {
     std::vector<CheckpointKey> removed;
   };
 
+  bool Wanted(const TrainPosition& position, Clock::time_point now);
   // Takes the snapshot, for which training stands still since then, and has it written.
   void Begin(const TrainPosition& position, Clock::time_point paused_since);
   // On the background thread.
@@ -65,6 +72,8 @@ class Checkpointer {
 
   ObjectStore& store_;
   const TrainJob& job_;
+  const Gang& gang_;
+  ProcessGroup* const ranks_;  // of the background
   const CheckpointSource source_;
   const Transformer& model_;
   AdamW& optimizer_;

@@ -10,6 +10,11 @@ const std::vector<Parameter*>& Gang::ParametersOf(const TrainableModel& model) c
   return alone() ? model.parameters() : sharded_->parameters();
 }
 
+std::span<ShardSlice* const> Gang::slices() const {
+  if (alone()) return {};
+  return sharded_->slices();
+}
+
 std::vector<MicroBatch> Gang::ShareOf(std::vector<MicroBatch> rows) const {
   if (alone()) return rows;
   std::vector<MicroBatch> share;
@@ -27,6 +32,13 @@ std::vector<double> Gang::Sum(std::vector<double> values) const {
     for (size_t i = 0; i < sums.size(); ++i) sums[i] += of_rank[i];
   }
   return sums;
+}
+
+bool Gang::Any(bool mine) const { return Sum({mine ? 1.0 : 0.0})[0] > 0; }
+
+bool Gang::AskFirst(bool mine) const {
+  if (alone()) return mine;
+  return group_->AllGatherValues(std::vector<double>{mine ? 1.0 : 0.0})[0][0] > 0;
 }
 
 Gang::Step Gang::Settle(const Step& mine) const {

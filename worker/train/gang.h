@@ -21,9 +21,13 @@ class Gang {
   bool alone() const { return group_ == nullptr; }
   int rank() const { return alone() ? 0 : group_->rank(); }
   int size() const { return alone() ? 1 : group_->size(); }
+  // Null when alone.
+  ProcessGroup* group() const { return group_; }
 
   // What this rank's optimizer works on: its shards of the model's parameters; alone, the parameters.
   const std::vector<Parameter*>& ParametersOf(const TrainableModel& model) const;
+  // Those shards; none when alone.
+  std::span<ShardSlice* const> slices() const;
 
   // This rank's rows: rank(), rank() + size(), …. Every rank gets the same number, or some would wait for others for
   // ever: where the rows do not go round, the last of some ranks is empty.
@@ -31,6 +35,12 @@ class Gang {
 
   // Added up over the ranks, in their order.
   std::vector<double> Sum(std::vector<double> values) const;
+
+  // Whether it is so on any rank.
+  bool Any(bool mine) const;
+
+  // What rank 0 says.
+  bool AskFirst(bool mine) const;
 
   // What a rank has to say at the end of a step's backward pass, and what all of them then go by.
   struct Step {

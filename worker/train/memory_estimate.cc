@@ -75,6 +75,17 @@ bool HasKernels(bool bf16) {
   return ops::cpu::Kernels() != ops::cpu::InstructionSet::kNone && (!bf16 || ops::cpu::HasBf16Brgemm());
 }
 
+// Ranks share weights and what training adds to them, but each has activations, and, beside its share, the units that
+// it computes with: the ends and two blocks, with gradients of its own and those of the others in full training.
+void AddWhatIsGathered(const TrainJob& job, const ModelConfig& config, const Counts& counts, int64_t width,
+                       MemoryEstimate& memory) {
+  const int64_t ends = (config.tied_head ? 1 : 2) * config.vocab_size * config.hidden_size;
+  const int64_t gathered = ends + 2 * (counts.all - ends) / config.num_layers;
+  memory.weights += job.ranks * gathered * width;
+  if (!job.lora) memory.gradients += job.ranks * gathered * 2 * 4;
+  memory.activations *= job.ranks;
+}
+
 int64_t ReadNumber(const std::string& path) {
   std::ifstream file(path);
   int64_t number = 0;
@@ -122,6 +133,7 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   const int64_t logits = (kernels ? 1 : 3) * std::min(tokens, kLogitRows) * config.vocab_size * 4;
   memory.activations = tokens * width * (config.num_layers * kept + counts.kept_by_adapters) +
                        std::max(tokens * width * way_back + scores, logits);
+  if (job.ranks > 1) AddWhatIsGathered(job, model.config, counts, width, memory);
   return memory;
 }
 

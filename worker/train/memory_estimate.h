@@ -13,7 +13,8 @@ namespace temper {
 //
 // What is counted, with T tokens of a micro-batch: weights and their fp32 masters; gradients (fp32) and AdamW's two
 // moments (fp32) of what is trained; for every block what its backward pass reads, and for one block what it makes; a
-// chunk of logits and its gradient. `takes_checkpoints`: the snapshot counts. `plan` is null without adapters.
+// chunk of logits and its gradient. `takes_checkpoints`: the snapshot counts. `plan` is null without adapters. Several
+// ranks are estimated together, since they are on one machine.
 MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model, const AdapterPlan* plan, bool bf16,
                               bool takes_checkpoints);
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -13,6 +12,7 @@
 #include "worker/data/micro_batch.h"
 #include "worker/model/transformer.h"
 #include "worker/train/export_verifier.h"
+#include "worker/train/gang.h"
 #include "worker/train/stop_signal.h"
 #include "worker/train/train_job.h"
 
@@ -20,10 +20,6 @@ namespace temper {
 
 // Fails now, not hours later, when nothing can be written to the job's output, or when another job's files are there.
 absl::Status CheckOutput(ObjectStore& store, const TrainJob& job);
-
-// How many layers of an export are compared with transformers' model at a time, in `available` bytes of memory: 0 for
-// all, or as few as show all that the model does; nothing when not even those fit, twice in fp32.
-std::optional<int64_t> LayersToCompare(const Transformer& model, const ModelConfig& config, int64_t available);
 
 // Writes the trained model at JOB/export-eNNNN, proves it and commits it, or leaves nothing behind.
 //
@@ -38,10 +34,14 @@ std::optional<int64_t> LayersToCompare(const Transformer& model, const ModelConf
 // stands in verification.json, and a warning is logged when it is a difference, or when nothing could be compared; the
 // export is committed all the same: its tensors are proved, and they are what the training gave.
 //
-// CANCELLED, with nothing left behind, when `stop` asks for it before the commit.
-absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const NativeRepository& source,
-                                             const AdapterPlan* plan, Transformer& model, const MicroBatch& sample,
-                                             const StopSignal& stop, TrainObserver& observer,
-                                             const ExportVerifier& verifier = nullptr);
+// CANCELLED, with nothing left behind, when `stop` asks for it before the commit; of a gang, before the last steps.
+//
+// All ranks of a gang call it: they write together, and none ever holds the whole model. The files are those that one
+// rank would write. Rank 0 takes the last steps, from the verifier on, alone; the others return before that, and know
+// of the summary the URI only.
+absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const Gang& gang,
+                                             const NativeRepository& source, const AdapterPlan* plan,
+                                             Transformer& model, const MicroBatch& sample, const StopSignal& stop,
+                                             TrainObserver& observer, const ExportVerifier& verifier = nullptr);
 
 }  // namespace temper

@@ -10,7 +10,6 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -28,6 +27,7 @@
 #include "worker/train/model_export.h"
 #include "worker/train/native_check.h"
 #include "worker/train/plan_adapters.h"
+#include "worker/train/threads.h"
 #include "worker/train/training_data.h"
 
 namespace temper {
@@ -178,6 +178,15 @@ class Checks {
     }
   }
 
+  // Ranks take a step's micro-batches in turn.
+  void Ranks(const TrainJob& job) {
+    const int64_t rows = std::max<int64_t>(1, job.training.tokens_per_step / job.training.micro_batch_tokens);
+    if (rows % job.ranks == 0) return;
+    Warn(absl::StrCat("a step has ", Counted(rows, "micro-batch"), " for ", job.ranks,
+                      " ranks: some wait while others compute. Set training.tokens_per_step to a multiple of ",
+                      job.ranks, " times training.micro_batch_tokens"));
+  }
+
   void Memory(const MemoryEstimate& memory) {
     constexpr double kGb = 1e9;
     const std::string need =
@@ -265,8 +274,8 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   report.estimated_seconds = EstimateSeconds(job, model->config, report.data, report.total_steps, dtype);
   report.memory = EstimateMemory(job, *model, plan->get(), dtype == at::kBFloat16,
                                  TakesCheckpoints(job, report.total_steps, report.estimated_seconds));
-  report.memory.process = process;
-  report.memory.data = std::max<int64_t>(0, with_data - process);
+  report.memory.process = job.ranks * process;
+  report.memory.data = job.ranks * std::max<int64_t>(0, with_data - process);
   report.memory.available = available;
 
   Checks checks(report.checks);
@@ -283,6 +292,7 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   checks.Vocabulary(*model, **data);
   checks.TiedHead(*model);
   checks.Data(report.data, (*data)->max_sample_tokens());
+  checks.Ranks(job);
   checks.Memory(report.memory);
   FaultPoint("rank.preflight.before_report");
   observer.OnPreflight(report);
@@ -294,7 +304,7 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
 absl::Status RunPreflight(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
                           const ModelVerifier& verifier) {
   StepBehind();
-  at::set_num_threads(job.threads > 0 ? job.threads : static_cast<int>(std::thread::hardware_concurrency()));
+  at::set_num_threads(job.threads > 0 ? job.ranks * job.threads : ThreadsOf(job));
   try {
     return Look(job, observer, stop, verifier);
   } catch (const std::bad_alloc& error) {

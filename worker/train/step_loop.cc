@@ -193,7 +193,8 @@ StepLoop::Verdict StepLoop::OnSpikeFound(const std::string& spike) {
 }
 
 absl::Status StepLoop::DataFailed(const absl::Status& status) {
-  if (absl::IsCancelled(status) || position_.step == 0) return status;
+  // Others may have got their data.
+  if (absl::IsCancelled(status) || position_.step == 0 || !gang_.alone()) return status;
   checkpointer_.SaveNow(position_);
   if (checkpointer_.newest_uri().empty()) return status;
   return WithCause(absl::Status(status.code(), absl::StrCat(status.message(), ". What was trained until then is in ",

@@ -40,7 +40,7 @@ class StepLoop {
 
   // CANCELLED when `stop` asks for it, on all ranks after the same step; ABORTED (NUMERICS) after too many steps that
   // are not finite; and errors of the data, of which some is read while training goes on: what was trained until then
-  // is in a checkpoint.
+  // is in a checkpoint, of a rank that is alone.
   absl::StatusOr<End> Run(const StopSignal& stop);
 
   // Steps that were taken; a step that was left in the middle counts for nothing.

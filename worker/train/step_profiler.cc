@@ -50,7 +50,8 @@ StepProfiler::~StepProfiler() {
 }
 
 void StepProfiler::BeforeStep(int64_t step) {
-  if (first_ > 0 || !job_.profile) return;
+  const bool is_first_rank = !job_.rendezvous || job_.rendezvous->rank == 0;  // one trace is enough
+  if (first_ > 0 || !job_.profile || !is_first_rank) return;
   const int64_t end = job_.profile->first_step + job_.profile->steps;
   if (step < job_.profile->first_step || step >= end) return;
   try {

@@ -11,6 +11,7 @@
 #include "worker/data/sample_reader.h"
 #include "worker/data/train_on.h"
 #include "worker/families/adapter_format.h"
+#include "worker/parallel/rendezvous.h"
 
 namespace temper {
 
@@ -112,8 +113,10 @@ struct ProfileOptions {
 
 struct TrainJob {
   std::string job_id;
-  int32_t epoch = 1;       // of the gang
-  int32_t world_size = 1;  // ranks of the gang
+  int32_t epoch = 1;  // of the gang
+  int32_t ranks = 1;  // that the gang is to have
+  // Which of several ranks this is, and where the others are; absent: it is alone.
+  std::optional<Rendezvous> rendezvous;
   std::string model_uri;
   DataOptions data;
   std::optional<ValidationOptions> validation;

@@ -5,6 +5,7 @@
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -250,6 +251,12 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
 
 at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch) {
   return Infer(model, batch, [](const at::Tensor& hidden_TD) { return hidden_TD; });
+}
+
+at::Tensor FirstLogits(TrainableModel& model, const MicroBatch& batch, int64_t rows) {
+  return Infer(model, batch, [&](const at::Tensor& hidden_TD) {
+    return model.head().Logits(hidden_TD.narrow(0, 0, std::min(rows, hidden_TD.size(0))));
+  });
 }
 
 at::Tensor ScoredLogprobs(TrainableModel& model, const MicroBatch& batch) {

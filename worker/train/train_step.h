@@ -26,6 +26,10 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
 // Hidden states of the whole micro-batch, final norm included: [T, D]. Nothing is recorded.
 at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch);
 
+// Logits of the first positions, at most `rows`: fp32 [rows, V]. Nothing is recorded. Ranks that share weights each
+// call it equally often, as above.
+at::Tensor FirstLogits(TrainableModel& model, const MicroBatch& batch, int64_t rows);
+
 // Log-probabilities of the targets that the loss looks at: [S], fp32. Nothing is recorded. Ranks that share weights
 // each call it equally often, as above.
 at::Tensor ScoredLogprobs(TrainableModel& model, const MicroBatch& batch);

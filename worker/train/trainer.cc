@@ -4,11 +4,11 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <atomic>
 #include <memory>
 #include <new>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -18,11 +18,14 @@
 #include "common/counted.h"
 #include "common/failure.h"
 #include "worker/ops/cpu/instruction_set.h"
+#include "worker/parallel/agree.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/compute_dtype.h"
+#include "worker/train/gang.h"
 #include "worker/train/model_export.h"
 #include "worker/train/plan_adapters.h"
 #include "worker/train/step_loop.h"
+#include "worker/train/threads.h"
 #include "worker/train/training_data.h"
 
 namespace temper {
@@ -35,16 +38,17 @@ std::optional<PeftConfig> PeftOf(const AdapterPlan* plan) {
 }
 
 // The newest of the job's own checkpoints that is whole; else what the job shall resume from; else null.
-absl::StatusOr<std::unique_ptr<TrainCheckpoint>> FindCheckpoint(const TrainJob& job, TrainObserver& observer) {
+absl::StatusOr<std::unique_ptr<TrainCheckpoint>> FindCheckpoint(const TrainJob& job, ProcessGroup* ranks,
+                                                                TrainObserver& observer) {
   for (const std::string& uri : job.checkpoints) {
-    auto checkpoint = TrainCheckpoint::Open(uri);
+    auto checkpoint = TrainCheckpoint::Open(uri, ranks);
     if (checkpoint.ok()) return checkpoint;
     observer.OnLog(
         LogSeverity::kWarning,
         absl::StrCat("the checkpoint ", uri, " can't be used, trying the one before: ", checkpoint.status().message()));
   }
   if (!job.resume_from.empty()) {
-    auto checkpoint = TrainCheckpoint::Open(job.resume_from);
+    auto checkpoint = TrainCheckpoint::Open(job.resume_from, ranks);
     if (checkpoint.ok()) return checkpoint;
     return WithCause(
         absl::Status(checkpoint.status().code(), absl::StrCat("resume_from: ", checkpoint.status().message())),
@@ -53,39 +57,60 @@ absl::StatusOr<std::unique_ptr<TrainCheckpoint>> FindCheckpoint(const TrainJob& 
   return std::unique_ptr<TrainCheckpoint>();
 }
 
+// The connections of a gang's ranks; null where one is alone.
+struct Connections {
+  std::unique_ptr<ProcessGroup> training;
+  std::unique_ptr<ProcessGroup> writing;  // of checkpoints, in the background
+
+  int rank() const { return training == nullptr ? 0 : training->rank(); }
+};
+
+absl::StatusOr<Connections> Connect(const std::optional<Rendezvous>& rendezvous) {
+  if (!rendezvous) return Connections();
+  auto training = ProcessGroup::Connect(*rendezvous);
+  if (!training.ok()) return training.status();
+  auto writing = (*training)->Duplicate();
+  if (!writing.ok()) return writing.status();
+  return Connections{*std::move(training), *std::move(writing)};
+}
+
 // Loads the model and puts everything where `checkpoint` says (null: at the start).
 struct TrainingState {
-  std::unique_ptr<Transformer> model;
+  LoadedModel loaded;
+  Gang gang;
   std::unique_ptr<AdamW> optimizer;
   TrainPosition position;
   std::string checkpoint;  // URI; empty: the model itself
 };
 
 absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeRepository& source, const AdapterPlan* plan,
-                                        const TrainCheckpoint* checkpoint, at::ScalarType dtype) {
+                                        const TrainCheckpoint* checkpoint, at::ScalarType dtype, ProcessGroup* ranks) {
   const TransformerOptions options = ModelOptions(job, plan, dtype);
+  const auto load = [&](const NativeRepository& from, TrainingState& state) -> absl::Status {
+    auto loaded = LoadModel(from, options, ranks);
+    if (!loaded.ok()) return loaded.status();
+    state.loaded = *std::move(loaded);
+    if (ranks != nullptr) state.gang = Gang(*ranks, *state.loaded.shards);
+    state.optimizer = std::make_unique<AdamW>(state.gang.ParametersOf(*state.loaded.model), job.training.adamw);
+    return absl::OkStatus();
+  };
   TrainingState state;
+  const int rank = ranks == nullptr ? 0 : ranks->rank();
+  at::manual_seed(static_cast<uint64_t>(job.training.seed) + rank);  // what adapters drop
   if (checkpoint == nullptr) {
-    auto model = LoadTransformer(source, options);
-    if (!model.ok()) return model.status();
-    state.model = *std::move(model);
-    if (plan != nullptr) {
-      if (const absl::Status loaded = LoadStart(*plan, source, *state.model); !loaded.ok()) return loaded;
-    }
-    state.optimizer = std::make_unique<AdamW>(state.model->parameters(), job.training.adamw);
-    at::manual_seed(static_cast<uint64_t>(job.training.seed));  // what adapters drop
+    if (const absl::Status loaded = load(source, state); !loaded.ok()) return loaded;
+    const absl::Status started = plan != nullptr ? LoadStart(*plan, source, *state.loaded.model) : absl::OkStatus();
+    if (absl::Status all = Agree(started, ranks); !all.ok()) return all;
     return state;
   }
   state.position = checkpoint->position();
   state.checkpoint = checkpoint->uri();
   const auto repository = checkpoint->OpenModel(source, PeftOf(plan));
   if (!repository.ok()) return repository.status();
-  auto model = LoadTransformer(*repository, options);
-  if (!model.ok()) return model.status();
-  state.model = *std::move(model);
-  state.optimizer = std::make_unique<AdamW>(state.model->parameters(), job.training.adamw);
+  if (const absl::Status loaded = load(*repository, state); !loaded.ok()) return loaded;
   state.optimizer->set_steps(state.position.updates);
-  if (const absl::Status restored = checkpoint->Restore(state.optimizer->moments()); !restored.ok()) return restored;
+  const absl::Status restored = checkpoint->Restore(state.optimizer->moments(), state.gang.slices(), rank);
+  if (absl::Status all = Agree(restored, ranks); !all.ok()) return all;
   return state;
 }
 
@@ -119,6 +144,7 @@ struct Training {
   TrainObserver& observer;
   const StopSignal& stop;
   const ExportVerifier& verifier;
+  const Connections& connections;
 };
 
 // Trains from `state` on, and writes and proves the export; or returns at what position to go on from which checkpoint.
@@ -128,13 +154,13 @@ struct RollBack {
 };
 
 absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Training& training, TrainingState& state) {
-  Transformer& model = *state.model;
-  Checkpointer checkpointer(training.output, training.job,
+  Transformer& model = *state.loaded.model;
+  const Gang& gang = state.gang;
+  Checkpointer checkpointer(training.output, training.job, gang, training.connections.writing.get(),
                             MakeCheckpointSource(training.job, training.source, training.plan), model, *state.optimizer,
                             state.position.step, state.checkpoint, training.observer);
   StepProfiler profiler(training.job, training.output, training.observer);
-  const Gang alone;
-  StepLoop loop(training.job, alone, model, training.dtype, *state.optimizer, training.data, state.position,
+  StepLoop loop(training.job, gang, model, training.dtype, *state.optimizer, training.data, state.position,
                 checkpointer, profiler, training.observer);
   const auto finish = [&]() -> absl::StatusOr<std::variant<ExportSummary, RollBack>> {
     const auto end = loop.Run(training.stop);
@@ -145,40 +171,47 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
     }
     training.observer.OnPhase(TrainPhase::kExporting, training.data.batches().total_steps());
     checkpointer.Finish();
-    auto exported = ExportAndProve(training.output, training.job, training.source, training.plan, model,
+    auto exported = ExportAndProve(training.output, training.job, gang, training.source, training.plan, model,
                                    training.data.sample(), training.stop, training.observer, training.verifier);
     if (!exported.ok()) return exported.status();
     return *std::move(exported);
   };
   const auto finished = finish();
   // Told to stop, and to keep what there is.
-  if (absl::IsCancelled(finished.status()) && !training.stop.now()) checkpointer.SaveNow(loop.position());
+  if (absl::IsCancelled(finished.status()) && !gang.Any(training.stop.now())) checkpointer.SaveNow(loop.position());
   return finished;
 }
 
 absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
                    const ExportVerifier& verifier) {
   observer.OnPhase(TrainPhase::kPreparingData, 0);
+  const auto connections = Connect(job.rendezvous);
+  if (!connections.ok()) return connections.status();
+  ProcessGroup* const ranks = connections->training.get();
   const auto output = ObjectStore::Open(job.output.uri);
   if (!output.ok()) return output.status();
-  if (const absl::Status writable = CheckOutput(**output, job); !writable.ok()) return writable;
+  const absl::Status writable = connections->rank() == 0 ? CheckOutput(**output, job) : absl::OkStatus();
+  if (absl::Status all = Agree(writable, ranks); !all.ok()) return all;
   const auto source = OpenNativeRepository(job.model_uri);
   if (!source.ok()) return source.status();
   const auto plan = PlanAdapters(job, *source);
   if (!plan.ok()) return plan.status();
   const at::ScalarType dtype = ComputeDtype(job.training.precision);
-  if (absl::Status sound = CheckCheckpoint(*source, ModelOptions(job, plan->get(), dtype)); !sound.ok()) return sound;
-  const auto data = TrainingData::Open(job, source->config, observer, stop.requested());
-  if (!data.ok()) return data.status();
-  if (stop.requested()) return Stopped();
+  const absl::Status sound = CheckCheckpoint(*source, ModelOptions(job, plan->get(), dtype));
+  if (absl::Status all = Agree(sound, ranks); !all.ok()) return all;
+  // Ranks leave their data together, or not at all: between two steps.
+  const std::atomic<bool> never = false;
+  const auto data = TrainingData::Open(job, source->config, observer, ranks == nullptr ? stop.requested() : never);
+  if (absl::Status all = Agree(data.status(), ranks); !all.ok()) return all;
+  if (absl::Status all = Agree(stop.requested() ? Stopped() : absl::OkStatus(), ranks); !all.ok()) return all;
 
   observer.OnPhase(TrainPhase::kLoadingModel, (*data)->batches().total_steps());
-  auto checkpoint = FindCheckpoint(job, observer);
+  auto checkpoint = FindCheckpoint(job, ranks, observer);
   if (!checkpoint.ok()) return checkpoint.status();
   if (*checkpoint != nullptr) {
     if (const absl::Status found = SeekData(**checkpoint, (*data)->batches()); !found.ok()) return found;
   }
-  auto state = LoadState(job, *source, plan->get(), checkpoint->get(), dtype);
+  auto state = LoadState(job, *source, plan->get(), checkpoint->get(), dtype, ranks);
   if (!state.ok()) return state.status();
   if (*checkpoint != nullptr || job.epoch > 1) {
     observer.OnResume(state->position.step, *checkpoint != nullptr ? (*checkpoint)->uri() : "");
@@ -189,20 +222,22 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
       absl::StrFormat("%s, %s, %s, %s kernels", source->family->architecture, dtype == at::kBFloat16 ? "bf16" : "fp32",
                       Counted(at::get_num_threads(), "thread"), ops::cpu::Name(ops::cpu::Kernels())));
 
-  const Training training = {job, **output, *source, plan->get(), **data, dtype, observer, stop, verifier};
+  const Training training = {job,   **output, *source, plan->get(), **data,
+                             dtype, observer, stop,    verifier,    *connections};
   while (true) {
     const auto finished = TrainAndExport(training, *state);
     if (!finished.ok()) return finished.status();
     if (const auto* const exported = std::get_if<ExportSummary>(&*finished)) {
+      if (connections->rank() > 0) return absl::OkStatus();
       observer.OnLog(LogSeverity::kInfo, absl::StrCat("the export is proved: ", exported->proof));
       observer.OnExport(*exported);
       return absl::OkStatus();
     }
     const RollBack& back = std::get<RollBack>(*finished);
     *state = {};  // before another is loaded
-    const auto older = TrainCheckpoint::Open(back.checkpoint);
+    const auto older = TrainCheckpoint::Open(back.checkpoint, ranks);
     if (!older.ok()) return older.status();
-    state = LoadState(job, *source, plan->get(), older->get(), dtype);
+    state = LoadState(job, *source, plan->get(), older->get(), dtype, ranks);
     if (!state.ok()) return state.status();
     const int64_t updates = state->position.updates;
     state->position = back.position;
@@ -221,14 +256,18 @@ absl::Status OutOfMemory(const std::string& detail) {
 
 absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
                          const ExportVerifier& verifier) {
-  if (job.world_size > 1) {
-    return WithCause(absl::UnimplementedError(
-                         absl::StrCat("this temper-rank trains alone, but was made one of ", job.world_size, " ranks")),
+  const int ranks = job.rendezvous ? job.rendezvous->size : 1;
+  if (job.ranks != ranks) {
+    return WithCause(absl::UnimplementedError(absl::StrCat("the job is for ", Counted(job.ranks, "rank"),
+                                                           ", but this temper-rank was started as one of ", ranks,
+                                                           ": submit it to a server, which starts them all")),
                      FailureCause::kLaunch);
   }
-  at::set_num_threads(job.threads > 0 ? job.threads : static_cast<int>(std::thread::hardware_concurrency()));
+  at::set_num_threads(ThreadsOf(job));
   try {
     return Train(job, observer, stop, verifier);
+  } catch (const CollectiveError& error) {
+    return error.status();
   } catch (const c10::Error& error) {
     // torch reports a failed allocation as a plain error.
     const std::string message = error.what_without_backtrace();

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <ctime>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +11,7 @@
 #include "common/failure.h"
 #include "common/storage/object_store.h"
 #include "worker/text/template_files.h"
+#include "worker/train/threads.h"
 
 namespace temper {
 namespace {
@@ -23,10 +23,6 @@ absl::StatusOr<int64_t> MaxSampleTokens(const TrainJob& job, const ModelConfig& 
         absl::StrFormat("data.max_sample_tokens is %d, but the model has %d positions", asked, model.max_positions));
   }
   return asked > 0 ? asked : std::min(model.max_positions, job.training.micro_batch_tokens);
-}
-
-int Threads(const TrainJob& job) {
-  return job.threads > 0 ? job.threads : static_cast<int>(std::thread::hardware_concurrency());
 }
 
 }  // namespace
@@ -83,7 +79,7 @@ absl::Status TrainingData::Read(const TrainJob& job, const std::atomic<bool>& st
   options.steps = job.training.steps;
   options.epochs = job.training.epochs;
   options.seed = seed;
-  options.threads = Threads(job);
+  options.threads = ThreadsOf(job);
   auto batches = BatchStream::Open(options, builder_);
   if (!batches.ok()) return batches.status();
   batches_ = *std::move(batches);

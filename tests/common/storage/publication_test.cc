@@ -100,6 +100,31 @@ TEST_F(PublicationTest, Create_SameFileTwiceOrTheManifest_IsRefused) {
   EXPECT_EQ(publication->Write(kManifestName, "y").code(), absl::StatusCode::kAlreadyExists);
 }
 
+TEST_F(PublicationTest, Join_FilesAreTheFirstOnesToCommitAndToRemove) {
+  auto publication = Begin();
+  ASSERT_TRUE(publication->Write("b.txt", "abc").ok());
+  {
+    const auto part = Publication::Join(*store_, "job/export-e0003", "job", 3);
+    ASSERT_TRUE(part->Write("a.txt", "abc").ok());
+    EXPECT_EQ(part->Commit().code(), absl::StatusCode::kFailedPrecondition);
+    publication->Include(part->manifest().files);
+  }
+  EXPECT_TRUE(std::filesystem::exists(root_ / "job/export-e0003/a.txt"));
+  ASSERT_TRUE(publication->Commit().ok());
+  const Manifest manifest = *ReadManifest(*store_, "job/export-e0003");
+  ASSERT_EQ(manifest.files.size(), 2);
+  EXPECT_EQ(manifest.files[0].path, "a.txt");
+  EXPECT_EQ(manifest.files[0].sha256, kSha256OfAbc);
+}
+
+TEST_F(PublicationTest, Join_WithoutACommit_RemovesNothingButTheFirstDoes) {
+  auto publication = Begin();
+  ASSERT_TRUE(Publication::Join(*store_, "job/export-e0003", "job", 3)->Write("a.txt", "").ok());
+  EXPECT_TRUE(std::filesystem::exists(root_ / "job/export-e0003/a.txt"));
+  publication.reset();
+  EXPECT_FALSE(std::filesystem::exists(root_ / "job/export-e0003"));
+}
+
 TEST_F(PublicationTest, ReadManifest_Malformed_IsDataLossWithThePath) {
   const char* bad[] = {
       "",

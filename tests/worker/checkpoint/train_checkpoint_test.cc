@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/checkpoint/train_checkpoint.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+
 #include "common/failure.h"
 #include "tests/worker/checkpoint/tiny_llama.h"
+#include "tests/worker/parallel/gang.h"
+#include "worker/checkpoint/joint_publication.h"
 
 namespace temper {
 namespace {
@@ -60,23 +67,106 @@ void ExpectSame(const Training& actual, const Training& expected) {
   }
 }
 
+// What a rank has of such a training.
+struct Shards {
+  LoadedModel loaded;
+  std::vector<Moments> moments;
+
+  explicit Shards(LoadedModel model) : loaded(std::move(model)) {
+    for (Parameter* part : loaded.shards->parameters()) {
+      if (part->trainable)
+        moments.push_back({part, at::zeros({part->weight.numel()}), at::zeros({part->weight.numel()})});
+    }
+  }
+
+  // Calls `visit` with each slice's moments, and with the elements that are there of what the whole training has.
+  template <typename Visit>
+  void ForEach(const Training& whole, Visit visit) {
+    std::map<std::string, const Moments*> by_name;
+    for (const Moments& state : whole.moments) by_name[state.parameter->name] = &state;
+    std::map<const Parameter*, int64_t> begins;
+    for (const ShardSlice* slice : loaded.shards->slices()) begins[&slice->part] = slice->begin;
+    for (Moments& state : moments) {
+      const Moments& all = *by_name.at(state.parameter->name);
+      const auto here = [&](const at::Tensor& values) {
+        return values.flatten().narrow(0, begins[state.parameter], state.first.numel());
+      };
+      visit(state, here(LoadMaster(Training::Whole(*all.parameter))), here(all.first), here(all.second));
+    }
+  }
+
+  void TakeFrom(const Training& whole) {
+    ForEach(whole, [](Moments& state, const at::Tensor& master, const at::Tensor& first, const at::Tensor& second) {
+      StoreMaster(Training::Whole(*state.parameter), master);
+      state.first.copy_(first);
+      state.second.copy_(second);
+    });
+  }
+
+  void ExpectSameAs(const Training& whole) {
+    ForEach(whole, [](Moments& state, const at::Tensor& master, const at::Tensor& first, const at::Tensor& second) {
+      EXPECT_TRUE(at::equal(LoadMaster(Training::Whole(*state.parameter)), master)) << state.parameter->name;
+      EXPECT_TRUE(at::equal(state.first, first)) << state.parameter->name;
+      EXPECT_TRUE(at::equal(state.second, second)) << state.parameter->name;
+    });
+  }
+};
+
 class TrainCheckpointTest : public ::testing::Test {
  protected:
   NativeRepository Source(at::ScalarType dtype) { return WriteTinyLlama(directory_.path() / "model", dtype); }
 
   std::string Write(const NativeRepository& source, const TrainSnapshot& snapshot,
                     const std::optional<PeftConfig>& peft = std::nullopt) {
+    return WriteAs(absl::StrCat("checkpoint", ++written_), source, snapshot, peft, /*ranks=*/nullptr);
+  }
+
+  // The same from the shards of several ranks.
+  std::string WriteTogether(int world, const NativeRepository& source, const TransformerOptions& options,
+                            const Training& trained, const std::optional<PeftConfig>& peft) {
+    if (world == 1) return Write(source, TakeSnapshot(*trained.model, trained.moments, position_), peft);
     const std::string name = absl::StrCat("checkpoint", ++written_);
-    auto publication = *Publication::Begin(*store_, name, "job", 1);
+    RunGang(world, [&](ProcessGroup& group) {
+      Shards shards(*LoadModel(source, options, &group));
+      shards.TakeFrom(trained);
+      TrainSnapshot snapshot;
+      {
+        const std::lock_guard lock(generator_);
+        snapshot = TakeSnapshot(*shards.loaded.model, shards.moments, position_);
+      }
+      WriteAs(name, source, snapshot, peft, &group);
+    });
+    return store_->UriOf(name);
+  }
+
+  std::string WriteAs(const std::string& name, const NativeRepository& source, const TrainSnapshot& snapshot,
+                      const std::optional<PeftConfig>& peft, ProcessGroup* ranks) {
+    const auto publication = *BeginTogether(*store_, name, "job", 1, ranks);
     CheckpointSource from{.model = &source, .peft = peft};
     for (const LoraAdapter& adapter : snapshot.adapters) {
       from.sites.push_back(
           {.hf_module = "model." + adapter.site, .internal = adapter.site, .out_features = adapter.rows});
     }
-    const absl::Status written = WriteTrainCheckpoint(from, snapshot, *publication);
+    const absl::Status written = WriteTrainCheckpoint(from, snapshot, *publication, ranks);
     EXPECT_TRUE(written.ok()) << written;
-    EXPECT_TRUE(publication->Commit().ok());
+    EXPECT_TRUE(CommitTogether(*publication, ranks).ok());
     return publication->uri();
+  }
+
+  void ExpectRestored(int world, const std::string& uri, const NativeRepository& source,
+                      const TransformerOptions& options, const std::optional<PeftConfig>& peft,
+                      const Training& trained) {
+    RunGang(world, [&](ProcessGroup& group) {
+      const auto checkpoint = *TrainCheckpoint::Open(uri, &group);
+      EXPECT_EQ(checkpoint->position(), position_);
+      Shards shards(*LoadModel(*checkpoint->OpenModel(source, peft), options, &group));
+      {
+        const std::lock_guard lock(generator_);
+        const absl::Status restored = checkpoint->Restore(shards.moments, shards.loaded.shards->slices(), group.rank());
+        EXPECT_TRUE(restored.ok()) << restored;
+      }
+      shards.ExpectSameAs(trained);
+    });
   }
 
   TemporaryDirectory directory_;
@@ -91,6 +181,7 @@ class TrainCheckpointTest : public ::testing::Test {
                                    .improved_loss = 1.5,
                                    .validations_since_improvement = 2};
   int written_ = 0;
+  std::mutex generator_;  // torch's own, which the ranks of a test have in common
 };
 
 TEST_F(TrainCheckpointTest, RoundTrip_EverySourceAndComputeDtype_IsExact) {
@@ -140,6 +231,83 @@ TEST_F(TrainCheckpointTest, RoundTrip_Adapters_IsExactAndLeavesTheBaseOut) {
       HasSubstr("modules_to_save: [], the job asks for rslora: false, dora: false, modules_to_save: [lm_head]"));
 }
 
+std::string ReadBytes(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+struct WorldsCase {
+  std::string name;
+  at::ScalarType stored, compute;
+  std::optional<PeftConfig> peft = std::nullopt;
+};
+
+class TrainCheckpointWorldsTest : public TrainCheckpointTest, public ::testing::WithParamInterface<WorldsCase> {
+ protected:
+  static TransformerOptions Options(at::ScalarType compute, const std::optional<PeftConfig>& peft) {
+    TransformerOptions options = {.dtype = compute};
+    if (peft) options.lora = LoraConfig{.rank = 2, .alpha = 4, .sites = {{"layers.0.attn.q"}, {"layers.0.mlp.down"}}};
+    return options;
+  }
+
+  // What lies in a directory, committed anew.
+  std::string Republish(const fs::path& directory) {
+    auto publication = *Publication::Begin(*store_, absl::StrCat("checkpoint", ++written_), "job", 1);
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(directory)) {
+      const std::string path = entry.path().lexically_relative(directory);
+      if (!entry.is_regular_file() || path == kManifestName) continue;
+      EXPECT_TRUE(publication->Write(path, ReadBytes(entry.path())).ok());
+    }
+    EXPECT_TRUE(publication->Commit().ok());
+    return publication->uri();
+  }
+};
+
+TEST_P(TrainCheckpointWorldsTest, WhatAnyNumberOfRanksWrote_AnyNumberGoesOnFrom) {
+  const auto& [_, stored, compute, peft] = GetParam();
+  const NativeRepository source = Source(stored);
+  const TransformerOptions options = Options(compute, peft);
+  Training trained(*LoadTransformer(source, options));
+  trained.Train();
+  std::string weights;
+  for (const int writers : {1, 3, 4}) {
+    SCOPED_TRACE(absl::StrCat(writers, " writers"));
+    const std::string uri = WriteTogether(writers, source, options, trained, peft);
+    const std::string written =
+        ReadBytes(fs::path(uri) / "weights" / (peft ? "adapter_model.safetensors" : "model.safetensors"));
+    EXPECT_FALSE(written.empty());
+    if (!weights.empty()) {
+      EXPECT_EQ(written, weights);
+    }
+    weights = written;
+    Training resumed(*LoadTransformer(*(*TrainCheckpoint::Open(uri))->OpenModel(source, peft), options));
+    ASSERT_TRUE((*TrainCheckpoint::Open(uri))->Restore(resumed.moments).ok());
+    ExpectSame(resumed, trained);
+    for (const int readers : {2, 3}) ExpectRestored(readers, uri, source, options, peft, trained);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , TrainCheckpointWorldsTest,
+    ::testing::Values(WorldsCase{"Fp32", at::kFloat, at::kFloat}, WorldsCase{"Bf16", at::kBFloat16, at::kBFloat16},
+                      WorldsCase{"Fp16Trained", at::kHalf, at::kFloat},
+                      WorldsCase{"Adapters", at::kBFloat16, at::kBFloat16, PeftConfig{"base", 2, 4}}),
+    [](const auto& info) { return info.param.name; });
+
+TEST_F(TrainCheckpointTest, RanksThatWroteNothing_GoOnWithTheirOwnNumbers) {
+  const NativeRepository source = Source(at::kFloat);
+  Training trained(*LoadTransformer(source, {}));
+  const auto checkpoint =
+      *TrainCheckpoint::Open(Write(source, TakeSnapshot(*trained.model, trained.moments, position_)));
+  const at::Generator& generator = at::detail::getDefaultCPUGenerator();
+  at::manual_seed(17);
+  const at::Tensor seeded = generator.get_state();
+  ASSERT_TRUE(checkpoint->Restore(trained.moments, {}, /*rank=*/1).ok());
+  EXPECT_TRUE(at::equal(generator.get_state(), seeded));
+  ASSERT_TRUE(checkpoint->Restore(trained.moments).ok());
+  EXPECT_FALSE(at::equal(generator.get_state(), seeded));
+}
+
 TEST_F(TrainCheckpointTest, Snapshot_IsNotTouchedByFurtherTraining) {
   const NativeRepository source = Source(at::kFloat);
   Training trained(*LoadTransformer(source, {}));
@@ -158,13 +326,14 @@ TEST_F(TrainCheckpointTest, Open_DamagedOrUncommitted_SaysWhat) {
 
   const fs::path flipped = Write(source, snapshot);
   {
-    std::fstream file(flipped / "optimizer/state.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+    std::fstream file(flipped / "optimizer/state-00001-of-00001.safetensors",
+                      std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(-1, std::ios::end);
     file.put('\x7f');
   }
   const absl::Status damaged = TrainCheckpoint::Open(flipped.string()).status();
   EXPECT_EQ(damaged.code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(std::string(damaged.message()), HasSubstr("optimizer/state.safetensors is damaged"));
+  EXPECT_THAT(std::string(damaged.message()), HasSubstr("optimizer/state-00001-of-00001.safetensors is damaged"));
 
   const fs::path half = Write(source, snapshot);
   fs::remove(half / "manifest.json");
@@ -181,10 +350,46 @@ TEST_F(TrainCheckpointTest, Open_DamagedOrUncommitted_SaysWhat) {
 
 TEST_F(TrainCheckpointTest, Open_NewerFormat_NamesBothVersions) {
   auto publication = *Publication::Begin(*store_, "newer", "job", 1);
-  ASSERT_TRUE(publication->Write("trainer.json", R"({"format_version": 3})").ok());
+  ASSERT_TRUE(publication->Write("trainer.json", R"({"format_version": 4})").ok());
   ASSERT_TRUE(publication->Commit().ok());
   EXPECT_THAT(std::string(TrainCheckpoint::Open(publication->uri()).status().message()),
-              HasSubstr("has format version 3, this build reads version 2"));
+              HasSubstr("has format version 4, this build reads versions 2 to 3"));
+}
+
+// What builds before shards wrote: whole parameters in one file, without metadata.
+void MakeVersion2(const fs::path& checkpoint, const Training& trained) {
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (const Moments& state : trained.moments) shapes[state.parameter->name] = state.parameter->weight.sizes().vec();
+  const fs::path state = checkpoint / "optimizer/state-00001-of-00001.safetensors";
+  const auto file = *SafetensorsFile::Open(state.string());
+  std::vector<SafetensorsEntry> entries;
+  std::string data;
+  for (const SafetensorsEntry& entry : file->header().entries) {
+    const auto shape = shapes.find(entry.name.substr(entry.name.find('/') + 1));
+    entries.push_back({entry.name, entry.dtype, shape == shapes.end() ? entry.shape : shape->second});
+    data += file->Bytes(entry);
+  }
+  WriteFile(checkpoint / "optimizer/state.safetensors", BuildSafetensorsHeader(entries, {}) + data);
+  fs::remove(state);
+  nlohmann::json trainer = nlohmann::json::parse(ReadBytes(checkpoint / "trainer.json"));
+  trainer["format_version"] = 2;
+  WriteFile(checkpoint / "trainer.json", trainer.dump());
+}
+
+TEST_P(TrainCheckpointWorldsTest, WhatAnEarlierBuildWrote_IsGoneOnFrom) {
+  const auto& [_, stored, compute, peft] = GetParam();
+  const NativeRepository source = Source(stored);
+  const TransformerOptions options = Options(compute, peft);
+  Training trained(*LoadTransformer(source, options));
+  trained.Train();
+  const fs::path written = Write(source, TakeSnapshot(*trained.model, trained.moments, position_), peft);
+  MakeVersion2(written, trained);
+  const std::string uri = Republish(written);
+
+  Training resumed(*LoadTransformer(*(*TrainCheckpoint::Open(uri))->OpenModel(source, peft), options));
+  ASSERT_TRUE((*TrainCheckpoint::Open(uri))->Restore(resumed.moments).ok());
+  ExpectSame(resumed, trained);
+  ExpectRestored(3, uri, source, options, peft, trained);
 }
 
 TEST_F(TrainCheckpointTest, Open_OfAnEarlierBuild_EarlyStopGoesOnFromTheBest) {

@@ -186,13 +186,14 @@ TEST_F(SessionTest, RunSession_TrainingFails_EndHasCauseAndMessage) {
   EXPECT_EQ(exit_code_.get(), 1);
 }
 
-TEST_F(SessionTest, RunSession_OneOfManyRanks_JobSaysHowMany) {
-  Start([](const TrainJob& job, TrainObserver&, const StopSignal&) {
-    EXPECT_EQ(job.world_size, 2);
-    return absl::OkStatus();
-  });
+// It must not train alone what all were to train.
+TEST_F(SessionTest, RunSession_OneOfManyRanks_IsRefused) {
+  Start([](const TrainJob&, TrainObserver&, const StopSignal&) { return absl::OkStatus(); });
   Assign(/*preflight=*/false, /*world_size=*/2);
-  EXPECT_EQ(exit_code_.get(), 0);
+  const auto reports = ReadReports();
+  ASSERT_EQ(reports.size(), 1);
+  EXPECT_EQ(reports[0].end().cause(), v1::FAILURE_CAUSE_LAUNCH);
+  EXPECT_THAT(reports[0].end().message(), HasSubstr("one of 2 ranks"));
 }
 
 TEST_F(SessionTest, RunSession_ExceptionEscapes_IsReportedAsInternal) {

@@ -47,7 +47,9 @@ class CheckpointerTest : public testing::Test {
   const std::unique_ptr<ObjectStore> store_ = *ObjectStore::Open((directory_.path() / "out").string());
   const TrainJob job_ = {.job_id = "job", .checkpoint_options = {.every_steps = 1}};
   Listener listener_;
-  Checkpointer checkpointer_{*store_, job_, {.model = &source_}, *model_, optimizer_, 0, "", listener_};
+  const Gang alone_;
+  Checkpointer checkpointer_{*store_, job_,       alone_, nullptr, {.model = &source_},
+                             *model_, optimizer_, 0,      "",      listener_};
 };
 
 TEST_F(CheckpointerTest, BestWhileAnotherIsWritten_WaitsAndSaysForHowLong) {

@@ -1,33 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
-// Takes a training's steps on N ranks of this host, each a process: real data, a real step loop, shards. Nothing is
-// saved.
+// Takes a training's steps on N ranks of this host, each a process: real data, a real step loop, shards, and an export
+// if one is wanted; or all that a job is.
 //
-//   gang_probe MODEL DATA.jsonl --world N --steps S [--lora] [--stop-rank R --stop-after S] [--die-rank R --die-after
-//   S]
+//   gang_probe MODEL DATA.jsonl --world N --steps S [--lora TARGET…] [--dora] [--modules MODULE…]
+//              [--stop-rank R --stop-after S] [--die-rank R --die-after S] [--memory-limit MB]
+//              [--nudge] [--export DIR [--adapters adapter|merged|both]]
+//              [--job DIR [--checkpoint-every S] [--resume-from URI] [--bf16] [--dropout X]]
 //
 // Rank 0 prints a JSON line a step (step, loss, grad_norm, and where its time went: seconds, communication, phases,
 // which is their sum), and one of a validation once all are taken (validation_loss, scored_tokens). Each rank prints
-// one when it ends (rank, steps, and end: "done" or what the status says).
-// --stop-rank is told to stop, --die-rank kills itself, when the step is over.
+// one when it has loaded the model (loaded_on: the rank; peak_bytes: how much more memory it had at most meanwhile),
+// unless --job, and one when it ends (rank, steps, and end: "done" or what the status says).
+// --stop-rank is told to stop, --die-rank kills itself, when the step is over. --memory-limit: what a rank may allocate
+// from before the model is loaded on. --nudge: trained weights are changed a little (probe_gang.h) after the steps.
+// --job: all of it, as a job's ranks do it, with checkpoints and the export below DIR; a line tells of each checkpoint
+// (checkpoint, bytes, pause), and of what the training goes on from (resumed_after).
 #include <ATen/Parallel.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <fstream>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/parity/probe_gang.h"
+#include "tests/peak_memory.h"
 #include "tests/worker/train/silent_observer.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/gang.h"
+#include "worker/train/model_export.h"
 #include "worker/train/plan_adapters.h"
 #include "worker/train/step_loop.h"
+#include "worker/train/trainer.h"
 #include "worker/train/training_data.h"
 #include "worker/train/validation.h"
 
@@ -38,7 +53,14 @@ struct Arguments {
   std::string model, data;
   int world = 1;
   int64_t steps = 4;
-  bool lora = false;
+  std::vector<std::string> targets, modules;
+  bool dora = false, nudge = false;
+  int64_t memory_limit_mb = 0;
+  std::string export_to, job_output, resume_from;
+  int64_t checkpoint_every = 0;
+  bool bf16 = false;
+  double dropout = 0;
+  AdapterExport adapters = AdapterExport::kAdapter;
   int stop_rank = -1, die_rank = -1;
   int64_t stop_after = 0, die_after = 0;
 };
@@ -67,6 +89,17 @@ class Printer : public SilentObserver {
     if (rank_ == arguments_.stop_rank && metrics.step == arguments_.stop_after) stop_.Request(/*checkpoint=*/true);
     if (rank_ == arguments_.die_rank && metrics.step == arguments_.die_after) kill(getpid(), SIGKILL);
   }
+  void OnLog(LogSeverity severity, const std::string& text) override {
+    if (severity == LogSeverity::kWarning) std::fprintf(stderr, "rank %d: %s\n", rank_, text.c_str());
+  }
+  void OnCheckpoint(const CheckpointReport& report) override {
+    std::printf("{\"checkpoint\": \"%s\", \"bytes\": %ld, \"pause\": %g}\n", report.uri.c_str(), report.bytes,
+                report.pause_seconds);
+  }
+  void OnResume(int64_t step, const std::string&) override {
+    steps_ = step;
+    if (rank_ == 0) std::printf("{\"resumed_after\": %ld}\n", step);
+  }
 
   int64_t steps() const { return steps_; }
 
@@ -80,14 +113,35 @@ class Printer : public SilentObserver {
 TrainJob MakeJob(const Arguments& arguments) {
   TrainJob job = {.job_id = "probe", .model_uri = arguments.model};
   job.data.sources.push_back({.uri = arguments.data});
-  if (arguments.lora) job.lora = LoraOptions{.rank = 4, .alpha = 8, .targets = {"all-linear"}};
-  job.training = {.steps = arguments.steps,
+  if (!arguments.targets.empty()) {
+    job.lora = LoraOptions{
+        .rank = 4, .alpha = 8, .targets = arguments.targets, .dora = arguments.dora, .dropout = arguments.dropout};
+    job.lora->modules_to_save = arguments.modules;
+  }
+  job.training = {.steps = std::max<int64_t>(1, arguments.steps),
                   .tokens_per_step = 640,  // five rows: no world from 2 to 4 divides them
                   .micro_batch_tokens = 128,
                   .learning_rate = 5e-3,
-                  .precision = Precision::kFp32};
-  job.output.uri = "/nowhere";
+                  .precision = arguments.bf16 ? Precision::kBf16 : Precision::kFp32};
+  job.checkpoint_options = {.every_steps = arguments.checkpoint_every, .keep_last = 10};
+  job.resume_from = arguments.resume_from;
+  job.threads = 1;
+  job.output = {.uri = "/nowhere", .adapters = arguments.adapters};
+  for (const std::string& uri : {arguments.export_to, arguments.job_output}) {
+    if (!uri.empty()) job.output.uri = uri;
+  }
   return job;
+}
+
+// Allocations beyond fail. Files that are mapped do not count.
+void LimitMemory(int64_t megabytes) {
+  std::ifstream status("/proc/self/status");
+  int64_t used_kb = 0;
+  for (std::string field; status >> field;) {
+    if (field == "VmData:") status >> used_kb;
+  }
+  const rlimit limit = {static_cast<rlim_t>((used_kb << 10) + (megabytes << 20)), RLIM_INFINITY};
+  setrlimit(RLIMIT_DATA, &limit);
 }
 
 // Of other data, which the step loop sees nothing of: the best of its validations would be saved.
@@ -104,7 +158,7 @@ std::string TakeSteps(const TrainJob& job, const ModelConfig& config, const Gang
   const auto data = Value(TrainingData::Open(job, config, observer, stop.requested()));
   AdamW optimizer(gang.ParametersOf(model), job.training.adamw);
   const auto store = Value(ObjectStore::Open("/tmp"));
-  Checkpointer checkpointer(*store, job, {}, model, optimizer, 0, "", observer);
+  Checkpointer checkpointer(*store, job, gang, /*writing=*/nullptr, {}, model, optimizer, 0, "", observer);
   StepProfiler profiler(job, *store, observer);
   StepLoop loop(job, gang, model, at::kFloat, optimizer, *data, {}, checkpointer, profiler, observer);
   const auto end = loop.Run(stop);
@@ -116,6 +170,45 @@ std::string TakeSteps(const TrainJob& job, const ModelConfig& config, const Gang
   return "done";
 }
 
+std::string Export(const TrainJob& job, const Gang& gang, const NativeRepository& source, const AdapterPlan* plan,
+                   Transformer& model, TrainObserver& observer, const StopSignal& stop) {
+  const auto data = Value(TrainingData::Open(job, source.config, observer, stop.requested()));
+  const auto store = Value(ObjectStore::Open(job.output.uri));
+  const auto exported = ExportAndProve(*store, job, gang, source, plan, model, data->sample(), stop, observer);
+  return exported.ok() ? "done" : std::string(exported.status().message());
+}
+
+// Says how it ended.
+std::string Run(const Arguments& arguments, const Rendezvous& rendezvous, TrainObserver& observer,
+                const StopSignal& stop) {
+  TrainJob job = MakeJob(arguments);
+  if (!arguments.job_output.empty()) {
+    job.ranks = rendezvous.size;
+    if (rendezvous.size > 1) job.rendezvous = rendezvous;
+    const absl::Status end = RunTrainJob(job, observer, stop);
+    return end.ok() ? "done" : std::string(end.message());
+  }
+  std::unique_ptr<ProcessGroup> group;
+  if (rendezvous.size > 1) group = Value(ProcessGroup::Connect(rendezvous));
+  if (arguments.memory_limit_mb > 0) LimitMemory(arguments.memory_limit_mb);
+  const NativeRepository source = Value(OpenNativeRepository(job.model_uri));
+  const auto plan = Value(PlanAdapters(job, source));
+  const TransformerOptions options =
+      plan != nullptr ? plan->ModelOptions(at::kFloat, /*seed=*/0) : TransformerOptions{};
+  LoadedModel loaded;
+  const int64_t peak = PeakBytesOf([&] { loaded = Value(LoadModel(source, options, group.get())); });
+  const std::string line = absl::StrCat("{\"loaded_on\": ", rendezvous.rank, ", \"peak_bytes\": ", peak, "}\n");
+  std::fputs(line.c_str(), stdout);
+  const Gang gang = group == nullptr ? Gang() : Gang(*group, *loaded.shards);
+  if (arguments.steps > 0) {
+    const std::string end = TakeSteps(job, source.config, gang, *loaded.model, observer, stop);
+    if (end != "done") return end;
+  }
+  if (arguments.nudge) NudgeWeights(gang.ParametersOf(*loaded.model));
+  if (arguments.export_to.empty()) return "done";
+  return Export(job, gang, source, plan.get(), *loaded.model, observer, stop);
+}
+
 int Main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Takes a training's steps on several ranks.");
@@ -123,34 +216,36 @@ int Main(int argc, char** argv) {
   app.add_option("data", arguments.data)->required();
   app.add_option("--world", arguments.world);
   app.add_option("--steps", arguments.steps);
-  app.add_flag("--lora", arguments.lora);
+  app.add_option("--lora", arguments.targets);
+  app.add_flag("--dora", arguments.dora);
+  app.add_option("--modules", arguments.modules);
   app.add_option("--stop-rank", arguments.stop_rank);
   app.add_option("--stop-after", arguments.stop_after);
   app.add_option("--die-rank", arguments.die_rank);
   app.add_option("--die-after", arguments.die_after);
+  app.add_option("--memory-limit", arguments.memory_limit_mb);
+  app.add_flag("--nudge", arguments.nudge);
+  app.add_option("--export", arguments.export_to);
+  app.add_option("--job", arguments.job_output);
+  app.add_option("--checkpoint-every", arguments.checkpoint_every);
+  app.add_option("--resume-from", arguments.resume_from);
+  app.add_flag("--bf16", arguments.bf16);
+  app.add_option("--dropout", arguments.dropout);
+  const std::map<std::string, AdapterExport> adapters = {
+      {"adapter", AdapterExport::kAdapter}, {"merged", AdapterExport::kMerged}, {"both", AdapterExport::kBoth}};
+  app.add_option("--adapters", arguments.adapters)->transform(CLI::CheckedTransformer(adapters));
   CLI11_PARSE(app, argc, argv);
   const ProbeRank rank = StartRanks(arguments.world);
   std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
   ops::InitializeVectorMath();
   at::set_num_threads(1);
 
-  const TrainJob job = MakeJob(arguments);
-  const NativeRepository source = Value(OpenNativeRepository(job.model_uri));
-  const auto plan = Value(PlanAdapters(job, source));
-  const auto model = Value(LoadTransformer(
-      source, plan != nullptr ? plan->ModelOptions(at::kFloat, /*seed=*/0) : TransformerOptions{.dtype = at::kFloat}));
   StopSignal stop;
   Printer printer(arguments, rank.rendezvous.rank, stop);
   std::string end;
   try {
-    if (arguments.world == 1) {
-      end = TakeSteps(job, source.config, Gang(), *model, printer, stop);
-    } else {
-      const auto group = Value(ProcessGroup::Connect(rank.rendezvous));
-      const ShardedModel sharded(*model, *group);
-      end = TakeSteps(job, source.config, Gang(*group, sharded), *model, printer, stop);
-    }
-  } catch (const CollectiveError& error) {
+    end = Run(arguments, rank.rendezvous, printer, stop);
+  } catch (const std::exception& error) {
     end = error.what();
   }
   for (char& c : end) c = c == '"' || c == '\\' || c == '\n' ? ' ' : c;

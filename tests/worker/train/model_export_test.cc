@@ -11,6 +11,7 @@
 #include "common/failure.h"
 #include "tests/worker/checkpoint/tiny_llama.h"
 #include "tests/worker/train/silent_observer.h"
+#include "worker/train/export_comparison.h"
 
 namespace temper {
 namespace {
@@ -64,7 +65,7 @@ class ModelExportTest : public ::testing::Test {
     const NativeRepository source = *OpenNativeRepository((directory_.path() / "model").string());
     const auto model = *LoadTransformer(source, {});
     for (const WeightView& view : model->views()) StoreMaster(view, change(LoadMaster(view)));
-    return ExportAndProve(*store_, job_, source, {}, *model, Sample(), StopSignal(), observer_, verifier_);
+    return ExportAndProve(*store_, job_, Gang(), source, {}, *model, Sample(), StopSignal(), observer_, verifier_);
   }
 
   TemporaryDirectory directory_;

@@ -7,6 +7,8 @@ import os
 import subprocess
 
 import pytest
+from e2e import tiny_chat_model
+from safetensors.torch import load_file
 from worker.train.training_run import RANK
 
 PROBE = RANK.parents[1] / "tests/gang_probe"
@@ -16,8 +18,8 @@ PROBE = RANK.parents[1] / "tests/gang_probe"
 def run(inputs):
     """Lines of all ranks together."""
 
-    def run(world, *options):
-        command = [PROBE, inputs / "model", inputs / "train.jsonl", "--world", str(world), *map(str, options)]
+    def run(world, *options, model=inputs / "model"):
+        command = [PROBE, model, inputs / "train.jsonl", "--world", str(world), *map(str, options)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=os.environ)
         return [json.loads(line) for line in result.stdout.splitlines()], result
 
@@ -28,11 +30,15 @@ def values(lines, key):
     return [line[key] for line in lines if key in line]
 
 
+def steps_of(lines):
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
 def ends(lines):
     return {line["rank"]: (line["steps"], line["end"]) for line in lines if "rank" in line}
 
 
-@pytest.mark.parametrize("options", [(), ("--lora",)], ids=["full", "lora"])
+@pytest.mark.parametrize("options", [(), ("--lora", "all-linear")], ids=["full", "lora"])
 def test_every_world_takes_the_same_steps(run, options):
     approximately = functools.partial(pytest.approx, rel=1e-4)
     expected, _ = run(1, *options)
@@ -71,3 +77,123 @@ def test_a_rank_that_dies_is_missed_by_the_others(run):
         assert steps == 2
         assert end.startswith(f"rank {rank} of 3 has lost rank "), result.stderr
     assert any(" has lost rank 2, " in end for _, end in found.values())
+
+
+def files(directory):
+    return {path.relative_to(directory): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+# Adapters are on parts of fused matrices, on embedding and head; the modules beside them are a part of one and a norm.
+EXPORTS = {
+    "full": (),
+    "adapter": ("--lora", "q_proj", "down_proj", "--modules", "v_proj", "model.norm"),
+    "both, tokens": ("--lora", "q_proj", "embed_tokens", "lm_head", "--adapters", "both"),
+    "both, DoRA": ("--lora", "all-linear", "--dora", "--adapters", "both"),
+    "merged": ("--lora", "q_proj", "--modules", "v_proj", "lm_head", "--adapters", "merged"),
+}
+
+
+@pytest.mark.parametrize("mode", EXPORTS)
+def test_every_world_exports_the_same_files(run, tmp_path, mode):
+    """From the same weights: training itself adds up in another order in each world."""
+    found = {}
+    for world in (1, 2, 3):
+        output = tmp_path / str(world)
+        lines, result = run(world, "--steps", 0, "--nudge", "--export", output, *EXPORTS[mode])
+        assert ends(lines) == dict.fromkeys(range(world), (0, "done")), result.stderr
+        found[world] = files(output / "probe/export-e0001")
+    assert {str(name) for name in found[1]} >= {"manifest.json", "verification.json"}
+    assert found[2] == found[1]
+    assert found[3] == found[1]
+
+
+WIDE = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 6}
+SLACK = 12 << 20  # bytes that a process gets to have beside tensors, pages of its libraries among them
+
+# What is done with a model, and the share of what it takes on one rank that a rank may have: of its weights, and, where
+# all are trained, of as much again for gradients and for each of two moments.
+LIMITS = {"loaded": (0.6, 1, ("--steps", 0, "--lora", "all-linear")), "trained": (0.9, 4, ("--steps", 1))}
+
+
+@pytest.mark.parametrize("mode", LIMITS)
+def test_four_ranks_have_room_for_a_model_that_one_has_not(run, tmp_path, mode):
+    share, copies, options = LIMITS[mode]
+    tiny_chat_model.write_model(tmp_path / "model", **WIDE)
+    megabytes = (tmp_path / "model/model.safetensors").stat().st_size >> 20
+    limit = ("--memory-limit", int(share * copies * megabytes), "--export", tmp_path / "out", *options)
+    alone, result = run(1, *limit, model=tmp_path / "model")
+    assert any(word in result.stderr + json.dumps(alone) for word in ("memory", "bad_alloc"))
+    assert not (tmp_path / "out").exists()
+    lines, result = run(4, *limit, model=tmp_path / "model")
+    assert {end for _, end in ends(lines).values()} == {"done"}, result.stderr
+    assert len(ends(lines)) == 4
+    assert (tmp_path / "out/probe/export-e0001/manifest.json").exists()
+
+
+def test_a_rank_that_loads_holds_its_shard_and_one_tensor(run, tmp_path):
+    tiny_chat_model.write_model(tmp_path / "model", **WIDE)
+    weights = load_file(tmp_path / "model/model.safetensors")
+    whole = sum(tensor.nbytes for tensor in weights.values())
+    largest = max(tensor.nbytes for tensor in weights.values())
+    for world in (1, 2, 4):
+        # Frozen, so that there are no gradients.
+        lines, result = run(world, "--steps", 0, "--lora", "q_proj", model=tmp_path / "model")
+        peaks = {line["loaded_on"]: line["peak_bytes"] for line in lines if "loaded_on" in line}
+        assert peaks.keys() == set(range(world)), result.stderr
+        for peak in peaks.values():
+            assert whole / world <= peak <= whole / world + largest + SLACK
+
+
+def checkpoint(output, step):
+    return output / f"probe/checkpoints/step-{step:08}-e0001"
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 2), (3, 1)])
+def test_what_one_world_saved_another_goes_on_from(run, tmp_path, before, after):
+    whole, result = run(1, "--steps", 6, "--job", tmp_path / "whole")
+    assert ends(whole) == {0: (6, "done")}, result.stderr
+    first, result = run(before, "--steps", 6, "--job", tmp_path / "first", "--checkpoint-every", 3)
+    assert ends(first) == dict.fromkeys(range(before), (6, "done")), result.stderr
+    source = checkpoint(tmp_path / "first", 3)
+    assert len(list((source / "optimizer").iterdir())) == before
+    second, result = run(after, "--steps", 6, "--job", tmp_path / "second", "--resume-from", source)
+    assert ends(second) == dict.fromkeys(range(after), (6, "done")), result.stderr
+    assert values(second, "resumed_after") == [3]
+    expected = steps_of(whole)
+    assert steps_of(second).keys() == {4, 5, 6}
+    for found in (steps_of(first), steps_of(second)):
+        assert found == {step: pytest.approx(expected[step], rel=1e-4) for step in found}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--bf16",), ("--lora", "q_proj", "down_proj", "--modules", "v_proj", "--dropout", "0.3")],
+    ids=["full", "bf16", "lora that drops"],
+)
+def test_a_gang_that_was_stopped_goes_on_bit_for_bit(run, tmp_path, options):
+    """Rank 1 is told to stop: all of them commit a checkpoint of the step that they took next."""
+    whole, result = run(3, "--steps", 6, "--job", tmp_path / "whole", *options)
+    assert ends(whole) == dict.fromkeys(range(3), (6, "done")), result.stderr
+    stop = ("--stop-rank", 1, "--stop-after", 2)
+    first, result = run(3, "--steps", 6, "--job", tmp_path / "first", *stop, *options)
+    assert ends(first) == dict.fromkeys(range(3), (3, "stopped on request")), result.stderr
+    source = checkpoint(tmp_path / "first", 3)
+    assert values(first, "checkpoint") == [str(source)]
+    assert values(first, "bytes") == [
+        sum(len(data) for name, data in files(source).items() if name.name != "manifest.json")
+    ]
+    second, result = run(3, "--steps", 6, "--job", tmp_path / "second", "--resume-from", source, *options)
+    assert ends(second) == dict.fromkeys(range(3), (6, "done")), result.stderr
+    assert {**steps_of(first), **steps_of(second)} == steps_of(whole)
+    exports = [files(tmp_path / name / "probe/export-e0001") for name in ("whole", "second")]
+    assert exports[0] == exports[1]
+
+
+def test_a_checkpoint_that_can_not_be_written_is_a_warning_on_all_ranks(run, tmp_path):
+    (tmp_path / "out/probe").mkdir(parents=True)
+    (tmp_path / "out/probe/checkpoints").write_text("in the way")
+    lines, result = run(2, "--steps", 3, "--job", tmp_path / "out", "--checkpoint-every", 1)
+    assert ends(lines) == dict.fromkeys(range(2), (3, "done")), result.stderr
+    for rank in range(2):
+        assert f"rank {rank}: the checkpoint of step 1 could not be written; training goes on" in result.stderr
+    assert (tmp_path / "out/probe/export-e0001/manifest.json").exists()

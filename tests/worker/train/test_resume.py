@@ -53,7 +53,7 @@ def test_resumed_equals_never_stopped(inputs, tmp_path, changes, stored):
     # none of step 10: one that is due waits for the one before.)
     train(job(inputs, tmp_path / "second", model__uri=str(model), checkpoints={"every_steps": 10}, **changes), tmp_path)
     files = [
-        tmp_path / name / "local/checkpoints/step-00000010-e0001/optimizer/state.safetensors"
+        tmp_path / name / "local/checkpoints/step-00000010-e0001/optimizer/state-00001-of-00001.safetensors"
         for name in ("second", "resumed")
     ]
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -9,15 +9,15 @@
 namespace temper {
 namespace {
 
-// Until ranks train together, one of several must not train alone what all were to train.
-TEST(TrainerTest, RunTrainJob_OneOfManyRanks_IsRefused) {
+// It must not train alone what all were to train.
+TEST(TrainerTest, RunTrainJob_AloneForAJobOfSeveralRanks_IsRefused) {
   TrainJob job;
-  job.world_size = 2;
+  job.ranks = 2;
   SilentObserver observer;
   StopSignal stop;
   const absl::Status status = RunTrainJob(job, observer, stop);
   EXPECT_EQ(CauseOf(status), FailureCause::kLaunch);
-  EXPECT_THAT(status.message(), testing::HasSubstr("one of 2 ranks"));
+  EXPECT_THAT(status.message(), testing::HasSubstr("for 2 ranks, but this temper-rank was started as one of 1"));
 }
 
 }  // namespace
