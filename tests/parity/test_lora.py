@@ -135,9 +135,10 @@ def test_adapter_equals_peft(family, variant, target, engine, tmp_path, figures)
     row["gradient_error_max"] = max(errors.values())
     assert {name: error for name, error in errors.items() if error > GRADIENT_BOUND} == {}
 
-    engine.merge(directory, adapter, tmp_path / "merged")
-    row["merged_error_max"] = merged_error(directory, adapter, tmp_path / "merged")
-    assert row["merged_error_max"] <= MERGED_BOUND
+    if target != "one target":  # which all-linear merges as well
+        engine.merge(directory, adapter, tmp_path / "merged")
+        row["merged_error_max"] = merged_error(directory, adapter, tmp_path / "merged")
+        assert row["merged_error_max"] <= MERGED_BOUND
     row["ok"] = True
 
 
