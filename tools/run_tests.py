@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""`make test` after the build: lint, C++ (ctest), Rust (cargo), fuzzing (libFuzzer), end to end and parity (pytest).
+"""`make test` after the build: lint, C++ (ctest), Rust (cargo), fuzzing (libFuzzer), Python (pytest).
 
-Every suite runs even when an earlier one failed. The end is a list of what was slowest, a list of what failed, and
+Suites run in two lanes beside each other: end to end, which waits for servers and processes a lot, and the rest. Every
+suite runs even when an earlier one failed. The end is a list of what was slowest, a list of what failed, and
 one line that sums up: `N passed, M failed` (`, K skipped` when there were any). JUnit XML of each suite is left in
 build/reports.
 """
@@ -16,6 +17,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 REPORTS = REPOSITORY / "build/reports"
 SLOWEST = 10
 FUZZ_INPUTS = 20_000
+END_TO_END = "tests/e2e"
 
 
 @dataclass(frozen=True)
@@ -150,12 +153,31 @@ def run_fuzz(arguments: argparse.Namespace) -> list[Result]:
     return of_suite("fuzz", results, 0)
 
 
-def run_python(arguments: argparse.Namespace) -> list[Result]:
-    report = REPORTS / "python.xml"
+def run_pytest(suite: str, chosen: list[str], arguments: argparse.Namespace) -> list[Result]:
+    report = REPORTS / f"{suite}.xml"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", "-o", "junit_family=xunit1"]
-    status = run(command, test_environment(arguments.preset))
-    return of_suite("python", read_junit("python", report) if report.exists() else [], status)
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", "-o", "junit_family=xunit1", *chosen]
+    # Shown when it is done: the other lane prints meanwhile.
+    pytest = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env=test_environment(arguments.preset),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    print(pytest.stdout, flush=True)
+    return of_suite(suite, read_junit(suite, report) if report.exists() else [], pytest.returncode)
+
+
+def run_e2e(arguments: argparse.Namespace) -> list[Result]:
+    return run_pytest("e2e", [END_TO_END], arguments)
+
+
+def run_python(arguments: argparse.Namespace) -> list[Result]:
+    return run_pytest("python", ["tests", f"--ignore={END_TO_END}"], arguments)
 
 
 def test_environment(preset: str) -> dict[str, str]:
@@ -174,7 +196,24 @@ def test_environment(preset: str) -> dict[str, str]:
     }
 
 
-SUITES = {"lint": run_lint, "cpp": run_cpp, "rust": run_rust, "fuzz": run_fuzz, "python": run_python}
+SUITES = {
+    "e2e": run_e2e,
+    "lint": run_lint,
+    "cpp": run_cpp,
+    "rust": run_rust,
+    "fuzz": run_fuzz,
+    "python": run_python,
+}
+
+
+def run_lane(suites: list[str], arguments: argparse.Namespace) -> list[Result]:
+    results: list[Result] = []
+    for suite in suites:
+        print(f"\n== {suite}", flush=True)
+        start = time.monotonic()
+        results += SUITES[suite](arguments)
+        print(f"== {suite}: {time.monotonic() - start:.0f} s", flush=True)
+    return results
 
 
 def summary(results: Iterable[Result]) -> tuple[str, bool]:
@@ -200,12 +239,10 @@ def main() -> int:
     arguments = parser.parse_args()
 
     REPORTS.mkdir(parents=True, exist_ok=True)
-    results: list[Result] = []
-    for suite in arguments.only.split(","):
-        print(f"\n== {suite}", flush=True)
-        start = time.monotonic()
-        results += SUITES[suite](arguments)
-        print(f"== {suite}: {time.monotonic() - start:.0f} s", flush=True)
+    chosen = arguments.only.split(",")
+    lanes = [[suite for suite in chosen if suite == "e2e"], [suite for suite in chosen if suite != "e2e"]]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        results = [result for lane in pool.map(lambda lane: run_lane(lane, arguments), lanes) for result in lane]
 
     print("\nslowest:")
     for result in sorted(results, key=lambda result: -result.seconds)[:SLOWEST]:

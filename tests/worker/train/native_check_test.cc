@@ -12,8 +12,8 @@
 namespace temper {
 namespace {
 
-using testing::ElementsAre;
 using testing::AllOf;
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 const FamilySpec& Llama() {
