@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make test` after the build: lint, C++ (ctest), Rust (cargo), fuzzing (libFuzzer), Python (pytest).
 
-Suites run in two lanes beside each other: end to end, which waits for servers and processes a lot, and the rest. Every
+Suites run in two lanes beside each other: whole jobs, which wait for processes a lot, and the rest. Every
 suite runs even when an earlier one failed. The end is a list of what was slowest, a list of what failed, and
 one line that sums up: `N passed, M failed` (`, K skipped` when there were any). JUnit XML of each suite is left in
 build/reports.
@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 REPORTS = REPOSITORY / "build/reports"
 SLOWEST = 10
 FUZZ_INPUTS = 20_000
-END_TO_END = "tests/e2e"
+WHOLE_JOBS = ("tests/e2e", "tests/worker/train")
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,12 @@ def run_pytest(suite: str, chosen: list[str], arguments: argparse.Namespace) -> 
     return of_suite(suite, read_junit(suite, report) if report.exists() else [], pytest.returncode)
 
 
-def run_e2e(arguments: argparse.Namespace) -> list[Result]:
-    return run_pytest("e2e", [END_TO_END], arguments)
+def run_jobs(arguments: argparse.Namespace) -> list[Result]:
+    return run_pytest("jobs", [*WHOLE_JOBS], arguments)
 
 
 def run_python(arguments: argparse.Namespace) -> list[Result]:
-    return run_pytest("python", ["tests", f"--ignore={END_TO_END}"], arguments)
+    return run_pytest("python", ["tests", *(f"--ignore={folder}" for folder in WHOLE_JOBS)], arguments)
 
 
 def test_environment(preset: str) -> dict[str, str]:
@@ -197,7 +197,7 @@ def test_environment(preset: str) -> dict[str, str]:
 
 
 SUITES = {
-    "e2e": run_e2e,
+    "jobs": run_jobs,
     "lint": run_lint,
     "cpp": run_cpp,
     "rust": run_rust,
@@ -240,7 +240,7 @@ def main() -> int:
 
     REPORTS.mkdir(parents=True, exist_ok=True)
     chosen = arguments.only.split(",")
-    lanes = [[suite for suite in chosen if suite == "e2e"], [suite for suite in chosen if suite != "e2e"]]
+    lanes = [[suite for suite in chosen if suite == "jobs"], [suite for suite in chosen if suite != "jobs"]]
     with ThreadPoolExecutor(len(lanes)) as pool:
         results = [result for lane in pool.map(lambda lane: run_lane(lane, arguments), lanes) for result in lane]
 

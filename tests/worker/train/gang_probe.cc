@@ -250,9 +250,8 @@ int Main(int argc, char** argv) {
     end = error.what();
   }
   for (char& c : end) c = c == '"' || c == '\\' || c == '\n' ? ' ' : c;
-  const std::string line =
-      absl::StrCat("{\"rank\": ", rank.rendezvous.rank, ", \"steps\": ", printer.steps(), ", \"end\": \"", end,
-                   "\", \"peak_bytes\": ", MemoryStatus("VmHWM:"), "}\n");
+  const std::string line = absl::StrCat("{\"rank\": ", rank.rendezvous.rank, ", \"steps\": ", printer.steps(),
+                                        ", \"end\": \"", end, "\", \"peak_bytes\": ", MemoryStatus("VmHWM:"), "}\n");
   std::fputs(line.c_str(), stdout);
   std::fflush(stdout);
   return rank.WaitForOthers();
