@@ -4,13 +4,11 @@
 The figures go to build/reports/gang.json.
 """
 
-import json
-
+import gang_report
 import pytest
 import reference
 import tiny_models
 import torch
-from engine import ROOT
 
 GRADIENT_BOUND = 1e-5
 LOSS_BOUND = 1e-4
@@ -19,7 +17,6 @@ TRAFFIC_BOUND = 0.05
 STEPS = 20
 MICRO_BATCHES = 5  # of a step: no world from 2 to 4 divides it
 WORLDS = (1, 2, 3, 4)
-REPORT = ROOT / "build/reports/gang.json"
 
 # mode → family, variant, the adapter that is trained (None: all weights)
 MODES = {
@@ -35,8 +32,7 @@ MODES = {
 def rows():
     found = []
     yield found
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps(found, indent=2) + "\n")
+    gang_report.add(found)
 
 
 def batches_of(step, vocab_size=331):

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/failure.h"
 #include "common/fault_point.h"
 #include "worker/checkpoint/joint_publication.h"
 #include "worker/parallel/agree.h"
@@ -115,6 +116,8 @@ Checkpointer::Written Checkpointer::Write(TrainSnapshot snapshot, CheckpointRepo
   };
   try {
     if (absl::Status status = write(); !status.ok()) return {status, report, {}};
+  } catch (const CollectiveError& error) {
+    return {error.status(), report, {}};
   } catch (const std::exception& error) {
     return {absl::InternalError(error.what()), report, {}};
   }
@@ -143,6 +146,8 @@ void Checkpointer::Collect(bool wait) {
   if (!writing_.valid()) return;
   if (!wait && writing_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return;
   const Written written = writing_.get();
+  // A rank is gone, or the ranks no longer know the same.
+  if (CauseOf(written.status) == FailureCause::kRankLost) throw CollectiveError(written.status);
   if (!written.status.ok()) {
     saved_step_ = start_;
     observer_.OnLog(LogSeverity::kWarning,

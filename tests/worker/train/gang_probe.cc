@@ -10,7 +10,8 @@
 // Rank 0 prints a JSON line a step (step, loss, grad_norm, and where its time went: seconds, communication, phases,
 // which is their sum), and one of a validation once all are taken (validation_loss, scored_tokens). Each rank prints
 // one when it has loaded the model (loaded_on: the rank; peak_bytes: how much more memory it had at most meanwhile),
-// unless --job, and one when it ends (rank, steps, and end: "done" or what the status says).
+// unless --job, and one when it ends (rank, steps, end: "done" or what the status says, and peak_bytes, of all that the
+// process had).
 // --stop-rank is told to stop, --die-rank kills itself, when the step is over. --memory-limit: what a rank may allocate
 // from before the model is loaded on. --nudge: trained weights are changed a little (probe_gang.h) after the steps.
 // --job: all of it, as a job's ranks do it, with checkpoints and the export below DIR; a line tells of each checkpoint
@@ -250,7 +251,7 @@ int Main(int argc, char** argv) {
   }
   for (char& c : end) c = c == '"' || c == '\\' || c == '\n' ? ' ' : c;
   const std::string line = absl::StrCat("{\"rank\": ", rank.rendezvous.rank, ", \"steps\": ", printer.steps(),
-                                        ", \"end\": \"", end, "\"}\n");
+                                        ", \"end\": \"", end, "\", \"peak_bytes\": ", MemoryStatus("VmHWM:"), "}\n");
   std::fputs(line.c_str(), stdout);
   std::fflush(stdout);
   return rank.WaitForOthers();

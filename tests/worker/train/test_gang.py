@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 
+import gang_report
 import pytest
 from e2e import tiny_chat_model
 from safetensors.torch import load_file
@@ -108,40 +109,57 @@ def test_every_world_exports_the_same_files(run, tmp_path, mode):
 
 
 WIDE = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 6}
+MEMORY = "memory: full, 77 MB of fp32 weights"
 SLACK = 12 << 20  # bytes that a process gets to have beside tensors, pages of its libraries among them
 
-# What is done with a model, and the share of what it takes on one rank that a rank may have: of its weights, and, where
-# all are trained, of as much again for gradients and for each of two moments.
-LIMITS = {"loaded": (0.6, 1, ("--steps", 0, "--lora", "all-linear")), "trained": (0.9, 4, ("--steps", 1))}
+
+@pytest.fixture(scope="module")
+def wide_model(tmp_path_factory):
+    """77 MB of weights, none of them large."""
+    directory = tmp_path_factory.mktemp("wide")
+    tiny_chat_model.write_model(directory, **WIDE)
+    return directory
 
 
-@pytest.mark.parametrize("mode", LIMITS)
-def test_four_ranks_have_room_for_a_model_that_one_has_not(run, tmp_path, mode):
-    share, copies, options = LIMITS[mode]
-    tiny_chat_model.write_model(tmp_path / "model", **WIDE)
-    megabytes = (tmp_path / "model/model.safetensors").stat().st_size >> 20
-    limit = ("--memory-limit", int(share * copies * megabytes), "--export", tmp_path / "out", *options)
-    alone, result = run(1, *limit, model=tmp_path / "model")
+def test_four_ranks_have_room_for_a_model_that_one_has_not(run, tmp_path, wide_model):
+    """The limit is a little less than weights, gradients and two moments take together."""
+    megabytes = (wide_model / "model.safetensors").stat().st_size >> 20
+    limit = ("--memory-limit", int(0.9 * 4 * megabytes), "--export", tmp_path / "out", "--steps", 1)
+    alone, result = run(1, *limit, model=wide_model)
     assert any(word in result.stderr + json.dumps(alone) for word in ("memory", "bad_alloc"))
     assert not (tmp_path / "out").exists()
-    lines, result = run(4, *limit, model=tmp_path / "model")
-    assert {end for _, end in ends(lines).values()} == {"done"}, result.stderr
-    assert len(ends(lines)) == 4
+    lines, result = run(4, *limit, model=wide_model)
+    assert ends(lines) == dict.fromkeys(range(4), (1, "done")), result.stderr
     assert (tmp_path / "out/probe/export-e0001/manifest.json").exists()
 
 
-def test_a_rank_that_loads_holds_its_shard_and_one_tensor(run, tmp_path):
-    tiny_chat_model.write_model(tmp_path / "model", **WIDE)
-    weights = load_file(tmp_path / "model/model.safetensors")
+def test_a_rank_that_loads_holds_its_shard_and_one_tensor(run, wide_model):
+    weights = load_file(wide_model / "model.safetensors")
     whole = sum(tensor.nbytes for tensor in weights.values())
     largest = max(tensor.nbytes for tensor in weights.values())
     for world in (1, 2, 4):
         # Frozen, so that there are no gradients.
-        lines, result = run(world, "--steps", 0, "--lora", "q_proj", model=tmp_path / "model")
+        lines, result = run(world, "--steps", 0, "--lora", "q_proj", model=wide_model)
         peaks = {line["loaded_on"]: line["peak_bytes"] for line in lines if "loaded_on" in line}
         assert peaks.keys() == set(range(world)), result.stderr
         for peak in peaks.values():
             assert whole / world <= peak <= whole / world + largest + SLACK
+
+
+def test_memory_of_a_rank_shrinks_with_their_number(run, wide_model):
+    """What more a rank of several has: two blocks that are gathered, with gradients of its own and of the others."""
+    gathered = 40 << 20
+    state = 4 * sum(tensor.nbytes for tensor in load_file(wide_model / "model.safetensors").values())
+    peaks = {}
+    for world in (1, 2, 4):
+        lines, result = run(world, "--steps", 1, model=wide_model)
+        assert ends(lines) == dict.fromkeys(range(world), (1, "done")), result.stderr
+        peaks[world] = max(line["peak_bytes"] for line in lines if "rank" in line)
+    gang_report.add(
+        [{"world": world, "mode": MEMORY, "peak_rank_mb": round(peak / 1e6, 1)} for world, peak in peaks.items()]
+    )
+    for world in (2, 4):
+        assert peaks[world] <= peaks[1] - state * (1 - 1 / world) + gathered, peaks
 
 
 def checkpoint(output, step):
