@@ -22,9 +22,6 @@
 namespace temper {
 namespace {
 
-// A gang has one rank, for now.
-constexpr int32_t kRanks = 1;
-
 // How often limits are looked at when nothing happens.
 constexpr std::chrono::milliseconds kTick{500};
 
@@ -56,6 +53,11 @@ void Warn(const std::string& id, const absl::Status& status) {
 }
 
 }  // namespace
+
+int32_t JobController::RanksOf(const JobRecord& record) {
+  // 0: of a server that knew of one rank only.
+  return record.life.preflight ? 1 : std::max(1, record.job.spec().resources().ranks_per_node());
+}
 
 void JobController::Inbox::Wake() {
   std::lock_guard lock(mutex);
@@ -109,7 +111,7 @@ absl::Status JobController::Recover() {
     live.launched = true;
     live.adopted = true;
     live.last_heard = clock_.Monotonic();
-    for (int32_t rank = -1; rank < kRanks; ++rank) {
+    for (int32_t rank = -1; rank < RanksOf(live.record); ++rank) {
       const auto position = store_.LastReport(id, epoch, rank);
       if (!position.ok()) return position.status();
       live.positions[rank] = *position;
@@ -331,13 +333,13 @@ std::vector<GangSpec> JobController::StartJobs(const std::string& server_address
     const JobLife& life = live.record.life;
     const v1::JobSpec& spec = live.record.job.spec();
     if (HasGang(life.state)) {
-      if (!life.preflight) placed.push_back({id, DeviceOf(spec), 1});
+      if (!life.preflight) placed.push_back({id, DeviceOf(spec), RanksOf(live.record)});
       checking += life.preflight;
     } else if (life.state == v1::JOB_STATE_QUEUED && life.preflight) {
       unchecked.push_back(id);
     } else if (life.state == v1::JOB_STATE_QUEUED) {
-      waiting.push_back(
-          {id, DeviceOf(spec), 1, spec.priority(), FromTimestamp(live.record.job.create_time()), life.retry_at});
+      waiting.push_back({id, DeviceOf(spec), RanksOf(live.record), spec.priority(),
+                         FromTimestamp(live.record.job.create_time()), life.retry_at});
     }
   }
   const Schedule schedule = PlanSchedule(options_.slots, std::move(waiting), placed, clock_.Wall());

@@ -208,6 +208,8 @@ class JobController {
   LiveJob* FindLive(const std::string& id);
   const LiveJob* FindLive(const std::string& id) const;
   LiveJob* FindAttached(int64_t attachment);
+  // Of the present gang, or the next one. One that only looks is one rank.
+  static int32_t RanksOf(const JobRecord& record);
   // The job as it is now, with the reason why it waits.
   v1::Job View(v1::Job job) const;
   JobDraft Draft(const LiveJob& live) const;

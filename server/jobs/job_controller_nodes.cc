@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/counted.h"
 #include "common/digest.h"
 #include "common/rpc/status.h"
 #include "server/jobs/job_controller.h"
@@ -11,9 +12,8 @@
 namespace temper {
 namespace {
 
-// A gang has one node with one rank, for now.
+// A gang has one node, for now.
 constexpr int32_t kNodes = 1;
-constexpr int32_t kRanks = 1;
 
 absl::Status EpochOver(const std::string& job, int32_t epoch) {
   return WithReason(
@@ -21,7 +21,8 @@ absl::Status EpochOver(const std::string& job, int32_t epoch) {
       "EPOCH_OVER", {{"job", job}, {"epoch", absl::StrCat(epoch)}});
 }
 
-// How the gang ended, if `report` ends it. A gang has ended when one of its ranks has.
+// How the gang ended, if `report` ends it. A gang has ended when one of its ranks has failed, or rank 0 is done: the
+// others return when it no longer needs them.
 std::optional<GangEnding> EndingOf(const v1::RankReport& report) {
   if (!report.has_end()) return std::nullopt;
   const v1::RankEnd& end = report.end();
@@ -30,8 +31,7 @@ std::optional<GangEnding> EndingOf(const v1::RankReport& report) {
     const std::string message = end.message().empty() ? "the gang was told to stop" : end.message();
     return GangEnding{v1::FAILURE_CAUSE_PREEMPTED, message};
   }
-  // The node itself ends well when its ranks have.
-  if (report.rank() < 0 && end.cause() == v1::FAILURE_CAUSE_UNSPECIFIED) return std::nullopt;
+  if (report.rank() != 0 && end.cause() == v1::FAILURE_CAUSE_UNSPECIFIED) return std::nullopt;
   const bool known = v1::FailureCause_IsValid(end.cause());
   return GangEnding{known ? end.cause() : v1::FAILURE_CAUSE_INTERNAL, end.message()};
 }
@@ -96,8 +96,8 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
   } else {
     attachment.assignment.set_preflight(live->record.life.preflight);
   }
-  attachment.assignment.set_world_size(kRanks);
-  attachment.assignment.set_ranks_per_node(kRanks);
+  attachment.assignment.set_world_size(RanksOf(live->record));
+  attachment.assignment.set_ranks_per_node(RanksOf(live->record));
   for (const std::string& uri : live->epoch.resume_from) attachment.assignment.add_checkpoints(uri);
   return attachment;
 }
@@ -128,10 +128,11 @@ absl::StatusOr<std::vector<v1::Ack>> JobController::HandleReports(int64_t attach
   std::map<int32_t, int64_t> positions = live->positions;
   std::map<int32_t, int64_t> reported;
   bool said_end = live->said_end;
+  const int32_t ranks = RanksOf(live->record);
   for (const v1::RankReport& report : reports) {
     const int32_t rank = report.rank();
-    if (rank < -1 || rank >= kRanks) {
-      return InvalidFields({{"report.rank", absl::StrCat("is ", rank, ", but the gang has ", kRanks, " rank")}});
+    if (rank < -1 || rank >= ranks) {
+      return InvalidFields({{"report.rank", absl::StrCat("is ", rank, ", but the gang has ", Counted(ranks, "rank"))}});
     }
     int64_t& position = positions[rank];
     if (report.sequence() > position + 1 || report.sequence() < 1) {

@@ -362,6 +362,9 @@ class SpecCheck {
     if (resources.device() == v1::Resources::DEVICE_UNSPECIFIED) resources.set_device(v1::Resources::DEVICE_CPU);
     Require(resources.threads_per_rank() >= 0 && resources.threads_per_rank() <= 1024, "resources.threads_per_rank",
             "0 to 1024", resources.threads_per_rank());
+    if (resources.ranks_per_node() == 0) resources.set_ranks_per_node(1);
+    Require(resources.ranks_per_node() >= 1 && resources.ranks_per_node() <= 64, "resources.ranks_per_node", "1 to 64",
+            resources.ranks_per_node());
   }
 
   void Output(v1::Output& output, bool lora) {

@@ -103,6 +103,7 @@ SERVER = [
     ("output.adapters", "merged", "is for jobs with lora only"),
     ("output.adapter_format", "vllm", "is for jobs with lora only"),
     ("resources.threads_per_rank", "1025", "0 to 1024, not 1025"),
+    ("resources.ranks_per_node", "65", "1 to 64, not 65"),
     ("output.max_shard_size", "1000", "at least 1048576 (1 MiB), not 1000"),
     ("priority", "1001", "-1000 to 1000, not 1001"),
 ]

@@ -36,6 +36,8 @@ v1::Stop NewStop(const std::string& reason, bool checkpoint) {
   return stop;
 }
 
+bool HasFailed(const v1::RankEnd& end) { return end.cause() != v1::FAILURE_CAUSE_UNSPECIFIED && !end.stopped(); }
+
 v1::RankReport NewReport(int32_t rank) {
   v1::RankReport report;
   report.set_rank(rank);
@@ -106,29 +108,38 @@ void Node::On(const Assigned& event) {
   oom_kills_before_ = OomKills();
   const int32_t count = std::max(1, assignment_->ranks_per_node());
   ranks_.resize(static_cast<size_t>(count));
+  LoopbackListener meeting;  // rank 0 has it then, and alone
+  const absl::Status met = count > 1 ? meeting.Listen() : absl::OkStatus();
   for (int32_t i = 0; i < count; ++i) {
     ranks_[i].rank = hello_.node() * count + i;
-    StartRank(static_cast<size_t>(i));
+    if (const absl::Status started = met.ok() ? StartRank(static_cast<size_t>(i), meeting) : met; !started.ok()) {
+      v1::RankEnd end;
+      end.set_cause(v1::FAILURE_CAUSE_LAUNCH);
+      end.set_message(ReplaceInvalidUtf8(std::string(started.message())));
+      ReportEnd(ranks_[i], std::move(end));
+    }
   }
+  if (failure_) StopOthers("a rank could not be started");
 }
 
-void Node::StartRank(size_t index) {
+absl::Status Node::StartRank(size_t index, const LoopbackListener& meeting) {
   Rank& rank = ranks_[index];
-  absl::StatusOr<std::unique_ptr<RankProcess>> process = RankProcess::Start(options_.rank_binary, RankEvents(index));
-  if (!process.ok()) {
-    v1::RankEnd end;
-    end.set_cause(v1::FAILURE_CAUSE_LAUNCH);
-    end.set_message(ReplaceInvalidUtf8(std::string(process.status().message())));
-    ReportEnd(rank, std::move(end));
-    return;
-  }
+  auto process = RankProcess::Start(options_.rank_binary, RankEvents(index), index == 0 ? meeting.fd() : -1);
+  if (!process.ok()) return process.status();
   rank.process = *std::move(process);
   rank.running = true;
   spdlog::info("rank {} runs as process {}", rank.rank, rank.process->pid());
   v1::RankCommand command;
   *command.mutable_assignment() = *assignment_;
+  if (ranks_.size() > 1) {
+    v1::Rendezvous& rendezvous = *command.mutable_rendezvous();
+    rendezvous.set_rank(rank.rank);
+    rendezvous.set_port(meeting.port());
+    if (index == 0) rendezvous.set_listen_fd(meeting.fd());
+  }
   rank.process->Send(command);
   FaultPoint("worker.rank.started");
+  return absl::OkStatus();
 }
 
 void Node::On(const StopAsked& event) {
@@ -184,25 +195,53 @@ void Node::On(const RankSaidEnd& event) {
 void Node::On(const RankExited& event) {
   Rank& rank = ranks_[event.index];
   rank.running = false;
-  v1::RankEnd end;
-  if (rank.end) {
-    end = *rank.end;
-  } else {
-    const std::optional<int64_t> oom_kills = OomKills();
-    end = ExplainDeath({event.exit, oom_kills && oom_kills_before_ && *oom_kills > *oom_kills_before_});
-    if (stop_reason_) {
-      end.set_stopped(true);
-      end.clear_cause();
-      if (rank.killed)
-        end.set_message(absl::StrCat(*stop_reason_, " (temper-rank did not end in time and was killed)"));
+  const bool missed_another = MissedAnother(rank);
+  rank.end = EndOf(rank, event.exit);
+  const bool failed = HasFailed(*rank.end);
+  if (failed) StopOthers(absl::StrCat("rank ", rank.rank, " has ended"));
+  rank.held = gang_lost_ && (missed_another || !failed);
+  if (!rank.held) ReportEnd(rank, *rank.end);
+  if (!RanksRunning()) ReportHeldEnds();
+}
+
+void Node::ReportHeldEnds() {
+  for (const bool failed : {true, false}) {
+    for (Rank& rank : ranks_) {
+      if (!rank.held || HasFailed(*rank.end) != failed) continue;
+      rank.held = false;
+      ReportEnd(rank, *rank.end);
     }
   }
+}
+
+bool Node::MissedAnother(const Rank& rank) const {
+  return ranks_.size() > 1 && rank.end && rank.end->cause() == v1::FAILURE_CAUSE_RANK_LOST;
+}
+
+void Node::StopOthers(const std::string& reason) {
+  if (!RanksRunning()) return;
+  gang_lost_ = gang_lost_ || !stop_reason_;
+  StopRanks(NewStop(reason, /*checkpoint=*/false), options_.stop_grace);
+}
+
+v1::RankEnd Node::EndOf(const Rank& rank, const RankExit& exit) const {
+  const std::optional<int64_t> oom_kills = OomKills();
+  v1::RankEnd end =
+      rank.end ? *rank.end : ExplainDeath({exit, oom_kills && oom_kills_before_ && *oom_kills > *oom_kills_before_});
+  // One that died by itself, after others have failed, may be why they did.
+  const bool died = !rank.end && gang_lost_ && !rank.killed;
+  if (stop_reason_ && !died && (!rank.end || MissedAnother(rank))) {
+    end.set_stopped(true);
+    end.clear_cause();
+    if (rank.killed) end.set_message(absl::StrCat(*stop_reason_, " (temper-rank did not end in time and was killed)"));
+  }
   if (end.stopped() && terminated_) end.set_cause(v1::FAILURE_CAUSE_PREEMPTED);
-  ReportEnd(rank, std::move(end));
+  return end;
 }
 
 void Node::ReportEnd(Rank& rank, v1::RankEnd end) {
   rank.end = end;
+  if (HasFailed(end) && !failure_) failure_ = end;
   FaultPoint("worker.end.before_report");
   v1::RankReport report = NewReport(rank.rank);
   *report.mutable_end() = std::move(end);
@@ -234,11 +273,7 @@ ExitRecord Node::Record() const {
     if (absl::IsUnavailable(*lost_)) return {NodeExit::kServerAway, v1::FAILURE_CAUSE_PREEMPTED, message};
     return {NodeExit::kRefused, v1::FAILURE_CAUSE_UNSPECIFIED, absl::StrCat("refused by the server: ", message)};
   }
-  for (const Rank& rank : ranks_) {
-    if (rank.end->cause() != v1::FAILURE_CAUSE_UNSPECIFIED && !rank.end->stopped()) {
-      return {NodeExit::kRankFailed, rank.end->cause(), rank.end->message()};
-    }
-  }
+  if (failure_) return {NodeExit::kRankFailed, failure_->cause(), failure_->message()};
   const bool all_ended_well =
       assignment_ && std::none_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) { return rank.end->stopped(); });
   if (!all_ended_well || !link_->drained()) {

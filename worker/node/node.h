@@ -13,6 +13,7 @@
 #include "temper/v1/worker_service.pb.h"
 #include "worker/node/event_queue.h"
 #include "worker/node/exit_record.h"
+#include "worker/node/loopback_listener.h"
 #include "worker/node/rank_process.h"
 #include "worker/node/server_link.h"
 
@@ -72,6 +73,7 @@ class Node {
     std::unique_ptr<RankProcess> process;  // null: could not be started
     bool running = false;
     bool killed = false;  // by the node
+    bool held = false;    // its end is not reported yet
     TimePoint kill_at = TimePoint::max();
     std::optional<v1::RankEnd> end;  // as the rank said it, and as it was reported once the process is gone
   };
@@ -87,7 +89,17 @@ class Node {
   void On(const RankSaidEnd& event);
   void On(const RankExited& event);
 
-  void StartRank(size_t index);
+  // `meeting`: where several ranks find each other.
+  absl::Status StartRank(size_t index, const LoopbackListener& meeting);
+  // How a rank ended whose process is gone.
+  v1::RankEnd EndOf(const Rank& rank, const RankExit& exit) const;
+  // Whether it ended, by its own account, for want of another rank: that one's end tells more, and is reported first.
+  bool MissedAnother(const Rank& rank) const;
+  // The server takes the first end for the gang's: once a rank has failed, the ends of those who miss it, or were
+  // stopped for it, are held until all are gone.
+  void ReportHeldEnds();
+  // A gang that lacks a rank is lost: the others need no time for anything.
+  void StopOthers(const std::string& reason);
   // Tells the ranks; `grace` is how long they have. A stop that keeps nothing overrules one that checkpoints first.
   void StopRanks(const v1::Stop& stop, std::chrono::milliseconds grace);
   void KillOverdueRanks();
@@ -107,7 +119,9 @@ class Node {
   std::optional<int64_t> oom_kills_before_;
   std::optional<v1::Assignment> assignment_;
   std::optional<std::string> stop_reason_;
+  std::optional<v1::RankEnd> failure_;  // of the first rank that is reported to have failed
   bool stop_keeps_nothing_ = false;
+  bool gang_lost_ = false;                   // the stop is for a rank that failed
   bool terminated_ = false;                  // the stop came from the platform, not from the server
   TimePoint give_up_at_ = TimePoint::max();  // the server need not know more after this
   std::optional<absl::Status> lost_;

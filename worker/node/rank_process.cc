@@ -68,7 +68,7 @@ struct Child {
   char* const* arguments;
   char* const* environment;
   pid_t parent;
-  int input, socket, out, err, failure;
+  int input, socket, out, err, failure, inherited;
 
   [[noreturn]] void Exec() const {
     // The rank dies with its node, even if the node is killed. A node that died before this line is not noticed by the
@@ -81,6 +81,7 @@ struct Child {
     sigprocmask(SIG_SETMASK, &none, nullptr);
     if (dup2(input, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 || dup2(err, STDERR_FILENO) < 0) Fail();
     if (fcntl(socket, F_SETFD, 0) < 0) Fail();
+    if (inherited >= 0 && fcntl(inherited, F_SETFD, 0) < 0) Fail();
     execve(binary, arguments, environment);
     Fail();
   }
@@ -115,7 +116,8 @@ void SetNonBlocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(const std::string& binary, Events events) {
+absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(const std::string& binary, Events events,
+                                                                int inherited) {
   Pair sockets, out, err, failure, input;
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.ends) != 0) return SystemError("socketpair");
   // The failure pipe is closed by a successful exec, and carries errno otherwise.
@@ -132,7 +134,8 @@ absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(const std::strin
   std::array<char*, 2> arguments = {const_cast<char*>(binary.c_str()), nullptr};
   const Child child{binary.c_str(), arguments.data(), environment_pointers.data(),
                     getpid(),       input.ends[0],    sockets.ends[1],
-                    out.ends[1],    err.ends[1],      failure.ends[1]};
+                    out.ends[1],    err.ends[1],      failure.ends[1],
+                    inherited};
 
   const pid_t pid = fork();
   if (pid < 0) return SystemError("fork");

@@ -33,11 +33,13 @@ class RankProcess {
     std::function<void(const RankExit&)> on_exit;
   };
 
-  // Starts `binary` with TEMPER_RANK_FD in its environment (and this process's worker token removed from it). The child
-  // is killed when the *thread* that called Start ends (PR_SET_PDEATHSIG), so call it from the main thread.
+  // Starts `binary` with TEMPER_RANK_FD in its environment (and this process's worker token removed from it), and with
+  // the descriptor `inherited` (−1: none), whose number it keeps. The child is killed when the *thread* that called
+  // Start ends (PR_SET_PDEATHSIG), so call it from the main thread.
   //
   // The status says why the binary could not be started.
-  static absl::StatusOr<std::unique_ptr<RankProcess>> Start(const std::string& binary, Events events);
+  static absl::StatusOr<std::unique_ptr<RankProcess>> Start(const std::string& binary, Events events,
+                                                            int inherited = -1);
 
   // Kills the process if it still runs, and waits for on_exit.
   ~RankProcess();

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "worker/session/frame.h"
@@ -21,7 +22,7 @@ NodeLink::~NodeLink() {
   close(fd_);
 }
 
-absl::StatusOr<v1::Assignment> NodeLink::WaitForAssignment() {
+absl::StatusOr<v1::RankCommand> NodeLink::WaitForAssignment() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return assignment_.has_value() || stop_.requested(); });
   if (stop_.requested()) return absl::CancelledError(stop_reason_);
@@ -66,7 +67,7 @@ void NodeLink::Handle(const std::string& payload) {
   switch (command.command_case()) {
     case v1::RankCommand::kAssignment: {
       std::lock_guard lock(mutex_);
-      assignment_ = command.assignment();
+      assignment_ = std::move(command);
       changed_.notify_all();
       break;
     }

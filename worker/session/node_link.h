@@ -23,10 +23,10 @@ class NodeLink {
   NodeLink(const NodeLink&) = delete;
   NodeLink& operator=(const NodeLink&) = delete;
 
-  // Blocks until the node has said what to do.
+  // Blocks until the node has said what to do: a command with an assignment.
   //
   // CANCELLED: told to stop, or the node is gone, before that.
-  absl::StatusOr<v1::Assignment> WaitForAssignment();
+  absl::StatusOr<v1::RankCommand> WaitForAssignment();
 
   // Any thread. Blocks while the socket is full. A report to a node that is gone is dropped, and the rank is stopped.
   void Send(const v1::RankReport& report);
@@ -46,9 +46,9 @@ class NodeLink {
   std::mutex write_mutex_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::optional<v1::Assignment> assignment_;  // guarded by mutex_
-  std::string stop_reason_;                   // guarded by mutex_
-  std::thread reader_;                        // last: it uses everything above
+  std::optional<v1::RankCommand> assignment_;  // guarded by mutex_
+  std::string stop_reason_;                    // guarded by mutex_
+  std::thread reader_;                         // last: it uses everything above
 };
 
 }  // namespace temper

@@ -2,6 +2,7 @@
 #include "worker/session/session.h"
 
 #include <exception>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "common/failure.h"
@@ -12,36 +13,49 @@
 namespace temper {
 namespace {
 
+// Of a gang, rank 0 speaks for all: the others see the same.
 class ReportingObserver : public TrainObserver {
  public:
-  ReportingObserver(NodeLink& link, int32_t epoch) : link_(link), epoch_(epoch) {}
-  void OnPhase(TrainPhase phase, int64_t total_steps) override { link_.Send(PhaseReport(phase, total_steps)); }
-  void OnPreflight(const PreflightReport& report) override { link_.Send(PreflightReportReport(report)); }
-  void OnData(const DataReport& report) override { link_.Send(DataStatisticsReport(report)); }
-  void OnValidation(const ValidationReport& report) override { link_.Send(ValidationResultReport(report)); }
-  void OnStep(const StepMetrics& metrics) override { link_.Send(StepReport(metrics)); }
-  void OnLog(LogSeverity severity, const std::string& text) override { link_.Send(LogReport(severity, text)); }
-  void OnExport(const ExportSummary& exported) override { link_.Send(ExportReport(exported)); }
-  void OnCheckpoint(const CheckpointReport& report) override { link_.Send(CheckpointCommittedReport(report, epoch_)); }
-  void OnCheckpointRemoved(int64_t step, int32_t epoch) override { link_.Send(CheckpointRemovedReport(step, epoch)); }
-  void OnResume(int64_t step, const std::string& uri) override { link_.Send(ResumptionReport(step, uri)); }
+  ReportingObserver(NodeLink& link, int32_t epoch, bool speaks) : link_(link), epoch_(epoch), speaks_(speaks) {}
+  void OnPhase(TrainPhase phase, int64_t total_steps) override { Send(PhaseReport(phase, total_steps)); }
+  void OnPreflight(const PreflightReport& report) override { Send(PreflightReportReport(report)); }
+  void OnData(const DataReport& report) override { Send(DataStatisticsReport(report)); }
+  void OnValidation(const ValidationReport& report) override { Send(ValidationResultReport(report)); }
+  void OnStep(const StepMetrics& metrics) override { Send(StepReport(metrics)); }
+  void OnLog(LogSeverity severity, const std::string& text) override { Send(LogReport(severity, text)); }
+  void OnExport(const ExportSummary& exported) override { Send(ExportReport(exported)); }
+  void OnCheckpoint(const CheckpointReport& report) override { Send(CheckpointCommittedReport(report, epoch_)); }
+  void OnCheckpointRemoved(int64_t step, int32_t epoch) override { Send(CheckpointRemovedReport(step, epoch)); }
+  void OnResume(int64_t step, const std::string& uri) override { Send(ResumptionReport(step, uri)); }
 
  private:
+  void Send(const v1::RankReport& report) {
+    if (speaks_) link_.Send(report);
+  }
+
   NodeLink& link_;
   const int32_t epoch_;
+  const bool speaks_;
 };
 
-absl::Status Train(const v1::Assignment& assignment, NodeLink& link, const RankTasks& tasks) {
-  if (assignment.world_size() > 1) {
-    return WithCause(absl::UnimplementedError(absl::StrCat("this temper-rank trains alone, but was made one of ",
-                                                           assignment.world_size(), " ranks")),
-                     FailureCause::kLaunch);
-  }
+// Of a rank that is not alone.
+std::optional<Rendezvous> RendezvousFrom(const v1::RankCommand& command) {
+  if (!command.has_rendezvous()) return std::nullopt;
+  const v1::Rendezvous& from = command.rendezvous();
+  return Rendezvous{.rank = from.rank(),
+                    .size = command.assignment().world_size(),
+                    .port = static_cast<uint16_t>(from.port()),
+                    .listen_fd = from.has_listen_fd() ? from.listen_fd() : -1};
+}
+
+absl::Status Train(const v1::RankCommand& command, NodeLink& link, const RankTasks& tasks) {
+  const v1::Assignment& assignment = command.assignment();
   absl::StatusOr<TrainJob> job = TrainJobFromSpec(assignment.spec(), assignment.job(), assignment.epoch());
   if (!job.ok()) return job.status();
   job->created = assignment.create_time().seconds();
   job->checkpoints.assign(assignment.checkpoints().begin(), assignment.checkpoints().end());
-  ReportingObserver observer(link, assignment.epoch());
+  job->rendezvous = RendezvousFrom(command);
+  ReportingObserver observer(link, assignment.epoch(), /*speaks=*/!job->rendezvous || job->rendezvous->rank == 0);
   return (assignment.preflight() ? tasks.preflight : tasks.train)(*job, observer, link.stop());
 }
 
@@ -56,10 +70,10 @@ absl::Status Verify(const v1::Assignment& assignment, NodeLink& link, const Rank
 }
 
 absl::Status DoAsAsked(NodeLink& link, const RankTasks& tasks) {
-  const absl::StatusOr<v1::Assignment> assignment = link.WaitForAssignment();
-  if (!assignment.ok()) return assignment.status();
-  const absl::Status status =
-      assignment->has_verify() ? Verify(*assignment, link, tasks) : Train(*assignment, link, tasks);
+  const absl::StatusOr<v1::RankCommand> command = link.WaitForAssignment();
+  if (!command.ok()) return command.status();
+  const v1::Assignment& assignment = command->assignment();
+  const absl::Status status = assignment.has_verify() ? Verify(assignment, link, tasks) : Train(*command, link, tasks);
   // The trainer knows only that it was stopped; the link knows why.
   if (absl::IsCancelled(status) && link.stop().requested()) return absl::CancelledError(link.stop_reason());
   return status;

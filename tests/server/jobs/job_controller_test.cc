@@ -923,6 +923,85 @@ TEST_F(JobControllerTest, Attach_GetsTheAssignment) {
   EXPECT_EQ(attachment->assignment.spec().training().micro_batch_tokens(), 2048) << "complete";
 }
 
+// --- several ranks ---
+
+class JobOfThreeRanksTest : public JobControllerTest {
+ protected:
+  JobOfThreeRanksTest() {
+    slots = {{"cpu", 5}};
+    Boot();
+  }
+
+  void CreateOfThree(const std::string& id) {
+    v1::CreateJobRequest request = Request(id);
+    request.mutable_job()->mutable_spec()->mutable_resources()->set_ranks_per_node(3);
+    ASSERT_TRUE(controller->Create(request).ok());
+    Settle();
+  }
+
+  // The first report of a rank.
+  static v1::RankReport FirstEnd(int32_t rank, v1::FailureCause cause = v1::FAILURE_CAUSE_UNSPECIFIED) {
+    v1::RankReport report;
+    report.set_rank(rank);
+    report.set_sequence(1);
+    report.mutable_end()->set_cause(cause);
+    return report;
+  }
+};
+
+TEST_F(JobOfThreeRanksTest, EachTakesASlotAndIsAssigned) {
+  CreateOfThree("a");
+  CreateOfThree("b");
+  EXPECT_EQ(StateOf("b"), "QUEUED");
+  EXPECT_THAT(Get("b").reason(), HasSubstr("3 cpu slots: 3 of 5 in use"));
+  const auto attachment = controller->AttachNode(Hello("a"), nullptr);
+  ASSERT_TRUE(attachment.ok()) << attachment.status();
+  EXPECT_EQ(attachment->assignment.world_size(), 3);
+  EXPECT_EQ(attachment->assignment.ranks_per_node(), 3);
+}
+
+TEST_F(JobOfThreeRanksTest, OneRankLooks) {
+  max_preflights = 1;
+  Boot();
+  CreateOfThree("a");
+  const auto attachment = controller->AttachNode(Hello("a"), nullptr);
+  ASSERT_TRUE(attachment.ok()) << attachment.status();
+  EXPECT_TRUE(attachment->assignment.preflight());
+  EXPECT_EQ(attachment->assignment.ranks_per_node(), 1);
+}
+
+TEST_F(JobOfThreeRanksTest, EndsWithRank0_OrWithTheFirstThatFails) {
+  for (const std::string id : {"a", "b"}) {
+    CreateOfThree(id);
+    const int64_t node = Attach(id);
+    ASSERT_TRUE(controller->HandleReports(node, {FirstEnd(1)}).ok());
+    EXPECT_EQ(StateOf(id), "RUNNING") << "rank 0 does not need it any more";
+    const v1::RankReport last = id == "a" ? FirstEnd(0) : FirstEnd(2, v1::FAILURE_CAUSE_RANK_LOST);
+    ASSERT_TRUE(controller->HandleReports(node, {last}).ok());
+    EXPECT_EQ(StateOf(id), "STOPPING");
+    EXPECT_EQ(CauseName(Events(id).back().state().cause()), id == "a" ? "UNSPECIFIED" : "RANK_LOST");
+    launcher.Exit({id, 1});
+    Settle();
+  }
+}
+
+TEST_F(JobOfThreeRanksTest, AdoptedByTheNextServer_ItsRanksGoOnReporting) {
+  CreateOfThree("a");
+  int64_t node = Attach("a");
+  v1::RankReport log = Log("of rank 2");
+  log.set_rank(2);
+  Send(node, {log});
+  Boot();
+  node = Attach("a");
+  v1::RankReport next = log;
+  next.set_sequence(2);
+  const auto acks = controller->HandleReports(node, {log, next});
+  ASSERT_TRUE(acks.ok()) << acks.status();
+  EXPECT_THAT(LogOf("a"), SizeIs(2)) << "what is sent again counts once";
+  next.set_rank(3);
+  EXPECT_THAT(controller->HandleReports(node, {next}).status().message(), HasSubstr("the gang has 3 ranks"));
+}
+
 TEST_F(JobControllerTest, Attach_WrongCredentials_IsRefused) {
   Run("a");
   Create("b");

@@ -53,7 +53,7 @@ TEST(CompleteJobSpecTest, LeastSpec_GetsEveryDefault) {
       precision: PRECISION_AUTO
       numerics { max_skipped_steps: 5 on_spike: ON_SPIKE_WARN spike_deviations: 6 }
     }
-    resources { device: DEVICE_CPU }
+    resources { device: DEVICE_CPU ranks_per_node: 1 }
     output { uri: "/out" max_shard_size: 5000000000 }
     checkpoints { every_minutes: 15 keep_last: 2 })pb");
   std::string difference;
@@ -217,6 +217,8 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"training { precision: 9 }", "spec.training.precision", "the value 9"},
       {"resources { device: 5 }", "spec.resources.device", "the value 5"},
       {"resources { threads_per_rank: 1025 }", "spec.resources.threads_per_rank", "0 to 1024"},
+      {"resources { ranks_per_node: -1 }", "spec.resources.ranks_per_node", "1 to 64"},
+      {"resources { ranks_per_node: 65 }", "spec.resources.ranks_per_node", "1 to 64"},
       {"output { uri: 'gs://bucket' }", "spec.output.uri", "has the scheme gs"},
       {"output { max_shard_size: 1000 }", "spec.output.max_shard_size", "at least 1048576"},
       {"priority: 1001", "spec.priority", "-1000 to 1000, not 1001"},
@@ -281,7 +283,7 @@ TEST(CompleteJobSpecTest, Limits_AreInclusiveWhereTheySaySo) {
         "data { columns { key: 'prompt' value: 'q' } columns { key: 'completion' value: 'a' } train_on: TRAIN_ON_ALL }",
         "priority: -1000", "output { max_shard_size: 1048576 }", "training { max_grad_norm: 0 }",
         "training { adamw { beta1: 0 } }", "training { final_learning_rate_ratio: 1 }",
-        "resources { threads_per_rank: 1024 }"}) {
+        "resources { threads_per_rank: 1024 ranks_per_node: 64 }"}) {
     const auto spec = CompleteJobSpec(With(change));
     EXPECT_TRUE(spec.ok()) << change << ": " << spec.status();
   }

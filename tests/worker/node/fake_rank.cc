@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // A temper-rank without the engine. The job's model.uri says what it does, so that a test can see how a node takes it.
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "common/failure.h"
 #include "worker/session/session.h"
@@ -14,6 +19,44 @@ namespace {
 
 [[noreturn]] void IgnoreTheNode() {
   for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
+absl::Status WaitForStop(const StopSignal& stop) {
+  while (!stop.requested()) std::this_thread::yield();
+  return absl::CancelledError("stopped");
+}
+
+// Rank 0 waits until all others have connected; then each of them hears from it.
+absl::Status Meet(const Rendezvous& rendezvous) {
+  if (rendezvous.rank == 0) {
+    std::vector<int> others;
+    for (int other = 1; other < rendezvous.size; ++other) {
+      others.push_back(accept(rendezvous.listen_fd, nullptr, nullptr));
+    }
+    for (const int other : others) close(other);
+    return absl::OkStatus();
+  }
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address = {
+      .sin_family = AF_INET, .sin_port = htons(rendezvous.port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  char byte;
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return absl::InternalError("not met");
+  return recv(fd, &byte, 1, 0) == 0 ? absl::OkStatus() : absl::InternalError("not met");
+}
+
+// As one of several ranks: what the script says happens to one, and the others miss it.
+absl::Status TrainTogether(const std::string& script, const Rendezvous& rendezvous, const StopSignal& stop) {
+  const bool mine = script.starts_with("rank-" + std::to_string(rendezvous.rank) + "-");
+  if (const absl::Status met = Meet(rendezvous); !met.ok() || script == "meet") return met;
+  if (mine && script.ends_with("-dies")) {
+    WaitForStop(stop).IgnoreError();  // the others are faster, and the node knows
+    std::raise(SIGKILL);
+  }
+  if (mine && script.ends_with("-hangs")) IgnoreTheNode();
+  if (mine && script.ends_with("-fails")) return WithCause(absl::InternalError("NaN"), FailureCause::kNumerics);
+  if (script.ends_with("-fails")) return WaitForStop(stop);
+  const std::string missing = "rank " + std::to_string(rendezvous.rank) + " has lost another";
+  return WithCause(absl::UnavailableError(missing), FailureCause::kRankLost);
 }
 
 absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSignal& stop) {
@@ -27,10 +70,11 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   if (script == "succeed") return absl::OkStatus();
   if (script == "fail") return WithCause(absl::InternalError("loss is NaN"), FailureCause::kNumerics);
   if (script == "until-stopped") {
-    while (!stop.requested()) std::this_thread::yield();
+    const absl::Status stopped = WaitForStop(stop);
     if (!stop.now()) observer.OnCheckpoint({.step = job.training.steps, .uri = "/o/checkpoint"});
-    return absl::CancelledError("stopped");
+    return stopped;
   }
+  if (job.rendezvous) return TrainTogether(script, *job.rendezvous, stop);
   if (script == "ignore-stop") IgnoreTheNode();
   if (script == "exit-7") {
     std::cerr << "something odd happened" << std::endl;

@@ -55,6 +55,17 @@ class NodeTest : public testing::Test {
     });
   }
 
+  // The reports that end a rank, in their order.
+  std::vector<v1::RankReport> Ends(size_t ranks) {
+    const auto is_end = [](const v1::RankReport& report) { return report.has_end(); };
+    const auto reports = service_->WaitForReports([&](const auto& reports) {
+      return std::count_if(reports.begin(), reports.end(), is_end) == static_cast<int64_t>(ranks);
+    });
+    std::vector<v1::RankReport> ends;
+    std::copy_if(reports.begin(), reports.end(), std::back_inserter(ends), is_end);
+    return ends;
+  }
+
   NodeOptions options_{.rank_binary = FAKE_RANK, .stop_grace = milliseconds(10'000)};
   ServerLinkOptions link_options_{.first_backoff = milliseconds(10), .last_backoff = milliseconds(50)};
   std::unique_ptr<FakeWorkerService> service_;
@@ -80,13 +91,54 @@ TEST_F(NodeTest, Run_RankSucceeds_RelaysEverythingNumberedAndEndsLast) {
 TEST_F(NodeTest, Run_TwoRanks_EachHasItsNumberAndOneEnd) {
   Start(Script("succeed", /*ranks=*/2));
   EXPECT_EQ(record_.get().exit, NodeExit::kOk);
-  const auto reports = service_->WaitForReports([](const auto& reports) { return reports.size() == 10; });
+  const auto reports = service_->WaitForReports([](const auto& reports) { return reports.size() == 6; });
   for (int32_t rank : {0, 1}) {
     EXPECT_EQ(std::count_if(reports.begin(), reports.end(),
                             [&](const auto& report) { return report.rank() == rank && report.has_end(); }),
               1);
   }
   EXPECT_EQ(service_->gaps(), 0);
+}
+
+// One rank dies, and the others find out: which end is told first must not depend on who was faster.
+TEST_F(NodeTest, Run_RankOfSeveralDies_ItsEndIsToldBeforeThatOfThoseWhoMissIt) {
+  Start(Script("rank-2-dies", /*ranks=*/3));
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kRankFailed);
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_RANK_LOST);
+  EXPECT_THAT(record.message, HasSubstr("SIGKILL"));
+  const auto ends = Ends(3);
+  EXPECT_EQ(ends.front().rank(), 2);
+  EXPECT_THAT(ends.front().end().message(), HasSubstr("SIGKILL"));
+}
+
+TEST_F(NodeTest, Run_RankOfSeveralHangs_ThoseWhoMissItEndTheGang) {
+  options_.stop_grace = milliseconds(50);
+  Start(Script("rank-1-hangs", /*ranks=*/2));
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kRankFailed);
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_RANK_LOST);
+  EXPECT_EQ(record.message, "rank 0 has lost another");
+  const auto ends = Ends(2);
+  EXPECT_EQ(ends[0].end().cause(), v1::FAILURE_CAUSE_RANK_LOST);
+  EXPECT_EQ(ends[1].rank(), 1);
+  EXPECT_TRUE(ends[1].end().stopped());
+}
+
+TEST_F(NodeTest, Run_RankOfSeveralFails_TheOthersAreStopped) {
+  Start(Script("rank-1-fails", /*ranks=*/2));
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kRankFailed);
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_NUMERICS);
+  const auto ends = Ends(2);
+  EXPECT_EQ(ends[0].rank(), 1);
+  EXPECT_TRUE(ends[1].end().stopped());
+}
+
+TEST_F(NodeTest, Run_SeveralRanks_MeetWhereRank0Listens) {
+  Start(Script("meet", /*ranks=*/3));
+  EXPECT_EQ(record_.get().exit, NodeExit::kOk);
+  Ends(3);
 }
 
 TEST_F(NodeTest, Run_RankFails_CauseIsItsOwn) {

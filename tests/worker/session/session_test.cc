@@ -41,13 +41,11 @@ class SessionTest : public testing::Test {
         std::async(std::launch::async, [this, train] { return RunSession(rank_, {train, preflight_, verify_}); });
   }
 
-  void Assign(bool preflight = false, int world_size = 1) {
-    v1::RankCommand command;
+  void Assign(bool preflight = false, v1::RankCommand command = {}) {
     v1::Assignment& assignment = *command.mutable_assignment();
     assignment.set_job("jobs/abc");
     assignment.set_epoch(2);
     assignment.set_preflight(preflight);
-    assignment.set_world_size(world_size);
     assignment.mutable_create_time()->set_seconds(1'767'225'600);
     assignment.mutable_spec()->mutable_model()->set_uri("/m");
     assignment.mutable_spec()->mutable_data()->set_uri("/d");
@@ -186,15 +184,33 @@ TEST_F(SessionTest, RunSession_TrainingFails_EndHasCauseAndMessage) {
   EXPECT_EQ(exit_code_.get(), 1);
 }
 
-// It must not train alone what all were to train.
-TEST_F(SessionTest, RunSession_OneOfManyRanks_IsRefused) {
-  Start([](const TrainJob&, TrainObserver&, const StopSignal&) { return absl::OkStatus(); });
-  Assign(/*preflight=*/false, /*world_size=*/2);
+class SessionRankTest : public SessionTest, public testing::WithParamInterface<int> {};
+
+TEST_P(SessionRankTest, RunSession_OneOfTwo_KnowsWhereTheOtherIsAndOnlyRank0Speaks) {
+  const int rank = GetParam();
+  Start([rank](const TrainJob& job, TrainObserver& observer, const StopSignal&) {
+    EXPECT_EQ(job.ranks, 2);
+    EXPECT_EQ(job.rendezvous.value().rank, rank);
+    EXPECT_EQ(job.rendezvous->size, 2);
+    EXPECT_EQ(job.rendezvous->port, 4321);
+    EXPECT_EQ(job.rendezvous->listen_fd, rank == 0 ? 7 : -1);
+    observer.OnStep({.step = 1});
+    return absl::OkStatus();
+  });
+  v1::RankCommand command;
+  command.mutable_assignment()->set_world_size(2);
+  command.mutable_assignment()->mutable_spec()->mutable_resources()->set_ranks_per_node(2);
+  command.mutable_rendezvous()->set_rank(rank);
+  command.mutable_rendezvous()->set_port(4321);
+  if (rank == 0) command.mutable_rendezvous()->set_listen_fd(7);
+  Assign(/*preflight=*/false, command);
   const auto reports = ReadReports();
-  ASSERT_EQ(reports.size(), 1);
-  EXPECT_EQ(reports[0].end().cause(), v1::FAILURE_CAUSE_LAUNCH);
-  EXPECT_THAT(reports[0].end().message(), HasSubstr("one of 2 ranks"));
+  ASSERT_EQ(reports.size(), rank == 0 ? 2 : 1);
+  EXPECT_TRUE(reports.back().has_end());
+  EXPECT_EQ(exit_code_.get(), 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(, SessionRankTest, testing::Values(0, 1));
 
 TEST_F(SessionTest, RunSession_ExceptionEscapes_IsReportedAsInternal) {
   Start(

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs of several ranks: what they compute, and what becomes of them when a rank, or their node, goes."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from temper_server import Server, steps_lost, wait_until
+
+STEPS = 120
+INTERVAL = 40
+# What is asked for here is training; the comparison of each export with transformers takes longer than it.
+UNCOMPARED = {"TEMPER_PYTHON": "/none"}
+
+
+def job_of_two_ranks(spec):
+    spec["training"] |= {"steps": STEPS, "tokens_per_step": 2048}
+    spec["checkpoints"] = {"every_steps": INTERVAL, "keep_last": 2}
+    spec["resources"] |= {"ranks_per_node": 2}
+    return spec
+
+
+@pytest.fixture
+def spec(spec):
+    return job_of_two_ranks(spec)
+
+
+@pytest.fixture
+def server(start_server):
+    return start_server(slots="cpu:2", environment=UNCOMPARED)
+
+
+def of_kind(events, kind):
+    return [getattr(event, kind) for event in events if event.WhichOneof("event") == kind]
+
+
+def weights(job):
+    export = Path(job["export_uri"])
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in export.glob("*.safetensors")}
+
+
+def ranks_of(server):
+    """Rank by rank."""
+    return sorted(server.processes("temper-rank"), key=lambda process: (process.create_time(), process.pid))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, protos, pristine_model, data):
+    """By number of ranks: the job, and the losses of its steps, when nothing happens to it."""
+    directory = tmp_path_factory.mktemp("undisturbed")
+    server = Server(directory / "server", protos, slots="cpu:2")
+    found = {}
+    try:
+        for ranks in (1, 2):
+            spec = job_of_two_ranks(
+                {
+                    "model": {"uri": str(pristine_model)},
+                    "data": {"uri": str(data)},
+                    "training": {"micro_batch_tokens": 256, "learning_rate": 5e-3, "precision": "PRECISION_FP32"},
+                    "resources": {"threads_per_rank": 1},
+                    "output": {"uri": str(directory / "output")},
+                }
+            )
+            spec["resources"]["ranks_per_node"] = ranks
+            job = server.submit(spec)
+            server.wait_for_step(job)
+            assert len(ranks_of(server)) == ranks
+            ended = server.wait_for_end(job)
+            assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+            found[ranks] = ended, [step.loss for step in of_kind(server.events(job), "step")]
+    finally:
+        assert server.interrupt() == 0
+        assert server.processes() == []
+    return found
+
+
+def test_two_ranks_do_what_one_does(undisturbed):
+    (alone, losses_alone), (together, losses) = undisturbed[1], undisturbed[2]
+    assert len(losses) == STEPS
+    assert losses[:20] == pytest.approx(losses_alone[:20], rel=1e-4)
+    assert losses[-1] < 0.5 * losses[0]
+    for key in ("total_tokens", "step"):
+        assert together["latest_step"][key] == alone["latest_step"][key]
+    proof = json.loads((Path(together["export_uri"]) / "verification.json").read_text())
+    assert proof["tensors"]["passed"]
+    assert proof["transformers"]["passed"]
+
+
+def test_the_death_of_either_rank_is_the_gangs_and_costs_no_bit(server, spec, undisturbed):
+    job = server.submit(spec)
+    for epoch, rank in ((1, 1), (2, 0)):
+        server.wait_for_step(job, epoch)
+        ranks = ranks_of(server)
+        ranks[rank].kill()
+        server.wait_for_state(job, "STOPPING")
+    ended = server.wait_for_end(job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert ended["epoch"] == 3
+    assert ended["restarts"] == 2
+    assert weights(ended) == weights(undisturbed[2][0])
+    events = list(server.events(job))
+    steps_lost(events, INTERVAL)
+    # What is told is how it died, not that another one missed it.
+    reasons = [state.reason for state in of_kind(events, "state") if "RANK_LOST" in state.reason]
+    assert sum("SIGKILL" in reason for reason in reasons) >= 2, reasons
+    assert not any("has lost rank" in reason for reason in reasons), reasons
+
+
+def test_a_pause_and_the_end_of_a_node_come_after_the_same_step_on_all_ranks(server, spec, undisturbed):
+    job = server.submit(spec)
+    server.wait_for_step(job)
+    server.json("pause", job)
+    server.wait_for_state(job, "PAUSED")
+    assert server.processes() == []
+    server.json("resume", job)
+    server.wait_for_step(job, epoch=2)
+    server.the_process("temper-worker").terminate()
+    ended = server.wait_for_end(job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert ended["epoch"] == 3
+    assert ended.get("restarts", 0) == 0
+    assert weights(ended) == weights(undisturbed[2][0])
+    events = list(server.events(job))
+    assert [step.step for step in of_kind(events, "step")] == list(range(1, STEPS + 1))
+    for resumption in of_kind(events, "resumption"):
+        assert resumption.lost_steps == 0
+
+
+@pytest.mark.parametrize("point", ["rank.checkpoint.before_commit@2", "rank.export.before_commit"])
+def test_a_rank_that_dies_while_all_write_leaves_nothing(start_server, spec, undisturbed, tmp_path, point):
+    (tmp_path / "marks").mkdir()
+    faults = {"TEMPER_FAULT": point, "TEMPER_FAULT_DIR": str(tmp_path / "marks")}
+    server = start_server(slots="cpu:2", environment=UNCOMPARED | faults)
+    ended = server.wait_for_end(server.submit(spec))
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    assert ended["epoch"] == 2
+    assert weights(ended) == weights(undisturbed[2][0])
+    output = Path(ended["export_uri"]).parent
+    assert {path.name for path in output.iterdir()} == {"checkpoints", "export-e0002"}
+    for directory in [output / "export-e0002", *(output / "checkpoints").iterdir()]:
+        manifest = json.loads((directory / "manifest.json").read_text())
+        present = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+        assert present == {file["path"] for file in manifest["files"]} | {"manifest.json"}
+
+
+def test_ranks_take_slots(start_server, spec):
+    server = start_server(slots="cpu:1")
+    job = server.submit(spec)
+    wait_until(lambda: "needs 2 cpu slots, the server has 1" in server.get(job).get("reason", ""))
