@@ -25,7 +25,7 @@ test: build ## every test and lint; ends with one summary line
 
 test-full: ## the slow rest: every test again under AddressSanitizer and UBSan, and long fuzzing
 	@$(MAKE) --no-print-directory build PRESET=asan
-	@$(PYTHON) tools/run_tests.py --preset asan --fuzz-seconds 120
+	@$(PYTHON) tools/run_tests.py --preset asan --fuzz-seconds 120 --at-a-time 1
 
 bench: build ## training steps against transformers, TRL and PEFT on this machine (BENCH="--works chat …": tests/bench/bench.py)
 	@python3 tools/set_up.py --bench

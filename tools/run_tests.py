@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make test` after the build: lint, C++ (ctest), Rust (cargo), fuzzing (libFuzzer), Python (pytest).
 
-Suites run in two lanes beside each other: whole jobs, which wait for processes a lot, and the rest. Every
+Two suites run at a time, those that take longest first: they wait a good deal, for processes and single threads. Every
 suite runs even when an earlier one failed. The end is a list of what was slowest, a list of what failed, and
 one line that sums up: `N passed, M failed` (`, K skipped` when there were any). JUnit XML of each suite is left in
 build/reports.
@@ -28,7 +28,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 REPORTS = REPOSITORY / "build/reports"
 SLOWEST = 10
 FUZZ_INPUTS = 20_000
-WHOLE_JOBS = ("tests/e2e", "tests/worker/train")
+# Suites of their own.
+END_TO_END = "tests/e2e"
+TRAINING = "tests/worker/train"
 
 
 @dataclass(frozen=True)
@@ -172,12 +174,16 @@ def run_pytest(suite: str, chosen: list[str], arguments: argparse.Namespace) -> 
     return of_suite(suite, read_junit(suite, report) if report.exists() else [], pytest.returncode)
 
 
-def run_jobs(arguments: argparse.Namespace) -> list[Result]:
-    return run_pytest("jobs", [*WHOLE_JOBS], arguments)
+def run_e2e(arguments: argparse.Namespace) -> list[Result]:
+    return run_pytest("e2e", [END_TO_END], arguments)
+
+
+def run_training(arguments: argparse.Namespace) -> list[Result]:
+    return run_pytest("training", [TRAINING], arguments)
 
 
 def run_python(arguments: argparse.Namespace) -> list[Result]:
-    return run_pytest("python", ["tests", *(f"--ignore={folder}" for folder in WHOLE_JOBS)], arguments)
+    return run_pytest("python", ["tests", f"--ignore={END_TO_END}", f"--ignore={TRAINING}"], arguments)
 
 
 def test_environment(preset: str) -> dict[str, str]:
@@ -197,22 +203,21 @@ def test_environment(preset: str) -> dict[str, str]:
 
 
 SUITES = {
-    "jobs": run_jobs,
-    "lint": run_lint,
-    "cpp": run_cpp,
-    "rust": run_rust,
-    "fuzz": run_fuzz,
+    "e2e": run_e2e,
     "python": run_python,
+    "training": run_training,
+    "cpp": run_cpp,
+    "fuzz": run_fuzz,
+    "lint": run_lint,
+    "rust": run_rust,
 }
 
 
-def run_lane(suites: list[str], arguments: argparse.Namespace) -> list[Result]:
-    results: list[Result] = []
-    for suite in suites:
-        print(f"\n== {suite}", flush=True)
-        start = time.monotonic()
-        results += SUITES[suite](arguments)
-        print(f"== {suite}: {time.monotonic() - start:.0f} s", flush=True)
+def run_suite(suite: str, arguments: argparse.Namespace) -> list[Result]:
+    print(f"== {suite} …", flush=True)
+    start = time.monotonic()
+    results = SUITES[suite](arguments)
+    print(f"== {suite}: {time.monotonic() - start:.0f} s\n", flush=True)
     return results
 
 
@@ -236,13 +241,13 @@ def main() -> int:
         default=0,
         help=f"per fuzz target; default: {FUZZ_INPUTS} inputs, the same every time",
     )
+    parser.add_argument("--at-a-time", type=int, default=2, help="suites that run beside each other (default: 2)")
     arguments = parser.parse_args()
 
     REPORTS.mkdir(parents=True, exist_ok=True)
     chosen = arguments.only.split(",")
-    lanes = [[suite for suite in chosen if suite == "jobs"], [suite for suite in chosen if suite != "jobs"]]
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        results = [result for lane in pool.map(lambda lane: run_lane(lane, arguments), lanes) for result in lane]
+    with ThreadPoolExecutor(arguments.at_a_time) as pool:
+        results = [result for each in pool.map(lambda suite: run_suite(suite, arguments), chosen) for result in each]
 
     print("\nslowest:")
     for result in sorted(results, key=lambda result: -result.seconds)[:SLOWEST]:
