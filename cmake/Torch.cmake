@@ -14,6 +14,10 @@ target_include_directories(temper_torch SYSTEM INTERFACE
 target_link_directories(temper_torch INTERFACE ${torch_root}/lib)
 target_link_options(temper_torch INTERFACE -Wl,-rpath,${torch_root}/lib)
 target_link_libraries(temper_torch INTERFACE -Wl,--no-as-needed -ltorch_cpu -lc10 -Wl,--as-needed)
+# Without OpenMP, at::parallel_for is a template that runs on one thread, and says nothing. Threads are those of the
+# wheel's own libgomp: a second one would bring a second pool of them.
+target_compile_options(temper_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+target_link_libraries(temper_torch INTERFACE -l:libgomp.so.1)
 
 # One precompiled header serves every torch unit.
 file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cc "")

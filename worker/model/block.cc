@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <utility>
+
 namespace temper {
 namespace {
 
@@ -10,6 +12,14 @@ std::string LayerName(int64_t layer) { return "layers." + std::to_string(layer);
 
 at::Tensor Normed(const std::unique_ptr<RmsNormLayer>& norm, const at::Tensor& x_TD) {
   return norm == nullptr ? x_TD : norm->Forward(x_TD);
+}
+
+// x + update, and that normed.
+std::pair<at::Tensor, at::Tensor> AddNormed(const std::unique_ptr<RmsNormLayer>& norm, const at::Tensor& x_TD,
+                                            const at::Tensor& update_TD) {
+  if (norm != nullptr) return norm->AddForward(x_TD, update_TD);
+  const at::Tensor sum_TD = x_TD + update_TD;
+  return {sum_TD, sum_TD};
 }
 
 }  // namespace
@@ -34,17 +44,17 @@ Block::Block(int64_t layer, const ModelConfig& config, const WeightOptions& opti
   }
 }
 
-at::Tensor Block::Add(const at::Tensor& x_TD, const at::Tensor& update_TD, const Norms& norms) const {
-  const at::Tensor normed_TD = Normed(norms.after, update_TD);
-  return residual_scale_ == 1.0 ? x_TD + normed_TD : x_TD + normed_TD * residual_scale_;
+at::Tensor Block::Scaled(const at::Tensor& update_TD) const {
+  return residual_scale_ == 1.0 ? update_TD : update_TD * residual_scale_;
 }
 
 at::Tensor Block::Forward(const at::Tensor& x_TD, const BatchContext& context, Routing* routing) const {
-  const at::Tensor attended_TD = attention_.Forward(Normed(attention_norms_.before, x_TD), context);
-  const at::Tensor h_TD = Add(x_TD, attended_TD, attention_norms_);
-  const at::Tensor normed_TD = Normed(feed_forward_norms_.before, h_TD);
+  const Norms &attention = attention_norms_, &feed_forward = feed_forward_norms_;
+  const at::Tensor attended_TD = attention_.Forward(Normed(attention.before, x_TD), context);
+  const at::Tensor update_TD = Scaled(Normed(attention.after, attended_TD));
+  const auto [h_TD, normed_TD] = AddNormed(feed_forward.before, x_TD, update_TD);
   const at::Tensor fed_TD = experts_ ? experts_->Forward(normed_TD, routing) : feed_forward_->Forward(normed_TD);
-  return Add(h_TD, fed_TD, feed_forward_norms_);
+  return h_TD + Scaled(Normed(feed_forward.after, fed_TD));
 }
 
 std::vector<LinearLayer*> Block::linear_layers() {

@@ -39,7 +39,7 @@ class Block {
     std::unique_ptr<RmsNormLayer> after;
   };
   static Norms MakeNorms(const std::string& name, const ModelConfig& config, const WeightOptions& options);
-  at::Tensor Add(const at::Tensor& x_TD, const at::Tensor& update_TD, const Norms& norms) const;
+  at::Tensor Scaled(const at::Tensor& update_TD) const;
 
   double residual_scale_;
   Norms attention_norms_;

@@ -4,6 +4,9 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <numeric>
+
+#include "worker/ops/sum_of_squares.h"
 
 namespace temper {
 
@@ -36,19 +39,15 @@ void ZeroFrozenGradients(const std::vector<Parameter*>& parameters) {
 }
 
 double GlobalGradientNorm(const std::vector<Parameter*>& parameters) {
-  std::vector<at::Tensor> norms;
+  std::vector<at::Tensor> sums;
   for (const Parameter* parameter : parameters) {
     if (!parameter->trainable || !parameter->gradient.defined()) continue;
-    norms.push_back(at::linalg_vector_norm(parameter->gradient));
+    sums.push_back(ops::SumOfSquares(parameter->gradient));
   }
-  if (norms.empty()) return 0;
-  const at::Tensor norms_P = at::stack(norms).to(at::kCPU, at::kDouble);  // a GPU is waited for once
-  double sum_of_squares = 0;
-  for (int64_t i = 0; i < norms_P.size(0); ++i) {
-    const double norm = norms_P.const_data_ptr<double>()[i];
-    sum_of_squares += norm * norm;
-  }
-  return std::sqrt(sum_of_squares);
+  if (sums.empty()) return 0;
+  const at::Tensor sums_P = at::stack(sums).cpu();  // a GPU is waited for once
+  const double* const first = sums_P.const_data_ptr<double>();
+  return std::sqrt(std::accumulate(first, first + sums_P.numel(), 0.0));
 }
 
 double ClipScale(double norm, double max_norm) { return max_norm > 0 && norm > max_norm ? max_norm / norm : 1.0; }

@@ -27,6 +27,13 @@ class RmsNormLayer {
     return y_TD;
   }
 
+  // x + update, and what Forward gives for it.
+  std::pair<at::Tensor, at::Tensor> AddForward(const at::Tensor& x_TD, const at::Tensor& update_TD) const {
+    std::pair<at::Tensor, at::Tensor> result = ops::AddRmsNorm(x_TD, update_TD, weight_.weight, config_);
+    if (observer_ != nullptr) observer_->OnModule(name_, result.first, result.second);
+    return result;
+  }
+
   void AppendParameters(std::vector<Parameter*>& parameters) { parameters.push_back(&weight_); }
   void AppendViews(std::vector<WeightView>& views) {
     views.push_back({weight_.name, &weight_, 0, weight_.weight.size(0)});

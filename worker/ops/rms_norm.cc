@@ -64,4 +64,11 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight_D, const NormCo
   return RmsNormFunction::apply(x, weight_D, config);
 }
 
+std::pair<at::Tensor, at::Tensor> AddRmsNorm(const at::Tensor& x, const at::Tensor& update, const at::Tensor& weight_D,
+                                             const NormConfig& config) {
+  if (cpu::CanRmsNorm(x, weight_D)) return cpu::AddRmsNorm(x, update, weight_D, config);
+  const at::Tensor sum = x + update;
+  return {sum, RmsNorm(sum, weight_D, config)};
+}
+
 }  // namespace temper::ops

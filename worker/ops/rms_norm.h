@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <utility>
+
 #include "worker/ops/norm_config.h"
 
 namespace temper::ops {
@@ -12,5 +14,10 @@ namespace temper::ops {
 // x: fp32 or bf16, of any number of dimensions; weight_D: x's dtype. Statistics are fp32. Differentiable in both; keeps
 // x and one number a row.
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight_D, const NormConfig& config);
+
+// x + update, and the RMS norm of it: what a residual stream goes through, in one pass over memory. Both have one shape
+// and dtype. Differentiable in all three; keeps the sum and one number a row.
+std::pair<at::Tensor, at::Tensor> AddRmsNorm(const at::Tensor& x, const at::Tensor& update, const at::Tensor& weight_D,
+                                             const NormConfig& config);
 
 }  // namespace temper::ops

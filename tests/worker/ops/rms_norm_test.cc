@@ -36,6 +36,50 @@ TEST(RmsNorm, ThreeDimensions_AreNormedOverTheLast) {
   ExpectEqualsReference(op, [](const auto& in) { return Reference(in, {}); }, inputs, at::kFloat, 1e-6);
 }
 
+// Both results are looked at, as a block does; the weights of the sum tell them apart.
+at::Tensor Both(const at::Tensor& sum, const at::Tensor& normed) { return sum * 0.7 + normed; }
+
+TEST_P(RmsNormTest, OfASum_OutputsAndGradients_EqualReference) {
+  at::manual_seed(1);
+  const auto [tokens, width] = GetParam();
+  const std::vector<at::Tensor> inputs = {at::randn({tokens, width}), at::randn({tokens, width}),
+                                          at::rand({width}) + 0.5};
+  const NormConfig configs[] = {{.epsilon = 1e-5}, {.epsilon = 1e-2, .weight_offset = 1}, {.rounds_once = true}};
+  for (const NormConfig& config : configs) {
+    const Operator op = [&](const auto& in) {
+      const auto [sum, normed] = AddRmsNorm(in[0], in[1], in[2], config);
+      return Both(sum, normed);
+    };
+    const Operator reference = [&](const auto& in) {
+      const at::Tensor sum = in[0] + in[1];
+      return Both(sum, Reference({sum, in[2]}, config));
+    };
+    ExpectEqualsReference(op, reference, inputs, at::kFloat, 1e-6);
+    ExpectEqualsReference(op, reference, inputs, at::kBFloat16, 1e-2);
+  }
+}
+
+// The last block of a frozen model: nobody asks for the gradient of the sum.
+TEST(RmsNorm, OfASumThatNobodyElseReads_GradientIsTheNorms) {
+  at::manual_seed(1);
+  const std::vector<at::Tensor> inputs = {at::randn({5, 32}), at::randn({5, 32}), at::rand({32}) + 0.5};
+  const Operator op = [](const auto& in) { return AddRmsNorm(in[0], in[1], in[2], {}).second; };
+  const Operator reference = [](const auto& in) { return Reference({in[0] + in[1], in[2]}, {}); };
+  ExpectEqualsReference(op, reference, inputs, at::kFloat, 1e-6);
+}
+
+// One rounding, to the bits of the two operators.
+TEST(RmsNorm, OfASum_ForwardIsThatOfTheTwoOperators) {
+  at::manual_seed(1);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = at::randn({33, 100}).to(dtype), update = at::randn({33, 100}).to(dtype);
+    const at::Tensor weight = at::rand({100}).to(dtype);
+    const auto [sum, normed] = AddRmsNorm(x, update, weight, {});
+    EXPECT_TRUE(at::equal(sum, x + update));
+    EXPECT_TRUE(at::equal(normed, RmsNorm(x + update, weight, {})));
+  }
+}
+
 TEST(RmsNorm, RepeatedOnAnyNumberOfThreads_IsBitIdentical) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     at::manual_seed(1);

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "worker/ops/activation.h"
@@ -37,12 +38,17 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
 
 bool CanRmsNorm(const at::Tensor& x, const at::Tensor& weight_D);
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight_D, const NormConfig& config);
+std::pair<at::Tensor, at::Tensor> AddRmsNorm(const at::Tensor& x, const at::Tensor& update, const at::Tensor& weight_D,
+                                             const NormConfig& config);
 
 bool CanApplyRope(const at::Tensor& x_THd);
 at::Tensor ApplyRope(const at::Tensor& x_THd, const RopeTable& table);
 
 bool CanGatedActivation(const at::Tensor& gate_up_TF, Activation activation);
 at::Tensor GatedActivation(const at::Tensor& gate_up_TF, Activation activation);
+
+bool CanSumOfSquares(const at::Tensor& x);
+at::Tensor SumOfSquares(const at::Tensor& x);
 
 bool CanAdamWUpdate(const at::Tensor& master);
 void AdamWUpdate(at::Tensor master, const at::Tensor& gradient, at::Tensor first_moment, at::Tensor second_moment,

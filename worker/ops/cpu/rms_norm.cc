@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "worker/ops/cpu/instruction_set.h"
 #include "worker/ops/cpu/operators.h"
@@ -36,56 +37,106 @@ RmsNormRows RowsOf(const at::Tensor& x, const at::Tensor& weight_D, const at::Te
   return rows;
 }
 
+struct Normed {
+  at::Tensor sum, y, scale;  // `sum`: what was normed
+};
+
+// `update` may be undefined: then x is normed as it is.
+Normed Forward(const at::Tensor& x, const at::Tensor& update, const at::Tensor& weight_D, const NormConfig& config) {
+  const int64_t count = x.numel() / x.size(-1);
+  Normed result = {x, at::empty(x.sizes(), x.options()), at::empty({count}, x.options().dtype(at::kFloat))};
+  RmsNormRows rows = RowsOf(x, weight_D, result.scale, config.weight_offset);
+  rows.epsilon = static_cast<float>(config.epsilon);
+  rows.rounds_twice = !config.rounds_once && config.weight_offset == 0;
+  rows.y = result.y.mutable_data_ptr();
+  if (update.defined()) {
+    result.sum = at::empty(x.sizes(), x.options());
+    rows.update = update.const_data_ptr();
+    rows.sum = result.sum.mutable_data_ptr();
+  }
+  at::parallel_for(0, count, std::max<int64_t>(1, kGrain / rows.width),
+                   [&](int64_t begin, int64_t end) { Chosen().forward(rows, begin, end); });
+  return result;
+}
+
+// In order: at::sum may go another way with another number of threads. The first of the parts becomes the sum.
+at::Tensor SumParts(at::Tensor parts_PD) {
+  float* const sum = parts_PD.mutable_data_ptr<float>();
+  const int64_t width = parts_PD.size(1);
+  for (int64_t part = 1; part < parts_PD.size(0); ++part) {
+    for (int64_t i = 0; i < width; ++i) sum[i] += sum[part * width + i];
+  }
+  return parts_PD[0];
+}
+
+struct Gradients {
+  at::Tensor x, weight;  // undefined where nobody wants it
+};
+
+// `grad_sum` may be undefined.
+Gradients Backward(const Normed& normed, const at::Tensor& weight_D, double weight_offset, const at::Tensor& grad_sum,
+                   const at::Tensor& grad_y, bool x_wanted, bool weight_wanted) {
+  RmsNormRows rows = RowsOf(normed.sum, weight_D, normed.scale, weight_offset);
+  rows.grad_y = grad_y.const_data_ptr();
+  if (grad_sum.defined()) rows.grad_sum = grad_sum.const_data_ptr();
+  const int64_t count = normed.scale.numel(), parts = (count + kRowsPerPart - 1) / kRowsPerPart;
+  Gradients result;
+  at::Tensor parts_PD;
+  if (x_wanted) {
+    result.x = at::empty(normed.sum.sizes(), normed.sum.options());
+    rows.grad_x = result.x.mutable_data_ptr();
+  }
+  if (weight_wanted) parts_PD = at::empty({parts, rows.width}, normed.scale.options());
+  at::parallel_for(0, parts, std::max<int64_t>(1, kGrain / (kRowsPerPart * rows.width)),
+                   [&](int64_t begin, int64_t end) {
+                     RmsNormRows part = rows;
+                     for (int64_t i = begin; i < end; ++i) {
+                       if (weight_wanted) part.grad_weight = parts_PD.mutable_data_ptr<float>() + i * rows.width;
+                       Chosen().backward(part, i * kRowsPerPart, std::min((i + 1) * kRowsPerPart, count));
+                     }
+                   });
+  if (weight_wanted) result.weight = SumParts(parts_PD).to(weight_D.scalar_type());
+  return result;
+}
+
 class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_any, const at::Tensor& weight_any,
                             const NormConfig& config) {
     const at::Tensor x = x_any.contiguous(), weight_D = weight_any.contiguous();
-    const int64_t count = x.numel() / x.size(-1);
-    at::Tensor y = at::empty(x.sizes(), x.options());
-    const at::Tensor scale = at::empty({count}, x.options().dtype(at::kFloat));
-    RmsNormRows rows = RowsOf(x, weight_D, scale, config.weight_offset);
-    rows.epsilon = static_cast<float>(config.epsilon);
-    rows.rounds_twice = !config.rounds_once && config.weight_offset == 0;
-    rows.y = y.mutable_data_ptr();
-    at::parallel_for(0, count, std::max<int64_t>(1, kGrain / rows.width),
-                     [&](int64_t begin, int64_t end) { Chosen().forward(rows, begin, end); });
-    context->save_for_backward({x, weight_D, scale});
+    const Normed normed = Forward(x, {}, weight_D, config);
+    context->save_for_backward({x, weight_D, normed.scale});
     context->saved_data["weight_offset"] = config.weight_offset;
-    return y;
+    return normed.y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grad) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight_D = saved[1], &scale = saved[2];
-    const at::Tensor grad_y = grad[0].contiguous();
-    RmsNormRows rows = RowsOf(x, weight_D, scale, context->saved_data["weight_offset"].toDouble());
-    rows.grad_y = grad_y.const_data_ptr();
-    const int64_t count = scale.numel(), parts = (count + kRowsPerPart - 1) / kRowsPerPart;
-    at::Tensor grad_x, parts_PD, grad_weight;
-    if (context->needs_input_grad(0)) {
-      grad_x = at::empty(x.sizes(), x.options());
-      rows.grad_x = grad_x.mutable_data_ptr();
-    }
-    if (context->needs_input_grad(1)) parts_PD = at::empty({parts, rows.width}, scale.options());
-    at::parallel_for(0, parts, std::max<int64_t>(1, kGrain / (kRowsPerPart * rows.width)),
-                     [&](int64_t begin, int64_t end) {
-                       RmsNormRows part = rows;
-                       for (int64_t i = begin; i < end; ++i) {
-                         if (parts_PD.defined()) part.grad_weight = parts_PD.mutable_data_ptr<float>() + i * rows.width;
-                         Chosen().backward(part, i * kRowsPerPart, std::min((i + 1) * kRowsPerPart, count));
-                       }
-                     });
-    if (parts_PD.defined()) grad_weight = SumParts(parts_PD).to(weight_D.scalar_type());
-    return {grad_x, grad_weight, at::Tensor()};
+    const Gradients gradients =
+        Backward({saved[0], {}, saved[2]}, saved[1], context->saved_data["weight_offset"].toDouble(), {},
+                 grad[0].contiguous(), context->needs_input_grad(0), context->needs_input_grad(1));
+    return {gradients.x, gradients.weight, at::Tensor()};
+  }
+};
+
+class AddRmsNormFunction : public torch::autograd::Function<AddRmsNormFunction> {
+ public:
+  static variable_list forward(AutogradContext* context, const at::Tensor& x_any, const at::Tensor& update_any,
+                               const at::Tensor& weight_any, const NormConfig& config) {
+    const at::Tensor weight_D = weight_any.contiguous();
+    const Normed normed = Forward(x_any.contiguous(), update_any.contiguous(), weight_D, config);
+    context->save_for_backward({normed.sum, weight_D, normed.scale});
+    context->saved_data["weight_offset"] = config.weight_offset;
+    return {normed.sum, normed.y};
   }
 
- private:
-  // In order: at::sum may go another way with another number of threads.
-  static at::Tensor SumParts(const at::Tensor& parts_PD) {
-    at::Tensor sum_D = parts_PD[0].clone();
-    for (int64_t i = 1; i < parts_PD.size(0); ++i) sum_D.add_(parts_PD[i]);
-    return sum_D;
+  static variable_list backward(AutogradContext* context, variable_list grad) {
+    const variable_list saved = context->get_saved_variables();
+    const bool sum_wanted = context->needs_input_grad(0) || context->needs_input_grad(1);
+    const Gradients gradients =
+        Backward({saved[0], {}, saved[2]}, saved[1], context->saved_data["weight_offset"].toDouble(),
+                 grad[0].contiguous(), grad[1].contiguous(), sum_wanted, context->needs_input_grad(2));
+    return {gradients.x, gradients.x, gradients.weight, at::Tensor()};
   }
 };
 
@@ -99,6 +150,12 @@ bool CanRmsNorm(const at::Tensor& x, const at::Tensor& weight_D) {
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight_D, const NormConfig& config) {
   return RmsNormFunction::apply(x, weight_D, config);
+}
+
+std::pair<at::Tensor, at::Tensor> AddRmsNorm(const at::Tensor& x, const at::Tensor& update, const at::Tensor& weight_D,
+                                             const NormConfig& config) {
+  const variable_list results = AddRmsNormFunction::apply(x, update, weight_D, config);
+  return {results[0], results[1]};
 }
 
 }  // namespace temper::ops::cpu

@@ -16,8 +16,17 @@ template <typename Element>
 void Forward(const RmsNormRows& rows, int64_t begin, int64_t end) {
   const auto* const weight = static_cast<const Element*>(rows.weight);
   for (int64_t row = begin; row < end; ++row) {
-    const auto* const x = static_cast<const Element*>(rows.x) + row * rows.width;
-    auto* const y = static_cast<Element*>(rows.y) + row * rows.width;
+    const int64_t first = row * rows.width;
+    const auto* x = static_cast<const Element*>(rows.x) + first;
+    auto* const y = static_cast<Element*>(rows.y) + first;
+    if (rows.update != nullptr) {
+      const auto* const update = static_cast<const Element*>(rows.update) + first;
+      auto* const sum = static_cast<Element*>(rows.sum) + first;
+      ForEachVector(rows.width, [&](int64_t i, int64_t count) {
+        StoreSome(sum + i, LoadSome(x + i, count) + LoadSome(update + i, count), count);
+      });
+      x = sum;
+    }
     Floats squares = {};
     ForEachVector(rows.width, [&](int64_t i, int64_t count) {
       const Floats value = LoadSome(x + i, count);
@@ -55,9 +64,12 @@ void Backward(const RmsNormRows& rows, int64_t begin, int64_t end) {
     if (rows.grad_x == nullptr) continue;
     const float mean = Sum(products) / static_cast<float>(rows.width);
     auto* const grad_x = static_cast<Element*>(rows.grad_x) + first;
+    const auto* const grad_sum = rows.grad_sum == nullptr ? nullptr : static_cast<const Element*>(rows.grad_sum) + first;
     ForEachVector(rows.width, [&](int64_t i, int64_t count) {
       const Floats weighted = LoadSome(grad_y + i, count) * (LoadSome(weight + i, count) + rows.weight_offset);
-      StoreSome(grad_x + i, (weighted - LoadSome(x + i, count) * scale * mean) * scale, count);
+      Floats grad = (weighted - LoadSome(x + i, count) * scale * mean) * scale;
+      if (grad_sum != nullptr) grad += LoadSome(grad_sum + i, count);
+      StoreSome(grad_x + i, grad, count);
     });
   }
 }

@@ -10,12 +10,16 @@ struct RmsNormRows {
   bool bf16 = false;
   int64_t width = 0;
   const void *x = nullptr, *weight = nullptr;
+  // Where what is normed is a sum: what x is added to, and the sum, which forward writes; both null otherwise.
+  const void* update = nullptr;
+  void* sum = nullptr;
   float epsilon = 0, weight_offset = 0;
   bool rounds_twice = false;  // x / rms is rounded before it is multiplied with the weight
   void* y = nullptr;          // forward writes it
   float* scale = nullptr;     // 1 / rms of each row: forward writes it, backward reads it
-  // Backward alone. Either gradient may be null.
-  const void* grad_y = nullptr;
+  // Backward alone, where `x` is what was normed. `grad_sum` may be null: what is added to the gradient of it, for it
+  // has other readers. Either of the gradients that are written may be null.
+  const void *grad_y = nullptr, *grad_sum = nullptr;
   void* grad_x = nullptr;
   float* grad_weight = nullptr;  // [width]: what these rows add up to
 };
