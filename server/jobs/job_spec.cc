@@ -356,6 +356,9 @@ class SpecCheck {
     if (training.precision() == v1::Training::PRECISION_UNSPECIFIED) {
       training.set_precision(v1::Training::PRECISION_AUTO);
     }
+    if (training.recompute() == v1::Training::RECOMPUTE_UNSPECIFIED) {
+      training.set_recompute(v1::Training::RECOMPUTE_AUTO);
+    }
   }
 
   void Resources(v1::Resources& resources) {

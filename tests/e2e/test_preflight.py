@@ -295,27 +295,32 @@ def write_qwen3(directory):
     return {"model": {"uri": str(directory)}}
 
 
+LONG = {"micro_batch_tokens": 1536, "tokens_per_step": 1536}
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        {"training": {"micro_batch_tokens": 1536, "tokens_per_step": 1536}},
+        {"training": LONG | {"recompute": "RECOMPUTE_NONE"}},
+        {"training": LONG | {"recompute": "RECOMPUTE_ATTENTION"}},
+        {"training": LONG | {"recompute": "RECOMPUTE_BLOCK"}},
         {"training": {"precision": "PRECISION_BF16"}},
         {"training": {"freeze": ["model.embed_tokens.*", "model.layers.[0-9].*"]}},
-        {"checkpoints": {"every_steps": 1}},
+        {"training": {"steps": 2}, "checkpoints": {"every_steps": 1}},
         {"lora": {"rank": 16}},
         {"lora": {"rank": 16, "dora": True, "dropout": 0.1}},
         write_qwen3,
     ],
-    ids=["full", "long", "bf16", "frozen", "snapshot", "lora", "dora", "qwen3"],
+    ids=["full", "long", "attention", "block", "bf16", "frozen", "snapshot", "lora", "dora", "qwen3"],
 )
 def test_memory_is_about_what_training_takes(changes, spec, tmp_path):
     """On a real model: within 15 % of the measured peak, in all kinds of training."""
     lines = [json.dumps({"text": "Water runs downhill, and so does time. " * 60}) for _ in range(40)]
     (tmp_path / "text.jsonl").write_text("\n".join(lines))
     spec |= {"model": {"uri": str(MODEL)}, "data": {"uri": str(tmp_path / "text.jsonl")}, "resources": {}}
-    spec["training"] |= {"steps": 2, "tokens_per_step": 512, "micro_batch_tokens": 512, "learning_rate": 1e-5}
+    spec["training"] |= {"steps": 1, "tokens_per_step": 512, "micro_batch_tokens": 512, "learning_rate": 1e-5}
     changes = changes(tmp_path / "model") if callable(changes) else changes
     spec |= changes | {"training": spec["training"] | changes.get("training", {})}
     memory = report_of(spec, tmp_path)["memory"]

@@ -48,13 +48,41 @@ at::Tensor Block::Scaled(const at::Tensor& update_TD) const {
   return residual_scale_ == 1.0 ? update_TD : update_TD * residual_scale_;
 }
 
+void Block::SetRecompute(Recompute recompute) {
+  recompute_ = recompute;
+  recomputed_parameters_.clear();
+  if (recompute == Recompute::kAttention) AppendAttentionParameters(recomputed_parameters_);
+  if (recompute == Recompute::kBlock) AppendParameters(recomputed_parameters_);
+}
+
 at::Tensor Block::Forward(const at::Tensor& x_TD, const BatchContext& context, Routing* routing) const {
-  const Norms &attention = attention_norms_, &feed_forward = feed_forward_norms_;
-  const at::Tensor attended_TD = attention_.Forward(Normed(attention.before, x_TD), context);
-  const at::Tensor update_TD = Scaled(Normed(attention.after, attended_TD));
-  const auto [h_TD, normed_TD] = AddNormed(feed_forward.before, x_TD, update_TD);
+  if (recompute_ != Recompute::kBlock || !at::GradMode::is_enabled()) return Compute(x_TD, context, routing);
+  const bool routed = routing != nullptr;
+  const auto compute = [this, context, routed](const at::Tensor& x_TD) {
+    Routing again;
+    std::vector<at::Tensor> results = {Compute(x_TD, context, routed ? &again : nullptr)};
+    if (again.tokens_E.defined()) results.insert(results.end(), {again.probabilities_TE, again.tokens_E});
+    return results;
+  };
+  const std::vector<at::Tensor> results = RecomputeInBackward(compute, x_TD, recomputed_parameters_);
+  if (results.size() > 1) *routing = {results[1], results[2]};
+  return results[0];
+}
+
+at::Tensor Block::Compute(const at::Tensor& x_TD, const BatchContext& context, Routing* routing) const {
+  const Norms& norms = feed_forward_norms_;
+  const auto [h_TD, normed_TD] = AddNormed(norms.before, x_TD, Attend(x_TD, context));
   const at::Tensor fed_TD = experts_ ? experts_->Forward(normed_TD, routing) : feed_forward_->Forward(normed_TD);
-  return h_TD + Scaled(Normed(feed_forward.after, fed_TD));
+  return h_TD + Scaled(Normed(norms.after, fed_TD));
+}
+
+at::Tensor Block::Attend(const at::Tensor& x_TD, const BatchContext& context) const {
+  const auto attend = [this, context](const at::Tensor& x_TD) {
+    const at::Tensor attended_TD = attention_.Forward(Normed(attention_norms_.before, x_TD), context);
+    return std::vector<at::Tensor>{Scaled(Normed(attention_norms_.after, attended_TD))};
+  };
+  if (recompute_ != Recompute::kAttention || !at::GradMode::is_enabled()) return attend(x_TD)[0];
+  return RecomputeInBackward(attend, x_TD, recomputed_parameters_)[0];
 }
 
 std::vector<LinearLayer*> Block::linear_layers() {
@@ -87,10 +115,23 @@ double Block::FlopsPerToken(bool input_needs_gradient) {
   return flops;
 }
 
-void Block::AppendParameters(std::vector<Parameter*>& parameters) {
+double Block::RecomputedFlopsPerToken() {
+  if (recompute_ == Recompute::kNone) return 0;
+  double flops = experts_ && recompute_ == Recompute::kBlock ? experts_->ForwardFlopsPerToken() : 0.0;
+  for (const LinearLayer* linear : recompute_ == Recompute::kBlock ? linear_layers() : attention_.linear_layers()) {
+    flops += linear->ForwardFlopsPerToken();
+  }
+  return flops;
+}
+
+void Block::AppendAttentionParameters(std::vector<Parameter*>& parameters) {
   if (attention_norms_.before) attention_norms_.before->AppendParameters(parameters);
   attention_.AppendParameters(parameters);
   if (attention_norms_.after) attention_norms_.after->AppendParameters(parameters);
+}
+
+void Block::AppendParameters(std::vector<Parameter*>& parameters) {
+  AppendAttentionParameters(parameters);
   if (feed_forward_norms_.before) feed_forward_norms_.before->AppendParameters(parameters);
   if (feed_forward_) feed_forward_->AppendParameters(parameters);
   if (experts_) experts_->AppendParameters(parameters);

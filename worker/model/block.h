@@ -9,6 +9,7 @@
 #include "worker/model/feed_forward.h"
 #include "worker/model/model_config.h"
 #include "worker/model/moe.h"
+#include "worker/model/recompute.h"
 #include "worker/model/rms_norm_layer.h"
 
 namespace temper {
@@ -21,6 +22,9 @@ class Block {
   // [T, D] → [T, D], recorded by autograd.
   at::Tensor Forward(const at::Tensor& x_TD, const BatchContext& context, Routing* routing) const;
 
+  // What is not kept from Forward for the backward pass. kNone when not called.
+  void SetRecompute(Recompute recompute);
+
   std::vector<LinearLayer*> linear_layers();
   // Adds the adapters that sit in this layer, to `adapters` as well.
   void AddLora(const LoraConfig& config, std::vector<LoraAdapter*>& adapters);
@@ -31,6 +35,9 @@ class Block {
 
   // Of all its linear maps, as LinearLayer's.
   double FlopsPerToken(bool input_needs_gradient);
+  // Those of them that backward computes a second time.
+  double RecomputedFlopsPerToken();
+  Recompute recompute() const { return recompute_; }
 
  private:
   // Null where the config has none.
@@ -40,6 +47,11 @@ class Block {
   };
   static Norms MakeNorms(const std::string& name, const ModelConfig& config, const WeightOptions& options);
   at::Tensor Scaled(const at::Tensor& update_TD) const;
+  // Forward, as it is recorded where nothing, or attention alone, is computed again.
+  at::Tensor Compute(const at::Tensor& x_TD, const BatchContext& context, Routing* routing) const;
+  // What attention adds to x.
+  at::Tensor Attend(const at::Tensor& x_TD, const BatchContext& context) const;
+  void AppendAttentionParameters(std::vector<Parameter*>& parameters);
 
   double residual_scale_;
   Norms attention_norms_;
@@ -48,6 +60,8 @@ class Block {
   // One of them.
   std::unique_ptr<FeedForward> feed_forward_;
   std::unique_ptr<MixtureOfExperts> experts_;
+  Recompute recompute_ = Recompute::kNone;
+  std::vector<Parameter*> recomputed_parameters_;  // which what is computed again reads
 };
 
 }  // namespace temper

@@ -83,6 +83,14 @@ void LinearLayer::AppendAdapters(std::vector<LoraAdapter*>& adapters) {
   for (const auto& adapter : adapters_) adapters.push_back(adapter.get());
 }
 
+double LinearLayer::ForwardFlopsPerToken() const {
+  double weights = static_cast<double>(weight_.weight.numel());
+  for (const auto& adapter : adapters_) {
+    weights += static_cast<double>(adapter->a_RI.weight.numel() + adapter->b_OR.weight.numel());
+  }
+  return 2.0 * weights;
+}
+
 double LinearLayer::FlopsPerToken(bool input_needs_gradient) const {
   const double products = 1.0 + (input_needs_gradient ? 1 : 0) + (weight_.trainable ? 1 : 0);
   double flops = 2.0 * static_cast<double>(weight_.weight.numel()) * products;

@@ -44,6 +44,8 @@ class LinearLayer {
 
   // FLOPs a token of forward and backward: 2·in·out for each of the product, the input's gradient and the weight's.
   double FlopsPerToken(bool input_needs_gradient) const;
+  // Of forward alone.
+  double ForwardFlopsPerToken() const;
 
  private:
   void Observe(const at::Tensor& x_TI, const at::Tensor& y_TO) const;

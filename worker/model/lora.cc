@@ -11,6 +11,7 @@
 #include "worker/model/parameter_init.h"
 #include "worker/ops/embedding.h"
 #include "worker/ops/grouped_linear.h"
+#include "worker/ops/matmul.h"
 
 namespace temper {
 namespace {
@@ -139,15 +140,15 @@ at::Tensor GroupedLoraOutput(const LoraAdapter& adapter, const at::Tensor& x_SI,
 at::Tensor LookUpLora(const LoraAdapter& adapter, const at::Tensor& tokens_T) {
   const at::NoGradGuard no_grad;
   const at::Tensor rows_TR = ops::EmbeddingLookup(adapter.b_OR.weight, tokens_T);
-  return at::mm(rows_TR, adapter.a_RI.weight).mul_(adapter.scale);
+  return ops::MatMul(rows_TR, adapter.a_RI.weight).mul_(adapter.scale);
 }
 
 void LookUpLoraBackward(LoraAdapter& adapter, const at::Tensor& tokens_T, const at::Tensor& grad_TI) {
   const at::NoGradGuard no_grad;
   const at::Tensor scaled_TI = grad_TI * adapter.scale;
   const at::Tensor rows_TR = ops::EmbeddingLookup(adapter.b_OR.weight, tokens_T);
-  AccumulateGradient(adapter.a_RI, at::mm(rows_TR.t(), scaled_TI));
-  ops::EmbeddingBackward(at::mm(scaled_TI, adapter.a_RI.weight.t()), tokens_T, GradientBuffer(adapter.b_OR));
+  AccumulateGradient(adapter.a_RI, ops::MatMul(rows_TR.t(), scaled_TI));
+  ops::EmbeddingBackward(ops::MatMul(scaled_TI, adapter.a_RI.weight.t()), tokens_T, GradientBuffer(adapter.b_OR));
 }
 
 }  // namespace temper

@@ -129,19 +129,25 @@ void MixtureOfExperts::AppendViews(std::vector<WeightView>& views) {
   }
 }
 
-double MixtureOfExperts::FlopsOf(const Experts& experts) const {
+double MixtureOfExperts::FlopsOf(const Experts& experts, bool forward_alone) const {
   const double share = static_cast<double>(config_.top_k) / static_cast<double>(config_.num_experts);
-  const auto flops = [](const Parameter& parameter) {
-    return 2.0 * static_cast<double>(parameter.weight.numel()) * (parameter.trainable ? 3 : 2);
-  };
+  const auto flops = [&](const Parameter& parameter) { return FlopsOf(parameter, forward_alone); };
   double all = flops(experts.weight);
   if (experts.adapter != nullptr) all += flops(experts.adapter->a_RI) + flops(experts.adapter->b_OR);
   return share * all;
 }
 
+double MixtureOfExperts::FlopsOf(const Parameter& parameter, bool forward_alone) {
+  const double products = forward_alone ? 1 : parameter.trainable ? 3 : 2;
+  return 2.0 * static_cast<double>(parameter.weight.numel()) * products;
+}
+
 double MixtureOfExperts::FlopsPerToken() const {
-  const double router = 2.0 * static_cast<double>(router_weight_.weight.numel()) * (router_weight_.trainable ? 3 : 2);
-  return router + FlopsOf(gate_up_) + FlopsOf(down_);
+  return FlopsOf(router_weight_, false) + FlopsOf(gate_up_, false) + FlopsOf(down_, false);
+}
+
+double MixtureOfExperts::ForwardFlopsPerToken() const {
+  return FlopsOf(router_weight_, true) + FlopsOf(gate_up_, true) + FlopsOf(down_, true);
 }
 
 }  // namespace temper

@@ -34,6 +34,7 @@ class MixtureOfExperts {
 
   // As LinearLayer's: of the router and of the experts that a token goes through.
   double FlopsPerToken() const;
+  double ForwardFlopsPerToken() const;
 
  private:
   // All experts' matrices of one kind, one below the other: expert e has rows [e · out, (e + 1) · out).
@@ -52,7 +53,8 @@ class MixtureOfExperts {
   };
 
   Experts MakeExperts(const std::string& name, int64_t out, int64_t in, const WeightOptions& options) const;
-  double FlopsOf(const Experts& experts) const;
+  double FlopsOf(const Experts& experts, bool forward_alone) const;
+  static double FlopsOf(const Parameter& parameter, bool forward_alone);
   Choice Route(const at::Tensor& x_TD, Routing* routing) const;
 
   std::string name_;

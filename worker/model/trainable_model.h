@@ -31,11 +31,13 @@ struct Routing {
 struct FlopRates {
   double per_token = 0;
   double per_scored_token = 0;  // the LM head
+  // What backward computes a second time: in HFU, not in MFU.
+  double recomputed_per_token = 0;
   // Attention, of layers with the same window (0: none).
   struct Attention {
     int64_t window = 0;
-    double per_pair = 0;             // a query and a key that the mask leaves
-    double recomputed_per_pair = 0;  // what backward computes a second time: in HFU, not in MFU
+    double per_pair = 0;  // a query and a key that the mask leaves
+    double recomputed_per_pair = 0;
   };
   std::vector<Attention> attention;
 };

@@ -123,6 +123,11 @@ at::Tensor Transformer::ForwardUnit(int unit, const at::Tensor& hidden_TD, const
   return blocks_[unit]->Forward(hidden_TD, context, routing);
 }
 
+void Transformer::SetRecompute(const std::vector<Recompute>& blocks) {
+  TORCH_CHECK(blocks.size() == blocks_.size(), "one for each block");
+  for (size_t i = 0; i < blocks.size(); ++i) blocks_[i]->SetRecompute(blocks[i]);
+}
+
 at::Tensor Transformer::FinishHidden(const at::Tensor& hidden_SD) const { return final_norm_.Forward(hidden_SD); }
 
 FlopRates Transformer::flop_rates() const {
@@ -130,6 +135,7 @@ FlopRates Transformer::flop_rates() const {
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     // Nothing below the first block wants a gradient when the embedding is frozen.
     rates.per_token += blocks_[layer]->FlopsPerToken(layer > 0 || embedding_trainable());
+    rates.recomputed_per_token += blocks_[layer]->RecomputedFlopsPerToken();
   }
   const double table = 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
   rates.per_scored_token = table * (head_->weight()->trainable ? 3 : 2);
@@ -141,11 +147,17 @@ FlopRates Transformer::flop_rates() const {
   if (embedding_adapter_) rates.per_token += product(embedding_adapter_->rank(), config_.hidden_size);
   // Scores and weighted sum, H·d each, forward once and backward twice.
   const double width = static_cast<double>(config_.attention.num_heads * config_.attention.head_dim);
-  std::map<int64_t, int64_t> layers_by_window;
-  for (int64_t layer = 0; layer < config_.num_layers; ++layer) ++layers_by_window[config_.layer(layer).window];
-  for (const auto& [window, layers] : layers_by_window) {
-    const double scores = 2.0 * width * static_cast<double>(layers);
-    rates.attention.push_back({.window = window, .per_pair = 2.0 * scores * 3.0, .recomputed_per_pair = scores});
+  // Backward makes the scores again, and all of it where attention is recomputed.
+  std::map<int64_t, FlopRates::Attention> by_window;
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    FlopRates::Attention& attention = by_window[config_.layer(layer).window];
+    const double scores = 2.0 * width;
+    attention.per_pair += 2.0 * scores * 3.0;
+    attention.recomputed_per_pair += blocks_[layer]->recompute() == Recompute::kNone ? scores : 3.0 * scores;
+  }
+  for (auto& [window, attention] : by_window) {
+    attention.window = window;
+    rates.attention.push_back(attention);
   }
   return rates;
 }

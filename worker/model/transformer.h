@@ -60,6 +60,9 @@ class Transformer : public TrainableModel {
   const std::vector<Parameter*>& final_parameters() const override { return final_parameters_; }
   at::Tensor FinishHidden(const at::Tensor& hidden_SD) const override;
 
+  // What blocks compute again in backward, block by block; until then nothing.
+  void SetRecompute(const std::vector<Recompute>& blocks);
+
   LmHead& head() override { return *head_; }
   FlopRates flop_rates() const override;
 

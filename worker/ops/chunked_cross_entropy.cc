@@ -9,6 +9,7 @@
 #include "worker/ops/cpu/operators.h"
 #include "worker/ops/cuda_dispatch.h"
 #include "worker/ops/linear.h"
+#include "worker/ops/matmul.h"
 
 // Legend: S scored rows, C rows of one chunk, D hidden, V vocabulary with padding.
 
@@ -46,15 +47,6 @@ double Penalty(const at::Tensor& logits_CV, const at::Tensor& lse_C1, const Dist
     sum += penalty.uniform * (lse_C1 - logits_CV.mean(1, /*keepdim=*/true)).sum(at::kDouble).item<double>();
   }
   return sum;
-}
-
-// Adds the gradient of a matrix that the rows of `in` went through.
-void AddProduct(at::Tensor sum, const at::Tensor& grad_CV, const at::Tensor& in) {
-  if (grad_CV.scalar_type() == at::kFloat) {
-    sum.addmm_(grad_CV.t(), in);
-  } else {
-    sum.add_(at::mm(grad_CV.t(), in));
-  }
 }
 
 template <typename Visit>
@@ -131,14 +123,12 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
     if (slope_CV.defined()) grad_CV.mul_(slope_CV);
     if (config.scale != 1.0) grad_CV.mul_(config.scale);
     grad_CV = grad_CV.to(hidden_SD.scalar_type());
-    at::Tensor grad_hidden_CD = result.grad_hidden_SD.narrow(0, begin, rows);
-    at::mm_out(grad_hidden_CD, grad_CV, weight_VD);
+    MatMulInto(result.grad_hidden_SD.narrow(0, begin, rows), grad_CV, weight_VD);
     if (term.any()) {
-      at::Tensor grad_inner_CR = result.grad_inner_SR.narrow(0, begin, rows);
-      at::mm_out(grad_inner_CR, grad_CV, term.outer_VR);
-      AddProduct(result.grad_outer_VR, grad_CV, term.inner_SR);
+      MatMulInto(result.grad_inner_SR.narrow(0, begin, rows), grad_CV, term.outer_VR);
+      AddWeightGradient(grad_CV, term.inner_SR, result.grad_outer_VR);
     }
-    if (grad_weight_VD.defined()) AddProduct(grad_weight_VD, grad_CV, hidden_CD);
+    if (grad_weight_VD.defined()) AddWeightGradient(grad_CV, hidden_CD, grad_weight_VD);
   });
   return result;
 }

@@ -10,6 +10,7 @@
 
 #include "worker/ops/backward_buffer.h"
 #include "worker/ops/linear.h"
+#include "worker/ops/matmul.h"
 
 namespace temper::ops {
 namespace {
@@ -64,9 +65,10 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
       const at::Tensor x = x_SI.narrow(0, begin, rows);
       const at::Tensor weight_IO = weight_GOI.select(0, group).t();
       if (bias_GO) {
-        at::addmm_out(y, bias_GO->select(0, group), x, weight_IO);
+        y.copy_(bias_GO->select(0, group).expand_as(y));
+        AddMatMul(y, x, weight_IO);
       } else {
-        at::mm_out(y, x, weight_IO);
+        MatMulInto(y, x, weight_IO);
       }
     });
     context->save_for_backward({x_SI, weight_GOI});
@@ -92,12 +94,10 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     ForEachGroup(ProductsWith(weight_GOI, starts), [&](int64_t group, int64_t begin, int64_t rows) {
       const at::Tensor grad_y = grad_SO.narrow(0, begin, rows);
       if (grad_x.defined()) {
-        at::Tensor into = grad_x.narrow(0, begin, rows);
-        at::mm_out(into, grad_y, weight_GOI.select(0, group));
+        MatMulInto(grad_x.narrow(0, begin, rows), grad_y, weight_GOI.select(0, group));
       }
       if (grad_weight.defined()) {
-        at::Tensor into = grad_weight.select(0, group);
-        at::mm_out(into, grad_y.t(), x_SI.narrow(0, begin, rows));
+        MatMulInto(grad_weight.select(0, group), grad_y.t(), x_SI.narrow(0, begin, rows));
       } else if (weight_wanted) {
         AddWeightGradient(grad_y, x_SI.narrow(0, begin, rows), buffer_GOI.select(0, group));
       }

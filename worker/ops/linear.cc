@@ -8,6 +8,7 @@
 
 #include "worker/ops/backward_buffer.h"
 #include "worker/ops/cpu/operators.h"
+#include "worker/ops/matmul.h"
 
 namespace temper::ops {
 namespace {
@@ -21,14 +22,14 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_TI, const at::Tensor& weight_OI,
                             at::TensorList factors, const std::optional<at::Tensor>& bias_O,
                             const BackwardBuffer& grad_weight, const std::vector<LowRankUpdate>& updates) {
-    at::Tensor y_TO = at::linear(x_TI, weight_OI, bias_O);
+    at::Tensor y_TO = LinearMap(x_TI, weight_OI, bias_O.value_or(at::Tensor()));
     variable_list saved = {x_TI, weight_OI};
     std::vector<double> scales;
     std::vector<int64_t> rows;
     std::vector<at::Tensor> buffers = {grad_weight.tensor};
     for (const LowRankUpdate& update : updates) {
-      const at::Tensor inner_TR = at::mm(x_TI, update.a_RI.t()).mul_(update.scale);
-      SliceOf(y_TO, update.row, update.b_OR).addmm_(inner_TR, update.b_OR.t());
+      const at::Tensor inner_TR = MatMul(x_TI, update.a_RI.t()).mul_(update.scale);
+      AddMatMul(SliceOf(y_TO, update.row, update.b_OR), inner_TR, update.b_OR.t());
       saved.insert(saved.end(), {update.a_RI, update.b_OR, inner_TR});
       scales.push_back(update.scale);
       rows.push_back(update.row);
@@ -52,7 +53,7 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     const auto factors = static_cast<size_t>(context->saved_data["factors"].toInt());
     variable_list grads(2 + factors + 3);  // the last two stand for what is no variable
     const auto wanted = [&](size_t input) { return context->needs_input_grad(input); };
-    if (wanted(0)) grads[0] = at::mm(grad_TO, weight_OI);
+    if (wanted(0)) grads[0] = MatMul(grad_TO, weight_OI);
     if (wanted(1)) grads[1] = WeightGradient(grad_TO, x_TI, buffers[0]);
     if (context->saved_data["has_bias"].toBool() && wanted(2 + factors)) grads[2 + factors] = grad_TO.sum(0);
     for (size_t i = 0; i < scales.size(); ++i) {
@@ -61,9 +62,9 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
       const size_t a = 2 + 2 * i, b = a + 1;
       if (wanted(b)) grads[b] = WeightGradient(grad_update_TO, inner_TR, buffers[b - 1]);
       if (!wanted(0) && !wanted(a)) continue;
-      const at::Tensor grad_inner_TR = at::mm(grad_update_TO, b_OR).mul_(scales[i]);
+      const at::Tensor grad_inner_TR = MatMul(grad_update_TO, b_OR).mul_(scales[i]);
       if (wanted(a)) grads[a] = WeightGradient(grad_inner_TR, x_TI, buffers[a - 1]);
-      if (wanted(0)) grads[0].addmm_(grad_inner_TR, a_RI);
+      if (wanted(0)) AddMatMul(grads[0], grad_inner_TR, a_RI);
     }
     return grads;
   }
@@ -76,7 +77,7 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
 
   // Undefined where it was added to a buffer.
   static at::Tensor WeightGradient(const at::Tensor& grad_TO, const at::Tensor& x_TI, const at::Tensor& buffer_OI) {
-    if (!buffer_OI.defined()) return at::mm(grad_TO.t(), x_TI);
+    if (!buffer_OI.defined()) return MatMul(grad_TO.t(), x_TI);
     AddWeightGradient(grad_TO, x_TI, buffer_OI);
     return {};
   }
@@ -86,7 +87,6 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
 
 at::Tensor Linear(const at::Tensor& x_TI, const at::Tensor& weight_OI, const at::Tensor& bias_O,
                   const at::Tensor& grad_weight_OI, const std::vector<LowRankUpdate>& updates) {
-  if (!grad_weight_OI.defined() && updates.empty()) return at::linear(x_TI, weight_OI, IfDefined(bias_O));
   std::vector<at::Tensor> factors;
   for (const LowRankUpdate& update : updates) factors.insert(factors.end(), {update.a_RI, update.b_OR});
   return LinearFunction::apply(x_TI, weight_OI, at::TensorList(factors), IfDefined(bias_O),
@@ -95,9 +95,8 @@ at::Tensor Linear(const at::Tensor& x_TI, const at::Tensor& weight_OI, const at:
 
 void AddWeightGradient(const at::Tensor& grad_TO, const at::Tensor& x_TI, at::Tensor to_OI) {
   const at::NoGradGuard no_grad;
-  if (cpu::CanAddWeightGradient(grad_TO, x_TI, to_OI)) return cpu::AddWeightGradient(grad_TO, x_TI, to_OI);
-  if (grad_TO.scalar_type() == at::kFloat) {
-    to_OI.addmm_(grad_TO.t(), x_TI);
+  if (grad_TO.scalar_type() == at::kFloat || cpu::CanMultiply(grad_TO.t(), x_TI, to_OI)) {
+    AddMatMul(to_OI, grad_TO.t(), x_TI);
   } else if (grad_TO.is_cuda()) {
     at::addmm_out(to_OI, to_OI, grad_TO.t(), x_TI, at::kFloat);
   } else {

@@ -9,7 +9,7 @@ namespace temper::ops {
 
 at::Tensor SumOfSquares(const at::Tensor& x) {
   if (cpu::CanSumOfSquares(x)) return cpu::SumOfSquares(x);
-  return at::linalg_vector_norm(x).to(at::kDouble).square();
+  return at::linalg_vector_norm(x, 2, at::OptionalIntArrayRef(), /*keepdim=*/false, at::kDouble).square();
 }
 
 }  // namespace temper::ops

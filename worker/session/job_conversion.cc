@@ -132,6 +132,23 @@ absl::StatusOr<Precision> ComputePrecision(v1::Training::Precision precision) {
   }
 }
 
+absl::StatusOr<RecomputePolicy> RecomputeFromSpec(v1::Training::Recompute recompute) {
+  switch (recompute) {
+    case v1::Training::RECOMPUTE_UNSPECIFIED:
+    case v1::Training::RECOMPUTE_AUTO:
+      return RecomputePolicy::kAuto;
+    case v1::Training::RECOMPUTE_NONE:
+      return RecomputePolicy::kNone;
+    case v1::Training::RECOMPUTE_ATTENTION:
+      return RecomputePolicy::kAttention;
+    case v1::Training::RECOMPUTE_BLOCK:
+      return RecomputePolicy::kBlock;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("job field `training.recompute` has the value ", recompute,
+                                                     ", which this version does not know"));
+  }
+}
+
 LoraOptions LoraFromSpec(const v1::Lora& spec) {
   LoraOptions lora;
   lora.dropout = spec.dropout();
@@ -205,6 +222,9 @@ absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, bool 
   auto precision = ComputePrecision(spec.precision());
   if (!precision.ok()) return precision.status();
   training.precision = *precision;
+  auto recompute = RecomputeFromSpec(spec.recompute());
+  if (!recompute.ok()) return recompute.status();
+  training.recompute = *recompute;
   training.decay_ratio = OrDefault(spec.decay_ratio(), training.decay_ratio);
   training.freeze.assign(spec.freeze().begin(), spec.freeze().end());
   training.label_smoothing = spec.label_smoothing();

@@ -8,6 +8,9 @@
 #include <fstream>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/counted.h"
 #include "worker/ops/cpu/brgemm.h"
 #include "worker/ops/cpu/instruction_set.h"
 
@@ -104,7 +107,7 @@ int64_t MemInfo(const std::string& key) {
 }  // namespace
 
 MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model, const AdapterPlan* plan, bool bf16,
-                              bool takes_checkpoints) {
+                              bool takes_checkpoints, const std::vector<Recompute>& recompute) {
   const Counts counts = CountParameters(job, model, plan);
   const int64_t width = bf16 ? 2 : 4;  // bytes of a weight or activation
   const int64_t low = bf16 ? 2 : 0;    // the rest of a weight's master
@@ -120,21 +123,69 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   const int64_t hidden = config.hidden_size, inner = config.widest_feed_forward();
   const int64_t queries = attention.num_heads * attention.head_dim;
   const int64_t keys = attention.num_kv_heads * attention.head_dim;
-  // A block keeps, a token: its input, both norms' outputs and the sum between them (hidden); q, k and v as projected,
-  // q and k as rotated, and attention's output; gate, up and their product.
-  const int64_t kept = 4 * hidden + (queries + 2 * keys) + (queries + keys) + queries + 3 * inner;
-  // Its way back makes gradients of the largest of these, and reads two of them at a time.
-  const int64_t way_back = 2 * hidden + 6 * inner;
+  // A block keeps, a token: its input; the norm before attention, q, k and v as projected, q and k as rotated, and
+  // attention's output; the sum behind it, its norm, gate, up and their product.
+  const int64_t attention_keeps = hidden + (queries + 2 * keys) + (queries + keys) + queries;
+  const int64_t rest_keeps = 2 * hidden + 3 * inner;
+  const int64_t adapters_keep = counts.kept_by_adapters / config.num_layers;
+  int64_t kept = 0, again = 0;  // of all blocks; and what one makes again on the way back
+  for (const Recompute what : recompute) {
+    kept += hidden;
+    if (what == Recompute::kNone) kept += attention_keeps + adapters_keep;
+    if (what != Recompute::kBlock) kept += rest_keeps;
+    if (what == Recompute::kAttention) again = std::max(again, attention_keeps + adapters_keep);
+    if (what == Recompute::kBlock) again = std::max(again, attention_keeps + rest_keeps + adapters_keep);
+  }
+  // A block's way back makes gradients of the largest of these, and reads two of them at a time.
+  const int64_t way_back = 2 * hidden + 6 * inner + again;
   const int64_t longest = std::min(tokens, job.data.max_sample_tokens > 0 ? job.data.max_sample_tokens : tokens);
   // Kernels make no scores, but sum gradients of keys and values for each head of queries; and keep logits once.
   const bool kernels = HasKernels(bf16);
   const int64_t scores =
       kernels ? 2 * tokens * queries * 4 : 3 * attention.num_heads * std::min(longest, kAttentionBlock) * longest * 4;
   const int64_t logits = (kernels ? 1 : 3) * std::min(tokens, kLogitRows) * config.vocab_size * 4;
-  memory.activations = tokens * width * (config.num_layers * kept + counts.kept_by_adapters) +
-                       std::max(tokens * width * way_back + scores, logits);
+  memory.activations = tokens * width * kept + std::max(tokens * width * way_back + scores, logits);
   if (job.ranks > 1) AddWhatIsGathered(job, model.config, counts, width, memory);
   return memory;
+}
+
+std::vector<Recompute> ChooseRecompute(const TrainJob& job, const NativeRepository& model, const AdapterPlan* plan,
+                                       bool bf16, int64_t available) {
+  std::vector<Recompute> blocks(model.config.num_layers, Recompute::kNone);
+  switch (job.training.recompute) {
+    case RecomputePolicy::kNone:
+      return blocks;
+    case RecomputePolicy::kAttention:
+      return std::vector(blocks.size(), Recompute::kAttention);
+    case RecomputePolicy::kBlock:
+      return std::vector(blocks.size(), Recompute::kBlock);
+    case RecomputePolicy::kAuto:
+      break;
+  }
+  if (available <= 0) return blocks;  // the system does not tell
+  const CheckpointOptions& policy = job.checkpoint_options;
+  const bool checkpoints = job.validation.has_value() || policy.every_steps > 0 || policy.every_minutes > 0;
+  const auto fits = [&] {
+    return EstimateMemory(job, model, plan, bf16, checkpoints, blocks).total() <= available / 10 * 9;
+  };
+  // Attention first: it frees more for each FLOP.
+  for (const Recompute more : {Recompute::kAttention, Recompute::kBlock}) {
+    for (Recompute& block : blocks) {
+      if (fits()) return blocks;
+      block = more;
+    }
+  }
+  return blocks;
+}
+
+std::string Describe(const std::vector<Recompute>& recompute) {
+  const auto count = [&](Recompute what) { return std::count(recompute.begin(), recompute.end(), what); };
+  std::vector<std::string> parts;
+  if (count(Recompute::kBlock) > 0) parts.push_back(absl::StrCat("all of ", count(Recompute::kBlock)));
+  if (count(Recompute::kAttention) > 0) parts.push_back(absl::StrCat("attention of ", count(Recompute::kAttention)));
+  if (parts.empty()) return "";
+  return absl::StrCat(absl::StrJoin(parts, " and "), " of ", Counted(recompute.size(), "layer"),
+                      " is computed again in backward");
 }
 
 int64_t ResidentBytes() {

@@ -187,11 +187,13 @@ class Checks {
                       job.ranks, " times training.micro_batch_tokens"));
   }
 
-  void Memory(const MemoryEstimate& memory) {
+  // `recomputed`: Describe().
+  void Memory(const MemoryEstimate& memory, const std::string& recomputed) {
     constexpr double kGb = 1e9;
     const std::string need =
-        absl::StrFormat("training needs about %.1f GB of memory, %.1f GB are there",
-                        static_cast<double>(memory.total()) / kGb, static_cast<double>(memory.available) / kGb);
+        absl::StrFormat("training needs about %.1f GB of memory, %.1f GB are there%s",
+                        static_cast<double>(memory.total()) / kGb, static_cast<double>(memory.available) / kGb,
+                        recomputed.empty() ? "" : absl::StrCat("; ", recomputed));
     if (memory.total() <= memory.available) {
       Good(need);
     } else {
@@ -272,8 +274,11 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
     report.samples.push_back(Show((*data)->tokenizer(), samples, i));
   }
   report.estimated_seconds = EstimateSeconds(job, model->config, report.data, report.total_steps, dtype);
-  report.memory = EstimateMemory(job, *model, plan->get(), dtype == at::kBFloat16,
-                                 TakesCheckpoints(job, report.total_steps, report.estimated_seconds));
+  const bool bf16 = dtype == at::kBFloat16;
+  const auto recompute = ChooseRecompute(job, *model, plan->get(), bf16, available);
+  report.memory =
+      EstimateMemory(job, *model, plan->get(), bf16,
+                     TakesCheckpoints(job, report.total_steps, report.estimated_seconds), recompute);
   report.memory.process = job.ranks * process;
   report.memory.data = job.ranks * std::max<int64_t>(0, with_data - process);
   report.memory.available = available;
@@ -293,7 +298,7 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   checks.TiedHead(*model);
   checks.Data(report.data, (*data)->max_sample_tokens());
   checks.Ranks(job);
-  checks.Memory(report.memory);
+  checks.Memory(report.memory, Describe(recompute));
   FaultPoint("rank.preflight.before_report");
   observer.OnPreflight(report);
   return absl::OkStatus();

@@ -33,7 +33,7 @@ double ModelFlops(const FlopRates& rates, const StepWork& work) {
 }
 
 double HardwareFlops(const FlopRates& rates, const StepWork& work) {
-  double flops = ModelFlops(rates, work);
+  double flops = ModelFlops(rates, work) + rates.recomputed_per_token * static_cast<double>(work.tokens);
   for (size_t i = 0; i < rates.attention.size(); ++i) {
     flops += rates.attention[i].recomputed_per_pair * static_cast<double>(work.attention_pairs[i]);
   }

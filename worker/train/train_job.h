@@ -23,6 +23,9 @@ enum class LearningRateSchedule { kConstant, kLinear, kCosine, kWarmupStableDeca
 enum class OnSpike { kWarn, kSkip, kRollBack };
 enum class Precision { kAuto, kFp32, kBf16 };
 
+// What backward computes again instead of keeping it. kAuto: as little as memory allows.
+enum class RecomputePolicy { kAuto, kNone, kAttention, kBlock };
+
 struct DataOptions {
   std::vector<DataSource> sources;
   int64_t max_sample_tokens = 0;  // 0: the smaller of the model's positions and micro_batch_tokens
@@ -84,6 +87,7 @@ struct TrainingOptions {
   double max_grad_norm = 1.0;  // 0: no clipping
   int64_t seed = 0;
   Precision precision = Precision::kAuto;
+  RecomputePolicy recompute = RecomputePolicy::kAuto;
   std::vector<std::string> freeze;  // patterns for HF names
   double label_smoothing = 0;
   double z_loss = 0;

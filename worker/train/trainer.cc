@@ -22,6 +22,7 @@
 #include "worker/train/checkpointer.h"
 #include "worker/train/compute_dtype.h"
 #include "worker/train/gang.h"
+#include "worker/train/memory_estimate.h"
 #include "worker/train/model_export.h"
 #include "worker/train/plan_adapters.h"
 #include "worker/train/step_loop.h"
@@ -84,12 +85,14 @@ struct TrainingState {
 };
 
 absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeRepository& source, const AdapterPlan* plan,
-                                        const TrainCheckpoint* checkpoint, at::ScalarType dtype, ProcessGroup* ranks) {
+                                        const TrainCheckpoint* checkpoint, at::ScalarType dtype,
+                                        const std::vector<Recompute>& recompute, ProcessGroup* ranks) {
   const TransformerOptions options = ModelOptions(job, plan, dtype);
   const auto load = [&](const NativeRepository& from, TrainingState& state) -> absl::Status {
     auto loaded = LoadModel(from, options, ranks);
     if (!loaded.ok()) return loaded.status();
     state.loaded = *std::move(loaded);
+    state.loaded.model->SetRecompute(recompute);
     if (ranks != nullptr) state.gang = Gang(*ranks, *state.loaded.shards);
     state.optimizer = std::make_unique<AdamW>(state.gang.ParametersOf(*state.loaded.model), job.training.adamw);
     return absl::OkStatus();
@@ -211,7 +214,9 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   if (*checkpoint != nullptr) {
     if (const absl::Status found = SeekData(**checkpoint, (*data)->batches()); !found.ok()) return found;
   }
-  auto state = LoadState(job, *source, plan->get(), checkpoint->get(), dtype, ranks);
+  const auto recompute = ChooseRecompute(job, *source, plan->get(), dtype == at::kBFloat16, AvailableBytes());
+  if (const std::string what = Describe(recompute); !what.empty()) observer.OnLog(LogSeverity::kInfo, what);
+  auto state = LoadState(job, *source, plan->get(), checkpoint->get(), dtype, recompute, ranks);
   if (!state.ok()) return state.status();
   if (*checkpoint != nullptr || job.epoch > 1) {
     observer.OnResume(state->position.step, *checkpoint != nullptr ? (*checkpoint)->uri() : "");
@@ -237,7 +242,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
     *state = {};  // before another is loaded
     const auto older = TrainCheckpoint::Open(back.checkpoint, ranks);
     if (!older.ok()) return older.status();
-    state = LoadState(job, *source, plan->get(), older->get(), dtype, ranks);
+    state = LoadState(job, *source, plan->get(), older->get(), dtype, recompute, ranks);
     if (!state.ok()) return state.status();
     const int64_t updates = state->position.updates;
     state->position = back.position;
@@ -248,7 +253,8 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
 absl::Status OutOfMemory(const std::string& detail) {
   return WithCause(
       absl::ResourceExhaustedError(absl::StrCat(
-          "out of memory: lower training.micro_batch_tokens, or train adapters (lora). The system said: ", detail)),
+          "out of memory: lower training.micro_batch_tokens, set training.recompute to block, or train adapters "
+          "(lora). The system said: ", detail)),
       FailureCause::kOutOfMemory);
 }
 

@@ -51,6 +51,7 @@ TEST(CompleteJobSpecTest, LeastSpec_GetsEveryDefault) {
       adamw { beta1: 0.9 beta2: 0.999 epsilon: 1e-8 }
       max_grad_norm: 1
       precision: PRECISION_AUTO
+      recompute: RECOMPUTE_AUTO
       numerics { max_skipped_steps: 5 on_spike: ON_SPIKE_WARN spike_deviations: 6 }
     }
     resources { device: DEVICE_CPU ranks_per_node: 1 }
@@ -215,6 +216,7 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"training { max_grad_norm: inf }", "spec.training.max_grad_norm", "not inf"},
       {"training { seed: -1 }", "spec.training.seed", "at least 0"},
       {"training { precision: 9 }", "spec.training.precision", "the value 9"},
+      {"training { recompute: 9 }", "spec.training.recompute", "the value 9"},
       {"resources { device: 5 }", "spec.resources.device", "the value 5"},
       {"resources { threads_per_rank: 1025 }", "spec.resources.threads_per_rank", "0 to 1024"},
       {"resources { ranks_per_node: -1 }", "spec.resources.ranks_per_node", "1 to 64"},

@@ -50,6 +50,7 @@ struct Variant {
   TransformerOptions options;
   bool embedding_frozen = false;
   std::vector<RowRange> frozen_rows;  // of the first block's q, k and v
+  std::vector<Recompute> recompute;   // block by block; empty: nothing
 };
 
 std::vector<Variant> Variants() {
@@ -64,6 +65,10 @@ std::vector<Variant> Variants() {
       {.name = "EmbeddingFrozen", .embedding_frozen = true},
       {.name = "SomeRowsFrozen", .frozen_rows = {{4, 9}, {20, 3}}},
       {.name = "Bf16", .options = {.dtype = at::kBFloat16}},
+      {.name = "Recomputed", .recompute = {Recompute::kBlock, Recompute::kAttention, Recompute::kNone}},
+      {.name = "ExpertsRecomputed",
+       .config = MoeModel(),
+       .recompute = {Recompute::kBlock, Recompute::kBlock, Recompute::kAttention}},
   };
 }
 
@@ -83,6 +88,7 @@ std::unique_ptr<Transformer> MakeModel(const Variant& variant, at::Device device
   options.device = device;
   auto model = std::make_unique<Transformer>(variant.config, options);
   if (!device.is_meta()) Fill(*model);
+  if (!variant.recompute.empty()) model->SetRecompute(variant.recompute);
   if (variant.embedding_frozen) {
     model->parameters()[0]->trainable = false;
     model->parameters()[0]->weight.requires_grad_(false);

@@ -54,6 +54,7 @@ TEST(JobConversionTest, TrainJobFromSpec_MinimalJob_TakesEveryDefault) {
   EXPECT_EQ(job->training.max_grad_norm, 1);
   EXPECT_EQ(job->training.seed, 0);
   EXPECT_EQ(job->training.precision, Precision::kAuto);
+  EXPECT_EQ(job->training.recompute, RecomputePolicy::kAuto);
   EXPECT_EQ(job->output.uri, "/o");
   EXPECT_EQ(job->output.max_shard_size, 5'000'000'000);
   EXPECT_EQ(job->threads, 0);
@@ -69,7 +70,7 @@ TEST(JobConversionTest, TrainJobFromSpec_EveryFieldGiven_IsTaken) {
     "training": {"epochs": 1.5, "tokens_per_step": 64, "micro_batch_tokens": 32, "learning_rate": 0.5,
                  "schedule": "SCHEDULE_LINEAR", "warmup_steps": 0, "final_learning_rate_ratio": 0.25,
                  "adamw": {"beta1": 0, "beta2": 0.5, "epsilon": 1e-3, "weight_decay": 0.1},
-                 "max_grad_norm": 0, "seed": 9, "precision": "PRECISION_BF16"},
+                 "max_grad_norm": 0, "seed": 9, "precision": "PRECISION_BF16", "recompute": "RECOMPUTE_ATTENTION"},
     "resources": {"threads_per_rank": 2},
     "output": {"uri": "/o", "max_shard_size": 2000000, "adapters": "ADAPTERS_BOTH",
                "adapter_format": "ADAPTER_FORMAT_VLLM"}})"),
@@ -106,6 +107,7 @@ TEST(JobConversionTest, TrainJobFromSpec_EveryFieldGiven_IsTaken) {
   EXPECT_EQ(job->training.max_grad_norm, 0);
   EXPECT_EQ(job->training.seed, 9);
   EXPECT_EQ(job->training.precision, Precision::kBf16);
+  EXPECT_EQ(job->training.recompute, RecomputePolicy::kAttention);
   EXPECT_EQ(job->output.max_shard_size, 2'000'000);
   EXPECT_EQ(job->threads, 2);
 }
@@ -217,6 +219,9 @@ TEST(JobConversionTest, TrainJobFromSpec_EnumValueOfANewerVersion_IsRefused) {
   spec = Minimal();
   spec.mutable_training()->set_precision(static_cast<v1::Training::Precision>(99));
   EXPECT_THAT(std::string(TrainJobFromSpec(spec, "a", 1).status().message()), HasSubstr("training.precision"));
+  spec.mutable_training()->clear_precision();
+  spec.mutable_training()->set_recompute(static_cast<v1::Training::Recompute>(99));
+  EXPECT_THAT(std::string(TrainJobFromSpec(spec, "a", 1).status().message()), HasSubstr("training.recompute"));
   spec = Minimal();
   spec.mutable_data()->set_overlong(static_cast<v1::DataSource::Overlong>(99));
   EXPECT_THAT(std::string(TrainJobFromSpec(spec, "a", 1).status().message()), HasSubstr("data.overlong"));

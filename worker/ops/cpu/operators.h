@@ -25,8 +25,9 @@ at::Tensor PackedAttention(const at::Tensor& q_THd, const at::Tensor& k_TKd, con
                            const std::vector<int64_t>& document_starts, const ScoreConfig& config,
                            const at::Tensor& sinks_H = {});
 
-bool CanAddWeightGradient(const at::Tensor& grad_TO, const at::Tensor& x_TI, const at::Tensor& to_OI);
-void AddWeightGradient(const at::Tensor& grad_TO, const at::Tensor& x_TI, at::Tensor to_OI);
+// c = a·b, or added to what c holds, if `add`: fp32 matrices, or bf16 ones of which a is transposed; c is fp32.
+bool CanMultiply(const at::Tensor& a_MK, const at::Tensor& b_KN, const at::Tensor& c_MN);
+void Multiply(const at::Tensor& a_MK, const at::Tensor& b_KN, at::Tensor c_MN, bool add);
 
 bool CanTokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD);
 at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,

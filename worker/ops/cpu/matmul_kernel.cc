@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/ops/cpu/matmul_kernel.h"
+
+#include "worker/ops/cpu/brgemm.h"
+#include "worker/ops/cpu/pack.h"
+
+namespace temper::ops::cpu::TEMPER_ISA {
+namespace {
+
+// As much of `left` as one product takes: sizes that vary from batch to batch go by halves, since each shape of Brgemm
+// is compiled.
+int64_t Piece(int64_t left, int64_t largest) {
+  while (largest > left) largest /= 2;
+  return largest;
+}
+
+void PackB(const MatMul& p, int64_t begin) {
+  const Rows<Bf16> b = {static_cast<const Bf16*>(p.b) + begin * p.b_stride, p.b_stride};
+  PackRight(b, Smaller(kDepthGrain, p.k - begin), p.n, kDepthGrain, p.b_right + begin * p.n);
+}
+
+// Where B's rows from k on are, as a right operand, from column n on; and numbers from row to row.
+const float* Right(const MatMul& p, int64_t k, int64_t n, const float*) {
+  return static_cast<const float*>(p.b) + k * p.b_stride + n;
+}
+const Bf16* Right(const MatMul& p, int64_t k, int64_t n, const Bf16*) { return p.b_right + k * p.n + 2 * n; }
+int64_t RightStride(const MatMul& p) { return p.bf16 ? p.n : p.b_stride; }
+
+template <typename Element>
+void RowPanel(const MatMul& p, int64_t begin, char* scratch) {
+  const int64_t rows = Smaller(kPanel, p.m - begin);
+  auto* const left = reinterpret_cast<Element*>(scratch);
+  auto* const work = left + kPanel * kRowDepth;
+  float* const c = p.c + begin * p.c_stride;
+  for (int64_t k = 0, depth = 0; k < p.padded_k(); k += depth) {
+    depth = Piece(p.padded_k() - k, kRowDepth);
+    const int64_t padded = (depth + kDepthGrain - 1) / kDepthGrain * kDepthGrain;
+    const Rows<Element> a = {static_cast<const Element*>(p.a) + k * p.a_stride + begin, p.a_stride};
+    PackLeftTransposed(a, Smaller(depth, p.k - k), rows, padded, left, work);
+    for (int64_t n = 0; n < p.n; n += kLength) {
+      const int64_t columns = Smaller(kLength, p.n - n);
+      Brgemm({rows, columns, depth, padded, RightStride(p), p.c_stride}, p.add || k > 0, left, Right(p, k, n, left),
+             c + n);
+    }
+  }
+}
+
+void RowPanelOfAny(const MatMul& p, int64_t begin, char* scratch) {
+  p.bf16 ? RowPanel<Bf16>(p, begin, scratch) : RowPanel<float>(p, begin, scratch);
+}
+
+void ColumnPanel(const MatMul& p, int64_t row, int64_t column, char* scratch) {
+  const int64_t columns = Smaller(kPanel, p.n - column), end = Smaller(row + kLength, p.m);
+  const auto *const a = static_cast<const float*>(p.a), *const b = static_cast<const float*>(p.b);
+  const int64_t padded = (columns + kLanes - 1) / kLanes * kLanes;
+  auto* const packed = reinterpret_cast<float*>(scratch);
+  for (int64_t k = 0; k < p.k; k += kColumnDepth) {
+    const int64_t depth = Smaller(kColumnDepth, p.k - k);
+    const float* const right = p.b_transposed ? packed : b + k * p.b_stride + column;
+    const int64_t stride = p.b_transposed ? padded : p.b_stride;
+    if (p.b_transposed) {
+      PackRightTransposed(Rows<float>{b + column * p.b_stride + k, p.b_stride}, columns, depth, padded, packed);
+    }
+    for (int64_t r = row, rows = 0; r < end; r += rows) {
+      rows = Piece(end - r, 2 * kPanel);
+      Brgemm({rows, columns, depth, p.a_stride, stride, p.c_stride}, p.add || k > 0, a + r * p.a_stride + k, right,
+             p.c + r * p.c_stride + column);
+    }
+  }
+}
+
+}  // namespace
+
+const MatMulKernels kMatMul = {PackB, RowPanelOfAny, ColumnPanel};
+
+}  // namespace temper::ops::cpu::TEMPER_ISA

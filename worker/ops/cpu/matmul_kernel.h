@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "worker/ops/cpu/bf16.h"
+
+namespace temper::ops::cpu {
+
+// A task has kPanel rows of C, or as many columns of kLength rows. One product of its sums over kRowDepth numbers, or
+// kColumnDepth. Fixed, so that sums don't depend on the number of threads; a task's operands stay in the cache.
+inline constexpr int64_t kPanel = 64, kLength = 1024, kRowDepth = 256, kColumnDepth = 1024;
+// The depth of a bf16 product is padded with zeros to a multiple of this many.
+inline constexpr int64_t kDepthGrain = 32;
+
+// C = A·B, or C += A·B: C is M × N and fp32, A is M × K and B is K × N, both fp32 or both bf16. Strides count numbers
+// from row to row, or, of a transposed operand, from column to column.
+struct MatMul {
+  int64_t m = 0, n = 0, k = 0;
+  bool add = false;
+  bool bf16 = false;  // then A is transposed, and B is not
+  bool a_transposed = false, b_transposed = false;  // not both
+  const void *a = nullptr, *b = nullptr;
+  int64_t a_stride = 0, b_stride = 0;
+  float* c = nullptr;
+  int64_t c_stride = 0;
+  // B as a right operand of Brgemm, its depth padded; bf16 alone.
+  Bf16* b_right = nullptr;
+
+  int64_t padded_k() const { return bf16 ? (k + kDepthGrain - 1) / kDepthGrain * kDepthGrain : k; }
+};
+
+// Panels are independent of each other. `scratch`: kMatMulScratch bytes, aligned as a vector is.
+struct MatMulKernels {
+  // bf16 alone: rows [begin, begin + kDepthGrain) of B into b_right.
+  void (*pack_b)(const MatMul& product, int64_t begin);
+  // Rows [begin, begin + kPanel) of C, where A is transposed.
+  void (*row_panel)(const MatMul& product, int64_t begin, char* scratch);
+  // Columns [column, column + kPanel) of rows [row, row + kLength), where A is not; fp32 alone.
+  void (*column_panel)(const MatMul& product, int64_t row, int64_t column, char* scratch);
+};
+
+inline constexpr int64_t kMatMulScratch = kPanel * kColumnDepth * static_cast<int64_t>(sizeof(float));
+
+namespace avx2 {
+extern const MatMulKernels kMatMul;
+}
+namespace avx512 {
+extern const MatMulKernels kMatMul;
+}
+
+}  // namespace temper::ops::cpu
