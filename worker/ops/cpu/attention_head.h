@@ -35,6 +35,14 @@ struct AttentionHead {
   int64_t grad_kv_stride = 0;
 };
 
+// Gradients of the query heads that share a key or value, which are summed into one of its own.
+struct HeadGroups {
+  int64_t kv_heads = 0, group = 0, width = 0;
+  bool bf16 = false;         // `to`
+  const float* grad = nullptr;  // [tokens][kv_heads][group][width]
+  void* to = nullptr;           // [tokens][kv_heads][width]
+};
+
 struct AttentionScores {
   float scale = 1;
   float softcap = 0;   // 0: none
@@ -48,6 +56,7 @@ struct AttentionKernels {
   void (*backward)(const AttentionHead& head, const AttentionScores& scores, char* scratch);
   int64_t (*forward_scratch)(int64_t length, int64_t width, bool bf16);
   int64_t (*backward_scratch)(int64_t length, int64_t width, bool bf16);
+  void (*sum_groups)(const HeadGroups& groups, int64_t first_token, int64_t end_token);
 };
 
 namespace avx2 {

@@ -52,8 +52,25 @@ int64_t BackwardScratch(int64_t length, int64_t width, bool bf16) {
   return bf16 ? AnyKernel<Bf16>::BackwardScratch(length, width) : AnyKernel<float>::BackwardScratch(length, width);
 }
 
+template <typename Element>
+void SumGroups(const HeadGroups& groups, int64_t first_token, int64_t end_token) {
+  for (int64_t head = first_token * groups.kv_heads; head < end_token * groups.kv_heads; ++head) {
+    const float* const from = groups.grad + head * groups.group * groups.width;
+    auto* const to = static_cast<Element*>(groups.to) + head * groups.width;
+    ForEachVector(groups.width, [&](int64_t i, int64_t count) {
+      Floats sum = LoadSome(from + i, count);
+      for (int64_t g = 1; g < groups.group; ++g) sum += LoadSome(from + g * groups.width + i, count);
+      StoreSome(to + i, sum, count);
+    });
+  }
+}
+
+void SumGroupsOfAny(const HeadGroups& groups, int64_t first_token, int64_t end_token) {
+  groups.bf16 ? SumGroups<Bf16>(groups, first_token, end_token) : SumGroups<float>(groups, first_token, end_token);
+}
+
 }  // namespace
 
-const AttentionKernels kAttention = {Forward, Backward, ForwardScratch, BackwardScratch};
+const AttentionKernels kAttention = {Forward, Backward, ForwardScratch, BackwardScratch, SumGroupsOfAny};
 
 }  // namespace temper::ops::cpu::TEMPER_ISA

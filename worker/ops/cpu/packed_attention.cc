@@ -2,6 +2,7 @@
 #include "worker/ops/packed_attention.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -26,6 +27,8 @@ using torch::autograd::variable_list;
 
 // Queries of a forward task: a long document is more than one.
 constexpr int64_t kQueriesPerTask = 16 * kAttentionBlock;
+// Numbers to sum that are worth a thread of their own.
+constexpr int64_t kSumGrain = 1 << 15;
 
 const AttentionKernels& Chosen() { return Choose(avx2::kAttention, avx512::kAttention); }
 
@@ -149,13 +152,20 @@ Gradients Backward(const Attention& attention, const at::Tensor& grad_out_THd) {
   return grads;
 }
 
-// Sums the gradients of the query heads that share a key.
+// Sums the gradients of the query heads that share a key, in their order.
 at::Tensor SumGroups(const at::Tensor& grad_THd, const at::Tensor& like_TKd) {
-  const int64_t kv_heads = like_TKd.size(1), group = grad_THd.size(1) / kv_heads;
-  if (group == 1) return grad_THd.to(like_TKd.scalar_type());
-  at::Tensor sum = grad_THd.unflatten(1, {kv_heads, group}).select(2, 0).contiguous();
-  for (int64_t i = 1; i < group; ++i) sum.add_(grad_THd.unflatten(1, {kv_heads, group}).select(2, i));
-  return sum.to(like_TKd.scalar_type());
+  at::Tensor sum = at::empty({like_TKd.size(0), like_TKd.size(1), like_TKd.size(2)}, like_TKd.options());
+  HeadGroups groups;
+  groups.kv_heads = like_TKd.size(1);
+  groups.group = grad_THd.size(1) / groups.kv_heads;
+  groups.width = like_TKd.size(2);
+  groups.bf16 = like_TKd.scalar_type() == at::kBFloat16;
+  groups.grad = grad_THd.const_data_ptr<float>();
+  groups.to = sum.mutable_data_ptr();
+  const int64_t grain = std::max<int64_t>(1, kSumGrain / (grad_THd.size(1) * groups.width));
+  at::parallel_for(0, sum.size(0), grain,
+                   [&](int64_t begin, int64_t end) { Chosen().sum_groups(groups, begin, end); });
+  return sum;
 }
 
 // A sink's value is zero, so dS = P · (0 − rowsum(P ∘ dP)).
