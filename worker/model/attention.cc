@@ -33,12 +33,13 @@ Attention::Attention(const std::string& name, const ModelConfig& config, const L
 
 at::Tensor Attention::Prepare(const at::Tensor& x, int64_t heads, const RmsNormLayer* norm,
                               const BatchContext& context) const {
-  at::Tensor x_THd = x.unflatten(1, {heads, config_.head_dim});
-  if (norm != nullptr) {
-    const bool full_width = config_.qk_norm == QkNorm::kFullWidth;
-    x_THd = full_width ? norm->Forward(x).unflatten(1, {heads, config_.head_dim}) : norm->Forward(x_THd);
-  }
-  return layer_.rope == kNoRope ? x_THd : ops::ApplyRope(x_THd, context.ropes[layer_.rope]);
+  const auto by_head = [&](const at::Tensor& x) { return x.unflatten(1, {heads, config_.head_dim}); };
+  const ops::RopeTable* const rope = layer_.rope == kNoRope ? nullptr : &context.ropes[layer_.rope];
+  const bool per_head = norm != nullptr && config_.qk_norm == QkNorm::kPerHead;
+  if (per_head && rope != nullptr) return norm->ForwardRotated(by_head(x), *rope);
+  at::Tensor x_THd = by_head(norm != nullptr && !per_head ? norm->Forward(x) : x);
+  if (per_head) x_THd = norm->Forward(x_THd);
+  return rope == nullptr ? x_THd : ops::ApplyRope(x_THd, *rope);
 }
 
 at::Tensor Attention::Forward(const at::Tensor& x_TD, const BatchContext& context) const {

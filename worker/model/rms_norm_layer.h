@@ -34,6 +34,12 @@ class RmsNormLayer {
     return result;
   }
 
+  // Of heads, which are then rotated.
+  at::Tensor ForwardRotated(const at::Tensor& x_THd, const ops::RopeTable& table) const {
+    if (observer_ != nullptr) return ops::ApplyRope(Forward(x_THd), table);
+    return ops::RmsNormRope(x_THd, weight_.weight, config_, table);
+  }
+
   void AppendParameters(std::vector<Parameter*>& parameters) { parameters.push_back(&weight_); }
   void AppendViews(std::vector<WeightView>& views) {
     views.push_back({weight_.name, &weight_, 0, weight_.weight.size(0)});

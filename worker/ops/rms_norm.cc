@@ -71,4 +71,10 @@ std::pair<at::Tensor, at::Tensor> AddRmsNorm(const at::Tensor& x, const at::Tens
   return {sum, RmsNorm(sum, weight_D, config)};
 }
 
+at::Tensor RmsNormRope(const at::Tensor& x_THd, const at::Tensor& weight_d, const NormConfig& config,
+                       const RopeTable& table) {
+  if (cpu::CanRmsNormRope(x_THd, weight_d)) return cpu::RmsNormRope(x_THd, weight_d, config, table);
+  return ApplyRope(RmsNorm(x_THd, weight_d, config), table);
+}
+
 }  // namespace temper::ops

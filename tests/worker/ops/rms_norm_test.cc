@@ -80,6 +80,53 @@ TEST(RmsNorm, OfASum_ForwardIsThatOfTheTwoOperators) {
   }
 }
 
+// Heads that stand apart, as they do in a projection for queries, keys and values; some dimensions are not rotated.
+class RmsNormRopeTest : public testing::TestWithParam<int64_t> {};
+
+TEST_P(RmsNormRopeTest, IsTheNormAndThenTheRotation) {
+  at::manual_seed(1);
+  const int64_t tokens = 70, heads = 3, width = GetParam();
+  for (const double rotated_share : {1.0, 0.5}) {
+    const RopeTable table =
+        MakeRopeTable({.rotated_share = rotated_share}, width, at::arange(tokens), {0, tokens});
+    const std::vector<at::Tensor> inputs = {at::randn({tokens, 5 * width}), at::rand({width}) + 0.5};
+    const auto heads_of = [&](const at::Tensor& x) { return x.narrow(1, width, heads * width).unflatten(1, {heads, width}); };
+    for (const NormConfig& config : {NormConfig{}, NormConfig{.weight_offset = 1}}) {
+      const Operator op = [&](const auto& in) { return RmsNormRope(heads_of(in[0]), in[1], config, table); };
+      const Operator reference = [&](const auto& in) {
+        const RopeTable wide = {table.cos_Th.to(at::kDouble), table.sin_Th.to(at::kDouble)};
+        const at::Tensor x = Reference({heads_of(in[0]), in[1]}, config);
+        const int64_t half = wide.cos_Th.size(1);
+        const at::Tensor cos = wide.cos_Th.unsqueeze(1), sin = wide.sin_Th.unsqueeze(1);
+        const at::Tensor first = x.narrow(2, 0, half), second = x.narrow(2, half, half);
+        return at::cat({first * cos - second * sin, second * cos + first * sin, x.slice(2, 2 * half)}, 2);
+      };
+      ExpectEqualsReference(op, reference, inputs, at::kFloat, 1e-6);
+      ExpectEqualsReference(op, reference, inputs, at::kBFloat16, 1e-2);
+      // Forward, to the bit; backward rounds once less.
+      for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+        const at::Tensor x = heads_of(inputs[0].to(dtype)), weight = inputs[1].to(dtype);
+        EXPECT_TRUE(at::equal(RmsNormRope(x, weight, config, table), ApplyRope(RmsNorm(x, weight, config), table)));
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Widths, RmsNormRopeTest, testing::Values(8, 64, 80, 128, 256));
+
+TEST(RmsNormRope, RepeatedOnAnyNumberOfThreads_IsBitIdentical) {
+  at::manual_seed(1);
+  const at::Tensor x = at::randn({333, 4, 64}), weight = at::rand({64}), grad = at::randn({333, 4, 64});
+  const RopeTable table = MakeRopeTable({}, 64, at::arange(333), {0, 333});
+  ExpectSameBits(cpu::CanRmsNormRope(x, weight), [&] {
+    const std::vector<at::Tensor> in = {x.detach().requires_grad_(), weight.detach().requires_grad_()};
+    const at::Tensor out = RmsNormRope(in[0], in[1], {}, table);
+    std::vector<at::Tensor> results = torch::autograd::grad({out}, in, {grad});
+    results.push_back(out);
+    return results;
+  });
+}
+
 TEST(RmsNorm, RepeatedOnAnyNumberOfThreads_IsBitIdentical) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     at::manual_seed(1);

@@ -42,6 +42,10 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight_D, const NormCo
 std::pair<at::Tensor, at::Tensor> AddRmsNorm(const at::Tensor& x, const at::Tensor& update, const at::Tensor& weight_D,
                                              const NormConfig& config);
 
+bool CanRmsNormRope(const at::Tensor& x_THd, const at::Tensor& weight_d);
+at::Tensor RmsNormRope(const at::Tensor& x_THd, const at::Tensor& weight_d, const NormConfig& config,
+                       const RopeTable& table);
+
 bool CanApplyRope(const at::Tensor& x_THd);
 at::Tensor ApplyRope(const at::Tensor& x_THd, const RopeTable& table);
 

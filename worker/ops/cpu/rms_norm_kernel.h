@@ -5,18 +5,27 @@
 
 namespace temper::ops::cpu {
 
-// Rows of an RMS norm, all dense and of one dtype; statistics are fp32. A call handles rows [begin, end).
+// The widest row that can be rotated.
+inline constexpr int64_t kMaxRotatedWidth = 512;
+
+// Rows of an RMS norm, all of one dtype; statistics are fp32. A call handles rows [begin, end). Rows are those of
+// tokens, or of each token's heads; all but x stand densely.
 struct RmsNormRows {
   bool bf16 = false;
   int64_t width = 0;
   const void *x = nullptr, *weight = nullptr;
+  int64_t heads = 1;                          // of a token
+  int64_t token_stride = 0, head_stride = 0;  // of x, in elements
   // Where what is normed is a sum: what x is added to, and the sum, which forward writes; both null otherwise.
   const void* update = nullptr;
   void* sum = nullptr;
   float epsilon = 0, weight_offset = 0;
   bool rounds_twice = false;  // x / rms is rounded before it is multiplied with the weight
-  void* y = nullptr;          // forward writes it
-  float* scale = nullptr;     // 1 / rms of each row: forward writes it, backward reads it
+  // Where what is normed is rotated then: the angles of each token, [tokens, half]; half is 0 otherwise.
+  const float *cos = nullptr, *sin = nullptr;
+  int64_t half = 0;
+  void* y = nullptr;       // forward writes it
+  float* scale = nullptr;  // 1 / rms of each row: forward writes it, backward reads it
   // Backward alone, where `x` is what was normed. `grad_sum` may be null: what is added to the gradient of it, for it
   // has other readers. Either of the gradients that are written may be null.
   const void *grad_y = nullptr, *grad_sum = nullptr;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/ops/cpu/rope_kernel.h"
 
-#include "worker/ops/cpu/simd.h"
+#include "worker/ops/cpu/rotate.h"
 
 namespace temper::ops::cpu::TEMPER_ISA {
 namespace {
@@ -13,13 +13,7 @@ void Rotate(const RopeRows& rows, int64_t begin, int64_t end) {
     for (int64_t head = 0; head < rows.heads; ++head) {
       const auto* const x = static_cast<const Element*>(rows.x) + token * rows.token_stride + head * rows.head_stride;
       auto* const y = static_cast<Element*>(rows.y) + (token * rows.heads + head) * rows.width;
-      ForEachVector(rows.half, [&](int64_t i, int64_t count) {
-        const Floats c = LoadSome(cos + i, count), s = LoadSome(sin + i, count) * rows.direction;
-        const Floats first = LoadSome(x + i, count), second = LoadSome(x + rows.half + i, count);
-        StoreSome(y + i, first * c - second * s, count);
-        StoreSome(y + rows.half + i, second * c + first * s, count);
-      });
-      for (int64_t i = 2 * rows.half; i < rows.width; ++i) y[i] = x[i];
+      RotateHead(x, cos, sin, rows.half, rows.width, rows.direction, y);
     }
   }
 }
