@@ -67,8 +67,8 @@ class RecomputeFunction : public torch::autograd::Function<RecomputeFunction> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grad) {
-    const auto recomputed = c10::static_intrusive_pointer_cast<Recomputed>(
-        context->saved_data["recomputed"].toCapsule());
+    const auto recomputed =
+        c10::static_intrusive_pointer_cast<Recomputed>(context->saved_data["recomputed"].toCapsule());
     const at::AutoGradMode recorded(true);
     const at::Tensor x = context->get_saved_variables()[0].detach().requires_grad_(context->needs_input_grad(0));
     const RandomNumbersFrom as_before(GeneratorOf(x), recomputed->random_state);

@@ -21,8 +21,8 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight_D, const NormCo
 std::pair<at::Tensor, at::Tensor> AddRmsNorm(const at::Tensor& x, const at::Tensor& update, const at::Tensor& weight_D,
                                              const NormConfig& config);
 
-// The RMS norm of every head, and then ApplyRope: what queries and keys go through, in one pass over memory. weight_d is
-// for all heads. Differentiable in both; keeps x and one number a head.
+// The RMS norm of every head, and then ApplyRope: what queries and keys go through, in one pass over memory. weight_d
+// is for all heads. Differentiable in both; keeps x and one number a head.
 at::Tensor RmsNormRope(const at::Tensor& x_THd, const at::Tensor& weight_d, const NormConfig& config,
                        const RopeTable& table);
 

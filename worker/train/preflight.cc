@@ -190,10 +190,9 @@ class Checks {
   // `recomputed`: Describe().
   void Memory(const MemoryEstimate& memory, const std::string& recomputed) {
     constexpr double kGb = 1e9;
-    const std::string need =
-        absl::StrFormat("training needs about %.1f GB of memory, %.1f GB are there%s",
-                        static_cast<double>(memory.total()) / kGb, static_cast<double>(memory.available) / kGb,
-                        recomputed.empty() ? "" : absl::StrCat("; ", recomputed));
+    const std::string need = absl::StrFormat(
+        "training needs about %.1f GB of memory, %.1f GB are there%s", static_cast<double>(memory.total()) / kGb,
+        static_cast<double>(memory.available) / kGb, recomputed.empty() ? "" : absl::StrCat("; ", recomputed));
     if (memory.total() <= memory.available) {
       Good(need);
     } else {
@@ -276,9 +275,8 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   report.estimated_seconds = EstimateSeconds(job, model->config, report.data, report.total_steps, dtype);
   const bool bf16 = dtype == at::kBFloat16;
   const auto recompute = ChooseRecompute(job, *model, plan->get(), bf16, available);
-  report.memory =
-      EstimateMemory(job, *model, plan->get(), bf16,
-                     TakesCheckpoints(job, report.total_steps, report.estimated_seconds), recompute);
+  report.memory = EstimateMemory(job, *model, plan->get(), bf16,
+                                 TakesCheckpoints(job, report.total_steps, report.estimated_seconds), recompute);
   report.memory.process = job.ranks * process;
   report.memory.data = job.ranks * std::max<int64_t>(0, with_data - process);
   report.memory.available = available;

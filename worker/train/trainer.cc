@@ -254,7 +254,8 @@ absl::Status OutOfMemory(const std::string& detail) {
   return WithCause(
       absl::ResourceExhaustedError(absl::StrCat(
           "out of memory: lower training.micro_batch_tokens, set training.recompute to block, or train adapters "
-          "(lora). The system said: ", detail)),
+          "(lora). The system said: ",
+          detail)),
       FailureCause::kOutOfMemory);
 }
 

@@ -18,12 +18,15 @@ at::Tensor Random(int64_t rows, int64_t columns, bool transposed) {
   return transposed ? at::randn({columns, rows}).t() : at::randn({rows, columns});
 }
 
-at::Tensor Product(const at::Tensor& a, const at::Tensor& b) { return at::matmul(a.to(at::kDouble), b.to(at::kDouble)); }
+at::Tensor Product(const at::Tensor& a, const at::Tensor& b) {
+  return at::matmul(a.to(at::kDouble), b.to(at::kDouble));
+}
 
 TEST_P(MatMulTest, AnyLayout_EqualsReference) {
   const auto [m, k, n] = GetParam();
   at::manual_seed(1);
-  for (const auto& [a_transposed, b_transposed] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
+  for (const auto& [a_transposed, b_transposed] :
+       {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
     const at::Tensor a = Random(m, k, a_transposed), b = Random(k, n, b_transposed);
     EXPECT_LE(RelativeError(InPoisonedMemory([&] { return MatMul(a, b); }), Product(a, b)), 2e-6);
   }

@@ -87,10 +87,11 @@ TEST_P(RmsNormRopeTest, IsTheNormAndThenTheRotation) {
   at::manual_seed(1);
   const int64_t tokens = 70, heads = 3, width = GetParam();
   for (const double rotated_share : {1.0, 0.5}) {
-    const RopeTable table =
-        MakeRopeTable({.rotated_share = rotated_share}, width, at::arange(tokens), {0, tokens});
+    const RopeTable table = MakeRopeTable({.rotated_share = rotated_share}, width, at::arange(tokens), {0, tokens});
     const std::vector<at::Tensor> inputs = {at::randn({tokens, 5 * width}), at::rand({width}) + 0.5};
-    const auto heads_of = [&](const at::Tensor& x) { return x.narrow(1, width, heads * width).unflatten(1, {heads, width}); };
+    const auto heads_of = [&](const at::Tensor& x) {
+      return x.narrow(1, width, heads * width).unflatten(1, {heads, width});
+    };
     for (const NormConfig& config : {NormConfig{}, NormConfig{.weight_offset = 1}}) {
       const Operator op = [&](const auto& in) { return RmsNormRope(heads_of(in[0]), in[1], config, table); };
       const Operator reference = [&](const auto& in) {

@@ -17,7 +17,8 @@ class ChooseRecomputeTest : public testing::Test {
   ChooseRecomputeTest() { model_.config.num_layers = 4; }
 
   int64_t Total(const std::vector<Recompute>& recompute) {
-    return EstimateMemory(job_, model_, /*plan=*/nullptr, /*bf16=*/false, /*takes_checkpoints=*/false, recompute).total();
+    return EstimateMemory(job_, model_, /*plan=*/nullptr, /*bf16=*/false, /*takes_checkpoints=*/false, recompute)
+        .total();
   }
   std::vector<Recompute> Choose(int64_t available) {
     return ChooseRecompute(job_, model_, /*plan=*/nullptr, /*bf16=*/false, available);
@@ -36,12 +37,11 @@ using enum Recompute;
 
 TEST_F(ChooseRecomputeTest, Auto_TakesTheLeastThatMemoryAllows) {
   // A single one frees nothing: while it is computed again, it is there.
-  const std::vector<std::vector<Recompute>> from_least_to_most = {
-      {kNone, kNone, kNone, kNone},
-      {kAttention, kAttention, kNone, kNone},
-      {kAttention, kAttention, kAttention, kAttention},
-      {kBlock, kBlock, kAttention, kAttention},
-      {kBlock, kBlock, kBlock, kBlock}};
+  const std::vector<std::vector<Recompute>> from_least_to_most = {{kNone, kNone, kNone, kNone},
+                                                                  {kAttention, kAttention, kNone, kNone},
+                                                                  {kAttention, kAttention, kAttention, kAttention},
+                                                                  {kBlock, kBlock, kAttention, kAttention},
+                                                                  {kBlock, kBlock, kBlock, kBlock}};
   for (const auto& recompute : from_least_to_most) EXPECT_EQ(ChooseFor(recompute), recompute) << Describe(recompute);
   EXPECT_TRUE(std::ranges::is_sorted(from_least_to_most, std::greater<>(), [&](const auto& r) { return Total(r); }));
   EXPECT_EQ(Choose(1), from_least_to_most.back());  // what can be done

@@ -38,7 +38,7 @@ struct AttentionHead {
 // Gradients of the query heads that share a key or value, which are summed into one of its own.
 struct HeadGroups {
   int64_t kv_heads = 0, group = 0, width = 0;
-  bool bf16 = false;         // `to`
+  bool bf16 = false;            // `to`
   const float* grad = nullptr;  // [tokens][kv_heads][group][width]
   void* to = nullptr;           // [tokens][kv_heads][width]
 };

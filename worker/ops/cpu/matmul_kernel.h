@@ -18,7 +18,7 @@ inline constexpr int64_t kDepthGrain = 32;
 struct MatMul {
   int64_t m = 0, n = 0, k = 0;
   bool add = false;
-  bool bf16 = false;  // then A is transposed, and B is not
+  bool bf16 = false;                                // then A is transposed, and B is not
   bool a_transposed = false, b_transposed = false;  // not both
   const void *a = nullptr, *b = nullptr;
   int64_t a_stride = 0, b_stride = 0;

@@ -163,8 +163,7 @@ at::Tensor SumGroups(const at::Tensor& grad_THd, const at::Tensor& like_TKd) {
   groups.grad = grad_THd.const_data_ptr<float>();
   groups.to = sum.mutable_data_ptr();
   const int64_t grain = std::max<int64_t>(1, kSumGrain / (grad_THd.size(1) * groups.width));
-  at::parallel_for(0, sum.size(0), grain,
-                   [&](int64_t begin, int64_t end) { Chosen().sum_groups(groups, begin, end); });
+  at::parallel_for(0, sum.size(0), grain, [&](int64_t begin, int64_t end) { Chosen().sum_groups(groups, begin, end); });
   return sum;
 }
 

@@ -15,7 +15,8 @@
 namespace temper::ops::cpu {
 namespace {
 
-// Numbers whose squares are summed before the sums are: fixed, so that the sum does not depend on the number of threads.
+// Numbers whose squares are summed before the sums are: fixed, so that the sum does not depend on the number of
+// threads.
 constexpr int64_t kPart = 1 << 16;
 
 }  // namespace
