@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import tiny_chat_model
 from grpc_tools import protoc
-from temper_server import BIN, Server
+from temper_server import BIN, Server, tiny_job
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,20 +56,8 @@ def model(pristine_model, tmp_path):
 
 @pytest.fixture
 def spec(pristine_model, data, tmp_path):
-    """A job of a second. Tests change what they need."""
-    return {
-        "model": {"uri": str(pristine_model)},
-        "data": {"uri": str(data)},
-        "training": {
-            "steps": 60,
-            "tokens_per_step": 256,
-            "micro_batch_tokens": 256,
-            "learning_rate": 5e-3,
-            "precision": "PRECISION_FP32",
-        },
-        "resources": {"threads_per_rank": 1},
-        "output": {"uri": str(tmp_path / "output")},
-    }
+    """Tests change what they need."""
+    return tiny_job(pristine_model, data, tmp_path / "output")
 
 
 @pytest.fixture

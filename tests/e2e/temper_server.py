@@ -16,6 +16,9 @@ import psutil
 
 BIN = Path(os.environ.get("TEMPER_BIN", Path(__file__).resolve().parents[2] / "build/release/bin"))
 
+# For tests whose subject is not the export: comparing it with transformers takes longer than their training.
+UNCOMPARED = {"TEMPER_PYTHON": "/none"}
+
 ENDED = ("JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
 
 
@@ -184,6 +187,23 @@ class Server:
     def the_process(self, name: str) -> psutil.Process:
         (process,) = self.processes(name)
         return process
+
+
+def tiny_job(model: Path, data: Path, output: Path) -> dict:
+    """A job of a second."""
+    return {
+        "model": {"uri": str(model)},
+        "data": {"uri": str(data)},
+        "training": {
+            "steps": 60,
+            "tokens_per_step": 256,
+            "micro_batch_tokens": 256,
+            "learning_rate": 5e-3,
+            "precision": "PRECISION_FP32",
+        },
+        "resources": {"threads_per_rank": 1},
+        "output": {"uri": str(output)},
+    }
 
 
 def temper(*arguments: str, server: str, stdin: str | None = None, timeout: float = 120):

@@ -6,20 +6,29 @@ import json
 from pathlib import Path
 
 import pytest
-from temper_server import steps_lost, wait_until
+from temper_server import UNCOMPARED, Server, steps_lost, tiny_job, wait_until
 from transformers import AutoModelForCausalLM
 
 STEPS = 400
 
 
-@pytest.fixture
-def checkpointed(spec):
+def with_checkpoints(spec):
     """A job of a few seconds with a checkpoint every 50 steps."""
     spec["training"]["steps"] = STEPS
     # So that a checkpoint is written before the next one is due, which would wait otherwise.
     spec["training"]["tokens_per_step"] = 2048
     spec["checkpoints"] = {"every_steps": 50, "keep_last": 2}
     return spec
+
+
+@pytest.fixture
+def checkpointed(spec):
+    return with_checkpoints(spec)
+
+
+@pytest.fixture
+def server(start_server):
+    return start_server(environment=UNCOMPARED)
 
 
 def kind(event) -> str:
@@ -35,14 +44,18 @@ def wait_for_checkpoint(server, job):
     return server.wait_for(job, lambda event: kind(event) == "checkpoint").checkpoint
 
 
-@pytest.fixture
-def uninterrupted(start_server, checkpointed, tmp_path):
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, protos, pristine_model, data):
     """What the job's weights are when nothing happens to it."""
-    server = start_server()
-    spec = checkpointed | {"output": {"uri": str(tmp_path / "undisturbed")}}
-    ended = server.wait_for_end(server.submit(spec))
-    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
-    return weights(ended)
+    directory = tmp_path_factory.mktemp("uninterrupted")
+    server = Server(directory / "server", protos, environment=UNCOMPARED)
+    try:
+        job = with_checkpoints(tiny_job(pristine_model, data, directory / "output"))
+        ended = server.wait_for_end(server.submit(job))
+        assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+        return weights(ended)
+    finally:
+        assert server.interrupt() == 0
 
 
 def test_rank_killed_goes_on_from_its_checkpoint_to_the_same_weights(server, checkpointed, uninterrupted):
@@ -91,7 +104,7 @@ def test_list_download_and_resume_from_a_checkpoint(server, checkpointed, uninte
     assert result.returncode == 0, result.stderr
     AutoModelForCausalLM.from_pretrained(home / "weights")
     # Another server, which knows nothing of the job: the copy is all it takes.
-    other = start_server()
+    other = start_server(environment=UNCOMPARED)
     resumed = other.submit(checkpointed | {"output": {"uri": str(tmp_path / "other")}}, f"--resume-from={home}")
     resumed = other.wait_for_end(resumed)
     assert resumed["state"] == "JOB_STATE_SUCCEEDED", resumed
