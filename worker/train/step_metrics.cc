@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/train/step_metrics.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <fstream>
+#include <string>
 
 #include "worker/ops/packed_attention.h"
 
@@ -40,10 +42,14 @@ double HardwareFlops(const FlopRates& rates, const StepWork& work) {
   return flops;
 }
 
+// Not getrusage's: that begins with what the process had that started this one.
 int64_t PeakMemoryBytes() {
-  rusage usage{};
-  if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    int64_t kib = 0;
+    if (std::sscanf(line.c_str(), "VmHWM: %" SCNd64, &kib) == 1) return kib * 1024;
+  }
+  return 0;
 }
 
 }  // namespace temper

@@ -2,7 +2,14 @@
 #include "worker/train/step_metrics.h"
 
 #include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
 
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 #include "worker/model/transformer.h"
 
 namespace temper {
@@ -92,6 +99,23 @@ TEST(HardwareFlops, Recomputation_IsAddedForEveryPair) {
   rates.attention = {{.per_pair = 12, .recomputed_per_pair = 2}};
   const StepWork work{.attention_pairs = {10}};
   EXPECT_DOUBLE_EQ(HardwareFlops(rates, work), ModelFlops(rates, work) + 20);
+}
+
+// Whoever starts a rank may be larger. Here it is this test, which starts itself.
+TEST(PeakMemoryBytes, LargerParent_IsNotCounted) {
+  constexpr int64_t kLarge = int64_t{800} << 20;
+  constexpr const char* kIsChild = "TEMPER_TEST_IS_CHILD";
+  if (std::getenv(kIsChild) != nullptr) std::_Exit(PeakMemoryBytes() < kLarge / 2 ? 0 : 1);
+  const std::vector<char> large(kLarge, 1);
+  EXPECT_GE(PeakMemoryBytes(), kLarge);
+  std::string self = "/proc/self/exe", filter = "--gtest_filter=PeakMemoryBytes.*", is_child = absl::StrCat(kIsChild, "=1");
+  char* const arguments[] = {self.data(), filter.data(), nullptr};
+  char* const environment[] = {is_child.data(), nullptr};
+  pid_t child = 0;
+  ASSERT_EQ(posix_spawn(&child, self.c_str(), nullptr, nullptr, arguments, environment), 0);
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 }  // namespace

@@ -30,10 +30,10 @@ template <typename Element>
 void RowPanel(const MatMul& p, int64_t begin, char* scratch) {
   const int64_t rows = Smaller(kPanel, p.m - begin);
   auto* const left = reinterpret_cast<Element*>(scratch);
-  auto* const work = left + kPanel * kRowDepth;
+  auto* const work = left + kPanel * kDepth;
   float* const c = p.c + begin * p.c_stride;
   for (int64_t k = 0, depth = 0; k < p.padded_k(); k += depth) {
-    depth = Piece(p.padded_k() - k, kRowDepth);
+    depth = Piece(p.padded_k() - k, kDepth);
     const int64_t padded = (depth + kDepthGrain - 1) / kDepthGrain * kDepthGrain;
     const Rows<Element> a = {static_cast<const Element*>(p.a) + k * p.a_stride + begin, p.a_stride};
     PackLeftTransposed(a, Smaller(depth, p.k - k), rows, padded, left, work);
@@ -54,8 +54,8 @@ void ColumnPanel(const MatMul& p, int64_t row, int64_t column, char* scratch) {
   const auto *const a = static_cast<const float*>(p.a), *const b = static_cast<const float*>(p.b);
   const int64_t padded = (columns + kLanes - 1) / kLanes * kLanes;
   auto* const packed = reinterpret_cast<float*>(scratch);
-  for (int64_t k = 0; k < p.k; k += kColumnDepth) {
-    const int64_t depth = Smaller(kColumnDepth, p.k - k);
+  for (int64_t k = 0; k < p.k; k += kDepth) {
+    const int64_t depth = Smaller(kDepth, p.k - k);
     const float* const right = p.b_transposed ? packed : b + k * p.b_stride + column;
     const int64_t stride = p.b_transposed ? padded : p.b_stride;
     if (p.b_transposed) {
