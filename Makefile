@@ -4,10 +4,10 @@
 PRESET ?= release
 PYTHON := build/venv/bin/python
 
-.PHONY: help setup build demo test test-full bench format lint clean
+.PHONY: help setup build demo test test-full bench bench-server format lint clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is needed (Debian packages, Rust, Python environment, a model); does nothing twice
 	@python3 tools/set_up.py
@@ -30,6 +30,9 @@ test-full: ## the slow rest: every test again under AddressSanitizer and UBSan, 
 bench: build ## training steps against transformers, TRL and PEFT on this machine (BENCH="--works chat …": tests/bench/bench.py)
 	@python3 tools/set_up.py --bench
 	@build/bench-venv/bin/python tests/bench/bench.py $(BENCH)
+
+bench-server: build ## what one server carries: 1,000 ranks, 200 watchers, 10,000 jobs behind it (2 min; build/reports/load.json)
+	@$(PYTHON) tests/bench/server_load.py $(BENCH)
 
 format: setup ## format C++, Python and Rust in place
 	@$(PYTHON) tools/lint.py --fix

@@ -15,7 +15,7 @@ namespace {
 using std::chrono::steady_clock;
 
 // Events that are read from the store at a time.
-constexpr int kPageSize = 64;
+constexpr size_t kPageSize = 64;
 
 // One stream. At any time one party has its turn: a callback of gRPC, the hub, or nobody while an event is being
 // written or the watcher waits. Whoever has it goes on with Proceed(), and only in a turn the stream is ended.
@@ -67,20 +67,24 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::JobEvent>, public 
       if (hub_.stopping()) return End(absl::UnavailableError("the server is stopping"));
       if (next_ < page_.events.size()) return WriteNext();
       if (page_.complete) return End(absl::OkStatus());
+      if (std::exchange(caught_up_, false)) {
+        switch (hub_.Wait(this, after_)) {
+          case WatchHub::WaitResult::kWaiting:
+            return;  // `this` may be gone
+          case WatchHub::WaitResult::kCancelled:
+            return End(absl::CancelledError("the client has gone"));
+          case WatchHub::WaitResult::kStopping:
+            continue;
+          case WatchHub::WaitResult::kNews:
+            break;
+        }
+      }
       auto page = controller_.Events(job_, after_, kPageSize);
       if (!page.ok()) return End(page.status());
       page_ = *std::move(page);
       next_ = 0;
-      if (!page_.events.empty() || page_.complete) continue;
-      switch (hub_.Wait(this, after_)) {
-        case WatchHub::WaitResult::kWaiting:
-          return;  // `this` may be gone
-        case WatchHub::WaitResult::kCancelled:
-          return End(absl::CancelledError("the client has gone"));
-        case WatchHub::WaitResult::kStopping:
-        case WatchHub::WaitResult::kNews:
-          continue;
-      }
+      // What came after a page that is not full, the hub knows of.
+      caught_up_ = page_.events.size() < kPageSize;
     }
   }
 
@@ -103,7 +107,8 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::JobEvent>, public 
   const std::string job_;
   int64_t after_;  // the newest event that was written
   EventPage page_;
-  size_t next_ = 0;  // in page_
+  size_t next_ = 0;         // in page_
+  bool caught_up_ = false;  // page_ ends with the newest event, or it was the newest
   std::atomic<steady_clock::time_point> writing_since_{steady_clock::time_point()};
   std::atomic<bool> too_slow_{false};
 };

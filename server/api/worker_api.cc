@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/worker_api.h"
 
+#include <chrono>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -12,6 +13,10 @@ namespace {
 
 // Reports that wait for a commit before the stream is not read on.
 constexpr size_t kMaxPending = 256;
+
+// Commits begin so far apart at least: with many gangs each keeps the reports of several, and between two flushes there
+// is time for others who wait for the disk.
+constexpr std::chrono::milliseconds kPace{10};
 
 }  // namespace
 
@@ -45,15 +50,12 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
 
   void OnDone() override { delete this; }
 
-  // On the committer's thread.
-  void Commit() {
-    std::vector<v1::RankReport> reports;
-    {
-      std::lock_guard lock(mutex_);
-      reports.swap(pending_);
-    }
-    auto acks = api_.controller_.HandleReports(*attachment_, reports);
-
+  // On the committer's thread: what shall be kept, and then how that went.
+  NodeReports TakeReports() {
+    std::lock_guard lock(mutex_);
+    return {*attachment_, std::exchange(pending_, {})};
+  }
+  void Kept(absl::StatusOr<std::vector<v1::Ack>> acks) {
     std::unique_lock lock(mutex_);
     committing_ = false;
     if (acks.ok()) {
@@ -171,15 +173,24 @@ void WorkerApi::Schedule(Stream* stream) {
   changed_.notify_all();
 }
 
+void WorkerApi::Commit(const std::vector<Stream*>& streams) {
+  std::vector<NodeReports> reports;
+  for (Stream* stream : streams) reports.push_back(stream->TakeReports());
+  auto acks = controller_.HandleReports(reports);
+  for (size_t i = 0; i < streams.size(); ++i) streams[i]->Kept(std::move(acks[i]));
+}
+
 void WorkerApi::Run() {
+  auto next = std::chrono::steady_clock::now();
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return closing_ || !ready_.empty(); });
+    changed_.wait_until(lock, next, [this] { return closing_; });
     if (ready_.empty()) return;
-    Stream* stream = ready_.front();
-    ready_.pop_front();
+    next = std::chrono::steady_clock::now() + kPace;
+    const std::vector<Stream*> streams = std::exchange(ready_, {});
     lock.unlock();
-    stream->Commit();
+    Commit(streams);
     lock.lock();
   }
 }

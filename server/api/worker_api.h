@@ -6,11 +6,10 @@
 
 #include <chrono>
 #include <condition_variable>
-#include <deque>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <thread>
+#include <vector>
 
 #include "server/api/rpc_observer.h"
 #include "server/jobs/job_controller.h"
@@ -20,7 +19,8 @@ namespace temper {
 
 // WorkerService: a node's one stream. Reports are collected while a commit is under way and kept together by the next
 // one, so that a node that reports faster than the disk flushes is slowed down (its stream is not read on) instead of
-// filling memory. Commits of all streams happen on one thread, for the store has one writer.
+// filling memory. Commits happen on one thread, for the store has one writer, and each keeps what all streams have by
+// then: however many nodes there are, the disk is flushed as often as it can be.
 class WorkerApi final : public v1::WorkerService::CallbackService {
  public:
   // `controller` must outlive every stream.
@@ -36,13 +36,14 @@ class WorkerApi final : public v1::WorkerService::CallbackService {
   // The stream has reports to be kept.
   void Schedule(Stream* stream);
   void Run();
+  void Commit(const std::vector<Stream*>& streams);
 
   JobController& controller_;
   const RpcObserver observer_;
   std::mutex mutex_;
   std::condition_variable changed_;
   // Guarded by mutex_:
-  std::deque<Stream*> ready_;
+  std::vector<Stream*> ready_;
   bool closing_ = false;
 
   std::thread committer_;  // last: it uses everything above

@@ -492,18 +492,24 @@ absl::Status JobController::Happen(LiveJob& live, const JobMachineEvent& event) 
   return Commit(live, std::move(draft));
 }
 
+bool JobController::Changes(const LiveJob& live, const JobUpdate& update) {
+  return !update.events.empty() || !update.positions.empty() || update.epoch || !update.checkpoints.empty() ||
+         !update.removed_checkpoints.empty() || !(update.record.life == live.record.life) ||
+         update.record.dropped_log_events != live.record.dropped_log_events;
+}
+
 absl::Status JobController::Commit(LiveJob& live, JobDraft draft) {
   JobUpdate& update = draft.update();
-  const v1::JobState before = live.record.life.state;
-  const bool unchanged = update.events.empty() && update.positions.empty() && !update.epoch &&
-                         update.checkpoints.empty() && update.removed_checkpoints.empty() &&
-                         update.record.life == live.record.life &&
-                         update.record.dropped_log_events == live.record.dropped_log_events;
-  if (unchanged) return absl::OkStatus();
+  if (!Changes(live, update)) return absl::OkStatus();
   FaultPoint("server.commit.before");
   if (absl::Status status = store_.Update(update); !status.ok()) return status;
   FaultPoint("server.commit.after");
+  Adopt(live, update);
+  return absl::OkStatus();
+}
 
+void JobController::Adopt(LiveJob& live, JobUpdate& update) {
+  const v1::JobState before = live.record.life.state;
   live.record = std::move(update.record);
   Tell(live.record.job, update.events);
   for (const ReportPosition& position : update.positions) live.positions[position.rank] = position.sequence;
@@ -523,7 +529,6 @@ absl::Status JobController::Commit(LiveJob& live, JobDraft draft) {
   }
   events_changed_.notify_all();
   if (IsFinal(after)) live_.erase(std::string(live.record.id));
-  return absl::OkStatus();
 }
 
 void JobController::Tell(const v1::Job& job, const std::vector<v1::JobEvent>& events) {

@@ -68,6 +68,12 @@ struct NodeAttachment {
   v1::Assignment assignment;
 };
 
+// What a node has reported over its stream.
+struct NodeReports {
+  int64_t attachment = 0;
+  std::vector<v1::RankReport> reports;
+};
+
 // Owns every job: the only writer of job state. What clients and nodes say comes in here; what shall be is worked out
 // by job_machine and scheduler, kept by the store, and made true by Reconcile(). Any thread.
 //
@@ -163,6 +169,8 @@ class JobController {
   // FAILED_PRECONDITION: the attachment was replaced, or the epoch is over. INVALID_ARGUMENT: a report is missing
   // before one of these, or one is malformed.
   absl::StatusOr<std::vector<v1::Ack>> HandleReports(int64_t attachment, const std::vector<v1::RankReport>& reports);
+  // The same for several nodes (each at most once), in one commit: one answer for each, in their order.
+  std::vector<absl::StatusOr<std::vector<v1::Ack>>> HandleReports(const std::vector<NodeReports>& nodes);
 
   // The stream is over. Any number of times.
   void DetachNode(int64_t attachment);
@@ -208,6 +216,16 @@ class JobController {
   LiveJob* FindLive(const std::string& id);
   const LiveJob* FindLive(const std::string& id) const;
   LiveJob* FindAttached(int64_t attachment);
+  // What a node's reports make of its job.
+  struct TakenReports {
+    LiveJob* live = nullptr;
+    JobDraft draft;
+    std::map<int32_t, int64_t> reported;  // newest report of each rank that is known after it
+    bool said_end = false;
+  };
+  absl::StatusOr<TakenReports> Take(const NodeReports& node);
+  // In one commit. False: nothing was kept, for one of them can't be.
+  bool KeepTogether(std::vector<absl::StatusOr<TakenReports>>& all);
   // Of the present gang, or the next one. One that only looks is one rank.
   static int32_t RanksOf(const JobRecord& record);
   // The job as it is now, with the reason why it waits.
@@ -215,6 +233,9 @@ class JobController {
   JobDraft Draft(const LiveJob& live) const;
   // Keeps the draft and tells everybody. A job that has ended is no longer live after it.
   absl::Status Commit(LiveJob& live, JobDraft draft);
+  // The rest of it, once the store has the update.
+  void Adopt(LiveJob& live, JobUpdate& update);
+  static bool Changes(const LiveJob& live, const JobUpdate& update);
   absl::Status Happen(LiveJob& live, const JobMachineEvent& event);
   void Tell(const v1::Job& job, const std::vector<v1::JobEvent>& events);
   // Tells the node, unless it knows.

@@ -138,8 +138,8 @@ absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& req
 v1::Job JobController::View(v1::Job job) const {
   const auto id = ParseJobName(job.name(), "name");
   const LiveJob* live = id.ok() ? FindLive(*id) : nullptr;
-  if (live == nullptr) return job;
-  job = live->record.job;
+  // One that was read before its state changed waits for nothing that we know of now.
+  if (live == nullptr || live->record.life.state != job.state()) return job;
   job.set_queue_position(live->queue_position);
   if (live->waiting_reason.empty()) return job;
   job.set_reason(job.reason().empty() ? live->waiting_reason : absl::StrCat(job.reason(), "; ", live->waiting_reason));
@@ -168,14 +168,15 @@ absl::StatusOr<v1::ListJobsResponse> JobController::List(const v1::ListJobsReque
     filter.states.push_back(request.states(i));
   }
   if (!violations.empty()) return InvalidFields(violations);
-  std::lock_guard lock(mutex_);
   const int page_size = request.page_size() == 0 ? kDefaultPageSize : request.page_size();
+  // Without the lock: to look through many jobs takes its time.
   auto page = store_.List(filter, page_size, request.page_token());
   if (absl::IsInvalidArgument(page.status())) {
     return InvalidFields({{"page_token", std::string(page.status().message())}});
   }
   if (!page.ok()) return page.status();
   v1::ListJobsResponse response;
+  std::lock_guard lock(mutex_);
   for (v1::Job& job : page->jobs) *response.add_jobs() = View(std::move(job));
   response.set_next_page_token(page->next_page_token);
   *response.mutable_time() = ToTimestamp(clock_.Wall());
@@ -278,7 +279,13 @@ absl::StatusOr<EventPage> JobController::Events(const std::string& name, int64_t
   const auto id = ParseJobName(name, "name");
   if (!id.ok()) return id.status();
   if (after_sequence < 0) return InvalidFields({{"after_sequence", "must be at least 0"}});
-  // The store alone: a reader waits for nobody's lock. The job first, so that what it counts is there to be read.
+  // The store alone: a reader waits for nobody's lock.
+  auto events = store_.Events(*id, after_sequence, limit);
+  if (!events.ok()) return events.status();
+  EventPage page;
+  page.events = *std::move(events);
+  // The last event of a job is a state. After any other there is no need to look at the job.
+  if (!page.events.empty() && !page.events.back().has_state()) return page;
   auto record = store_.Get(*id);
   if (!record.ok()) return TellIfMissing(record.status(), *id);
   const int64_t last = record->job.last_sequence();
@@ -286,11 +293,7 @@ absl::StatusOr<EventPage> JobController::Events(const std::string& name, int64_t
     return absl::OutOfRangeError(
         absl::StrCat("after_sequence ", after_sequence, " is past the last event of ", name, ", which is ", last));
   }
-  auto events = store_.Events(*id, after_sequence, limit);
-  if (!events.ok()) return events.status();
-  EventPage page;
-  page.complete = IsFinal(record->job.state()) && after_sequence + static_cast<int64_t>(events->size()) >= last;
-  page.events = *std::move(events);
+  page.complete = IsFinal(record->job.state()) && after_sequence + static_cast<int64_t>(page.events.size()) >= last;
   return page;
 }
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/counted.h"
 #include "common/digest.h"
+#include "common/fault_point.h"
 #include "common/rpc/status.h"
 #include "server/jobs/job_controller.h"
 #include "server/jobs/job_name.h"
@@ -115,21 +116,17 @@ void JobController::DetachNode(int64_t attachment) {
   live->send_stop = nullptr;
 }
 
-absl::StatusOr<std::vector<v1::Ack>> JobController::HandleReports(int64_t attachment,
-                                                                  const std::vector<v1::RankReport>& reports) {
-  std::lock_guard lock(mutex_);
-  LiveJob* live = FindAttached(attachment);
+absl::StatusOr<JobController::TakenReports> JobController::Take(const NodeReports& node) {
+  LiveJob* live = FindAttached(node.attachment);
   if (live == nullptr) {
     return absl::FailedPreconditionError("the stream was replaced by another, or its epoch is over");
   }
   live->last_heard = clock_.Monotonic();
 
-  JobDraft draft = Draft(*live);
+  TakenReports taken{.live = live, .draft = Draft(*live), .said_end = live->said_end};
   std::map<int32_t, int64_t> positions = live->positions;
-  std::map<int32_t, int64_t> reported;
-  bool said_end = live->said_end;
   const int32_t ranks = RanksOf(live->record);
-  for (const v1::RankReport& report : reports) {
+  for (const v1::RankReport& report : node.reports) {
     const int32_t rank = report.rank();
     if (rank < -1 || rank >= ranks) {
       return InvalidFields({{"report.rank", absl::StrCat("is ", rank, ", but the gang has ", Counted(ranks, "rank"))}});
@@ -139,30 +136,67 @@ absl::StatusOr<std::vector<v1::Ack>> JobController::HandleReports(int64_t attach
       return InvalidFields({{"report.sequence", absl::StrCat("is ", report.sequence(), " after ", position,
                                                              " for rank ", rank, ": reports are missing")}});
     }
-    reported[rank] = position;
+    taken.reported[rank] = position;
     if (report.sequence() <= position) continue;  // sent again
     position = report.sequence();
-    reported[rank] = position;
-    draft.Take(report);
+    taken.reported[rank] = position;
+    taken.draft.Take(report);
     if (auto ending = EndingOf(report)) {
-      draft.Advance(job_event::GangEnded{*std::move(ending)}, options_.retry);
-      said_end = true;
+      taken.draft.Advance(job_event::GangEnded{*std::move(ending)}, options_.retry);
+      taken.said_end = true;
     }
   }
   const int32_t epoch = live->record.life.epoch;
-  for (const auto& [rank, position] : reported) {
-    if (position > live->positions[rank]) draft.update().positions.push_back({epoch, rank, position});
+  for (const auto& [rank, position] : taken.reported) {
+    if (position > live->positions[rank]) taken.draft.update().positions.push_back({epoch, rank, position});
   }
-  if (absl::Status status = Commit(*live, std::move(draft)); !status.ok()) return status;
-  live->said_end = said_end;
+  return taken;
+}
 
-  std::vector<v1::Ack> acks;
-  for (const auto& [rank, position] : reported) {
-    v1::Ack& ack = acks.emplace_back();
-    ack.set_rank(rank);
-    ack.set_sequence(position);
+absl::StatusOr<std::vector<v1::Ack>> JobController::HandleReports(int64_t attachment,
+                                                                  const std::vector<v1::RankReport>& reports) {
+  return std::move(HandleReports(std::vector<NodeReports>{{attachment, reports}}).front());
+}
+
+std::vector<absl::StatusOr<std::vector<v1::Ack>>> JobController::HandleReports(const std::vector<NodeReports>& nodes) {
+  std::lock_guard lock(mutex_);
+  std::vector<absl::StatusOr<TakenReports>> all;
+  for (const NodeReports& node : nodes) all.push_back(Take(node));
+  const bool kept = KeepTogether(all);
+  std::vector<absl::StatusOr<std::vector<v1::Ack>>> answers;
+  for (absl::StatusOr<TakenReports>& taken : all) {
+    absl::Status status = taken.status();
+    // One that can't be kept is no reason for the others to be repeated.
+    if (status.ok() && !kept) status = Commit(*taken->live, std::move(taken->draft));
+    if (!status.ok()) {
+      answers.push_back(std::move(status));
+      continue;
+    }
+    taken->live->said_end = taken->said_end;
+    std::vector<v1::Ack>& acks = *answers.emplace_back(std::vector<v1::Ack>());
+    for (const auto& [rank, position] : taken->reported) {
+      v1::Ack& ack = acks.emplace_back();
+      ack.set_rank(rank);
+      ack.set_sequence(position);
+    }
   }
-  return acks;
+  return answers;
+}
+
+bool JobController::KeepTogether(std::vector<absl::StatusOr<TakenReports>>& all) {
+  std::vector<TakenReports*> changed;
+  std::vector<const JobUpdate*> updates;
+  for (absl::StatusOr<TakenReports>& taken : all) {
+    if (!taken.ok() || !Changes(*taken->live, taken->draft.update())) continue;
+    changed.push_back(&*taken);
+    updates.push_back(&taken->draft.update());
+  }
+  if (updates.empty()) return true;
+  FaultPoint("server.commit.before");
+  if (!store_.Update(updates).ok()) return false;
+  FaultPoint("server.commit.after");
+  for (TakenReports* taken : changed) Adopt(*taken->live, taken->draft.update());
+  return true;
 }
 
 }  // namespace temper

@@ -21,6 +21,9 @@ constexpr std::string_view kRecordColumns =
     "id, job, export_committed, retry_at_us, ending_cause, ending_message, request_id, request_digest, log_events, "
     "dropped_log_events, restarts_since_checkpoint, preflight, preflight_only";
 
+// Rows that List() reads before it lets others read.
+constexpr int kListedAtOnce = 200;
+
 absl::Status Damaged(const std::string& what) {
   return WithCause(absl::DataLossError(absl::StrCat("the database is damaged: ", what, " can't be read")),
                    FailureCause::kStorage);
@@ -141,6 +144,25 @@ absl::Status WritePosition(Sqlite& database, const std::string& id, const Report
   return upsert.Bind(id).Bind(position.epoch).Bind(position.rank).Bind(position.sequence).Run();
 }
 
+absl::Status WriteUpdate(Sqlite& database, const JobUpdate& update, bool create) {
+  const std::string& id = update.record.id;
+  absl::Status status = WriteJob(database, update.record, create);
+  if (status.ok() && update.epoch) status = WriteEpoch(database, *update.epoch);
+  for (const v1::JobEvent& event : update.events) {
+    if (status.ok()) status = WriteEvent(database, id, event);
+  }
+  for (const ReportPosition& position : update.positions) {
+    if (status.ok()) status = WritePosition(database, id, position);
+  }
+  for (const v1::Checkpoint& checkpoint : update.checkpoints) {
+    if (status.ok()) status = WriteCheckpoint(database, id, checkpoint);
+  }
+  for (const CheckpointKey& key : update.removed_checkpoints) {
+    if (status.ok()) status = RemoveCheckpoint(database, id, key);
+  }
+  return status;
+}
+
 std::string StateList(std::vector<v1::JobState> states) {
   std::sort(states.begin(), states.end());
   states.erase(std::unique(states.begin(), states.end()), states.end());
@@ -193,39 +215,42 @@ absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(const std::filesystem::
   if (!status.ok()) return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
   auto reader = Sqlite::Open(path, Sqlite::Mode::kReadOnly);
   if (!reader.ok()) return reader.status();
-  return std::unique_ptr<JobStore>(new JobStore(*std::move(directory), *std::move(writer), *std::move(reader)));
+  auto checkpoints = Sqlite::Open(path, Sqlite::Mode::kReadWrite);
+  if (!checkpoints.ok()) return checkpoints.status();
+  return std::unique_ptr<JobStore>(
+      new JobStore(*std::move(directory), *std::move(writer), *std::move(reader), *std::move(checkpoints)));
 }
 
 JobStore::JobStore(std::unique_ptr<DataDirectory> directory, std::unique_ptr<Sqlite> writer,
-                   std::unique_ptr<Sqlite> reader)
-    : directory_(std::move(directory)), writer_(std::move(writer)), reader_(std::move(reader)) {}
+                   std::unique_ptr<Sqlite> reader, std::unique_ptr<Sqlite> checkpoints)
+    : directory_(std::move(directory)),
+      writer_(std::move(writer)),
+      reader_(std::move(reader)),
+      checkpointer_(*writer_, write_mutex_, std::move(checkpoints)) {}
 
 JobStore::~JobStore() = default;
 
-absl::Status JobStore::Create(const JobUpdate& update) { return Write(update, /*create=*/true); }
-
-absl::Status JobStore::Update(const JobUpdate& update) { return Write(update, /*create=*/false); }
-
-absl::Status JobStore::Write(const JobUpdate& update, bool create) {
+absl::Status JobStore::Create(const JobUpdate& update) {
   std::lock_guard lock(write_mutex_);
   SqliteTransaction transaction(*writer_);
   absl::Status status = transaction.Begin();
-  if (status.ok()) status = WriteJob(*writer_, update.record, create);
-  if (status.ok() && update.epoch) status = WriteEpoch(*writer_, *update.epoch);
-  for (const v1::JobEvent& event : update.events) {
-    if (status.ok()) status = WriteEvent(*writer_, update.record.id, event);
+  if (status.ok()) status = WriteUpdate(*writer_, update, /*create=*/true);
+  return status.ok() ? transaction.Commit() : status;
+}
+
+absl::Status JobStore::Update(const JobUpdate& update) {
+  const JobUpdate* const updates[] = {&update};
+  return Update(updates);
+}
+
+absl::Status JobStore::Update(std::span<const JobUpdate* const> updates) {
+  std::lock_guard lock(write_mutex_);
+  SqliteTransaction transaction(*writer_);
+  absl::Status status = transaction.Begin();
+  for (const JobUpdate* update : updates) {
+    if (status.ok()) status = WriteUpdate(*writer_, *update, /*create=*/false);
   }
-  for (const ReportPosition& position : update.positions) {
-    if (status.ok()) status = WritePosition(*writer_, update.record.id, position);
-  }
-  for (const v1::Checkpoint& checkpoint : update.checkpoints) {
-    if (status.ok()) status = WriteCheckpoint(*writer_, update.record.id, checkpoint);
-  }
-  for (const CheckpointKey& key : update.removed_checkpoints) {
-    if (status.ok()) status = RemoveCheckpoint(*writer_, update.record.id, key);
-  }
-  if (status.ok()) status = transaction.Commit();
-  return status;
+  return status.ok() ? transaction.Commit() : status;
 }
 
 absl::StatusOr<JobRecord> JobStore::Get(const std::string& id) const {
@@ -308,26 +333,31 @@ absl::StatusOr<JobPage> JobStore::List(const JobFilter& filter, int page_size, c
   }
   // The list holds digits and commas only.
   const std::string in_states = state_list.empty() ? "" : absl::StrCat(" AND state IN (", state_list, ")");
-  std::lock_guard lock(read_mutex_);
-  SqliteStatement select(
-      *reader_, absl::StrCat("SELECT number, job FROM jobs WHERE number < ?", in_states, " ORDER BY number DESC"));
-  select.Bind(before);
+  const std::string query = absl::StrCat("SELECT number, job FROM jobs WHERE number < ?", in_states,
+                                         " ORDER BY number DESC LIMIT ", kListedAtOnce);
   JobPage page;
-  int64_t last = 0;
   while (true) {
-    const auto row = select.Step();
-    if (!row.ok()) return row.status();
-    if (!*row) return page;
-    const int64_t number = select.Integer();
-    v1::Job job;
-    if (!job.ParseFromString(select.Text())) return Damaged(absl::StrCat("job number ", number));
-    if (!Matches(job.spec(), filter)) continue;
-    if (static_cast<int>(page.jobs.size()) == page_size) {
-      page.next_page_token = EncodePageToken(last, fingerprint);
-      return page;
+    // A filter that few jobs match reads them all: others get their turn in between.
+    std::lock_guard lock(read_mutex_);
+    SqliteStatement select(*reader_, query);
+    select.Bind(before);
+    int rows = 0;
+    for (; rows < kListedAtOnce; ++rows) {
+      const auto row = select.Step();
+      if (!row.ok()) return row.status();
+      if (!*row) return page;
+      const int64_t number = select.Integer();
+      v1::Job job;
+      if (!job.ParseFromString(select.Text())) return Damaged(absl::StrCat("job number ", number));
+      if (Matches(job.spec(), filter)) {
+        if (static_cast<int>(page.jobs.size()) == page_size) {
+          page.next_page_token = EncodePageToken(before, fingerprint);
+          return page;
+        }
+        page.jobs.push_back(std::move(job));
+      }
+      before = number;
     }
-    last = number;
-    page.jobs.push_back(std::move(job));
   }
 }
 

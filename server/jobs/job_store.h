@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "server/jobs/data_directory.h"
 #include "server/jobs/job_machine.h"
 #include "server/jobs/sqlite.h"
+#include "server/jobs/wal_checkpointer.h"
 #include "temper/v1/training_service.pb.h"
 
 namespace temper {
@@ -100,6 +102,8 @@ class JobStore {
   absl::Status Create(const JobUpdate& update);
   // NOT_FOUND: no such job.
   absl::Status Update(const JobUpdate& update);
+  // All of them or none, for the price of one flush of the disk.
+  absl::Status Update(std::span<const JobUpdate* const> updates);
 
   // NOT_FOUND when there is none.
   absl::StatusOr<JobRecord> Get(const std::string& id) const;
@@ -132,8 +136,8 @@ class JobStore {
   absl::StatusOr<int64_t> LastReport(const std::string& id, int32_t epoch, int32_t rank) const;
 
  private:
-  JobStore(std::unique_ptr<DataDirectory> directory, std::unique_ptr<Sqlite> writer, std::unique_ptr<Sqlite> reader);
-  absl::Status Write(const JobUpdate& update, bool create);
+  JobStore(std::unique_ptr<DataDirectory> directory, std::unique_ptr<Sqlite> writer, std::unique_ptr<Sqlite> reader,
+           std::unique_ptr<Sqlite> checkpoints);
 
   const std::unique_ptr<DataDirectory> directory_;
   // Two connections, so that a reader waits for no commit.
@@ -141,6 +145,7 @@ class JobStore {
   const std::unique_ptr<Sqlite> writer_;
   mutable std::mutex read_mutex_;
   const std::unique_ptr<Sqlite> reader_;
+  WalCheckpointer checkpointer_;  // last: it uses the writer
 };
 
 }  // namespace temper

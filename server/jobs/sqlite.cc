@@ -9,6 +9,13 @@
 #include "common/failure.h"
 
 namespace temper {
+namespace {
+
+// Texts differ by the states that are listed, at most.
+constexpr size_t kMaxIdleStatements = 100;
+constexpr int kAutomaticCheckpointPages = 1000;  // SQLite's own
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Sqlite>> Sqlite::Open(const std::string& path, Mode mode) {
   const int access = mode == Mode::kReadOnly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
@@ -22,12 +29,48 @@ absl::StatusOr<std::unique_ptr<Sqlite>> Sqlite::Open(const std::string& path, Mo
   return connection;
 }
 
-Sqlite::~Sqlite() { sqlite3_close(database_); }
+Sqlite::~Sqlite() {
+  for (const auto& [sql, statement] : idle_) sqlite3_finalize(statement);
+  sqlite3_close(database_);
+}
+
+sqlite3_stmt* Sqlite::Take(std::string_view sql) {
+  if (auto idle = idle_.extract(std::string(sql)); !idle.empty()) return idle.mapped();
+  sqlite3_stmt* statement = nullptr;
+  sqlite3_prepare_v3(database_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &statement,
+                     nullptr);
+  return statement;
+}
+
+void Sqlite::GiveBack(std::string sql, sqlite3_stmt* statement) {
+  sqlite3_reset(statement);
+  sqlite3_clear_bindings(statement);
+  if (idle_.size() < kMaxIdleStatements && idle_.emplace(std::move(sql), statement).second) return;
+  sqlite3_finalize(statement);
+}
 
 absl::Status Sqlite::Execute(const std::string& sql) {
   if (sqlite3_exec(database_, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK) return Error();
   return absl::OkStatus();
 }
+
+void Sqlite::OnCommit(std::function<void(int)> callback) {
+  on_commit_ = std::move(callback);
+  if (!on_commit_) {
+    sqlite3_wal_autocheckpoint(database_, kAutomaticCheckpointPages);
+    return;
+  }
+  sqlite3_wal_hook(
+      database_,
+      [](void* self, sqlite3*, const char*, int pages) {
+        static_cast<Sqlite*>(self)->on_commit_(pages);
+        return SQLITE_OK;
+      },
+      this);
+}
+
+// The C function does nothing on a connection that has read nothing yet.
+absl::Status Sqlite::Checkpoint() { return Execute("PRAGMA wal_checkpoint(PASSIVE)"); }
 
 absl::Status Sqlite::Error() const {
   const std::string message = absl::StrCat(path_, ": ", sqlite3_errmsg(database_));
@@ -46,12 +89,12 @@ absl::Status Sqlite::Error() const {
   return WithCause(status, FailureCause::kStorage);
 }
 
-SqliteStatement::SqliteStatement(Sqlite& connection, std::string_view sql) : connection_(connection) {
-  failed_ = sqlite3_prepare_v2(connection_.database_, sql.data(), static_cast<int>(sql.size()), &statement_, nullptr) !=
-            SQLITE_OK;
-}
+SqliteStatement::SqliteStatement(Sqlite& connection, std::string_view sql)
+    : connection_(connection), sql_(sql), statement_(connection.Take(sql)), failed_(statement_ == nullptr) {}
 
-SqliteStatement::~SqliteStatement() { sqlite3_finalize(statement_); }
+SqliteStatement::~SqliteStatement() {
+  if (statement_ != nullptr) connection_.GiveBack(sql_, statement_);
+}
 
 SqliteStatement& SqliteStatement::Bind(int64_t value) {
   if (!failed_) failed_ = sqlite3_bind_int64(statement_, next_parameter_++, value) != SQLITE_OK;

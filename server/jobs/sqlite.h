@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -27,6 +29,13 @@ class Sqlite {
   // Any number of statements without parameters.
   absl::Status Execute(const std::string& sql);
 
+  // Called after every commit of this connection, on its thread, with the pages that the write-ahead log has then;
+  // SQLite brings none of them into the database by itself any more. Null: as it was before.
+  void OnCommit(std::function<void(int pages)> callback);
+
+  // Brings what the write-ahead log has into the database, as far as no reader needs it to stay; waits for nobody.
+  absl::Status Checkpoint();
+
   // What the last failed call means: DATA_LOSS for a file that is no (sound) database, ALREADY_EXISTS for a violated
   // constraint, UNAVAILABLE for anything else (disk full, I/O); the cause is STORAGE.
   absl::Status Error() const;
@@ -35,12 +44,19 @@ class Sqlite {
   friend class SqliteStatement;
   explicit Sqlite(sqlite3* database, std::string path) : database_(database), path_(std::move(path)) {}
 
+  // A compiled statement that nobody uses; null when the text can't be compiled.
+  sqlite3_stmt* Take(std::string_view sql);
+  void GiveBack(std::string sql, sqlite3_stmt* statement);
+
   sqlite3* const database_;
   const std::string path_;
+  std::function<void(int)> on_commit_;
+  // Compiled statements that nobody uses, by text: to compile one takes longer than to look up a row.
+  std::unordered_map<std::string, sqlite3_stmt*> idle_;
 };
 
 // One statement: bind its parameters in order, step through its rows, read their columns in order. A failure to prepare
-// or bind is told by the first Step.
+// or bind is told by the first Step. The connection keeps its compiled form for the next one of the same text.
 class SqliteStatement {
  public:
   SqliteStatement(Sqlite& connection, std::string_view sql);
@@ -64,10 +80,11 @@ class SqliteStatement {
 
  private:
   Sqlite& connection_;
-  sqlite3_stmt* statement_ = nullptr;
+  const std::string sql_;
+  sqlite3_stmt* const statement_;
   int next_parameter_ = 1;
   int next_column_ = 0;
-  bool failed_ = false;
+  bool failed_;
 };
 
 // BEGIN IMMEDIATE … COMMIT. Rolls back unless Commit() returned OK.

@@ -41,6 +41,15 @@ v1::JobEvent StepEvent(int64_t step, int64_t steps, WallTime time) {
   return event;
 }
 
+v1::JobEvent EndEvent(int64_t sequence, WallTime time) {
+  v1::JobEvent event;
+  event.set_sequence(sequence);
+  *event.mutable_time() = ToTimestamp(time);
+  event.mutable_state()->set_state(v1::JOB_STATE_SUCCEEDED);
+  event.mutable_state()->set_epoch(1);
+  return event;
+}
+
 absl::Status Fill(const std::string& directory, int jobs, int64_t steps) {
   auto store = JobStore::Open(directory);
   if (!store.ok()) return store.status();
@@ -57,12 +66,13 @@ absl::Status Fill(const std::string& directory, int jobs, int64_t steps) {
     job.set_epoch(1);
     *job.mutable_create_time() = ToTimestamp(now);
     *job.mutable_end_time() = ToTimestamp(now);
-    job.set_last_sequence(steps);
     update.record.life.state = v1::JOB_STATE_SUCCEEDED;
     update.record.life.epoch = 1;
+    job.set_last_sequence(steps + 1);
     for (int64_t step = 1; step <= steps; ++step) {
       update.events.push_back(StepEvent(step, steps, now));
       if (step == steps) *job.mutable_latest_step() = update.events.back().step();
+      if (step == steps) update.events.push_back(EndEvent(steps + 1, now));
       if (step % kEventsPerCommit != 0 && step != steps) continue;
       const bool first = step <= kEventsPerCommit;
       if (absl::Status status = first ? (*store)->Create(update) : (*store)->Update(update); !status.ok()) {

@@ -15,6 +15,7 @@
 #include "common/rpc/timestamp.h"
 #include "common/storage/job_layout.h"
 #include "common/storage/publication.h"
+#include "server/jobs/sqlite.h"
 #include "tests/common/scratch_directory.h"
 #include "tests/server/jobs/fake_launcher.h"
 #include "tests/server/jobs/valid_spec.h"
@@ -1107,6 +1108,45 @@ TEST_F(JobControllerTest, Reports_Malformed_AreRefusedAndNothingIsKept) {
   EXPECT_EQ(controller->HandleReports(node, {first, stranger}).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Get("a").last_sequence(), before);
   Send(node, {first});
+}
+
+TEST_F(JobControllerTest, Reports_OfSeveralNodes_AreKeptTogether) {
+  const int64_t a = Run("a"), b = Run("b");
+  v1::RankReport gap = Step(1);
+  gap.set_sequence(2);
+  sequence = 0;
+  const v1::RankReport step = Step(1);
+  EXPECT_TRUE(absl::IsInvalidArgument(controller->HandleReports(a, {gap}).status()));
+
+  // Who hears of the one finds the other in the store.
+  std::vector<size_t> kept_of_b;
+  const size_t before = store->Events("b", 0, 100)->size();
+  controller->AddListener([&](const v1::Job&, const v1::JobEvent& event) {
+    if (event.has_step()) kept_of_b.push_back(store->Events("b", 0, 100)->size() - before);
+  });
+  const auto answers = controller->HandleReports({{a, {step}}, {12345, {step}}, {b, {step}}});
+  ASSERT_THAT(answers, SizeIs(3));
+  ASSERT_TRUE(answers[0].ok()) << answers[0].status();
+  EXPECT_EQ(answers[0]->front().sequence(), 1);
+  EXPECT_EQ(answers[1].status().code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(answers[2].ok()) << answers[2].status();
+  EXPECT_THAT(kept_of_b, ElementsAre(1, 1));
+  EXPECT_THAT(Steps("a"), ElementsAre(1));
+  EXPECT_THAT(Steps("b"), ElementsAre(1));
+}
+
+TEST_F(JobControllerTest, Reports_OfANodeThatCannotBeKept_HoldNobodyUp) {
+  const int64_t a = Run("a"), b = Run("b");
+  {
+    auto connection = Sqlite::Open((scratch.path() / "data/temper.db").string(), Sqlite::Mode::kReadWrite);
+    ASSERT_TRUE((*connection)->Execute("DELETE FROM jobs WHERE id = 'b'").ok());
+  }
+  sequence = 0;
+  const v1::RankReport step = Step(1);
+  const auto answers = controller->HandleReports({{a, {step}}, {b, {step}}});
+  EXPECT_TRUE(answers[0].ok()) << answers[0].status();
+  EXPECT_EQ(answers[1].status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Steps("a"), ElementsAre(1));
 }
 
 TEST_F(JobControllerTest, Token_IsNotInTheStore) {

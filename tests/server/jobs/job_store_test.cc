@@ -132,6 +132,44 @@ TEST_F(JobStoreTest, Update_FailsInTheMiddle_ChangesNothing) {
   EXPECT_EQ(store->Events("a", 0, 10)->size(), 1u);
 }
 
+TEST_F(JobStoreTest, UpdateOfSeveral_OneFails_ChangesNothing) {
+  JobUpdate a = NewJob("a"), b = NewJob("b"), missing = NewJob("missing");
+  ASSERT_TRUE(store->Create(a).ok());
+  ASSERT_TRUE(store->Create(b).ok());
+  a.events = {Event(1)};
+  b.events = {Event(1), Event(2)};
+  const JobUpdate* const with_missing[] = {&a, &missing, &b};
+  EXPECT_EQ(store->Update(with_missing).code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(*store->Events("a", 0, 10), IsEmpty());
+  const JobUpdate* const both[] = {&a, &b};
+  EXPECT_TRUE(store->Update(both).ok());
+  EXPECT_THAT(*store->Events("a", 0, 10), SizeIs(1));
+  EXPECT_THAT(*store->Events("b", 0, 10), SizeIs(2));
+}
+
+TEST_F(JobStoreTest, List_FewMatchesAmongMany_AreFoundAllOnceAndInPages) {
+  // More than are read at once, on both sides of each match.
+  for (int i = 0; i < 405; ++i) {
+    JobUpdate update = NewJob("job-" + std::to_string(i));
+    if (i % 200 == 2) update.record.job.mutable_spec()->set_owner("ann");
+    ASSERT_TRUE(store->Create(update).ok());
+  }
+  for (const int page_size : {1, 2, 10}) {
+    std::vector<std::string> names;
+    JobPage page;
+    do {
+      auto next = store->List({.owner = "ann"}, page_size, page.next_page_token);
+      ASSERT_TRUE(next.ok()) << next.status();
+      page = *std::move(next);
+      ASSERT_LE(page.jobs.size(), static_cast<size_t>(page_size));
+      for (const v1::Job& job : page.jobs) names.push_back(job.name());
+    } while (!page.next_page_token.empty());
+    EXPECT_THAT(names, ElementsAre("jobs/job-402", "jobs/job-202", "jobs/job-2")) << page_size;
+  }
+  EXPECT_THAT(store->List({}, 405, "")->jobs, SizeIs(405));
+  EXPECT_EQ(store->List({}, 405, "")->next_page_token, "");
+}
+
 TEST_F(JobStoreTest, CreateAndUpdate_WrongJob_AreRefused) {
   ASSERT_TRUE(store->Create(NewJob("a")).ok());
   EXPECT_EQ(store->Create(NewJob("a")).code(), absl::StatusCode::kAlreadyExists);
