@@ -15,6 +15,7 @@ SECRET_KEY = "temper-test-secret"
 
 class S3Server(ServerProcess):
     name: str
+    admin = (ACCESS_KEY, SECRET_KEY)  # who makes buckets
 
     @property
     def endpoint(self) -> str:
@@ -33,8 +34,8 @@ class S3Server(ServerProcess):
     def files(self) -> fs.S3FileSystem:
         """Its buckets, by a client that is not ours."""
         return fs.S3FileSystem(
-            access_key=ACCESS_KEY,
-            secret_key=SECRET_KEY,
+            access_key=self.admin[0],
+            secret_key=self.admin[1],
             endpoint_override=self.endpoint,
             region=REGION,
             allow_bucket_creation=True,
@@ -66,16 +67,22 @@ class SeaweedFs(S3Server):
     """`volumes`: how many there may be; uploads fail with 500 when they do not suffice."""
 
     name = "seaweedfs"
+    admin = ("admin", "admin-secret")  # for whom a bucket is made by writing to it
 
     def __init__(self, directory: Path, volumes: int = 100):
         (directory / "data").mkdir(parents=True, exist_ok=True)
-        identity = {
-            "name": "test",
-            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
+        rights = {self.admin: ["Admin"], (ACCESS_KEY, SECRET_KEY): ["Read", "Write", "List", "Tagging"]}
         identities = directory / "identities.json"
-        identities.write_text(json.dumps({"identities": [identity]}))
+        identities.write_text(
+            json.dumps(
+                {
+                    "identities": [
+                        {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+                        for (key, secret), actions in rights.items()
+                    ]
+                }
+            )
+        )
         port = free_port()
         command = [PROGRAMS / "weed", "server", f"-dir={directory / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         command += ["-s3", f"-s3.port={port}", f"-s3.config={identities}", "-s3.iam=false"]
