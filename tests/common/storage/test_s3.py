@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from servers import storage_report
-from servers.corrupting_relay import CorruptingRelay
+from servers.relay import Relay
 from servers.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, SeaweedFs, Versitygw
 from servers.server_process import LIMIT, free_port
 from servers.toxiproxy import Toxiproxy
@@ -43,11 +43,12 @@ def proxy(toxiproxy, server):
 
 
 @pytest.fixture(autouse=True)
-def reported(request, server):
+def reported(request):
+    name = request.getfixturevalue("server").name if "server" in request.fixturenames else SeaweedFs.name
     failed_before = request.session.testsfailed
     yield
-    name = request.node.originalname.removeprefix("test_")
-    storage_report.add(server.name, name, request.session.testsfailed == failed_before)
+    check = request.node.originalname.removeprefix("test_")
+    storage_report.add(name, check, request.session.testsfailed == failed_before)
 
 
 def start(environment: dict[str, str], *arguments) -> subprocess.Popen:
@@ -142,6 +143,17 @@ def test_nobody_there_is_given_up_after_the_deadline(server):
     assert DEADLINE_MS / 1000 < result["seconds"] < PATIENCE
 
 
+def test_errors_of_the_server_are_given_up_after_the_deadline(tmp_path):
+    with SeaweedFs(tmp_path, volumes=1) as full:
+        for bucket in ("first", "second"):  # which would need a volume more
+            full.make_bucket(bucket)
+            arguments = ("write", f"s3://{bucket}", "x", "--size", 1, "--deadline-ms", DEADLINE_MS)
+            result = probe(full.environment(), *arguments)
+    assert (result["code"], result["cause"]) == ("UNAVAILABLE", "STORAGE"), result
+    assert "INTERNAL_FAILURE" in result["message"]
+    assert DEADLINE_MS / 1000 < result["seconds"] < PATIENCE
+
+
 def test_resets_now_and_then_change_nothing(server, proxy):
     proxy.add("reset_peer", toxicity=0.3, timeout=20)
     written = probe(through(server, proxy.address), "write", BUCKET, "resets", "--size", LARGE)
@@ -184,7 +196,7 @@ def test_bytes_that_change_on_the_way_are_refused(server):
     """What is written is known to the server by its checksum."""
     # Once in what the probe writes.
     marker = bytes.fromhex("253df55a4002c174")
-    with CorruptingRelay(server.port, marker, b"\0" * 8) as relay:
+    with Relay(server.port, lambda data: data.replace(marker, b"\0" * 8)) as relay:
         environment = server.environment(relay.endpoint)
         result = probe(environment, "write", BUCKET, "changed", "--size", 1 << 20, "--deadline-ms", DEADLINE_MS)
         assert result["code"] == "UNAVAILABLE", result
