@@ -9,7 +9,7 @@ PYTHON := build/venv/bin/python
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is needed (Debian packages, Rust, Python environment, a model); does nothing twice
+setup: ## install what is needed (Debian packages, Rust, Python environment, servers for tests, a model); does nothing twice
 	@python3 tools/set_up.py
 	@$(PYTHON) tools/models/smollm2.py build/models/SmolLM2-135M-Instruct
 

@@ -42,6 +42,9 @@ void SetDataFields(const std::vector<std::string>& uris, v1::JobSpec& spec) {
   if (!spec.validation().uri().empty()) spec.mutable_validation()->set_uri(*uri++);
 }
 
+// Already where the server can read it.
+bool IsRemote(std::string_view uri) { return uri.find("://") != uri.npos && !uri.starts_with("file://"); }
+
 // Of file:///path, with its escapes (RFC 3986, 2.1), or a plain path.
 std::string PathOf(std::string_view uri) {
   constexpr std::string_view kScheme = "file://";
@@ -120,6 +123,10 @@ absl::StatusOr<UploadResult> UploadData(const TrainingClient& client, v1::JobSpe
   UploadResult result;
   std::vector<std::string> uris;
   for (const Field& field : DataFields(spec)) {
+    if (IsRemote(field.uri)) {
+      uris.push_back(field.uri);
+      continue;
+    }
     const std::string path = PathOf(field.uri);
     const auto header = Describe(path);
     if (!header.ok()) return Explain(header.status(), where(field.name), path);

@@ -6,6 +6,8 @@
 2. Rust: a cargo that is recent enough if there is one, else Debian's.
 3. A Python environment from tools/requirements.lock, once per user and lock, below
    ${XDG_CACHE_HOME:-~/.cache}/temper; build/venv becomes a symbolic link to it.
+4. The servers that tests talk to (tools/requirements-servers.lock, tools/go-programs.txt), likewise, as
+   build/test-servers.
 
 With --bench (`make bench`) only the third, with what temper is compared with: tools/requirements-bench.lock, linked as
 build/bench-venv.
@@ -23,6 +25,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,13 +46,23 @@ class Environment:
     name: str
     lock: Path
     lock_without_dependencies: Path | None = None
+    go_programs: Path | None = None  # built into its bin by the Go that the lock brings
+    contents: str = ""
 
     def locks(self) -> list[Path]:
-        return [self.lock, *([self.lock_without_dependencies] if self.lock_without_dependencies else [])]
+        return [file for file in (self.lock, self.lock_without_dependencies, self.go_programs) if file]
 
 
-MAIN = Environment("venv", TOOLS / "requirements.lock", TOOLS / "models/requirements.lock")
-BENCH = Environment("bench-venv", TOOLS / "requirements-bench.lock")
+MAIN = Environment(
+    "venv", TOOLS / "requirements.lock", TOOLS / "models/requirements.lock", contents="about 5 GB, mostly torch"
+)
+BENCH = Environment("bench-venv", TOOLS / "requirements-bench.lock", contents="about 5 GB, mostly torch")
+SERVERS = Environment(
+    "test-servers",
+    TOOLS / "requirements-servers.lock",
+    go_programs=TOOLS / "go-programs.txt",
+    contents="about 0.5 GB, two minutes",
+)
 
 
 class SetUpError(Exception):
@@ -172,13 +185,15 @@ def make_environment(directory: Path, environment: Environment) -> None:
         if directory.exists():
             say(f"{directory} was left unfinished: making it anew")
             shutil.rmtree(directory)
-        say(f"making the Python environment {directory} (once; about 5 GB, mostly torch)")
+        say(f"making the Python environment {directory} (once; {environment.contents})")
         run([str(base_interpreter()), "-m", "venv", str(directory)])
         install = [str(directory / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
         run([*install, "--require-hashes", "-r", str(environment.lock)])
         if environment.lock_without_dependencies:
             run([*install, "--require-hashes", "--no-deps", "-r", str(environment.lock_without_dependencies)])
         make_executable(directory)
+        if environment.go_programs:
+            build_go_programs(directory, environment.go_programs)
         stamp.touch()
 
 
@@ -188,6 +203,18 @@ def make_executable(environment: Path) -> None:
         for program in environment.glob(f"lib/python3*/site-packages/nvidia/cu13/{folder}/*"):
             if program.is_file():
                 program.chmod(program.stat().st_mode | 0o111)
+
+
+def build_go_programs(environment: Path, programs: Path) -> None:
+    """Go checks what it downloads against its checksum database; its caches are gone afterwards."""
+    [go] = environment.glob("lib/python3*/site-packages/go/bin/go")
+    for name, source in (line.split() for line in listed(programs)):
+        with tempfile.TemporaryDirectory() as scratch:
+            settings = {"GOPATH": scratch, "GOCACHE": f"{scratch}/cache", "GOBIN": f"{scratch}/bin"}
+            settings |= {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
+            run([str(go), "install", "-modcacherw", "-ldflags=-s -w", source], os.environ | settings)
+            [built] = (Path(scratch) / "bin").iterdir()
+            shutil.move(built, environment / "bin" / name)
 
 
 def discard_builds() -> None:
@@ -233,7 +260,8 @@ def main() -> int:
         if not bench:
             install_packages(listed(APT_PACKAGES))
             install_rust()
-        set_up_environment(BENCH if bench else MAIN)
+        for environment in [BENCH] if bench else [MAIN, SERVERS]:
+            set_up_environment(environment)
     except SetUpError as error:
         print(f"setup: error: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,9 @@
 #include <arrow/io/interfaces.h>
 #include <arrow/result.h>
 #include <arrow/status.h>
+#include <arrow/util/future.h>
 #include <arrow/util/io_util.h>
+#include <arrow/util/thread_pool.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -14,13 +16,19 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/failure.h"
+#include "common/storage/s3.h"
+#include "common/storage/storage_uri.h"
 
 namespace temper {
 namespace {
+
+// Of one request; longer ranges are read in several at a time.
+constexpr int64_t kReadRequest = 8 << 20;
 
 // A file that is not whole yet carries this suffix beside its final name; List() does not show it.
 constexpr char kPartialSuffix[] = ".temper-partial";
@@ -53,7 +61,10 @@ absl::Status FromErrno(int error, const char* action, const std::string& where, 
 
 absl::Status FromArrow(const arrow::Status& status, const char* action, const std::string& where) {
   if (status.ok()) return absl::OkStatus();
-  return FromErrno(arrow::internal::ErrnoFromStatus(status), action, where, status.message());
+  const int error = arrow::internal::ErrnoFromStatus(status);
+  const bool of_s3 = error == 0 && status.message().find("AWS Error ") != std::string::npos;
+  return of_s3 ? FromS3Error(status, absl::StrCat(action, " ", where))
+               : FromErrno(error, action, where, status.message());
 }
 
 // Makes a file's contents, or a directory's entries, survive a power cut.
@@ -94,6 +105,17 @@ absl::Status CreateDirectories(arrow::fs::FileSystem& file_system, const std::st
   return status;
 }
 
+// Arrow's streams close themselves when they are destroyed: an upload that can't be aborted now would become an object,
+// cut off, if the store came back in that moment. Such a stream is never destroyed; it holds one part at most.
+void Abandon(std::shared_ptr<arrow::io::OutputStream> stream) {
+  (void)stream->Flush();  // a part that is on its way would be stored after the abort
+  if (stream->Abort().ok()) return;
+  static std::mutex mutex;
+  static auto* const abandoned = new std::vector<std::shared_ptr<arrow::io::OutputStream>>;
+  std::lock_guard lock(mutex);
+  abandoned->push_back(std::move(stream));
+}
+
 }  // namespace
 
 ObjectWriter::ObjectWriter(std::shared_ptr<arrow::io::OutputStream> stream, std::string path, std::string display)
@@ -105,18 +127,36 @@ ObjectWriter::ObjectWriter(std::shared_ptr<arrow::io::OutputStream> stream, std:
 ObjectWriter::~ObjectWriter() {
   if (stream_ == nullptr) return;
   // An aborted upload never becomes an object; a local file has to be removed.
-  (void)stream_->Abort();
+  Abandon(std::move(stream_));
   if (!partial_path_.empty()) std::remove(partial_path_.c_str());
 }
 
 absl::Status ObjectWriter::Write(std::string_view bytes) {
   if (stream_ == nullptr) return absl::FailedPreconditionError(absl::StrCat(display_, " is closed already"));
-  return FromArrow(stream_->Write(bytes.data(), static_cast<int64_t>(bytes.size())), "cannot write", display_);
+  while (!bytes.empty()) {
+    const std::string_view piece = partial_path_.empty() ? bytes.substr(0, kUploadWindow - in_flight_) : bytes;
+    const auto size = static_cast<int64_t>(piece.size());
+    absl::Status status = FromArrow(stream_->Write(piece.data(), size), "cannot write", display_);
+    // A remote store takes whatever it is given, and keeps it in memory until it is sent.
+    if (status.ok() && partial_path_.empty() && (in_flight_ += size) == kUploadWindow) {
+      status = FromArrow(stream_->Flush(), "cannot write", display_);
+      in_flight_ = 0;
+    }
+    if (!status.ok()) return status;
+    bytes.remove_prefix(piece.size());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ObjectWriter::Close() {
   if (stream_ == nullptr) return absl::FailedPreconditionError(absl::StrCat(display_, " is closed already"));
-  absl::Status status = FromArrow(stream_->Close(), "cannot write", display_);
+  // A close that fails does not abort an upload; a flush that fails leaves it to be aborted.
+  absl::Status status = FromArrow(stream_->Flush(), "cannot write", display_);
+  if (status.ok()) {
+    status = FromArrow(stream_->Close(), "cannot write", display_);
+  } else {
+    Abandon(stream_);
+  }
   if (!partial_path_.empty()) {
     if (status.ok()) status = SyncPath(partial_path_, 0, display_);
     if (status.ok() && std::rename(partial_path_.c_str(), path_.c_str()) != 0) {
@@ -129,33 +169,66 @@ absl::Status ObjectWriter::Close() {
   return status;
 }
 
-ObjectReader::ObjectReader(std::shared_ptr<arrow::io::RandomAccessFile> file, int64_t size, std::string display)
-    : file_(std::move(file)), size_(size), display_(std::move(display)) {}
+ObjectReader::ObjectReader(std::shared_ptr<arrow::io::RandomAccessFile> file, int64_t size, std::string display,
+                           bool local)
+    : file_(std::move(file)), size_(size), display_(std::move(display)), local_(local) {}
 
 ObjectReader::~ObjectReader() = default;
 
 absl::StatusOr<std::string> ObjectReader::ReadAt(int64_t offset, int64_t length) const {
+  // Not allocated before it is known that there are so many.
+  std::string bytes(static_cast<size_t>(std::clamp<int64_t>(length, 0, size_)), '\0');
+  if (absl::Status status = ReadAt(offset, length, bytes.data()); !status.ok()) return status;
+  return bytes;
+}
+
+absl::Status ObjectReader::ReadAt(int64_t offset, int64_t length, char* out) const {
   if (offset < 0 || length < 0 || offset > size_ || length > size_ - offset) {
     return absl::OutOfRangeError(
         absl::StrCat("cannot read ", length, " bytes at ", offset, " of ", display_, ", which has ", size_));
   }
-  std::string bytes(static_cast<size_t>(length), '\0');
-  arrow::Result<int64_t> read = file_->ReadAt(offset, length, bytes.data());
-  if (!read.ok()) return FromArrow(read.status(), "cannot read", display_);
-  if (*read != length) {
+  const int64_t request = local_ ? length : kReadRequest;
+  std::vector<arrow::Future<int64_t>> others;  // all but the first
+  arrow::Result<int64_t> first = 0;
+  for (int64_t begin = std::min(request, length); begin < length; begin += request) {
+    auto read = [file = file_, at = offset + begin, size = std::min(request, length - begin), to = out + begin] {
+      return file->ReadAt(at, size, to);
+    };
+    auto submitted = arrow::io::default_io_context().executor()->Submit(std::move(read));
+    others.push_back(submitted.ok() ? *submitted : arrow::Future<int64_t>::MakeFinished(submitted.status()));
+  }
+  if (length > 0) first = file_->ReadAt(offset, std::min(request, length), out);
+  int64_t total = first.ok() ? *first : 0;
+  arrow::Status status = first.status();
+  for (const arrow::Future<int64_t>& other : others) {  // all of them: they write to `out`
+    status &= other.status();
+    if (other.status().ok()) total += *other.result();
+  }
+  if (!status.ok()) return FromArrow(status, "cannot read", display_);
+  if (total != length) {
     return WithCause(absl::DataLossError(absl::StrCat(display_, " became shorter while it was read")),
                      FailureCause::kStorage);
   }
-  return bytes;
+  return absl::OkStatus();
 }
 
 ObjectStore::ObjectStore(std::shared_ptr<arrow::fs::FileSystem> file_system, std::string root, std::string uri,
-                         bool local)
-    : file_system_(std::move(file_system)), root_(std::move(root)), uri_(std::move(uri)), local_(local) {}
+                         std::string endpoint)
+    : file_system_(std::move(file_system)),
+      root_(std::move(root)),
+      uri_(std::move(uri)),
+      endpoint_(std::move(endpoint)),
+      local_(endpoint_.empty()) {}
 
 ObjectStore::~ObjectStore() = default;
 
-absl::StatusOr<std::unique_ptr<ObjectStore>> ObjectStore::Open(std::string_view uri) {
+absl::StatusOr<std::unique_ptr<ObjectStore>> ObjectStore::Open(std::string_view uri, StorageOptions options) {
+  if (uri.starts_with("s3://")) {
+    absl::StatusOr<S3Place> place = OpenS3(uri, options.deadline);
+    if (!place.ok()) return place.status();
+    const std::string opened = absl::StrCat("s3://", place->root, std::string(ParametersOf(uri)));
+    return std::unique_ptr<ObjectStore>(new ObjectStore(place->file_system, place->root, opened, place->endpoint));
+  }
   std::string opened(uri);
   std::string path;
   if (uri.starts_with("file:")) {
@@ -171,19 +244,43 @@ absl::StatusOr<std::unique_ptr<ObjectStore>> ObjectStore::Open(std::string_view 
   } else if (uri.starts_with('/')) {
     path = opened;
   } else if (uri.find("://") != uri.npos) {
-    return absl::UnimplementedError(absl::StrCat("\"", opened, "\": this build stores on file:///path only"));
+    return absl::UnimplementedError(
+        absl::StrCat("\"", opened, "\": this build stores on file:///path and s3://bucket/path only"));
   } else {
     return absl::InvalidArgumentError(absl::StrCat(
-        "\"", opened, "\" is neither file:///path nor an absolute path, so where it is depends on who asks"));
+        "\"", opened,
+        "\" is neither file:///path, s3://bucket/path nor an absolute path, so where it is depends on who asks"));
   }
   if (path.find('\0') != path.npos) return absl::InvalidArgumentError("a path must not contain a zero byte");
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   while (opened.size() > 1 && opened.back() == '/' && opened != "file:///") opened.pop_back();
   return std::unique_ptr<ObjectStore>(
-      new ObjectStore(std::make_shared<arrow::fs::LocalFileSystem>(), path, opened, /*local=*/true));
+      new ObjectStore(std::make_shared<arrow::fs::LocalFileSystem>(), path, opened, /*endpoint=*/""));
 }
 
-std::string ObjectStore::UriOf(std::string_view path) const { return path.empty() ? uri_ : Join(uri_, path); }
+std::string ObjectStore::UriOf(std::string_view path) const { return path.empty() ? uri_ : UriBelow(uri_, path); }
+
+// For messages.
+std::string ObjectStore::Display(std::string_view path) const {
+  return local_ ? UriOf(path) : absl::StrCat(UriOf(path), " (at ", endpoint_, ")");
+}
+
+// Remote stores don't tell a missing object from a missing bucket: asked when something was not there, until the bucket
+// has been seen.
+absl::Status ObjectStore::CheckBucket() const {
+  if (local_ || bucket_seen_) return absl::OkStatus();
+  const std::string bucket = root_.substr(0, root_.find('/'));
+  const arrow::Result<arrow::fs::FileInfo> info = file_system_->GetFileInfo(bucket);
+  if (info.ok() && info->type() == arrow::fs::FileType::NotFound) {
+    return WithCause(absl::FailedPreconditionError(
+                         absl::StrCat("there is no bucket ", bucket, " at ", endpoint_, ", so nothing is at ", uri_,
+                                      ". Create the bucket, or correct the URI or the endpoint")),
+                     FailureCause::kUserInput);
+  }
+  // Who may not look at the bucket itself may still use what is in it.
+  bucket_seen_ = true;
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::string> ObjectStore::FullPath(std::string_view path) const {
   for (size_t begin = 0; begin <= path.size();) {
@@ -200,7 +297,7 @@ absl::StatusOr<std::string> ObjectStore::FullPath(std::string_view path) const {
 absl::StatusOr<std::unique_ptr<ObjectWriter>> ObjectStore::Create(std::string_view path) {
   absl::StatusOr<std::string> full = FullPath(path);
   if (!full.ok()) return full.status();
-  const std::string display = UriOf(path);
+  const std::string display = Display(path);
   if (local_) {
     absl::Status status = CreateDirectories(*file_system_, ParentOf(*full), display);
     if (!status.ok()) return status;
@@ -221,16 +318,19 @@ absl::Status ObjectStore::Write(std::string_view path, std::string_view bytes) {
 absl::StatusOr<std::unique_ptr<ObjectReader>> ObjectStore::OpenForRead(std::string_view path) const {
   absl::StatusOr<std::string> full = FullPath(path);
   if (!full.ok()) return full.status();
-  const std::string display = UriOf(path);
+  const std::string display = Display(path);
   arrow::Result<arrow::fs::FileInfo> info = file_system_->GetFileInfo(*full);
   if (!info.ok()) return FromArrow(info.status(), "cannot read", display);
-  if (info->type() == arrow::fs::FileType::NotFound) return FromErrno(ENOENT, "cannot read", display);
+  if (info->type() == arrow::fs::FileType::NotFound) {
+    absl::Status bucket = CheckBucket();
+    return bucket.ok() ? FromErrno(ENOENT, "cannot read", display) : bucket;
+  }
   if (info->type() == arrow::fs::FileType::Directory) return FromErrno(EISDIR, "cannot read", display);
-  arrow::Result<std::shared_ptr<arrow::io::RandomAccessFile>> file = file_system_->OpenInputFile(*full);
+  arrow::Result<std::shared_ptr<arrow::io::RandomAccessFile>> file = file_system_->OpenInputFile(*info);
   if (!file.ok()) return FromArrow(file.status(), "cannot read", display);
   arrow::Result<int64_t> size = (*file)->GetSize();
   if (!size.ok()) return FromArrow(size.status(), "cannot read", display);
-  return std::unique_ptr<ObjectReader>(new ObjectReader(*file, *size, display));
+  return std::unique_ptr<ObjectReader>(new ObjectReader(*file, *size, display, local_));
 }
 
 absl::StatusOr<std::string> ObjectStore::Read(std::string_view path, int64_t max_size) const {
@@ -255,7 +355,10 @@ absl::StatusOr<std::vector<arrow::fs::FileInfo>> ObjectStore::Select(std::string
   selector.recursive = recursive;
   selector.allow_not_found = true;
   arrow::Result<arrow::fs::FileInfoVector> infos = file_system_->GetFileInfo(selector);
-  if (!infos.ok()) return FromArrow(infos.status(), "cannot list", UriOf(directory));
+  if (!infos.ok()) return FromArrow(infos.status(), "cannot list", Display(directory));
+  if (infos->empty()) {
+    if (absl::Status bucket = CheckBucket(); !bucket.ok()) return bucket;
+  }
   return *std::move(infos);
 }
 
@@ -287,7 +390,10 @@ absl::StatusOr<bool> ObjectStore::Exists(std::string_view path) const {
   absl::StatusOr<std::string> full = FullPath(path);
   if (!full.ok()) return full.status();
   arrow::Result<arrow::fs::FileInfo> info = file_system_->GetFileInfo(*full);
-  if (!info.ok()) return FromArrow(info.status(), "cannot read", UriOf(path));
+  if (!info.ok()) return FromArrow(info.status(), "cannot read", Display(path));
+  if (info->type() == arrow::fs::FileType::NotFound) {
+    if (absl::Status bucket = CheckBucket(); !bucket.ok()) return bucket;
+  }
   return info->type() == arrow::fs::FileType::File;
 }
 
@@ -295,7 +401,7 @@ absl::Status ObjectStore::Move(std::string_view from, std::string_view to) {
   const absl::StatusOr<std::string> source = FullPath(from), target = FullPath(to);
   if (!source.ok()) return source.status();
   if (!target.ok()) return target.status();
-  const std::string display = UriOf(to);
+  const std::string display = Display(to);
   if (local_) {
     absl::Status status = CreateDirectories(*file_system_, ParentOf(*target), display);
     if (!status.ok()) return status;
@@ -309,16 +415,23 @@ absl::Status ObjectStore::Delete(std::string_view path) {
   absl::StatusOr<bool> exists = Exists(path);
   if (!exists.ok()) return exists.status();
   if (!*exists) return absl::OkStatus();
-  return FromArrow(file_system_->DeleteFile(*FullPath(path)), "cannot delete", UriOf(path));
+  return FromArrow(file_system_->DeleteFile(*FullPath(path)), "cannot delete", Display(path));
 }
 
 absl::Status ObjectStore::DeleteDirectory(std::string_view directory) {
   absl::StatusOr<std::string> full = FullPath(directory);
   if (!full.ok()) return full.status();
   arrow::Result<arrow::fs::FileInfo> info = file_system_->GetFileInfo(*full);
-  if (!info.ok()) return FromArrow(info.status(), "cannot delete", UriOf(directory));
+  if (!info.ok()) return FromArrow(info.status(), "cannot delete", Display(directory));
   if (info->type() == arrow::fs::FileType::NotFound) return absl::OkStatus();
-  return FromArrow(file_system_->DeleteDir(*full), "cannot delete", UriOf(directory));
+  absl::Status status = FromArrow(file_system_->DeleteDir(*full), "cannot delete", Display(directory));
+  if (!status.ok() && !local_) {
+    // Arrow deletes objects and what marks directories in one request, whose order some servers mind: what counts is
+    // that no object is left.
+    const absl::StatusOr<std::vector<ObjectInfo>> left = List(directory);
+    if (left.ok() && left->empty()) return absl::OkStatus();
+  }
+  return status;
 }
 
 absl::Status ObjectStore::CheckWritable(std::string_view directory) {

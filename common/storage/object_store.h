@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -11,6 +13,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+namespace arrow {
+class Status;
+}  // namespace arrow
 namespace arrow::fs {
 class FileSystem;
 struct FileInfo;
@@ -27,13 +32,26 @@ struct ObjectInfo {
   int64_t size = 0;
 };
 
+// For a process that others wait for: what it can't do now, it tries again later.
+inline constexpr std::chrono::milliseconds kShortStorageDeadline = std::chrono::seconds(10);
+
+struct StorageOptions {
+  // How long a request to a remote store is repeated after its first failure. Local storage is not waited for.
+  std::chrono::milliseconds deadline = std::chrono::minutes(2);
+};
+
 // A sequential stream into one new object. The object appears, whole and durable, when Close() returns OK, and not at
-// all otherwise: a writer that is destroyed before that leaves nothing behind. One thread at a time.
+// all otherwise: a writer that is destroyed before that leaves nothing behind. (A store that can't be reached then, or
+// a process that is killed, leaves parts of an upload that nobody sees; docs/OPERATIONS.md has the bucket's rule that
+// removes them.) Large objects go to a remote store in parts, several at a time, while Write() takes more; at most
+// kUploadWindow bytes wait in memory. One thread at a time.
 class ObjectWriter {
  public:
   ~ObjectWriter();
   ObjectWriter(const ObjectWriter&) = delete;
   ObjectWriter& operator=(const ObjectWriter&) = delete;
+
+  static constexpr int64_t kUploadWindow = 160 << 20;
 
   absl::Status Write(std::string_view bytes);
   absl::Status Close();
@@ -45,10 +63,11 @@ class ObjectWriter {
   std::shared_ptr<arrow::io::OutputStream> stream_;  // null once closed
   std::string path_;                                 // on the file system; empty when not a local file
   std::string partial_path_;                         // where a local file grows until it is whole
+  int64_t in_flight_ = 0;                            // bytes that a remote store may not have yet
   std::string display_;                              // for messages
 };
 
-// Ranged reads of one object. Any thread.
+// Ranged reads of one object. From a remote store a long range is read in several requests at a time. Any thread.
 class ObjectReader {
  public:
   ~ObjectReader();
@@ -58,14 +77,17 @@ class ObjectReader {
   int64_t size() const { return size_; }
   // Exactly the bytes [offset, offset + length). OUT_OF_RANGE when the object ends before that.
   absl::StatusOr<std::string> ReadAt(int64_t offset, int64_t length) const;
+  // The same, to `out`.
+  absl::Status ReadAt(int64_t offset, int64_t length, char* out) const;
 
  private:
   friend class ObjectStore;
-  ObjectReader(std::shared_ptr<arrow::io::RandomAccessFile> file, int64_t size, std::string display);
+  ObjectReader(std::shared_ptr<arrow::io::RandomAccessFile> file, int64_t size, std::string display, bool local);
 
   std::shared_ptr<arrow::io::RandomAccessFile> file_;
   int64_t size_;
   std::string display_;
+  bool local_;
 };
 
 // A directory of objects, on a local disk or in a bucket. Paths are relative to the root, with '/' between components;
@@ -74,15 +96,15 @@ class ObjectReader {
 //
 // Errors name the object and carry a FailureCause (common/failure.h):
 //   NOT_FOUND            no such object
-//   PERMISSION_DENIED    not readable or writable by this process           (user input)
-//   FAILED_PRECONDITION  a file where a directory must be, or the reverse   (user input)
-//   RESOURCE_EXHAUSTED   disk or quota full, with the system's own text     (storage)
-//   UNAVAILABLE          any other failure to read or write                 (storage)
+//   PERMISSION_DENIED    not readable or writable by this process, or wrong credentials     (user input)
+//   FAILED_PRECONDITION  a file where a directory must be, or the reverse; no such bucket   (user input)
+//   RESOURCE_EXHAUSTED   disk or quota full, with the system's own text                     (storage)
+//   UNAVAILABLE          any other failure to read or write                                 (storage)
 class ObjectStore {
  public:
-  // `uri` is file:///path or an absolute path, which need not exist yet. INVALID_ARGUMENT for a malformed URI,
-  // UNIMPLEMENTED for another scheme.
-  static absl::StatusOr<std::unique_ptr<ObjectStore>> Open(std::string_view uri);
+  // `uri` is file:///path, an absolute path, or s3://bucket/path (common/storage/s3.h); the directory need not exist
+  // yet, the bucket has to when it is used. INVALID_ARGUMENT for a malformed URI, UNIMPLEMENTED for another scheme.
+  static absl::StatusOr<std::unique_ptr<ObjectStore>> Open(std::string_view uri, StorageOptions options = {});
   ~ObjectStore();
 
   // As it was opened, as a URI without a trailing slash.
@@ -103,7 +125,8 @@ class ObjectStore {
   // Names of the directories directly below one, sorted. Empty when there is no such directory.
   absl::StatusOr<std::vector<std::string>> ListDirectories(std::string_view directory) const;
   absl::StatusOr<bool> Exists(std::string_view path) const;
-  // Gives an object another path, at once and durably; what was there is replaced. NOT_FOUND: there is no object.
+  // Gives an object another path, at once and durably; what was there is replaced. NOT_FOUND: there is no object. A
+  // remote store copies it, and for a moment has both.
   absl::Status Move(std::string_view from, std::string_view to);
   // OK when there is none.
   absl::Status Delete(std::string_view path);
@@ -113,18 +136,23 @@ class ObjectStore {
   // Finds out now what a later write to the directory would run into, by writing and removing a small object.
   absl::Status CheckWritable(std::string_view directory);
 
-  // Where an object or directory is on this machine, for what must be mapped into memory; absent for remote stores.
+  // Where an object or directory is on this machine; absent for remote stores.
   std::optional<std::string> LocalPath(std::string_view path) const;
 
  private:
-  ObjectStore(std::shared_ptr<arrow::fs::FileSystem> file_system, std::string root, std::string uri, bool local);
+  ObjectStore(std::shared_ptr<arrow::fs::FileSystem> file_system, std::string root, std::string uri,
+              std::string endpoint);
   absl::StatusOr<std::string> FullPath(std::string_view path) const;
+  std::string Display(std::string_view path) const;
+  absl::Status CheckBucket() const;
   absl::StatusOr<std::vector<arrow::fs::FileInfo>> Select(std::string_view directory, bool recursive) const;
 
   std::shared_ptr<arrow::fs::FileSystem> file_system_;
   std::string root_;  // in the file system's own notation, no trailing slash
   std::string uri_;
+  std::string endpoint_;  // of a remote store
   bool local_;
+  mutable std::atomic<bool> bucket_seen_ = false;
 };
 
 }  // namespace temper

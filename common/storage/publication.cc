@@ -74,14 +74,14 @@ absl::StatusOr<Manifest> ReadManifest(const ObjectStore& store, std::string_view
   return FromJson(*text, store.UriOf(path));
 }
 
-absl::StatusOr<Manifest> ReadManifest(std::string_view uri) {
-  absl::StatusOr<std::unique_ptr<ObjectStore>> store = ObjectStore::Open(uri);
+absl::StatusOr<Manifest> ReadManifest(std::string_view uri, StorageOptions options) {
+  absl::StatusOr<std::unique_ptr<ObjectStore>> store = ObjectStore::Open(uri, options);
   if (!store.ok()) return store.status();
   return ReadManifest(**store, "");
 }
 
 absl::Status VerifyFiles(const ObjectStore& store, std::string_view directory, const Manifest& manifest) {
-  constexpr int64_t kChunk = 4 << 20;
+  constexpr int64_t kChunk = 32 << 20;
   for (const ManifestFile& file : manifest.files) {
     const std::string path = Below(directory, file.path);
     const auto damaged = [&](auto... what) {

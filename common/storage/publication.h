@@ -36,7 +36,7 @@ struct Manifest {
 // The manifest of a published directory. NOT_FOUND when there is none, that is when the directory was never committed;
 // DATA_LOSS when it is malformed or of a format that this build does not know.
 absl::StatusOr<Manifest> ReadManifest(const ObjectStore& store, std::string_view directory);
-absl::StatusOr<Manifest> ReadManifest(std::string_view uri);
+absl::StatusOr<Manifest> ReadManifest(std::string_view uri, StorageOptions options = {});
 
 // Reads every file that the manifest names and compares size and digest. DATA_LOSS, naming the first file that is
 // missing or damaged.

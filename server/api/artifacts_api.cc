@@ -18,7 +18,8 @@
 namespace temper {
 namespace {
 
-constexpr int64_t kChunkSize = 1 << 20;
+constexpr int64_t kChunkSize = 1 << 20;  // of a message
+constexpr int64_t kReadSize = 8 << 20;   // of what is read at a time: a remote store takes a request for each
 
 // The published directory that a request is about.
 struct Directory {
@@ -66,12 +67,12 @@ absl::StatusOr<v1::ListArtifactsResponse> ListFiles(const Directory& directory) 
     return absl::Status(status.code(),
                         absl::StrCat(directory.what, " at ", directory.uri, " can't be read: ", status.message()));
   };
-  const auto manifest = ReadManifest(directory.uri);
+  const auto manifest = ReadManifest(directory.uri, {kShortStorageDeadline});
   if (!manifest.ok()) return unreadable(manifest.status());
   for (const ManifestFile& file : manifest->files) Add(file.path, file.size, file.sha256, response);
   if (directory.checkpoint) {
     // A copy of a checkpoint is one only with its manifest.
-    const auto store = ObjectStore::Open(directory.uri);
+    const auto store = ObjectStore::Open(directory.uri, {kShortStorageDeadline});
     if (!store.ok()) return unreadable(store.status());
     const auto text = (*store)->Read(kManifestName);
     if (!text.ok()) return unreadable(text.status());
@@ -106,7 +107,7 @@ absl::StatusOr<std::unique_ptr<ObjectReader>> OpenArtifact(const JobController& 
     return absl::OutOfRangeError(absl::StrCat("offset ", request.offset(), " is past the end of '", request.path(),
                                               "', which has ", artifact->size_bytes(), " bytes"));
   }
-  auto store = ObjectStore::Open(directory->uri);
+  auto store = ObjectStore::Open(directory->uri, {kShortStorageDeadline});
   if (!store.ok()) return store.status();
   return (*store)->OpenForRead(request.path());
 }
@@ -127,12 +128,17 @@ class ReadStream final : public grpc::ServerWriteReactor<v1::ReadArtifactRespons
 
  private:
   void WriteNext() {
-    const int64_t length = std::min(kChunkSize, reader_->size() - offset_);
-    if (length <= 0) return End(absl::OkStatus());
-    auto bytes = reader_->ReadAt(offset_, length);
-    if (!bytes.ok()) return End(bytes.status());
-    offset_ += length;
-    chunk_.set_data(*std::move(bytes));
+    if (sent_ == piece_.size()) {
+      const int64_t length = std::min(kReadSize, reader_->size() - offset_);
+      if (length <= 0) return End(absl::OkStatus());
+      auto bytes = reader_->ReadAt(offset_, length);
+      if (!bytes.ok()) return End(bytes.status());
+      offset_ += length;
+      piece_ = *std::move(bytes);
+      sent_ = 0;
+    }
+    chunk_.set_data(piece_.substr(sent_, kChunkSize));
+    sent_ += chunk_.data().size();
     StartWrite(&chunk_);
   }
 
@@ -143,7 +149,9 @@ class ReadStream final : public grpc::ServerWriteReactor<v1::ReadArtifactRespons
 
   const RpcObserver& observer_;
   std::unique_ptr<ObjectReader> reader_;
-  int64_t offset_;
+  int64_t offset_;     // of what comes after the piece
+  std::string piece_;  // those from sent_ on are to be sent
+  size_t sent_ = 0;
   v1::ReadArtifactResponse chunk_;
 };
 

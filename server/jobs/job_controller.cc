@@ -252,7 +252,7 @@ absl::StatusOr<std::set<std::string>> JobController::UploadsInUse() const {
 void JobController::TidyUp(const GangExit& exit) {
   const auto record = store_.Get(exit.key.job_id);
   if (!record.ok() || record->life.epoch != exit.key.epoch || !HasGang(record->life.state)) return;
-  const auto output = ObjectStore::Open(record->job.spec().output().uri());
+  const auto output = ObjectStore::Open(record->job.spec().output().uri(), {kShortStorageDeadline});
   absl::Status status = output.status();
   if (status.ok()) status = RemoveUncommitted(**output, exit.key.job_id, exit.key.epoch);
   if (status.ok() && record->life.export_committed) {
@@ -409,7 +409,7 @@ absl::Status JobController::FindCheckpoints(const GangKey& key) {
   if (!record.ok()) return record.status();
   const auto index = store_.Checkpoints(key.job_id);
   if (!index.ok()) return index.status();
-  const auto output = ObjectStore::Open(record->job.spec().output().uri());
+  const auto output = ObjectStore::Open(record->job.spec().output().uri(), {kShortStorageDeadline});
   if (!output.ok()) return output.status();
   const auto committed = ListCommittedCheckpoints(**output, key.job_id);
   if (!committed.ok()) return committed.status();

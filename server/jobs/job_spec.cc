@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/rpc/status.h"
+#include "common/storage/storage_uri.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "server/jobs/unknown_values.h"
@@ -60,7 +61,8 @@ class SpecCheck {
   void Uri(std::string_view field, const std::string& uri, std::string_view what) {
     constexpr size_t kMaxBytes = 4096;  // PATH_MAX
     if (uri.empty()) {
-      Wrong(field, absl::StrCat("is required: ", std::string(what), ", as file:///path or an absolute path"));
+      Wrong(field, absl::StrCat("is required: ", std::string(what),
+                                ", as file:///path, an absolute path or s3://bucket/path"));
     } else if (uri.size() > kMaxBytes) {
       Wrong(field, absl::StrCat("must have at most ", kMaxBytes, " bytes, not ", uri.size()));
     } else if (uri.find('\0') != std::string::npos) {
@@ -70,23 +72,24 @@ class SpecCheck {
       Wrong(field,
             "holds a user name or a password, which a job keeps for everyone to read: take it out, and give it to the "
             "server's environment");
-    } else if (uri.starts_with('/') || uri.starts_with("file:///")) {
+    } else if (uri.starts_with('/') || uri.starts_with("file:///") || uri.starts_with("s3://")) {
       return;
     } else if (uri.starts_with("file:")) {
       Wrong(field, absl::StrCat("'", uri, "' names no path on this machine: write file:///path, with three slashes"));
     } else if (const size_t colon = uri.find("://"); colon != std::string::npos) {
-      Wrong(field, absl::StrCat("'", uri, "' has the scheme ", uri.substr(0, colon),
-                                ", which this version does not read: use file:///path or an absolute path"));
+      Wrong(field,
+            absl::StrCat("'", uri, "' has the scheme ", uri.substr(0, colon),
+                         ", which this version does not read: use file:///path, an absolute path or s3://bucket/path"));
     } else {
       Wrong(field, absl::StrCat("'", uri,
                                 "' is a relative path, and the server does not know what it is relative to: "
-                                "use file:///path or an absolute path"));
+                                "use file:///path, an absolute path or s3://bucket/path"));
     }
   }
 
   void DisplayName(v1::JobSpec& spec) {
     if (spec.display_name().empty()) {
-      spec.set_display_name(LastComponent(spec.model().uri()));
+      spec.set_display_name(LastComponent(WithoutParameters(spec.model().uri())));
       return;
     }
     Name("display_name", spec.display_name());

@@ -76,6 +76,15 @@ TEST_F(UploaderTest, ServerHasTheFile_NothingIsSent) {
   EXPECT_THAT(server_.uploaded, ElementsAre("a.jsonl"));
 }
 
+TEST_F(UploaderTest, DataInABucket_StaysThere) {
+  spec_.mutable_data()->set_uri("s3://bucket/a.jsonl");
+  spec_.mutable_validation()->set_uri(Write("v.jsonl", "v"));
+  const auto result = Run();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(spec_.data().uri(), "s3://bucket/a.jsonl");
+  EXPECT_EQ(result->files, 1);
+}
+
 TEST_F(UploaderTest, NoSuchFileOrADirectory_SaysWhere) {
   spec_.mutable_data()->set_uri("/nowhere/a.jsonl");
   EXPECT_EQ(Run().status(),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An environment counts as good only once it is whole, and is made once."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,29 @@ def test_failed_installation_leaves_nothing_that_counts(tmp_path: Path, monkeypa
     for _ in range(2):
         with pytest.raises(set_up.SetUpError):
             set_up.make_environment(tmp_path / "venv-1", set_up.MAIN)
+
+
+def test_go_programs_are_pinned_and_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources: list[str] = []
+
+    def build(command: list[str], environment: dict[str, str] | None = None) -> None:
+        if command[1] == "install":
+            assert environment is not None
+            bin_directory = Path(environment["GOBIN"])
+            bin_directory.mkdir()
+            (bin_directory / command[-1].partition("@")[0].rpartition("/")[2]).touch()
+            sources.append(command[-1])
+        elif command[1:3] == ["-m", "venv"]:
+            for folder in ("bin", "lib/python3.11/site-packages/go/bin"):
+                (Path(command[3]) / folder).mkdir(parents=True)
+            (Path(command[3]) / "lib/python3.11/site-packages/go/bin/go").touch()
+
+    monkeypatch.setattr(set_up, "run", build)
+    for _ in range(2):
+        set_up.make_environment(tmp_path / "test-servers-1", set_up.SERVERS)
+    assert all(re.fullmatch(r".+@v\d+\.\d+\.\d+", source) for source in sources)
+    assert len(sources) == len(set(sources)) == 2
+    assert {path.name for path in (tmp_path / "test-servers-1/bin").iterdir()} == {"toxiproxy", "versitygw"}
 
 
 def test_key_follows_the_locks(tmp_path: Path) -> None:

@@ -44,16 +44,6 @@ absl::StatusOr<std::set<std::string>> WeightFiles(const ObjectStore& store, cons
   return files;
 }
 
-absl::StatusOr<SafetensorsHeader> ReadHeader(const ObjectReader& reader, const std::string& name) {
-  absl::StatusOr<std::string> first = reader.ReadAt(0, std::min<int64_t>(8, reader.size()));
-  if (!first.ok()) return first.status();
-  absl::StatusOr<int64_t> end = SafetensorsHeaderEnd(*first, reader.size(), name);
-  if (!end.ok()) return end.status();
-  absl::StatusOr<std::string> bytes = reader.ReadAt(0, *end);
-  if (!bytes.ok()) return bytes.status();
-  return ParseSafetensorsHeader(*bytes, reader.size(), name);
-}
-
 // What is wrong with a tensor being in this file; "" when nothing is.
 std::string Misplaced(const SafetensorsEntry& entry, const std::string& file,
                       const std::map<std::string, std::string>& file_of, const ExportedTensor* planned) {
@@ -134,7 +124,9 @@ absl::Status CompareVerbatim(const ObjectReader& reader, const SafetensorsEntry&
                              const RepositoryTensor& tensor, Difference& difference) {
   absl::StatusOr<std::string> stored = reader.ReadAt(entry.begin, entry.size());
   if (!stored.ok()) return stored.status();
-  if (source.Bytes(tensor) != *stored) difference.elements = 1;
+  const absl::StatusOr<at::Tensor> own = source.Tensor(tensor);
+  if (!own.ok()) return own.status();
+  if (BytesOf(*own) != *stored) difference.elements = 1;
   return absl::OkStatus();
 }
 
@@ -161,7 +153,7 @@ absl::StatusOr<std::vector<StoredTensor>> FindTensors(const ObjectStore& store, 
     if (!reader.ok()) return reader.status();
     readers.push_back(*std::move(reader));
     const std::string display = store.UriOf(prefix + file);
-    absl::StatusOr<SafetensorsHeader> header = ReadHeader(*readers.back(), display);
+    absl::StatusOr<SafetensorsHeader> header = ReadSafetensorsHeader(*readers.back(), display);
     if (!header.ok()) return header.status();
     for (const SafetensorsEntry& entry : header->entries) {
       const ExportedTensor* planned = plan.Find(entry.name);

@@ -2,9 +2,6 @@
 #include "worker/checkpoint/hf_export.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <memory>
 #include <utility>
 
@@ -21,7 +18,7 @@ namespace {
 
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndex[] = "model.safetensors.index.json";
-constexpr size_t kCopyBytes = 4 << 20;
+constexpr int64_t kCopyBytes = 4 << 20;
 
 std::vector<WeightFile> FilesOfSource(const HfRepository& source, const ExportPlan& plan) {
   std::vector<WeightFile> files(source.weight_files().size());
@@ -79,17 +76,14 @@ std::string CommonDtype(const ExportPlan& plan) {
 }
 
 absl::Status CarryOver(const HfRepository& source, const std::string& path, PublishedFolder folder) {
-  const std::string from = absl::StrCat(source.directory(), "/", path);
-  std::ifstream input(from, std::ios::binary);
-  if (!input) return absl::UnavailableError(absl::StrCat("cannot read ", from, ": ", std::strerror(errno)));
+  absl::StatusOr<std::unique_ptr<ObjectReader>> input = source.store().OpenForRead(path);
+  if (!input.ok()) return input.status();
   absl::StatusOr<std::unique_ptr<PublishedFile>> file = folder.Create(path);
   if (!file.ok()) return file.status();
-  std::string buffer(kCopyBytes, '\0');
-  while (input) {
-    input.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-    if (input.bad()) return absl::UnavailableError(absl::StrCat("cannot read ", from));
-    const absl::Status status = (*file)->Write(std::string_view(buffer).substr(0, static_cast<size_t>(input.gcount())));
-    if (!status.ok()) return status;
+  for (int64_t offset = 0; offset < (*input)->size(); offset += kCopyBytes) {
+    const auto bytes = (*input)->ReadAt(offset, std::min(kCopyBytes, (*input)->size() - offset));
+    if (!bytes.ok()) return bytes.status();
+    if (absl::Status status = (*file)->Write(*bytes); !status.ok()) return status;
   }
   return (*file)->Close();
 }

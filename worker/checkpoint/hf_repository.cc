@@ -3,15 +3,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "common/failure.h"
-#include "common/storage/object_store.h"
 #include "common/storage/publication.h"
+#include "common/storage/storage_uri.h"
 
 namespace temper {
 namespace {
@@ -19,6 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kConfig[] = "config.json";
+constexpr char kAdapterConfig[] = "adapter_config.json";
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndex[] = "model.safetensors.index.json";
 // Weights in formats that are not read, and so not carried over either: they would be those of another model.
@@ -29,45 +28,50 @@ bool IsPickle(std::string_view name) {
   return name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth") || name.ends_with(".ckpt");
 }
 
-absl::StatusOr<std::string> ReadText(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) return absl::UnavailableError(absl::StrCat("cannot read ", path.string()));
-  return text.str();
-}
-
-absl::StatusOr<nlohmann::ordered_json> ReadObject(const fs::path& path) {
-  absl::StatusOr<std::string> text = ReadText(path);
-  if (!text.ok()) return text.status();
-  try {
-    nlohmann::ordered_json json = nlohmann::ordered_json::parse(*text);
-    if (json.is_object()) return json;
-    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": must hold a JSON object"));
-  } catch (const nlohmann::ordered_json::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": ", error.what()));
-  }
-}
-
 // Damage in a model that a user brought is not repaired by trying again.
 absl::Status OfTheModel(absl::Status status) {
   return status.code() == absl::StatusCode::kDataLoss ? WithCause(std::move(status), FailureCause::kUserInput) : status;
 }
 
-absl::Status NoWeights(const fs::path& directory) {
-  std::vector<std::string> pickles;
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
-    if (IsPickle(entry.path().filename().string())) pickles.push_back(entry.path().filename().string());
+// What tools keep about a download or a clone is no part of the model.
+bool IsOfTools(std::string_view directory) { return directory == ".git" || directory == ".cache"; }
+
+bool IsWeights(std::string_view name) {
+  return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") ||
+         name.ends_with(".bin.index.json") ||
+         std::any_of(std::begin(kOtherWeights), std::end(kOtherWeights),
+                     [&](std::string_view suffix) { return name.ends_with(suffix); });
+}
+
+// Below a directory of this machine: links are followed, tools' directories are not entered.
+absl::StatusOr<std::set<std::string, std::less<>>> FilesBelow(const fs::path& directory) {
+  std::set<std::string, std::less<>> files;
+  try {
+    for (fs::recursive_directory_iterator it(directory), end; it != end; ++it) {
+      if (it->is_directory()) {
+        if (IsOfTools(it->path().filename().string())) it.disable_recursion_pending();
+      } else if (it->is_regular_file()) {  // no dangling link, no socket
+        files.insert(it->path().lexically_relative(directory).generic_string());
+      }
+    }
+  } catch (const fs::filesystem_error& error) {
+    return WithCause(
+        absl::PermissionDeniedError(absl::StrCat("cannot read ", error.path1().string(), ": ", error.code().message())),
+        FailureCause::kUserInput);
   }
-  if (pickles.empty()) {
-    return absl::FailedPreconditionError(absl::StrCat(directory.string(), " has no weights: neither ", kSingleFile,
-                                                      " nor ", kIndex, ". Get the model again"));
+  return files;
+}
+
+absl::StatusOr<std::set<std::string, std::less<>>> FilesOf(const ObjectStore& store) {
+  if (const auto local = store.LocalPath("")) return FilesBelow(*local);
+  const absl::StatusOr<std::vector<ObjectInfo>> objects = store.List("");
+  if (!objects.ok()) return objects.status();
+  std::set<std::string, std::less<>> files;
+  for (const ObjectInfo& object : *objects) {
+    const std::vector<std::string> components = absl::StrSplit(object.path, '/');
+    if (std::none_of(components.begin(), std::prev(components.end()), IsOfTools)) files.insert(object.path);
   }
-  std::sort(pickles.begin(), pickles.end());
-  return absl::FailedPreconditionError(
-      absl::StrCat(directory.string(), " has its weights in pickle files only (", pickles[0],
-                   "), which can run code when they are opened. Convert them where you trust them: transformers' "
-                   "AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW) writes safetensors"));
+  return files;
 }
 
 }  // namespace
@@ -76,87 +80,124 @@ absl::StatusOr<std::unique_ptr<HfRepository>> HfRepository::Open(std::string_vie
   absl::StatusOr<std::unique_ptr<ObjectStore>> store = ObjectStore::Open(uri);
   if (!store.ok()) return store.status();
   std::unique_ptr<HfRepository> repository(new HfRepository());
-  repository->directory_ = *(*store)->LocalPath("");
-  const fs::path directory = repository->directory_;
-  try {
-    if (!fs::exists(directory)) {
-      return absl::NotFoundError(absl::StrCat("model directory ", directory.string(), " does not exist"));
-    }
-    if (!fs::is_directory(directory)) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(directory.string(), " is a file; give the model's directory, the one with ", kConfig));
-    }
-    absl::Status status = repository->ReadConfig();
-    if (status.ok()) status = repository->OpenWeights();
-    if (status.ok()) status = repository->ListCarriedFiles();
-    if (!status.ok()) return OfTheModel(std::move(status));
-  } catch (const fs::filesystem_error& error) {
-    return WithCause(
-        absl::PermissionDeniedError(absl::StrCat("cannot read ", error.path1().string(), ": ", error.code().message())),
-        FailureCause::kUserInput);
-  }
+  repository->directory_ = (*store)->LocalPath("").value_or((*store)->uri());
+  repository->store_ = *std::move(store);
+  absl::Status status = repository->ListFiles();
+  if (status.ok()) status = repository->ReadConfig();
+  if (status.ok()) status = repository->OpenWeights();
+  if (!status.ok()) return OfTheModel(std::move(status));
+  repository->ChooseCarriedFiles();
   return repository;
 }
 
+absl::Status HfRepository::ListFiles() {
+  const std::optional<std::string> local = store_->LocalPath("");
+  std::error_code error;
+  const fs::file_status found = local ? fs::status(*local, error) : fs::file_status(fs::file_type::directory);
+  if (local && found.type() == fs::file_type::regular) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(directory_, " is a file; give the model's directory, the one with ", kConfig));
+  }
+  absl::StatusOr<std::set<std::string, std::less<>>> files = std::set<std::string, std::less<>>();
+  const bool exists = found.type() != fs::file_type::not_found;
+  if (exists) files = FilesOf(*store_);
+  if (!files.ok()) return files.status();
+  // A remote directory is what lies below it.
+  if (!exists || (!local && files->empty())) {
+    return absl::NotFoundError(absl::StrCat("model directory ", directory_, " does not exist"));
+  }
+  files_ = *std::move(files);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<nlohmann::ordered_json> HfRepository::ReadObject(const char* path) const {
+  absl::StatusOr<std::string> text = store_->Read(path);
+  if (!text.ok()) return text.status();
+  const std::string place = UriBelow(directory_, path);
+  try {
+    nlohmann::ordered_json json = nlohmann::ordered_json::parse(*text);
+    if (json.is_object()) return json;
+    return absl::InvalidArgumentError(absl::StrCat(place, ": must hold a JSON object"));
+  } catch (const nlohmann::ordered_json::exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat(place, ": ", error.what()));
+  }
+}
+
 absl::Status HfRepository::ReadConfig() {
-  const fs::path directory = directory_;
-  if (!fs::exists(directory / kConfig)) {
-    if (fs::exists(directory / "adapter_config.json")) {
+  if (!HasFile(kConfig)) {
+    if (HasFile(kAdapterConfig)) {
       return absl::FailedPreconditionError(absl::StrCat(
           directory_, " is a PEFT adapter, not a model: merge it into its base model, or train the base model"));
     }
     return absl::FailedPreconditionError(
         absl::StrCat(directory_, " has no ", kConfig, ": it is not a model in Hugging Face layout"));
   }
-  absl::StatusOr<nlohmann::ordered_json> config = ReadObject(directory / kConfig);
+  absl::StatusOr<nlohmann::ordered_json> config = ReadObject(kConfig);
   if (!config.ok()) return config.status();
   config_ = *std::move(config);
   return absl::OkStatus();
 }
 
+absl::Status HfRepository::NoWeights() const {
+  const auto pickle = std::find_if(files_.begin(), files_.end(), [](const std::string& file) {
+    return file.find('/') == file.npos && IsPickle(file);
+  });
+  if (pickle == files_.end()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(directory_, " has no weights: neither ", kSingleFile, " nor ", kIndex, ". Get the model again"));
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat(directory_, " has its weights in pickle files only (", *pickle,
+                   "), which can run code when they are opened. Convert them where you trust them: transformers' "
+                   "AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW) writes safetensors"));
+}
+
+// `file_of`: tensor → file.
+absl::Status HfRepository::ReadIndex(std::map<std::string, std::string>& file_of) {
+  absl::StatusOr<nlohmann::ordered_json> index = ReadObject(kIndex);
+  if (!index.ok()) return index.status();
+  const std::string place = UriBelow(directory_, kIndex);
+  const auto map = index->find("weight_map");
+  if (map == index->end() || !map->is_object() || map->empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(place, ": `weight_map` must be an object"));
+  }
+  for (const auto& [tensor, file] : map->items()) {
+    const std::string name = file.is_string() ? file.get<std::string>() : "";
+    if (!name.ends_with(".safetensors") || name.find('/') != name.npos) {
+      return absl::InvalidArgumentError(absl::StrCat(place, ": tensor ", tensor, " is said to be in ", file.dump(),
+                                                     ", which is no safetensors file of this directory"));
+    }
+    file_of.emplace(tensor, name);
+    weight_files_.push_back(name);
+  }
+  std::sort(weight_files_.begin(), weight_files_.end());
+  weight_files_.erase(std::unique(weight_files_.begin(), weight_files_.end()), weight_files_.end());
+  if (index->contains("metadata") && (*index)["metadata"].is_object()) index_metadata_ = (*index)["metadata"];
+  return absl::OkStatus();
+}
+
 absl::Status HfRepository::OpenWeights() {
-  const fs::path directory = directory_;
-  std::map<std::string, std::string> file_of;  // by the index: tensor → file
-  const bool indexed = !fs::exists(directory / kSingleFile);
+  std::map<std::string, std::string> file_of;  // by the index
+  const bool indexed = !HasFile(kSingleFile);
   if (!indexed) {
     weight_files_ = {kSingleFile};
   } else {
-    if (!fs::exists(directory / kIndex)) return NoWeights(directory);
-    absl::StatusOr<nlohmann::ordered_json> index = ReadObject(directory / kIndex);
-    if (!index.ok()) return index.status();
-    const auto map = index->find("weight_map");
-    if (map == index->end() || !map->is_object() || map->empty()) {
-      return absl::InvalidArgumentError(absl::StrCat(directory_, "/", kIndex, ": `weight_map` must be an object"));
-    }
-    for (const auto& [tensor, file] : map->items()) {
-      const std::string name = file.is_string() ? file.get<std::string>() : "";
-      if (!name.ends_with(".safetensors") || name.find('/') != name.npos) {
-        return absl::InvalidArgumentError(absl::StrCat(directory_, "/", kIndex, ": tensor ", tensor,
-                                                       " is said to be in ", file.dump(),
-                                                       ", which is no safetensors file of this directory"));
-      }
-      file_of.emplace(tensor, name);
-      weight_files_.push_back(name);
-    }
-    std::sort(weight_files_.begin(), weight_files_.end());
-    weight_files_.erase(std::unique(weight_files_.begin(), weight_files_.end()), weight_files_.end());
-    if (index->contains("metadata") && (*index)["metadata"].is_object()) index_metadata_ = (*index)["metadata"];
+    if (!HasFile(kIndex)) return NoWeights();
+    if (absl::Status read = ReadIndex(file_of); !read.ok()) return read;
   }
-
   for (size_t i = 0; i < weight_files_.size(); ++i) {
-    const fs::path path = directory / weight_files_[i];
-    if (!fs::exists(path)) {
-      return absl::DataLossError(
-          absl::StrCat(directory_, "/", kIndex, " names ", weight_files_[i], ", which does not exist: get it again"));
+    if (!HasFile(weight_files_[i])) {
+      return absl::DataLossError(absl::StrCat(UriBelow(directory_, kIndex), " names ", weight_files_[i],
+                                              ", which does not exist: get it again"));
     }
-    absl::StatusOr<std::unique_ptr<SafetensorsFile>> file = SafetensorsFile::Open(path.string());
+    absl::StatusOr<std::unique_ptr<SafetensorsFile>> file = SafetensorsFile::Open(*store_, weight_files_[i]);
     if (!file.ok()) return file.status();
     for (const SafetensorsEntry& entry : (*file)->header().entries) {
       if (indexed) {
         const auto place = file_of.find(entry.name);
         if (place == file_of.end() || place->second != weight_files_[i]) {
           return absl::DataLossError(
-              absl::StrCat(path.string(), " holds tensor ", entry.name, ", which the index ",
+              absl::StrCat((*file)->path(), " holds tensor ", entry.name, ", which the index ",
                            place == file_of.end() ? "does not know" : absl::StrCat("says to be in ", place->second)));
         }
         file_of.erase(place);
@@ -164,39 +205,30 @@ absl::Status HfRepository::OpenWeights() {
       by_name_.emplace(entry.name, tensors_.size());
       tensors_.push_back({entry, i});
     }
-    files_.push_back(*std::move(file));
+    weights_.push_back(*std::move(file));
   }
   if (!file_of.empty()) {
-    return absl::DataLossError(absl::StrCat(directory_, "/", file_of.begin()->second, " lacks tensor ",
+    return absl::DataLossError(absl::StrCat(UriBelow(directory_, file_of.begin()->second), " lacks tensor ",
                                             file_of.begin()->first, ", which the index says to be there"));
   }
   return absl::OkStatus();
 }
 
-absl::Status HfRepository::ListCarriedFiles() {
-  const fs::path directory = directory_;
-  for (fs::recursive_directory_iterator it(directory), end; it != end; ++it) {
-    const std::string name = it->path().filename().string();
-    if (it->is_directory()) {
-      // What tools keep about a download or a clone is no part of the model; neither is an adapter beside it.
-      const bool adapter = fs::exists(it->path() / "adapter_config.json");
-      if (name == ".git" || name == ".cache" || adapter) it.disable_recursion_pending();
-      continue;
+void HfRepository::ChooseCarriedFiles() {
+  // An adapter beside the model is no part of it either.
+  const auto in_adapter = [this](const std::string& path) {
+    for (size_t slash = path.find('/'); slash != path.npos; slash = path.find('/', slash + 1)) {
+      if (HasFile(absl::StrCat(path.substr(0, slash + 1), kAdapterConfig))) return true;
     }
-    const std::string path = it->path().lexically_relative(directory).generic_string();
-    const bool weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") ||
-                         name.ends_with(".bin.index.json") ||
-                         std::any_of(std::begin(kOtherWeights), std::end(kOtherWeights),
-                                     [&](std::string_view suffix) { return name.ends_with(suffix); });
-    if (weights || path == kConfig || path == kManifestName || path == kVerificationName) continue;
-    if (!it->is_regular_file()) continue;  // a dangling link, a socket
-    carried_files_.push_back(path);
+    return false;
+  };
+  for (const std::string& path : files_) {
+    const bool ours = path == kConfig || path == kManifestName || path == kVerificationName;
+    if (!ours && !IsWeights(path) && !in_adapter(path)) carried_files_.push_back(path);
   }
-  std::sort(carried_files_.begin(), carried_files_.end());
-  return absl::OkStatus();
 }
 
-bool HfRepository::HasFile(std::string_view path) const { return fs::exists(fs::path(directory_) / path); }
+bool HfRepository::HasFile(std::string_view path) const { return files_.contains(path); }
 
 void HfRepository::Rename(const std::function<std::optional<std::string>(std::string_view name)>& new_name) {
   std::vector<RepositoryTensor> kept;
@@ -217,13 +249,13 @@ const RepositoryTensor* HfRepository::FindTensor(std::string_view name) const {
 }
 
 absl::StatusOr<at::Tensor> HfRepository::Tensor(const RepositoryTensor& tensor) const {
-  return files_[tensor.file]->Tensor(tensor.entry);
+  return weights_[tensor.file]->Tensor(tensor.entry);
 }
 
-std::string_view HfRepository::Bytes(const RepositoryTensor& tensor) const {
-  return files_[tensor.file]->Bytes(tensor.entry);
+absl::StatusOr<at::Tensor> HfRepository::Rows(const RepositoryTensor& tensor, int64_t row, int64_t rows) const {
+  return weights_[tensor.file]->Rows(tensor.entry, row, rows);
 }
 
-void HfRepository::Release(const RepositoryTensor& tensor) const { files_[tensor.file]->Release(tensor.entry); }
+void HfRepository::Release(const RepositoryTensor& tensor) const { weights_[tensor.file]->Release(tensor.entry); }
 
 }  // namespace temper

@@ -77,10 +77,11 @@ absl::Status CheckTiedCopies(const HfRepository& repository, const TensorMap& ma
     for (const TensorBinding& original : map.bindings()) {
       if (original.optional_copy || original.parts != copy.parts) continue;
       const RepositoryTensor& source = *repository.FindTensor(original.hf_name);
-      bool equal = tensor->entry.dtype == source.entry.dtype && repository.Bytes(*tensor) == repository.Bytes(source);
-      if (!equal && tensor->entry.dtype != source.entry.dtype) {
-        equal = at::equal(repository.Tensor(*tensor)->to(at::kFloat), repository.Tensor(source)->to(at::kFloat));
-      }
+      const absl::StatusOr<at::Tensor> ours = repository.Tensor(*tensor), theirs = repository.Tensor(source);
+      if (!ours.ok() || !theirs.ok()) return ours.ok() ? theirs.status() : ours.status();
+      const bool equal = tensor->entry.dtype == source.entry.dtype
+                             ? BytesOf(*ours) == BytesOf(*theirs)
+                             : at::equal(ours->to(at::kFloat), theirs->to(at::kFloat));
       repository.Release(*tensor);
       repository.Release(source);
       if (!equal) {
@@ -102,8 +103,10 @@ absl::Status CheckTensors(const HfRepository& repository, const FamilySpec& fami
 absl::Status LoadPacked(const HfRepository& repository, const Mxfp4Tensor& packed, const TensorBinding& binding,
                         const TensorMap& map) {
   const absl::Status status = map.ForEachPiece(binding, [&](const TensorPiece& piece) {
-    if (piece.IsHere()) piece.Store(UnpackMxfp4(repository, packed, piece.row).unsqueeze(0));
-    return absl::OkStatus();
+    if (!piece.IsHere()) return absl::OkStatus();
+    const absl::StatusOr<at::Tensor> values = UnpackMxfp4(repository, packed, piece.row);
+    if (values.ok()) piece.Store(values->unsqueeze(0));
+    return values.status();
   });
   repository.Release(*packed.blocks);
   repository.Release(*packed.scales);
@@ -132,11 +135,11 @@ absl::Status LoadWeights(const HfRepository& repository, const FamilySpec& famil
   for (const RepositoryTensor& tensor : repository.tensors()) {
     const TensorBinding* binding = map->Find(tensor.entry.name);
     if (binding == nullptr || binding->optional_copy) continue;
-    const absl::StatusOr<at::Tensor> values = repository.Tensor(tensor);
-    if (!values.ok()) return values.status();
     absl::Status status = map->ForEachPiece(*binding, [&](const TensorPiece& piece) {
-      piece.Store(values->narrow(0, piece.row, piece.rows));
-      return absl::OkStatus();
+      if (!piece.IsHere()) return absl::OkStatus();
+      const absl::StatusOr<at::Tensor> values = repository.Rows(tensor, piece.row, piece.rows);
+      if (values.ok()) piece.Store(*values);
+      return values.status();
     });
     if (!status.ok()) return status;
     repository.Release(tensor);

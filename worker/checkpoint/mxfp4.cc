@@ -19,11 +19,6 @@ constexpr int kScaleBias = 127;
 constexpr std::array<float, 16> kValues = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
                                            -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
 
-std::string_view OfExpert(std::string_view bytes, int64_t experts, int64_t expert) {
-  const size_t size = bytes.size() / static_cast<size_t>(experts);
-  return bytes.substr(static_cast<size_t>(expert) * size, size);
-}
-
 }  // namespace
 
 std::optional<Mxfp4Tensor> FindMxfp4(const HfRepository& repository, std::string_view name) {
@@ -53,10 +48,12 @@ std::string Mxfp4Mismatch(const Mxfp4Tensor& packed, const std::vector<int64_t>&
   return "";
 }
 
-at::Tensor UnpackMxfp4(const HfRepository& repository, const Mxfp4Tensor& packed, int64_t expert) {
+absl::StatusOr<at::Tensor> UnpackMxfp4(const HfRepository& repository, const Mxfp4Tensor& packed, int64_t expert) {
   const std::vector<int64_t>& shape = packed.scales->entry.shape;  // experts, out, groups
-  const std::string_view blocks = OfExpert(repository.Bytes(*packed.blocks), shape[0], expert);
-  const std::string_view scales = OfExpert(repository.Bytes(*packed.scales), shape[0], expert);
+  const absl::StatusOr<at::Tensor> block_bytes = repository.Rows(*packed.blocks, expert, 1),
+                                   scale_bytes = repository.Rows(*packed.scales, expert, 1);
+  if (!block_bytes.ok() || !scale_bytes.ok()) return block_bytes.ok() ? scale_bytes.status() : block_bytes.status();
+  const std::string_view blocks = BytesOf(*block_bytes), scales = BytesOf(*scale_bytes);
   at::Tensor matrix_OI = at::empty({shape[1], shape[2] * kGroup}, at::kFloat);
   float* to = matrix_OI.mutable_data_ptr<float>();
   for (size_t group = 0; group < scales.size(); ++group) {

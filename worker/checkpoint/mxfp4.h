@@ -28,7 +28,7 @@ std::optional<Mxfp4Tensor> FindMxfp4(const HfRepository& repository, std::string
 // What is wrong with a pair that shall unpack to `shape`; "" when nothing is.
 std::string Mxfp4Mismatch(const Mxfp4Tensor& packed, const std::vector<int64_t>& shape);
 
-// One expert, fp32 [in, out].
-at::Tensor UnpackMxfp4(const HfRepository& repository, const Mxfp4Tensor& packed, int64_t expert);
+// One expert, fp32 [in, out]; the others are not read.
+absl::StatusOr<at::Tensor> UnpackMxfp4(const HfRepository& repository, const Mxfp4Tensor& packed, int64_t expert);
 
 }  // namespace temper

@@ -11,6 +11,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "common/storage/storage_uri.h"
 #include "worker/checkpoint/tensor_map.h"
 #include "worker/parallel/agree.h"
 #include "worker/parallel/gather_master.h"
@@ -92,10 +93,6 @@ std::vector<AdapterTensor> TensorsOfAdapter(const AdapterSite& site, const LoraA
                                         {prefix + ".lora_B.weight", {FirstRows(adapter.b_OR, site.out_features)}}};
   if (adapter.m_O.weight.defined()) tensors.push_back({prefix + ".lora_magnitude_vector", {Whole(adapter.m_O)}});
   return tensors;
-}
-
-std::string_view BytesOf(const at::Tensor& tensor) {
-  return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
 nlohmann::ordered_json ConfigJson(const PeftConfig& config) {
@@ -333,14 +330,12 @@ absl::StatusOr<std::unique_ptr<PeftAdapter>> PeftAdapter::Open(std::string_view 
         absl::StrCat(std::string(uri), " has no ", kConfig, ": it is not a PEFT adapter's directory"));
   }
   if (!config.ok()) return config.status();
-  const auto path = (*store)->LocalPath(kWeights);
-  if (!path) return absl::UnimplementedError(absl::StrCat((*store)->uri(), " is not on this machine"));
-  adapter->directory_ = path->substr(0, path->rfind('/'));
+  adapter->directory_ = (*store)->LocalPath("").value_or((*store)->uri());
   if (absl::Status status = adapter->ReadConfig(*config); !status.ok()) return status;
   const auto exists = (*store)->Exists(kWeights);
   if (!exists.ok()) return exists.status();
   if (!*exists) return absl::NotFoundError(absl::StrCat(adapter->directory_, " has no ", kWeights));
-  auto file = SafetensorsFile::Open(*path);
+  auto file = SafetensorsFile::Open(**store, kWeights);
   if (!file.ok()) return file.status();
   adapter->file_ = *std::move(file);
   for (size_t i = 0; i < adapter->tensors().size(); ++i) adapter->entries_.emplace(adapter->tensors()[i].name, i);
@@ -349,7 +344,7 @@ absl::StatusOr<std::unique_ptr<PeftAdapter>> PeftAdapter::Open(std::string_view 
 }
 
 absl::Status PeftAdapter::ReadConfig(std::string_view text) {
-  const std::string file = absl::StrCat(directory_, "/", kConfig);
+  const std::string file = UriBelow(directory_, kConfig);
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return absl::InvalidArgumentError(absl::StrCat(file, " is not a JSON object"));
   if (json.value("peft_type", nlohmann::json()) != "LORA") {

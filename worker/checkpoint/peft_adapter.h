@@ -96,6 +96,7 @@ class PeftAdapter {
   // temper does not have; the message names the key or tensor. DATA_LOSS: its file is damaged.
   static absl::StatusOr<std::unique_ptr<PeftAdapter>> Open(std::string_view uri);
 
+  // An absolute path, or its URI where it is not on this machine.
   const std::string& directory() const { return directory_; }
   // `target_modules` and `modules_to_save` are the whole names of the modules that have tensors. What PEFT writes of
   // the base model beside an adapter on the embedding or the head counts as neither.

@@ -2,6 +2,7 @@
 #include "worker/checkpoint/safetensors.h"
 
 #include <ATen/ATen.h>
+#include <c10/util/accumulate.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -15,12 +16,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/storage/object_store.h"
 
 namespace temper {
 namespace {
 
 constexpr int64_t kLengthBytes = 8;
 constexpr int64_t kDataAlignment = 64;
+constexpr int64_t kUsualHeader = 128 << 10;
 
 struct DtypeInfo {
   std::string_view name;
@@ -142,6 +145,58 @@ uint64_t ReadLittleEndian(std::string_view bytes) {
   return value;
 }
 
+class MappedFile final : public SafetensorsFile {
+ public:
+  static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::string& path);
+  ~MappedFile() override { ::munmap(const_cast<char*>(data_), size_); }
+
+  void Release(const SafetensorsEntry& entry) const override {
+    const int64_t page = ::sysconf(_SC_PAGESIZE);
+    const int64_t begin = entry.begin / page * page;
+    // Pages that a neighbour shares are read again when it is.
+    (void)::madvise(const_cast<char*>(data_) + begin, static_cast<size_t>(entry.end - begin), MADV_DONTNEED);
+  }
+
+ private:
+  MappedFile(std::string path, SafetensorsHeader header, const char* data, size_t size)
+      : SafetensorsFile(std::move(path), std::move(header)), data_(data), size_(size) {}
+
+  absl::StatusOr<at::Tensor> Read(int64_t begin, int64_t count, at::ScalarType dtype) const override {
+    const char* bytes = data_ + begin;
+    if (reinterpret_cast<uintptr_t>(bytes) % c10::elementSize(dtype) == 0) {
+      return at::from_blob(const_cast<char*>(bytes), {count}, at::TensorOptions(dtype));
+    }
+    at::Tensor copy = at::empty({count}, dtype);
+    std::memcpy(copy.mutable_data_ptr(), bytes, copy.nbytes());
+    return copy;
+  }
+
+  const char* const data_;
+  const size_t size_;
+};
+
+// On a store from which ranges are read.
+class RemoteFile final : public SafetensorsFile {
+ public:
+  static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const ObjectStore& store, std::string_view path);
+
+  void Release(const SafetensorsEntry&) const override {}
+
+ private:
+  RemoteFile(std::string uri, SafetensorsHeader header, std::unique_ptr<ObjectReader> reader)
+      : SafetensorsFile(std::move(uri), std::move(header)), reader_(std::move(reader)) {}
+
+  absl::StatusOr<at::Tensor> Read(int64_t begin, int64_t count, at::ScalarType dtype) const override {
+    at::Tensor values = at::empty({count}, dtype);
+    const absl::Status read =
+        reader_->ReadAt(begin, static_cast<int64_t>(values.nbytes()), static_cast<char*>(values.mutable_data_ptr()));
+    if (!read.ok()) return read;
+    return values;
+  }
+
+  const std::unique_ptr<ObjectReader> reader_;
+};
+
 }  // namespace
 
 int64_t SafetensorsElementSize(std::string_view dtype) {
@@ -213,12 +268,27 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view bytes,
   return header;
 }
 
-SafetensorsFile::SafetensorsFile(std::string path, const char* data, int64_t size)
-    : path_(std::move(path)), data_(data), size_(size) {}
+absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(const ObjectReader& file, std::string_view name) {
+  // Most headers are shorter: one request.
+  absl::StatusOr<std::string> bytes = file.ReadAt(0, std::min(kUsualHeader, file.size()));
+  if (!bytes.ok()) return bytes.status();
+  const absl::StatusOr<int64_t> end = SafetensorsHeaderEnd(*bytes, file.size(), name);
+  if (!end.ok()) return end.status();
+  if (*end > static_cast<int64_t>(bytes->size())) bytes = file.ReadAt(0, *end);
+  if (!bytes.ok()) return bytes.status();
+  return ParseSafetensorsHeader(*bytes, file.size(), name);
+}
 
-SafetensorsFile::~SafetensorsFile() { ::munmap(const_cast<char*>(data_), static_cast<size_t>(size_)); }
+absl::StatusOr<std::unique_ptr<SafetensorsFile>> RemoteFile::Open(const ObjectStore& store, std::string_view path) {
+  absl::StatusOr<std::unique_ptr<ObjectReader>> reader = store.OpenForRead(path);
+  if (!reader.ok()) return reader.status();
+  std::string uri = store.UriOf(path);
+  absl::StatusOr<SafetensorsHeader> header = ReadSafetensorsHeader(**reader, uri);
+  if (!header.ok()) return header.status();
+  return std::unique_ptr<SafetensorsFile>(new RemoteFile(std::move(uri), *std::move(header), *std::move(reader)));
+}
 
-absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<SafetensorsFile>> MappedFile::Open(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
   struct stat info;
@@ -226,43 +296,57 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std
     ::close(fd);
     return absl::FailedPreconditionError(absl::StrCat("cannot read ", path, ": not a file"));
   }
-  const int64_t size = info.st_size;
-  void* data = size > 0 ? ::mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+  const auto size = static_cast<size_t>(info.st_size);
+  void* data = size > 0 ? ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
   const int error = errno;
   ::close(fd);
   if (size == 0) return Damaged(path, "it is empty");
   if (data == MAP_FAILED) return absl::ErrnoToStatus(error, absl::StrCat("cannot map ", path));
-  std::unique_ptr<SafetensorsFile> file(new SafetensorsFile(path, static_cast<const char*>(data), size));
-  absl::StatusOr<SafetensorsHeader> header =
-      ParseSafetensorsHeader(std::string_view(file->data_, static_cast<size_t>(size)), size, path);
-  if (!header.ok()) return header.status();
-  file->header_ = *std::move(header);
-  return file;
+  const auto* bytes = static_cast<const char*>(data);
+  absl::StatusOr<SafetensorsHeader> header = ParseSafetensorsHeader(std::string_view(bytes, size), info.st_size, path);
+  if (!header.ok()) {
+    ::munmap(data, size);
+    return header.status();
+  }
+  return std::unique_ptr<SafetensorsFile>(new MappedFile(path, *std::move(header), bytes, size));
 }
 
-std::string_view SafetensorsFile::Bytes(const SafetensorsEntry& entry) const {
-  return {data_ + entry.begin, static_cast<size_t>(entry.size())};
+std::string_view BytesOf(const at::Tensor& tensor) {
+  return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+SafetensorsFile::SafetensorsFile(std::string path, SafetensorsHeader header)
+    : path_(std::move(path)), header_(std::move(header)) {}
+
+absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std::string& path) {
+  return MappedFile::Open(path);
+}
+
+absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const ObjectStore& store,
+                                                                       std::string_view path) {
+  if (const auto local = store.LocalPath(path)) return MappedFile::Open(*local);
+  return RemoteFile::Open(store, path);
+}
+
+absl::StatusOr<at::Tensor> SafetensorsFile::Elements(const SafetensorsEntry& entry, int64_t first,
+                                                     int64_t count) const {
+  const std::optional<at::ScalarType> dtype = SafetensorsScalarType(entry.dtype);
+  if (!dtype) return absl::UnimplementedError(absl::StrCat(path_, ": tensor ", entry.name, " has dtype ", entry.dtype));
+  return Read(entry.begin + first * SafetensorsElementSize(entry.dtype), count, *dtype);
 }
 
 absl::StatusOr<at::Tensor> SafetensorsFile::Tensor(const SafetensorsEntry& entry) const {
-  const std::optional<at::ScalarType> scalar_type = SafetensorsScalarType(entry.dtype);
-  if (!scalar_type) {
-    return absl::UnimplementedError(absl::StrCat(path_, ": tensor ", entry.name, " has dtype ", entry.dtype));
-  }
-  const std::string_view bytes = Bytes(entry);
-  if (reinterpret_cast<uintptr_t>(bytes.data()) % static_cast<uintptr_t>(SafetensorsElementSize(entry.dtype)) != 0) {
-    at::Tensor copy = at::empty(entry.shape, *scalar_type);
-    std::memcpy(copy.mutable_data_ptr(), bytes.data(), bytes.size());
-    return copy;
-  }
-  return at::from_blob(const_cast<char*>(bytes.data()), entry.shape, at::TensorOptions(*scalar_type));
+  const absl::StatusOr<at::Tensor> all = Elements(entry, 0, entry.size() / SafetensorsElementSize(entry.dtype));
+  return all.ok() ? all->view(entry.shape) : all;
 }
 
-void SafetensorsFile::Release(const SafetensorsEntry& entry) const {
-  const int64_t page = ::sysconf(_SC_PAGESIZE);
-  const int64_t begin = entry.begin / page * page;
-  // Pages that a neighbour shares are read again when it is.
-  (void)::madvise(const_cast<char*>(data_) + begin, static_cast<size_t>(entry.end - begin), MADV_DONTNEED);
+absl::StatusOr<at::Tensor> SafetensorsFile::Rows(const SafetensorsEntry& entry, int64_t row, int64_t rows) const {
+  std::vector<int64_t> shape = entry.shape;
+  shape[0] = 1;
+  const int64_t row_elements = c10::multiply_integers(shape);
+  shape[0] = rows;
+  const absl::StatusOr<at::Tensor> values = Elements(entry, row * row_elements, rows * row_elements);
+  return values.ok() ? values->view(shape) : values;
 }
 
 std::string BuildSafetensorsHeader(std::vector<SafetensorsEntry>& entries,

@@ -16,6 +16,9 @@
 
 namespace temper {
 
+class ObjectReader;
+class ObjectStore;
+
 // The safetensors format: 8 bytes with the header's length, the header (JSON: name → dtype, shape, data_offsets), then
 // the tensors' bytes without gaps. https://github.com/huggingface/safetensors#format
 
@@ -52,30 +55,43 @@ absl::StatusOr<int64_t> SafetensorsHeaderEnd(std::string_view first_bytes, int64
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view bytes, int64_t file_size,
                                                          std::string_view name);
 
-// A safetensors file mapped into memory, read-only. Any thread.
+// The same, from a file of a store.
+absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(const ObjectReader& file, std::string_view name);
+
+// The bytes of a contiguous tensor.
+std::string_view BytesOf(const at::Tensor& tensor);
+
+// A safetensors file, read-only: mapped into memory where it is on this machine, else only its header is here, and
+// tensors are read as they are asked for. Any thread.
 class SafetensorsFile {
  public:
   static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::string& path);
-  ~SafetensorsFile();
+  static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const ObjectStore& store, std::string_view path);
+  virtual ~SafetensorsFile() = default;
   SafetensorsFile(const SafetensorsFile&) = delete;
   SafetensorsFile& operator=(const SafetensorsFile&) = delete;
 
+  // Or its URI, where it is not on this machine.
   const std::string& path() const { return path_; }
   const SafetensorsHeader& header() const { return header_; }
 
-  std::string_view Bytes(const SafetensorsEntry& entry) const;
-  // A view of the file without a copy (a copy only when the file's bytes are not aligned). It must not be written to
-  // and must not outlive the file. UNIMPLEMENTED for a dtype without a torch equivalent.
+  // Where the file is mapped, a view of it (a copy only when the file's bytes are not aligned), which must not be
+  // written to and must not outlive the file. UNIMPLEMENTED for a dtype without a torch equivalent.
   absl::StatusOr<at::Tensor> Tensor(const SafetensorsEntry& entry) const;
+  // A part of it; no other bytes are read. [row, row + rows) of one that has rows, or elements of one seen as a vector.
+  absl::StatusOr<at::Tensor> Rows(const SafetensorsEntry& entry, int64_t row, int64_t rows) const;
+  absl::StatusOr<at::Tensor> Elements(const SafetensorsEntry& entry, int64_t first, int64_t count) const;
   // Lets the operating system drop the pages of a tensor that was read.
-  void Release(const SafetensorsEntry& entry) const;
+  virtual void Release(const SafetensorsEntry& entry) const = 0;
+
+ protected:
+  SafetensorsFile(std::string path, SafetensorsHeader header);
 
  private:
-  SafetensorsFile(std::string path, const char* data, int64_t size);
+  // Elements from the file's byte `begin` on.
+  virtual absl::StatusOr<at::Tensor> Read(int64_t begin, int64_t count, at::ScalarType dtype) const = 0;
 
   std::string path_;
-  const char* data_;
-  int64_t size_;
   SafetensorsHeader header_;
 };
 

@@ -18,6 +18,7 @@
 #include "absl/strings/str_split.h"
 #include "common/failure.h"
 #include "common/fault_point.h"
+#include "common/storage/storage_uri.h"
 #include "worker/checkpoint/export_plan.h"
 #include "worker/checkpoint/hf_export.h"
 #include "worker/checkpoint/tensor_map.h"
@@ -33,10 +34,6 @@ constexpr char kWeights[] = "weights";
 constexpr char kOptimizer[] = "optimizer/state";
 constexpr char kRngState[] = "rng_state";
 constexpr char kTrainer[] = "trainer.json";
-
-std::string_view BytesOf(const at::Tensor& tensor) {
-  return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
-}
 
 std::string DtypeName(at::ScalarType type) {
   if (type == at::kShort) return "I16";
@@ -248,15 +245,13 @@ absl::StatusOr<std::unique_ptr<TrainCheckpoint>> TrainCheckpoint::OpenFiles(cons
   if (absl::Status status = checkpoint->ReadTrainer(*trainer); !status.ok()) return status;
   for (const ManifestFile& file : manifest.files) {
     if (!file.path.starts_with(kOptimizer)) continue;
-    const auto path = store.LocalPath(file.path);
-    if (!path) return absl::UnimplementedError(absl::StrCat(store.uri(), " is not on this machine"));
-    if (absl::Status status = checkpoint->AddFile(*path); !status.ok()) return status;
+    if (absl::Status status = checkpoint->AddFile(store, file.path); !status.ok()) return status;
   }
   return checkpoint;
 }
 
-absl::Status TrainCheckpoint::AddFile(const std::string& path) {
-  auto file = SafetensorsFile::Open(path);
+absl::Status TrainCheckpoint::AddFile(const ObjectStore& store, const std::string& path) {
+  auto file = SafetensorsFile::Open(store, path);
   if (!file.ok()) return file.status();
   const SafetensorsHeader& header = (*file)->header();
   for (const SafetensorsEntry& entry : header.entries) {
@@ -265,7 +260,7 @@ absl::Status TrainCheckpoint::AddFile(const std::string& path) {
     Run run = {.file = optimizer_.size(), .entry = &entry, .size = entry.size() / SafetensorsElementSize(entry.dtype)};
     const auto place = header.metadata.find(entry.name.substr(slash + 1));
     if (place != header.metadata.end() ? !ReadPlace(place->second, run.begin, run.size) : version_ > kWithoutPlaces) {
-      return Damaged(absl::StrCat(path, " does not say where the elements of ", entry.name, " belong"));
+      return Damaged(absl::StrCat(store.UriOf(path), " does not say where the elements of ", entry.name, " belong"));
     }
     runs_[entry.name].push_back(run);
   }
@@ -274,7 +269,7 @@ absl::Status TrainCheckpoint::AddFile(const std::string& path) {
 }
 
 absl::Status TrainCheckpoint::ReadTrainer(std::string_view text) {
-  const std::string file = absl::StrCat(uri_, "/", kTrainer);
+  const std::string file = UriBelow(uri_, kTrainer);
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return Damaged(absl::StrCat(file, " is not a JSON object"));
   // Only type errors and missing keys can be thrown below.
@@ -336,7 +331,7 @@ absl::StatusOr<NativeRepository> TrainCheckpoint::OpenModel(const NativeReposito
   if (peft_ && Kind(*peft_) != Kind(*peft)) {
     return other("was written with ", Kind(*peft_), ", the job asks for ", Kind(*peft));
   }
-  auto model = OpenNativeRepository(peft_ ? base.repository->directory() : absl::StrCat(uri_, "/", kWeights));
+  auto model = OpenNativeRepository(peft_ ? base.repository->directory() : UriBelow(uri_, kWeights));
   if (!model.ok()) return model.status();
   if (model->config != base.config) {
     return other(
@@ -356,13 +351,13 @@ absl::StatusOr<at::Tensor> TrainCheckpoint::Read(std::string_view kind, const Pa
       return absl::InvalidArgumentError(
           absl::StrCat("the checkpoint ", uri_, " is of another model: ", whole.name, " has another shape"));
     }
-    const auto tensor = optimizer_[run.file]->Tensor(*run.entry);
-    if (!tensor.ok()) return tensor.status();
-    const at::Tensor stored = tensor->view(-1);
-    if (!values.defined()) values = at::empty({count}, stored.options());
-    const int64_t from = std::max(begin, run.begin), to = std::min(begin + count, run.begin + stored.numel());
+    const int64_t stored = run.entry->size() / SafetensorsElementSize(run.entry->dtype);
+    if (!values.defined()) values = at::empty({count}, *SafetensorsScalarType(run.entry->dtype));
+    const int64_t from = std::max(begin, run.begin), to = std::min(begin + count, run.begin + stored);
     if (from >= to) continue;
-    values.narrow(0, from - begin, to - from).copy_(stored.narrow(0, from - run.begin, to - from));
+    const auto read = optimizer_[run.file]->Elements(*run.entry, from - run.begin, to - from);
+    if (!read.ok()) return read.status();
+    values.narrow(0, from - begin, to - from).copy_(*read);
     optimizer_[run.file]->Release(*run.entry);
     missing -= to - from;
   }

@@ -84,7 +84,7 @@ class TrainCheckpoint {
   TrainCheckpoint() = default;
   static absl::StatusOr<std::unique_ptr<TrainCheckpoint>> OpenFiles(const ObjectStore& store, const Manifest& manifest);
   absl::Status ReadTrainer(std::string_view text);
-  absl::Status AddFile(const std::string& path);
+  absl::Status AddFile(const ObjectStore& store, const std::string& path);
   absl::Status RestoreMaster(Parameter& parameter, const Parameter& whole, int64_t begin) const;
   // `count` elements of KIND/NAME from `begin` on; undefined when the checkpoint has none.
   absl::StatusOr<at::Tensor> Read(std::string_view kind, const Parameter& whole, int64_t begin, int64_t count) const;

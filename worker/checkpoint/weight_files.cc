@@ -16,10 +16,6 @@
 namespace temper {
 namespace {
 
-std::string_view BytesOf(const at::Tensor& tensor) {
-  return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
-}
-
 absl::Status WritePiece(const ExportedTensor& tensor, const at::Tensor& master, PublishedFile& file) {
   const at::ScalarType dtype = *SafetensorsScalarType(tensor.entry.dtype);
   const at::Tensor stored = master.to(dtype).contiguous();
@@ -81,7 +77,8 @@ class FileWriter {
       return;
     }
     if (!is_writer() || !status_.ok()) return;
-    status_ = file_->Write(source_.Bytes(*tensor.verbatim));
+    const absl::StatusOr<at::Tensor> values = source_.Tensor(*tensor.verbatim);
+    status_ = values.ok() ? file_->Write(BytesOf(*values)) : values.status();
     source_.Release(*tensor.verbatim);
   }
 

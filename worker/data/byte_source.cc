@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/storage/object_store.h"
+#include "common/storage/storage_uri.h"
 
 namespace temper {
 namespace {
@@ -27,8 +28,8 @@ ByteSource::~ByteSource() = default;
 absl::StatusOr<ByteSource> ByteSource::Open(std::unique_ptr<ObjectReader> file, std::string_view uri) {
   ByteSource source(std::move(file), std::string(uri));
   arrow::Compression::type type = arrow::Compression::UNCOMPRESSED;
-  if (uri.ends_with(".gz")) type = arrow::Compression::GZIP;
-  if (uri.ends_with(".zst")) type = arrow::Compression::ZSTD;
+  if (WithoutParameters(uri).ends_with(".gz")) type = arrow::Compression::GZIP;
+  if (WithoutParameters(uri).ends_with(".zst")) type = arrow::Compression::ZSTD;
   if (type == arrow::Compression::UNCOMPRESSED) return source;
   const auto codec = arrow::util::Codec::Create(type);
   if (!codec.ok()) return absl::InternalError(codec.status().message());

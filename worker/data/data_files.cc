@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/storage/object_store.h"
+#include "common/storage/storage_uri.h"
 
 namespace temper {
 namespace {
@@ -36,17 +38,14 @@ absl::StatusOr<std::vector<std::string>> Select(const ObjectStore& store,
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> FindDataFiles(std::string_view uri) {
-  const std::string_view given = uri;
-  while (uri.size() > 1 && uri.ends_with('/')) uri.remove_suffix(1);
-  const size_t slash = uri.rfind('/');
-  if (slash == std::string_view::npos || slash + 1 == uri.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("data.uri \"", std::string(given),
-                     "\" is not the URI of a file or directory. Give file:///path/data.jsonl or /path/data.jsonl"));
+  const std::optional<UriOfName> parts = SplitUri(uri);
+  if (!parts) {
+    return absl::InvalidArgumentError(absl::StrCat("data.uri \"", std::string(uri),
+                                                   "\" is not the URI of a file or directory. Give "
+                                                   "file:///path/data.jsonl, /path/data.jsonl or s3://bucket/data"));
   }
-  const std::string name(uri.substr(slash + 1));
-  const absl::StatusOr<std::unique_ptr<ObjectStore>> parent =
-      ObjectStore::Open(uri.substr(0, std::max<size_t>(slash, 1)));
+  const std::string& name = parts->name;
+  const absl::StatusOr<std::unique_ptr<ObjectStore>> parent = ObjectStore::Open(parts->directory);
   if (!parent.ok()) return parent.status();
   const absl::StatusOr<std::vector<std::string>> directories = (*parent)->ListDirectories("");
   if (directories.ok() && std::binary_search(directories->begin(), directories->end(), name)) {
@@ -54,19 +53,20 @@ absl::StatusOr<std::vector<std::string>> FindDataFiles(std::string_view uri) {
     if (!directory.ok()) return directory.status();
     absl::StatusOr<std::vector<std::string>> files = Select(**directory, IsDataFile);
     if (files.ok() && files->empty()) {
-      return absl::NotFoundError(absl::StrCat("the directory ", std::string(given),
-                                              " has no data: no file right in it ",
+      return absl::NotFoundError(absl::StrCat("the directory ", std::string(uri), " has no data: no file right in it ",
                                               "ends in .jsonl, .jsonl.gz, .jsonl.zst or .parquet. Correct data.uri"));
     }
     return files;
   }
   const absl::StatusOr<bool> exists = (*parent)->Exists(name);
   const bool literal = exists.ok() && *exists;
-  if (literal || name.find_first_of("*?[") == std::string::npos) return std::vector<std::string>{std::string(uri)};
+  if (literal || name.find_first_of("*?[") == std::string::npos) {
+    return std::vector<std::string>{UriBelow(parts->directory, name)};
+  }
   absl::StatusOr<std::vector<std::string>> files = Select(
       **parent, [&name](const std::string& file) { return fnmatch(name.c_str(), file.c_str(), FNM_PERIOD) == 0; });
   if (files.ok() && files->empty()) {
-    return absl::NotFoundError(absl::StrCat("no file matches ", std::string(given),
+    return absl::NotFoundError(absl::StrCat("no file matches ", std::string(uri),
                                             ". Correct data.uri; the path must exist where the worker runs"));
   }
   return files;

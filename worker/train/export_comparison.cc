@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/storage/storage_uri.h"
 #include "worker/model/mechanisms.h"
 #include "worker/train/memory_estimate.h"
 
@@ -83,7 +84,7 @@ absl::Status AddComparisons(const TrainJob& job, const Gang& gang, const NativeR
   }
   if (absl::Status status = compare(publication.uri(), "", verification); !status.ok()) return status;
   if (plan == nullptr || job.output.adapters == AdapterExport::kMerged) return absl::OkStatus();
-  return compare(base, publication.uri() + "/adapter", verification["adapter"]);
+  return compare(base, UriBelow(publication.uri(), "adapter"), verification["adapter"]);
 }
 
 }  // namespace temper

@@ -204,9 +204,8 @@ class Checks {
   // What generation_config.json, or else config.json, says.
   static std::set<int64_t> StopTokens(const NativeRepository& model) {
     nlohmann::json value;
-    const auto store = ObjectStore::Open(model.repository->directory());
-    if (store.ok() && model.repository->HasFile("generation_config.json")) {
-      const auto text = (*store)->Read("generation_config.json");
+    if (model.repository->HasFile("generation_config.json")) {
+      const auto text = model.repository->store().Read("generation_config.json");
       if (text.ok()) {
         const auto json = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
         if (json.is_object()) value = json.value("eos_token_id", nlohmann::json());
@@ -287,8 +286,7 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   report.backend = "native";
   report.backend_reason = native->reason;
   if (!native->warning.empty()) checks.Warn(native->warning);
-  const auto store = ObjectStore::Open(job.model_uri);
-  const auto special_tokens = store.ok() ? ReadSpecialTokens(**store) : store.status();
+  const auto special_tokens = ReadSpecialTokens(model->repository->store());
   checks.Template(**data);
   checks.EndOfTurn(*model, **data);
   checks.Beginning(**data, special_tokens.ok() ? special_tokens->value("bos_token", "") : "");

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/storage/local_copy.h"
 #include "worker/checkpoint/adapter_plan.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/checkpoint/tensor_map.h"
@@ -84,7 +85,11 @@ class Verification {
         OpenLayers(planted ? options_.native_model : options_.model, options_.layers);
     if (!native.ok()) return native.status();
     native_ = *std::move(native);
-    source_.directory = planted ? options_.model : native_.repository->directory();
+    // transformers reads files of this machine alone.
+    absl::StatusOr<LocalCopy> files = LocalCopy::Of(options_.model);
+    if (!files.ok()) return files.status();
+    model_files_ = *std::move(files);
+    source_.directory = model_files_.path();
     verdict_.layers_of = options_.layers;
     if (options_.layers.count == 0) return absl::OkStatus();
     const auto reference = HfRepository::Open(source_.directory);
@@ -101,7 +106,10 @@ class Verification {
       auto planned = PlanFromAdapter(options_.adapter, /*dropout=*/0, native_);
       if (!planned.ok()) return planned.status();
       plan = *std::move(planned);
-      source_.adapter = plan->start->directory();
+      absl::StatusOr<LocalCopy> files = LocalCopy::Of(options_.adapter);
+      if (!files.ok()) return files.status();
+      adapter_files_ = *std::move(files);
+      source_.adapter = adapter_files_.path();
       options = plan->ModelOptions(options_.dtype, /*seed=*/0);
     }
     if (options_.compare_layers || watches_routing()) options.observer = &trace_;
@@ -282,6 +290,7 @@ class Verification {
   const VerifyOptions& options_;
   ModuleTrace trace_;
   NativeRepository native_;
+  LocalCopy model_files_, adapter_files_;
   HfSource source_;  // the reference's
   std::unique_ptr<Transformer> transformer_;
   std::unique_ptr<HfReference> reference_;  // in fp32

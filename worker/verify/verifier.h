@@ -12,7 +12,7 @@
 namespace temper {
 
 struct VerifyOptions {
-  std::string model;  // an HF directory: a path, or file:///path
+  std::string model;  // an HF directory, as ObjectStore::Open takes it
   // A PEFT adapter directory that both sides put on the model; empty without.
   std::string adapter;
   // What the native side loads, when it is another directory: so that tests can plant bugs.

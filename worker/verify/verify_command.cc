@@ -10,7 +10,10 @@
 namespace temper {
 namespace {
 
-std::string Absolute(const std::string& path) { return std::filesystem::absolute(path).string(); }
+// Of a path or a URI.
+std::string Absolute(const std::string& place) {
+  return place.find("://") == place.npos ? std::filesystem::absolute(place).string() : place;
+}
 
 PrintedVerdict Printed(const Verdict& verdict) {
   std::ostringstream table;

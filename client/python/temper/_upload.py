@@ -56,7 +56,12 @@ def local_files(spec: job_pb2.JobSpec) -> list[LocalFile]:
     holders += [(f"data.sources[{number}].uri", source) for number, source in enumerate(spec.data.sources)]
     if spec.validation.uri:
         holders.append(("validation.uri", spec.validation))
-    return [_describe(field, holder) for field, holder in holders]
+    return [_describe(field, holder) for field, holder in holders if not _is_remote(holder.uri)]
+
+
+def _is_remote(uri: str) -> bool:
+    """Already where the server can read it."""
+    return "://" in uri and not uri.startswith("file://")
 
 
 def _describe(field: str, holder: Holder) -> LocalFile:

@@ -68,6 +68,12 @@ def test_upload_sends_the_files_of_this_machine_once(client, spec, inputs, tmp_p
     assert Path(source.uri).stat().st_mtime_ns == written
 
 
+def test_upload_leaves_data_in_a_bucket(client, spec):
+    spec = spec | {"data": {"uri": "s3://bucket/train.jsonl"}}
+    job = client.submit(spec, preflight_only=True, upload=True)
+    assert job.info.spec.data.uri == "s3://bucket/train.jsonl"
+
+
 def test_upload_of_what_is_no_file(client, spec, tmp_path):
     with pytest.raises(FileNotFoundError):
         client.submit(spec | {"data": {"uri": tmp_path / "none.jsonl"}}, upload=True)

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "common/storage/publication.h"
-#include "tests/common/scratch_directory.h"
+#include "tests/common/storage/test_store.h"
 
 namespace temper {
 namespace {
@@ -34,8 +34,7 @@ class JobLayoutTest : public ::testing::Test {
     return paths;
   }
 
-  const ScratchDirectory scratch_;
-  std::unique_ptr<ObjectStore> store_ = *ObjectStore::Open(scratch_.path().string());
+  const TestStore store_;
 };
 
 TEST_F(JobLayoutTest, CheckpointNames_GoThereAndBack) {

@@ -110,6 +110,7 @@ TEST(CompleteJobSpecTest, EpochsAsLength_LeaveWarmupToTheRank) {
 TEST(CompleteJobSpecTest, DisplayName_ComesFromTheModelInWholeCharacters) {
   EXPECT_EQ(CompleteJobSpec(With("model { uri: 'file:///m/SmolLM2//' }"))->display_name(), "SmolLM2");
   EXPECT_EQ(CompleteJobSpec(With("model { uri: '/' }"))->display_name(), "job");
+  EXPECT_EQ(CompleteJobSpec(With("model { uri: 's3://bucket/m/tiny?endpoint=http://h/x' }"))->display_name(), "tiny");
   std::string name;
   for (int i = 0; i < 60; ++i) name += "ä";
   EXPECT_EQ(CompleteJobSpec(With("model { uri: '/m/x" + name + "' }"))->display_name(), "x" + name.substr(0, 98));
@@ -125,9 +126,9 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
   const std::vector<WrongCase> cases = {
       {"display_name: '" + std::string(101, 'x') + "'", "spec.display_name", "at most 100 characters, not 101"},
       {"display_name: 'a\\nb'", "spec.display_name", "control characters"},
-      {"model { uri: 's3://bucket/model' }", "spec.model.uri", "has the scheme s3"},
+      {"model { uri: 'ftp://host/model' }", "spec.model.uri", "has the scheme ftp"},
       {"model { uri: 's3://key:hunter2@bucket/model' }", "spec.model.uri", "holds a user name or a password"},
-      {"model { uri: 'hf://org/model' }", "spec.model.uri", "use file:///path or an absolute path"},
+      {"model { uri: 'hf://org/model' }", "spec.model.uri", "use file:///path, an absolute path or s3://bucket/path"},
       {"model { uri: 'models/tiny' }", "spec.model.uri", "relative path"},
       {"model { uri: 'file://models/tiny' }", "spec.model.uri", "three slashes"},
       {"model { uri: '/" + std::string(4096, 'x') + "' }", "spec.model.uri", "at most 4096 bytes"},

@@ -50,7 +50,7 @@ TEST_F(HfExportTest, Untouched_FusedTiedAndDerived_IsByteIdentical) {
     for (size_t i = 0; i < tensors.size(); ++i) {
       const RepositoryTensor& tensor = exported->tensors()[i];
       EXPECT_EQ(tensor.entry.name, tensors[i].first);  // the source's order
-      EXPECT_EQ(exported->Bytes(tensor), source_->Bytes(*source_->FindTensor(tensor.entry.name)));
+      EXPECT_EQ(BytesOf(*exported->Tensor(tensor)), BytesOf(*source_->Tensor(*source_->FindTensor(tensor.entry.name))));
     }
     fs::remove_all(export_path_);
   }

@@ -118,10 +118,20 @@ TEST(Safetensors, File_WrittenAndMapped_GivesEqualTensorsWithoutACopy) {
     const at::Tensor tensor = *file->Tensor(entry);
     EXPECT_EQ(tensor.scalar_type(), tensors[i].second.scalar_type());
     EXPECT_TRUE(at::equal(tensor, tensors[i].second)) << entry.name;
-    EXPECT_EQ(tensor.const_data_ptr(), file->Bytes(entry).data());
+    EXPECT_EQ(tensor.const_data_ptr(), file->Tensor(entry)->const_data_ptr());
     file->Release(entry);
     EXPECT_TRUE(at::equal(tensor, tensors[i].second)) << entry.name;
   }
+}
+
+TEST(Safetensors, RowsAndElements_ArePartsOfTheTensor) {
+  const TemporaryDirectory directory;
+  const at::Tensor values = at::arange(24, at::kFloat).view({4, 3, 2});
+  WriteFile(directory.path() / "x.safetensors", SafetensorsBytes({{"a", at::ones({5})}, {"x", values}}));
+  const auto file = *SafetensorsFile::Open(directory.path() / "x.safetensors");
+  const SafetensorsEntry& entry = file->header().entries[1];
+  EXPECT_TRUE(at::equal(*file->Rows(entry, 1, 2), values.narrow(0, 1, 2)));
+  EXPECT_TRUE(at::equal(*file->Elements(entry, 7, 9), values.view(-1).narrow(0, 7, 9)));
 }
 
 TEST(Safetensors, File_UnalignedData_IsStillReadable) {

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loaded into the shards of several ranks and written from them, a model is the files of one rank, byte by byte."""
 
+import os
+import shutil
 import subprocess
 
 import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
+from servers.relay import Relay
+from servers.s3_server import Versitygw
 from worker.checkpoint.test_mxfp4 import write_pair
 from worker.checkpoint.test_round_trip import PROBE, UNLIMITED
 
@@ -29,9 +33,10 @@ FAMILIES = {
 }
 
 
-def export(source, target, *options, world=1, max_shard_size=UNLIMITED):
+def export(source, target, *options, world=1, max_shard_size=UNLIMITED, environment=None):
     command = [PROBE, source, target, str(max_shard_size), *options, "--world", str(world), "--nudge"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    environment = os.environ | (environment or {})
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
     assert run.returncode == 0, run.stderr
     return {path.relative_to(target): path.read_bytes() for path in sorted(target.rglob("*")) if path.is_file()}
 
@@ -46,6 +51,23 @@ def test_every_family_comes_out_as_from_one_rank(tmp_path, family):
     tiny_models.make(tmp_path / "model", family, dtype=torch.bfloat16, **variant)
     expected = export(tmp_path / "model", tmp_path / "one")
     assert export(tmp_path / "model", tmp_path / "three", world=3) == expected
+
+
+def test_from_a_bucket_each_rank_reads_what_it_has(tmp_path):
+    shapes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 8}
+    tiny_models.make(tmp_path / "model", "llama", **shapes)
+    size = (tmp_path / "model/model.safetensors").stat().st_size
+    expected = export(tmp_path / "model", tmp_path / "one")
+    with Versitygw(tmp_path / "s3") as storage:
+        storage.make_bucket("bucket")
+        shutil.copytree(tmp_path / "model", storage.data / "bucket/model")
+        for world in (1, 3):
+            with Relay(storage.port) as relay:
+                environment = storage.environment(relay.endpoint)
+                target = tmp_path / f"from-bucket-{world}"
+                assert export("s3://bucket/model", target, world=world, environment=environment) == expected
+            # A matrix that two ranks have parts of is read by both.
+            assert relay.answered < (1.1 if world == 1 else 1.8) * size
 
 
 def test_packed_experts_come_out_as_from_one_rank(tmp_path):

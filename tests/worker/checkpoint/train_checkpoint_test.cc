@@ -367,7 +367,7 @@ void MakeVersion2(const fs::path& checkpoint, const Training& trained) {
   for (const SafetensorsEntry& entry : file->header().entries) {
     const auto shape = shapes.find(entry.name.substr(entry.name.find('/') + 1));
     entries.push_back({entry.name, entry.dtype, shape == shapes.end() ? entry.shape : shape->second});
-    data += file->Bytes(entry);
+    data += BytesOf(*file->Tensor(entry));
   }
   WriteFile(checkpoint / "optimizer/state.safetensors", BuildSafetensorsHeader(entries, {}) + data);
   fs::remove(state);
