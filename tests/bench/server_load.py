@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -165,6 +166,8 @@ def main() -> None:
     parser.add_argument("--server", type=Path, default=BIN / "temper-server")
     parser.add_argument("--report", type=Path, default=ROOT / "build/reports/load.json")
     arguments = parser.parse_args()
+    # Whatever ends us, the server and its gangs end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("server_load: terminated"))
     # Not in /tmp, which may be in memory.
     with tempfile.TemporaryDirectory(dir=arguments.data_dir or ROOT / "build") as directory:
         rows = measure(Path(directory), arguments)
