@@ -4,7 +4,7 @@
 PRESET ?= release
 PYTHON := build/venv/bin/python
 
-.PHONY: help setup build demo test test-full bench bench-server format lint clean
+.PHONY: help setup build demo test test-full chaos bench bench-server format lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ test: build ## every test and lint; ends with one summary line
 test-full: ## the slow rest: every test again under AddressSanitizer and UBSan, and long fuzzing
 	@$(MAKE) --no-print-directory build PRESET=asan
 	@$(PYTHON) tools/run_tests.py --preset asan --fuzz-seconds 120 --at-a-time 1
+
+chaos: build ## every fault at every point, and random ones (SEED=1 ROUNDS=10; the seed is printed, and repeats them)
+	@TEMPER_BIN=build/$(PRESET)/bin TEMPER_CHAOS_SEED=$(or $(SEED),$(shell date +%N)) TEMPER_CHAOS_ROUNDS=$(or $(ROUNDS),10) \
+		OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest -s tests/e2e/chaos_suite.py
 
 bench: build ## training steps against transformers, TRL and PEFT on this machine (BENCH="--works chat …": tests/bench/bench.py)
 	@python3 tools/set_up.py --bench

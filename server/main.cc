@@ -116,6 +116,7 @@ int Serve(const ServerOptions& options) {
   controller_options.runs_dir = options.data_dir / "runs";
   controller_options.slots = options.slots;
   controller_options.retry = options.retry;
+  controller_options.silence_limit = options.silence_limit;
   controller_options.max_preflights = options.max_preflights;
   controller_options.keep_ended = options.keep_ended;
   controller_options.uploads = uploads->get();

@@ -65,6 +65,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   std::string log_level = "info";
   std::string log_format = "text";
   int64_t retry_backoff = options.retry.first_backoff.count();
+  int64_t silence_limit = options.silence_limit.count();
   int keep_ended_days = 0;
   int64_t max_upload_mb = 256;
   int64_t max_uploads_mb = 10'240;
@@ -83,6 +84,12 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
       ->capture_default_str();
   app.add_option("--retry-backoff", retry_backoff, "Seconds before the first restart; they double with each")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option(
+         "--silence-limit", silence_limit,
+         "Seconds without a word from a node that is attached (it sends one every 5 s), after which its gang is "
+         "ended and another takes its place")
+      ->check(CLI::Range(6, 1'000'000))
       ->capture_default_str();
   app.add_option("--max-preflights", options.max_preflights,
                  "Jobs whose model and data are looked at at a time, before they are queued; 0: none are")
@@ -119,6 +126,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
     options.max_uploads_bytes = max_uploads_mb << 20;
     options.log_level = log_level;
     options.log_format = log_format;
+    options.silence_limit = std::chrono::seconds(silence_limit);
     options.retry.first_backoff = std::chrono::seconds(retry_backoff);
   } catch (const CLI::ParseError& e) {
     exit_code = app.exit(e) == 0 ? kServerOk : kServerUsage;

@@ -29,6 +29,7 @@ struct ServerOptions {
   DeviceSlots slots;
   std::filesystem::path worker_binary;
   RetryPolicy retry;
+  std::chrono::seconds silence_limit{120};
   int max_preflights = 2;
   std::chrono::hours keep_ended{0};
   int64_t max_upload_bytes = 0;   // of one file

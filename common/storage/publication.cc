@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "common/counted.h"
 #include "common/failure.h"
+#include "common/fault_point.h"
 
 namespace temper {
 namespace {
@@ -120,6 +121,7 @@ absl::Status PublishedFile::Write(std::string_view bytes) {
 }
 
 absl::Status PublishedFile::Close() {
+  FaultPoint("rank.file.written");
   if (absl::Status status = writer_->Close(); !status.ok()) return status;
   std::vector<std::string>& open = publication_->open_;
   open.erase(std::find(open.begin(), open.end(), path_));

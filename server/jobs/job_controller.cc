@@ -542,6 +542,8 @@ void JobController::TellToStop(LiveJob& live) {
   v1::Stop stop;
   stop.set_reason(live.record.life.reason);
   stop.set_checkpoint(KeepsProgress(live.record.life));
+  const std::optional<GangEnding>& ending = live.record.life.ending;
+  stop.set_dump_stacks(ending && ending->cause == v1::FAILURE_CAUSE_HANG);
   // A second word makes a difference only if it is a harder one.
   if (live.stop_sent && (stop.checkpoint() || !live.stop_sent->checkpoint())) return;
   live.stop_sent = stop;

@@ -401,6 +401,15 @@ class SpecCheck {
     Require(policy.keep_last() >= 1 && policy.keep_last() <= 1000, "checkpoints.keep_last", "1 to 1000",
             policy.keep_last());
   }
+
+  void Hang(v1::HangPolicy& policy) {
+    if (!policy.has_step_minutes()) policy.set_step_minutes(10);
+    if (!policy.has_other_minutes()) policy.set_other_minutes(360);
+    Require(policy.step_minutes() >= 0 && policy.step_minutes() <= 10'000, "hang.step_minutes", "0 to 10,000",
+            policy.step_minutes());
+    Require(policy.other_minutes() >= 0 && policy.other_minutes() <= 100'000, "hang.other_minutes", "0 to 100,000",
+            policy.other_minutes());
+  }
 };
 
 }  // namespace
@@ -420,6 +429,7 @@ absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec) {
   check.Resources(*spec.mutable_resources());
   check.Output(*spec.mutable_output(), spec.has_lora());
   check.Checkpoints(*spec.mutable_checkpoints());
+  check.Hang(*spec.mutable_hang());
   if (spec.has_profile()) check.Profile(*spec.mutable_profile());
   if (!spec.resume_from().empty()) check.Uri("resume_from", spec.resume_from(), "a checkpoint's directory");
   check.Require(spec.priority() >= -1000 && spec.priority() <= 1000, "priority", "-1000 to 1000", spec.priority());

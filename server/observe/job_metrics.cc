@@ -83,6 +83,9 @@ struct JobMetrics::Families {
                             "Padding as a share of all positions of the newest step")),
         mfu(GaugeFamily(registry, "temper_train_mfu_ratio", "Model FLOPs utilization of the newest step")),
         hfu(GaugeFamily(registry, "temper_train_hfu_ratio", "Hardware FLOPs utilization of the newest step")),
+        rank_compute(
+            GaugeFamily(registry, "temper_train_rank_compute_ratio",
+                        "Time of the newest step that a rank did not wait for others, over the ranks' median")),
         checkpoint_step(GaugeFamily(registry, "temper_checkpoint_last_committed_step",
                                     "Step of the newest committed checkpoint of a job")),
         tokens(CounterFamily(registry, "temper_train_tokens_total", "Tokens, not padding, that a job was trained on")),
@@ -102,7 +105,8 @@ struct JobMetrics::Families {
                                    "Time from when a job was queued, at first or again, until its gang was launched")
                        .Add({}, kQueueBuckets)) {}
 
-  Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu, &checkpoint_step;
+  Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu, &rank_compute,
+      &checkpoint_step;
   Family<Counter>&tokens, &scored, &skipped, &time, &phase_seconds, &lost_steps;
   Family<Histogram>&checkpoint_seconds, &step_seconds;
   Histogram& queue_wait;
@@ -127,6 +131,7 @@ struct JobMetrics::JobSeries {
     Series<Counter> tokens, scored, skipped;
     Series<Histogram> step_seconds;
     std::map<std::string, Series<Counter>> phases;
+    std::vector<Series<Gauge>> rank_compute;  // by rank
   };
 
   Series<Gauge> info;
@@ -213,6 +218,24 @@ void JobMetrics::AddLostSteps(const std::string& id, JobSeries& series, int64_t 
       ->Increment(static_cast<double>(steps));
 }
 
+void JobMetrics::SetRankCompute(const std::string& id, JobSeries& series, const v1::StepMetrics& step) {
+  JobSeries::Training& training = *series.training;
+  const auto& seconds = step.rank_compute_seconds();
+  const auto ranks = static_cast<size_t>(seconds.size());
+  training.rank_compute.resize(std::min(training.rank_compute.size(), ranks));  // a gang may be smaller than the last
+  if (ranks == 0) return;
+  std::vector<float> sorted(seconds.begin(), seconds.end());
+  std::sort(sorted.begin(), sorted.end());
+  const double median = (sorted[(ranks - 1) / 2] + sorted[ranks / 2]) / 2.0;
+  for (size_t rank = 0; rank < ranks; ++rank) {
+    if (rank == training.rank_compute.size()) {
+      training.rank_compute.emplace_back(families_->rank_compute,
+                                         prometheus::Labels{{"job", id}, {"rank", std::to_string(rank)}});
+    }
+    training.rank_compute[rank]->Set(median > 0 ? seconds[static_cast<int>(rank)] / median : 1);
+  }
+}
+
 void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::StepMetrics& step, bool counts) {
   if (series.training == nullptr) {
     series.training = std::make_unique<JobSeries::Training>(*families_, prometheus::Labels{{"job", id}});
@@ -225,6 +248,7 @@ void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::Ste
   training.padding->Set(step.padding_ratio());
   training.mfu->Set(step.mfu());
   training.hfu->Set(step.hfu());
+  SetRankCompute(id, series, step);
   if (step.step() <= series.counted_step) return;
   series.counted_step = step.step();
   if (!counts) return;

@@ -52,6 +52,7 @@ class JobMetrics {
   void Evict();
   void SetState(JobSeries& series, const v1::StateChange& change, double time);
   void SetTime(const std::string& id, JobSeries& series);
+  void SetRankCompute(const std::string& id, JobSeries& series, const v1::StepMetrics& step);
   void AddStep(const std::string& id, JobSeries& series, const v1::StepMetrics& step, bool counts);
   void AddCheckpoint(const std::string& id, JobSeries& series, const v1::CheckpointCommitted& checkpoint);
   void AddLostSteps(const std::string& id, JobSeries& series, int64_t steps);

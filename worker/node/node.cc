@@ -14,6 +14,7 @@
 #include "spdlog/spdlog.h"
 #include "worker/node/oom_kills.h"
 #include "worker/node/rank_end.h"
+#include "worker/node/thread_states.h"
 #include "worker/session/utf8.h"
 
 namespace temper {
@@ -27,6 +28,8 @@ constexpr std::chrono::seconds kLastReports{5};
 
 // With no server and no platform in a hurry, a checkpoint may take its time, but not forever.
 constexpr std::chrono::minutes kAwayGrace(10);
+// A node that looks at its ranks so much later than it meant to did not run itself.
+constexpr std::chrono::seconds kLate(5);
 constexpr std::chrono::milliseconds kNoLimit = std::chrono::milliseconds::max();
 
 v1::Stop NewStop(const std::string& reason, bool checkpoint) {
@@ -55,10 +58,14 @@ void Node::Terminate(const std::string& reason) { events_.Push(TerminateAsked{re
 ExitRecord Node::Run() {
   link_ = std::make_unique<ServerLink>(server_, hello_, link_options_, LinkEvents());
   while (!Done()) {
-    if (std::optional<Event> event = events_.PopBefore(NextDeadline())) {
+    const TimePoint deadline = NextDeadline();
+    if (std::optional<Event> event = events_.PopBefore(deadline)) {
       std::visit([this](const auto& happened) { On(happened); }, *event);
     }
+    // Then this process was stopped as well, as by a debugger or a freezer.
+    if (watch_ && steady_clock::now() - kLate > deadline) watch_->Restart(steady_clock::now());
     KillOverdueRanks();
+    LookForHang();
   }
   const ExitRecord record = Record();
   link_->Close();
@@ -85,21 +92,32 @@ RankProcess::Events Node::RankEvents(size_t index) {
               events_.Push(RankSaidEnd{index, report.end()});
               return;
             }
+            if (TakeForNode(index, report)) return;
             FaultPoint("worker.report.received");
             report.set_rank(rank);
             if (report.has_log()) report.mutable_log()->set_rank(rank);
             link_->Report(std::move(report));
           },
-      .on_line =
-          [this, rank](v1::LogSeverity severity, const std::string& text) {
-            v1::RankReport report = NewReport(rank);
-            report.mutable_log()->set_severity(severity);
-            report.mutable_log()->set_text(ReplaceInvalidUtf8(text));
-            report.mutable_log()->set_rank(rank);
-            link_->Report(std::move(report));
-          },
+      .on_line = [this, rank](v1::LogSeverity severity, const std::string& text) { Log(rank, severity, text); },
       .on_exit = [this, index](const RankExit& exit) { events_.Push(RankExited{index, exit}); },
   };
+}
+
+bool Node::TakeForNode(size_t index, const v1::RankReport& report) {
+  if (report.has_stacks_dumped()) {
+    events_.Push(RankDumpedStacks{index});
+    return true;
+  }
+  if (index == 0) events_.Push(RankMadeProgress{HangWatch::SignOf(report)});
+  return report.has_step_begun();
+}
+
+void Node::Log(int32_t rank, v1::LogSeverity severity, const std::string& text) {
+  v1::RankReport report = NewReport(rank);
+  report.mutable_log()->set_severity(severity);
+  report.mutable_log()->set_text(ReplaceInvalidUtf8(text));
+  report.mutable_log()->set_rank(rank);
+  link_->Report(std::move(report));
 }
 
 void Node::On(const Assigned& event) {
@@ -119,6 +137,7 @@ void Node::On(const Assigned& event) {
       ReportEnd(ranks_[i], std::move(end));
     }
   }
+  if (hello_.node() == 0) watch_.emplace(assignment_->spec().hang(), steady_clock::now());
   if (failure_) StopOthers("a rank could not be started");
 }
 
@@ -143,6 +162,7 @@ absl::Status Node::StartRank(size_t index, const LoopbackListener& meeting) {
 }
 
 void Node::On(const StopAsked& event) {
+  if (event.stop.dump_stacks() && !stop_reason_) AskForStacks();
   StopRanks(event.stop, event.stop.checkpoint() ? kNoLimit : options_.stop_grace);
 }
 
@@ -172,7 +192,7 @@ void Node::StopRanks(const v1::Stop& stop, std::chrono::milliseconds grace) {
   *command.mutable_stop() = stop;
   for (Rank& rank : ranks_) {
     if (!rank.running) continue;
-    if (first || overrules) rank.process->Send(command);
+    if ((first || overrules) && !rank.killed) rank.process->Send(command);
     if (grace < kNoLimit) rank.kill_at = std::min(rank.kill_at, steady_clock::now() + grace);
   }
 }
@@ -181,6 +201,51 @@ void Node::KillOverdueRanks() {
   for (Rank& rank : ranks_) {
     if (!rank.running || rank.killed || steady_clock::now() < rank.kill_at) continue;
     spdlog::warn("rank {} did not end in time; killing it", rank.rank);
+    rank.killed = true;
+    rank.process->Kill();
+  }
+}
+
+void Node::On(const RankMadeProgress& event) {
+  if (watch_) watch_->Take(event.sign, steady_clock::now());
+}
+
+void Node::LookForHang() {
+  const TimePoint now = steady_clock::now();
+  // A gang that was told to stop has the limits of the stop.
+  if (!watch_ || stop_reason_ || !RanksRunning()) return;
+  if (!hang_) {
+    if (now < watch_->deadline()) return;
+    hang_ = watch_->Explain(now);
+    Log(/*rank=*/-1, v1::LOG_SEVERITY_ERROR, absl::StrCat("the gang hangs: ", *hang_));
+    AskForStacks();
+    stacks_due_ = now + options_.stacks_grace;
+  } else if (StacksDumped() || now >= stacks_due_) {
+    EndHungGang();
+  }
+}
+
+void Node::AskForStacks() {
+  v1::RankCommand command;
+  command.mutable_dump_stacks();
+  for (const Rank& rank : ranks_) {
+    if (rank.running) rank.process->Send(command);
+  }
+}
+
+void Node::EndHungGang() {
+  for (const Rank& rank : ranks_) {
+    if (!rank.running || rank.dumped_stacks) continue;
+    const std::string states = ThreadStates(rank.process->pid());
+    Log(rank.rank, v1::LOG_SEVERITY_WARNING,
+        absl::StrCat("rank ", rank.rank, " does not say what it is doing; the kernel says of its ", states));
+    absl::StrAppend(&*hang_, "; rank ", rank.rank, " does not answer");
+  }
+  absl::StrAppend(&*hang_, "; what the ranks were doing is in the job's log");
+  stop_reason_ = *hang_;
+  spdlog::warn("the gang hangs, and is killed: {}", *hang_);
+  for (Rank& rank : ranks_) {
+    if (!rank.running) continue;
     rank.killed = true;
     rank.process->Kill();
   }
@@ -225,6 +290,13 @@ void Node::StopOthers(const std::string& reason) {
 }
 
 v1::RankEnd Node::EndOf(const Rank& rank, const RankExit& exit) const {
+  if (hang_ && stop_reason_ == hang_ && rank.killed) {
+    v1::RankEnd end;
+    end.set_cause(v1::FAILURE_CAUSE_HANG);
+    end.set_message(*hang_);
+    end.set_exit_status(-SIGKILL);
+    return end;
+  }
   const std::optional<int64_t> oom_kills = OomKills();
   v1::RankEnd end =
       rank.end ? *rank.end : ExplainDeath({exit, oom_kills && oom_kills_before_ && *oom_kills > *oom_kills_before_});
@@ -252,6 +324,11 @@ bool Node::RanksRunning() const {
   return std::any_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) { return rank.running; });
 }
 
+bool Node::StacksDumped() const {
+  return std::all_of(ranks_.begin(), ranks_.end(),
+                     [](const Rank& rank) { return !rank.running || rank.dumped_stacks; });
+}
+
 bool Node::Done() const {
   if (RanksRunning()) return false;
   if (lost_ || steady_clock::now() >= give_up_at_) return true;
@@ -261,6 +338,7 @@ bool Node::Done() const {
 
 Node::TimePoint Node::NextDeadline() const {
   TimePoint deadline = TimePoint::max();
+  if (watch_ && !stop_reason_) deadline = hang_ ? stacks_due_ : watch_->deadline();
   for (const Rank& rank : ranks_) {
     if (rank.running && !rank.killed) deadline = std::min(deadline, rank.kill_at);
   }

@@ -13,6 +13,7 @@
 #include "temper/v1/worker_service.pb.h"
 #include "worker/node/event_queue.h"
 #include "worker/node/exit_record.h"
+#include "worker/node/hang_watch.h"
 #include "worker/node/loopback_listener.h"
 #include "worker/node/rank_process.h"
 #include "worker/node/server_link.h"
@@ -27,6 +28,8 @@ struct NodeOptions {
   // The same for a rank that is to commit a checkpoint first, when the platform wants the node gone. A stop by the
   // server has no such limit: the server sets its own.
   std::chrono::milliseconds checkpoint_grace{25'000};
+  // The ranks of a gang that hangs have so long to tell what they are doing.
+  std::chrono::milliseconds stacks_grace{5'000};
 };
 
 // One node of a gang, for one epoch: asks the server what to do, starts the ranks, relays what they report, passes
@@ -65,7 +68,14 @@ class Node {
     size_t index;
     RankExit exit;
   };
-  using Event = std::variant<Assigned, StopAsked, TerminateAsked, ServerLost, Drained, RankSaidEnd, RankExited>;
+  struct RankMadeProgress {
+    HangWatch::Sign sign;
+  };
+  struct RankDumpedStacks {
+    size_t index;
+  };
+  using Event = std::variant<Assigned, StopAsked, TerminateAsked, ServerLost, Drained, RankSaidEnd, RankExited,
+                             RankMadeProgress, RankDumpedStacks>;
   using TimePoint = std::chrono::steady_clock::time_point;
 
   struct Rank {
@@ -74,6 +84,7 @@ class Node {
     bool running = false;
     bool killed = false;  // by the node
     bool held = false;    // its end is not reported yet
+    bool dumped_stacks = false;
     TimePoint kill_at = TimePoint::max();
     std::optional<v1::RankEnd> end;  // as the rank said it, and as it was reported once the process is gone
   };
@@ -88,7 +99,11 @@ class Node {
   void On(const Drained&) {}
   void On(const RankSaidEnd& event);
   void On(const RankExited& event);
+  void On(const RankMadeProgress& event);
+  void On(const RankDumpedStacks& event) { ranks_[event.index].dumped_stacks = true; }
 
+  // Whether the report of a rank is for the node itself, which has taken it then.
+  bool TakeForNode(size_t index, const v1::RankReport& report);
   // `meeting`: where several ranks find each other.
   absl::Status StartRank(size_t index, const LoopbackListener& meeting);
   // How a rank ended whose process is gone.
@@ -103,8 +118,15 @@ class Node {
   // Tells the ranks; `grace` is how long they have. A stop that keeps nothing overrules one that checkpoints first.
   void StopRanks(const v1::Stop& stop, std::chrono::milliseconds grace);
   void KillOverdueRanks();
+  // A gang that hangs says what it is doing, and is killed: it can't be asked to end.
+  void LookForHang();
+  void AskForStacks();
+  void EndHungGang();
+  void Log(int32_t rank, v1::LogSeverity severity, const std::string& text);
   void ReportEnd(Rank& rank, v1::RankEnd end);
   bool RanksRunning() const;
+  // Whether all that run have told what they are doing.
+  bool StacksDumped() const;
   bool Done() const;
   TimePoint NextDeadline() const;
   ExitRecord Record() const;
@@ -125,6 +147,9 @@ class Node {
   bool terminated_ = false;                  // the stop came from the platform, not from the server
   TimePoint give_up_at_ = TimePoint::max();  // the server need not know more after this
   std::optional<absl::Status> lost_;
+  std::optional<HangWatch> watch_;   // where rank 0 is
+  std::optional<std::string> hang_;  // what shows it
+  TimePoint stacks_due_ = TimePoint::max();
   std::unique_ptr<ServerLink> link_;
   std::vector<Rank> ranks_;  // after link_: ranks report to it until they are gone
 };

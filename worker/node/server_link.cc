@@ -38,7 +38,9 @@ std::shared_ptr<grpc::Channel> ServerChannel(const std::string& server) {
   SetClientKeepalive({}, arguments);
   // The link's own back-off is the one that counts.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // How long an attempt may take, in spite of its name: over a slow network, or to a busy server, longer than one
+  // thinks.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 10'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
   // An HTTP proxy in the environment is for the internet, not for the gang.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);

@@ -11,9 +11,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/failure.h"
+#include "common/fault_point.h"
 
 namespace temper {
 namespace {
+
+// The longest that a rank waits for another. One that is gone is missed at once; of one that hangs the node knows
+// better (worker/node/hang_watch.h), and one that is slow, at an export say, is waited for.
+constexpr std::chrono::milliseconds kCollectiveTimeout = std::chrono::hours(24 * 7);
 
 absl::Status RankLost(const std::string& message) {
   return WithCause(absl::UnavailableError(message), FailureCause::kRankLost);
@@ -61,7 +66,7 @@ void PendingCollective::Wait() {
   const auto begin = std::chrono::steady_clock::now();
   for (const Transfers::Transfer& transfer : under_way->transfers) {
     try {
-      transfer.work->wait();
+      transfer.work->wait(kCollectiveTimeout);
     } catch (const std::exception& error) {
       throw CollectiveError(RankLost(absl::StrCat("rank ", under_way->rank, " of ", under_way->size, " has lost rank ",
                                                   transfer.peer, ", in ", under_way->what, ": ", MessageOf(error))));
@@ -80,7 +85,10 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Connect(const Rendez
     if (rendezvous.listen_fd >= 0) options.masterListenFd = rendezvous.listen_fd;
     Backend backend;
     backend.store = c10::make_intrusive<c10d::TCPStore>(rendezvous.host, options);
-    return Join(std::move(backend), rendezvous);
+    FaultPoint("rank.rendezvous.store_opened");
+    auto group = Join(std::move(backend), rendezvous);
+    FaultPoint("rank.rendezvous.done");
+    return group;
   } catch (const std::exception& error) {
     return NotFound(rendezvous, error);
   }

@@ -10,6 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "worker/session/frame.h"
+#include "worker/session/report.h"
+#include "worker/session/stack_traces.h"
 
 namespace temper {
 
@@ -74,9 +76,19 @@ void NodeLink::Handle(const std::string& payload) {
     case v1::RankCommand::kStop:
       Stop(command.stop().reason(), command.stop().checkpoint());
       break;
+    case v1::RankCommand::kDumpStacks:
+      DumpStacks();
+      break;
     case v1::RankCommand::COMMAND_NOT_SET:
       break;  // of a newer node; nothing that this version could do
   }
+}
+
+void NodeLink::DumpStacks() {
+  for (const std::string& text : StackTraces()) Send(LogReport(LogSeverity::kWarning, text));
+  v1::RankReport done;
+  done.mutable_stacks_dumped();
+  Send(done);
 }
 
 void NodeLink::Stop(const std::string& reason, bool checkpoint) {

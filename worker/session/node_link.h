@@ -39,6 +39,7 @@ class NodeLink {
  private:
   void Read();
   void Handle(const std::string& payload);
+  void DumpStacks();
   void Stop(const std::string& reason, bool checkpoint = false);
 
   const int fd_;

@@ -94,6 +94,12 @@ v1::RankReport PhaseReport(TrainPhase phase, int64_t total_steps) {
   return report;
 }
 
+v1::RankReport StepBegunReport() {
+  v1::RankReport report;  // not passed on: nobody needs its time
+  report.mutable_step_begun();
+  return report;
+}
+
 v1::RankReport StepReport(const StepMetrics& metrics) {
   v1::RankReport report = NewReport();
   v1::StepMetrics& step = *report.mutable_step();
@@ -120,6 +126,9 @@ v1::RankReport StepReport(const StepMetrics& metrics) {
   phases.set_checkpoint(metrics.phases.checkpoint);
   phases.set_other(metrics.phases.other);
   step.set_skipped(metrics.skipped);
+  for (const double seconds : metrics.rank_compute_seconds) {
+    step.add_rank_compute_seconds(static_cast<float>(seconds));
+  }
   return report;
 }
 

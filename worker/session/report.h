@@ -13,6 +13,7 @@ namespace temper {
 
 // What the trainer says, as messages for the node. `time` is set; `rank` and `sequence` are the node's to give.
 v1::RankReport PhaseReport(TrainPhase phase, int64_t total_steps);
+v1::RankReport StepBegunReport();
 v1::RankReport StepReport(const StepMetrics& metrics);
 v1::RankReport LogReport(LogSeverity severity, const std::string& text);
 v1::RankReport CheckpointCommittedReport(const CheckpointReport& report, int32_t epoch);

@@ -9,6 +9,7 @@
 #include "worker/session/job_conversion.h"
 #include "worker/session/node_link.h"
 #include "worker/session/report.h"
+#include "worker/session/stack_traces.h"
 
 namespace temper {
 namespace {
@@ -21,6 +22,7 @@ class ReportingObserver : public TrainObserver {
   void OnPreflight(const PreflightReport& report) override { Send(PreflightReportReport(report)); }
   void OnData(const DataReport& report) override { Send(DataStatisticsReport(report)); }
   void OnValidation(const ValidationReport& report) override { Send(ValidationResultReport(report)); }
+  void OnStepBegun() override { Send(StepBegunReport()); }
   void OnStep(const StepMetrics& metrics) override { Send(StepReport(metrics)); }
   void OnLog(LogSeverity severity, const std::string& text) override { Send(LogReport(severity, text)); }
   void OnExport(const ExportSummary& exported) override { Send(ExportReport(exported)); }
@@ -82,6 +84,7 @@ absl::Status DoAsAsked(NodeLink& link, const RankTasks& tasks) {
 }  // namespace
 
 int RunSession(int fd, const RankTasks& tasks) {
+  PrepareStackTraces();
   NodeLink link(fd);
   absl::Status status;
   try {

@@ -24,6 +24,7 @@ class PrintingObserver : public TrainObserver {
   void OnPhase(TrainPhase phase, int64_t total_steps) override {
     Print({{"phase", v1::Phase_Name(PhaseReport(phase, total_steps).phase().phase())}, {"total_steps", total_steps}});
   }
+  void OnStepBegun() override {}
   void OnStep(const StepMetrics& metrics) override {
     Print({{"step", metrics.step},
            {"total_steps", metrics.total_steps},

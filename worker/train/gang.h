@@ -44,10 +44,12 @@ class Gang {
 
   // What a rank has to say at the end of a step's backward pass, and what all of them then go by.
   struct Step {
-    double loss = 0;           // its share; then the step's
-    double gradient_norm = 0;  // of its shards; then of all
-    bool stop = false;         // whether it has been told to end; then, whether any has
-    bool time_is_up = false;   // then, whether it is by rank 0's clock
+    double loss = 0;                           // its share; then the step's
+    double gradient_norm = 0;                  // of its shards; then of all
+    bool stop = false;                         // whether it has been told to end; then, whether any has
+    bool time_is_up = false;                   // then, whether it is by rank 0's clock
+    double compute_seconds = 0;                // its own, without waiting for others
+    std::vector<double> rank_compute_seconds;  // then: those of all, rank by rank; alone, none
   };
   Step Settle(const Step& mine) const;
 

@@ -138,6 +138,7 @@ class Exporter {
         ExportModel(*source_.repository, *source_.family, source_.config, model.views(),
                     {.max_shard_size = job_.output.max_shard_size, .ranks = ranks_}, publication_);
     if (!exported.ok()) return exported;
+    FaultPoint("rank.export.model_written");
     if (stop_asked()) return Stopped();
     observer_.OnPhase(TrainPhase::kVerifying, 0);
     const auto proof = ProveExport(publication_.store(), publication_.directory(), *source_.repository, *source_.family,

@@ -83,6 +83,7 @@ absl::StatusOr<StepLoop::End> StepLoop::Run(const StopSignal& stop) {
 
 absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
   RECORD_USER_SCOPE(absl::StrCat("step ", position_.step + 1));
+  observer_.OnStepBegun();
   StepPhases phases = {.checkpoint = snapshot_seconds_};
   PhaseWatch watch(gang_, phases);
   absl::StatusOr<std::vector<MicroBatch>> batches = data_.batches().NextStep();
@@ -104,7 +105,8 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
   settled_ = gang_.Settle({.loss = loss_share,
                            .gradient_norm = GlobalGradientNorm(parameters_),
                            .stop = stop.requested(),
-                           .time_is_up = TimeIsUp(step_watch_.Elapsed())});
+                           .time_is_up = TimeIsUp(step_watch_.Elapsed()),
+                           .compute_seconds = phases.data + phases.forward + phases.backward});
   const double loss = settled_.loss, norm = settled_.gradient_norm;
   const absl::StatusOr<Verdict> verdict = Judge(loss, norm, learning_rate);
   if (!verdict.ok()) return verdict.status();
@@ -130,7 +132,8 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
           .grad_norm = norm,
           .learning_rate = learning_rate,
           .phases = phases,
-          .skipped = *verdict != Verdict::kUpdate},
+          .skipped = *verdict != Verdict::kUpdate,
+          .rank_compute_seconds = settled_.rank_compute_seconds},
          step_watch_.Lap());
   FaultPoint("rank.step.reported");
   return true;

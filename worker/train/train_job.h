@@ -169,6 +169,7 @@ struct StepMetrics {
   double epoch = 0;
   StepPhases phases;
   bool skipped = false;
+  std::vector<double> rank_compute_seconds;
 };
 
 // What was found in the data; temper.v1.DataStatistics documents each field.
@@ -258,6 +259,8 @@ class TrainObserver {
   virtual void OnPhase(TrainPhase phase, int64_t total_steps) = 0;
   virtual void OnData(const DataReport& report) = 0;
   virtual void OnPreflight(const PreflightReport& report) = 0;
+  // A step begins; OnStep tells of it, or there was none left to take.
+  virtual void OnStepBegun() = 0;
   virtual void OnStep(const StepMetrics& metrics) = 0;
   virtual void OnValidation(const ValidationReport& report) = 0;
   virtual void OnLog(LogSeverity severity, const std::string& text) = 0;

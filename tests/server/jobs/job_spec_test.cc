@@ -56,7 +56,8 @@ TEST(CompleteJobSpecTest, LeastSpec_GetsEveryDefault) {
     }
     resources { device: DEVICE_CPU ranks_per_node: 1 }
     output { uri: "/out" max_shard_size: 5000000000 }
-    checkpoints { every_minutes: 15 keep_last: 2 })pb");
+    checkpoints { every_minutes: 15 keep_last: 2 }
+    hang { step_minutes: 10 other_minutes: 360 })pb");
   std::string difference;
   google::protobuf::util::MessageDifferencer differencer;
   differencer.ReportDifferencesToString(&difference);
@@ -127,6 +128,8 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"display_name: '" + std::string(101, 'x') + "'", "spec.display_name", "at most 100 characters, not 101"},
       {"display_name: 'a\\nb'", "spec.display_name", "control characters"},
       {"model { uri: 'ftp://host/model' }", "spec.model.uri", "has the scheme ftp"},
+      {"hang { step_minutes: -1 }", "spec.hang.step_minutes", "0 to 10,000"},
+      {"hang { other_minutes: 1e6 }", "spec.hang.other_minutes", "0 to 100,000"},
       {"model { uri: 's3://key:hunter2@bucket/model' }", "spec.model.uri", "holds a user name or a password"},
       {"model { uri: 'hf://org/model' }", "spec.model.uri", "use file:///path, an absolute path or s3://bucket/path"},
       {"model { uri: 'models/tiny' }", "spec.model.uri", "relative path"},

@@ -82,6 +82,25 @@ TEST_F(JobMetricsTest, Steps_SetGaugesAndCountTokens) {
   EXPECT_THAT(page, HasSubstr("temper_train_step_seconds_sum{job=\"a\"} 1\n"));
 }
 
+TEST_F(JobMetricsTest, RanksOfAStep_AreComparedWithTheirMedian) {
+  const auto step_of = [this](std::initializer_list<float> seconds) {
+    v1::JobEvent event;
+    event.mutable_step()->set_step(1);
+    event.mutable_step()->mutable_rank_compute_seconds()->Add(seconds.begin(), seconds.end());
+    metrics.OnEvent(Job("a"), event);
+  };
+  step_of({2, 4, 2, 6});
+  std::string page = Page();
+  EXPECT_THAT(page, HasSubstr("temper_train_rank_compute_ratio{job=\"a\",rank=\"1\"} 1.3333"));
+  EXPECT_THAT(page, HasSubstr("temper_train_rank_compute_ratio{job=\"a\",rank=\"3\"} 2\n"));
+  step_of({2, 1, 4});  // a gang of fewer ranks
+  page = Page();
+  EXPECT_THAT(page, HasSubstr("temper_train_rank_compute_ratio{job=\"a\",rank=\"2\"} 2\n"));
+  EXPECT_THAT(page, Not(HasSubstr("rank=\"3\"")));
+  step_of({});
+  EXPECT_THAT(Page(), Not(HasSubstr("rank=")));
+}
+
 TEST_F(JobMetricsTest, SkippedSteps_AreCounted) {
   v1::JobEvent event;
   for (int step = 1; step <= 3; ++step) {

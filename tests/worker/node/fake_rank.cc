@@ -59,14 +59,24 @@ absl::Status TrainTogether(const std::string& script, const Rendezvous& rendezvo
   return WithCause(absl::UnavailableError(missing), FailureCause::kRankLost);
 }
 
+// In a step, or behind one; rank 1, where there is one, is stopped, which is why.
+[[noreturn]] void HangInAStep(const std::string& script, const TrainJob& job, TrainObserver& observer) {
+  if (job.rendezvous && job.rendezvous->rank == 1) std::raise(SIGSTOP);
+  if (script != "step-hangs-not") observer.OnStepBegun();
+  IgnoreTheNode();
+}
+
 absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSignal& stop) {
   observer.OnPhase(TrainPhase::kTraining, job.training.steps);
   for (int64_t step = 1; step <= job.training.steps; ++step) {
     StepMetrics metrics;
     metrics.step = step;
+    metrics.seconds = 0.001;
+    observer.OnStepBegun();
     observer.OnStep(metrics);
   }
   const std::string& script = job.model_uri;
+  if (script.starts_with("step-hangs")) HangInAStep(script, job, observer);
   if (script == "succeed") return absl::OkStatus();
   if (script == "fail") return WithCause(absl::InternalError("loss is NaN"), FailureCause::kNumerics);
   if (script == "until-stopped") {

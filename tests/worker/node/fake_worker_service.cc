@@ -41,12 +41,13 @@ void FakeWorkerService::set_refusal(grpc::Status refusal) {
   refusal_ = std::move(refusal);
 }
 
-void FakeWorkerService::SendStop(const std::string& reason, bool checkpoint) {
+void FakeWorkerService::SendStop(const std::string& reason, bool checkpoint, bool dump_stacks) {
   std::lock_guard lock(mutex_);
   ASSERT_NE(stream_, nullptr);
   v1::AttachResponse response;
   response.mutable_stop()->set_reason(reason);
   response.mutable_stop()->set_checkpoint(checkpoint);
+  response.mutable_stop()->set_dump_stacks(dump_stacks);
   stream_->Write(response);
 }
 

@@ -66,6 +66,15 @@ class NodeTest : public testing::Test {
     return ends;
   }
 
+  // What a rank has in the job's log; −1: the node.
+  static std::string Log(const std::vector<v1::RankReport>& reports, int32_t rank) {
+    std::string text;
+    for (const v1::RankReport& report : reports) {
+      if (report.has_log() && report.rank() == rank) text += report.log().text() + "\n";
+    }
+    return text;
+  }
+
   NodeOptions options_{.rank_binary = FAKE_RANK, .stop_grace = milliseconds(10'000)};
   ServerLinkOptions link_options_{.first_backoff = milliseconds(10), .last_backoff = milliseconds(50)};
   std::unique_ptr<FakeWorkerService> service_;
@@ -139,6 +148,52 @@ TEST_F(NodeTest, Run_SeveralRanks_MeetWhereRank0Listens) {
   Start(Script("meet", /*ranks=*/3));
   EXPECT_EQ(record_.get().exit, NodeExit::kOk);
   Ends(3);
+}
+
+TEST_F(NodeTest, Run_StepHangs_TellsWhatTheRankDoesAndEndsIt) {
+  v1::Assignment assignment = Script("step-hangs");
+  assignment.mutable_spec()->mutable_hang()->set_step_minutes(0.005);
+  Start(std::move(assignment));
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kRankFailed);
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_HANG);
+  EXPECT_THAT(record.message, AllOf(HasSubstr("a step has taken"), HasSubstr("and may take 0.3 s")));
+  const auto reports = service_->WaitForEnd();
+  EXPECT_EQ(reports.back().end().cause(), v1::FAILURE_CAUSE_HANG);
+  EXPECT_THAT(Log(reports, -1), HasSubstr("the gang hangs"));
+  // The thread that trains, by the names of its functions.
+  EXPECT_THAT(Log(reports, 0),
+              AllOf(HasSubstr("stack of"), HasSubstr("temper::RunSession"), HasSubstr("fake_rank+0x")));
+}
+
+TEST_F(NodeTest, Run_RankIsStopped_TheKernelSaysSo) {
+  options_.stacks_grace = milliseconds(200);
+  v1::Assignment assignment = Script("step-hangs", /*ranks=*/2);
+  assignment.mutable_spec()->mutable_hang()->set_step_minutes(0.005);
+  Start(std::move(assignment));
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_HANG);
+  EXPECT_THAT(record.message, HasSubstr("rank 1 does not answer"));
+  for (const v1::RankReport& end : Ends(2)) EXPECT_EQ(end.end().cause(), v1::FAILURE_CAUSE_HANG);
+  const auto reports = service_->WaitForEnd();
+  EXPECT_THAT(Log(reports, 0), HasSubstr("temper::RunSession"));
+  EXPECT_THAT(Log(reports, 1), HasSubstr("T (stopped)"));
+}
+
+TEST_F(NodeTest, Run_HangsOutsideOfAStep_HasItsOwnLimit) {
+  v1::Assignment assignment = Script("step-hangs-not");
+  assignment.mutable_spec()->mutable_hang()->set_other_minutes(0.005);
+  Start(std::move(assignment));
+  EXPECT_THAT(record_.get().message, HasSubstr("hang.other_minutes"));
+}
+
+TEST_F(NodeTest, Run_ServerSaysTheGangHangs_RanksTellWhatTheyDoBeforeTheyAreStopped) {
+  options_.stop_grace = milliseconds(500);
+  Start(Script("ignore-stop"));
+  WaitForStep();
+  service_->SendStop("no word from the gang", /*checkpoint=*/false, /*dump_stacks=*/true);
+  EXPECT_EQ(record_.get().exit, NodeExit::kStopped);
+  EXPECT_THAT(Log(service_->WaitForEnd(), 0), HasSubstr("temper::RunSession"));
 }
 
 TEST_F(NodeTest, Run_RankFails_CauseIsItsOwn) {

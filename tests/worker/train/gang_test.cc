@@ -48,6 +48,7 @@ TEST(Gang, Alone_KeepsAllAndSettlesNothing) {
   EXPECT_EQ(gang.size(), 1);
   EXPECT_THAT(Lengths(gang.ShareOf(Rows(3))), ElementsAre(1, 2, 3));
   EXPECT_EQ(gang.Settle({.gradient_norm = 0.1}).gradient_norm, 0.1);
+  EXPECT_TRUE(gang.Settle({.compute_seconds = 1}).rank_compute_seconds.empty());
 }
 
 TEST(Gang, RowsThatDoNotGoRound_LeaveSomeRanksAnEmptyOne) {
@@ -64,8 +65,10 @@ TEST(Gang, Settle_AddsUpAndAsksAll) {
                                          .gradient_norm = gang.rank() == 0   ? 3.0
                                                           : gang.rank() == 1 ? 4.0
                                                                              : 0.0,
-                                         .stop = gang.rank() == 2});
+                                         .stop = gang.rank() == 2,
+                                         .compute_seconds = 2.0 + gang.rank()});
     EXPECT_EQ(step.loss, 6);
+    EXPECT_THAT(step.rank_compute_seconds, ElementsAre(2, 3, 4));
     EXPECT_EQ(step.gradient_norm, 5);
     EXPECT_TRUE(step.stop);
     EXPECT_FALSE(step.time_is_up);

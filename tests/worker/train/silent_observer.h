@@ -13,6 +13,7 @@ class SilentObserver : public TrainObserver {
   void OnPhase(TrainPhase, int64_t) override {}
   void OnData(const DataReport&) override {}
   void OnPreflight(const PreflightReport&) override {}
+  void OnStepBegun() override {}
   void OnStep(const StepMetrics&) override {}
   void OnValidation(const ValidationReport&) override {}
   void OnLog(LogSeverity, const std::string&) override {}
