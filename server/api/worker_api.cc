@@ -21,7 +21,7 @@ constexpr std::chrono::milliseconds kPace{10};
 }  // namespace
 
 // One stream. Its reads, writes and commits go on independently, at most one of each; mutex_ guards what they share. No
-// call to the controller is made with it held: the controller calls SendStop under a lock of its own.
+// call to the controller is made with it held: the controller calls Send under a lock of its own.
 class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse> {
  public:
   explicit Stream(WorkerApi& api) : api_(api) { StartRead(&request_); }
@@ -76,19 +76,20 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
       return absl::OkStatus();
     }
     if (attachment_) return absl::InvalidArgumentError("Hello was sent before");
-    auto attachment = api_.controller_.AttachNode(request.hello(), [this](const v1::Stop& stop) { SendStop(stop); });
+    auto attachment =
+        api_.controller_.AttachNode(request.hello(), [this](const v1::AttachResponse& command) { Send(command); });
     if (!attachment.ok()) return attachment.status();
     attachment_ = attachment->id;
     std::lock_guard lock(mutex_);
-    // A stop that came meanwhile stays behind the assignment, which is the first answer by contract.
+    // A command that came meanwhile stays behind the assignment, which is the first answer by contract.
     outgoing_.emplace_front().mutable_assignment()->Swap(&attachment->assignment);
     assigned_ = true;
     return absl::OkStatus();
   }
 
-  void SendStop(const v1::Stop& stop) {
+  void Send(const v1::AttachResponse& command) {
     std::lock_guard lock(mutex_);
-    *outgoing_.emplace_back().mutable_stop() = stop;
+    outgoing_.push_back(command);
     Write();
   }
 

@@ -48,15 +48,39 @@ v1::FailureCause ToProto(FailureCause cause) {
   return result;
 }
 
+// "the gang", or "node 1 of 2".
+std::string NodeName(size_t node, size_t nodes) {
+  return nodes == 1 ? "the gang" : absl::StrCat("node ", node, " of ", nodes);
+}
+
+// The first of those that have not attached.
+std::string Unheard(const std::vector<std::string>& incarnations) {
+  const auto missing = std::find(incarnations.begin(), incarnations.end(), "");
+  return NodeName(static_cast<size_t>(missing - incarnations.begin()), incarnations.size());
+}
+
+// Whether a gang that is being stopped is stopped for a failure of its own.
+bool HasFailed(const JobLife& life) {
+  return life.ending && life.ending->cause != v1::FAILURE_CAUSE_UNSPECIFIED && !KeepsProgress(life);
+}
+
 void Warn(const std::string& id, const absl::Status& status) {
   spdlog::warn("jobs/{}: {}", id, std::string(status.message()));
 }
 
 }  // namespace
 
-int32_t JobController::RanksOf(const JobRecord& record) {
-  // 0: of a server that knew of one rank only.
+// 0, in both: of a server that knew of one only.
+int32_t JobController::RanksPerNode(const JobRecord& record) {
   return record.life.preflight ? 1 : std::max(1, record.job.spec().resources().ranks_per_node());
+}
+
+int32_t JobController::NodesOf(const JobRecord& record) {
+  return record.life.preflight ? 1 : std::max(1, record.job.spec().resources().nodes());
+}
+
+bool JobController::LiveJob::AnyAttached() const {
+  return std::any_of(nodes.begin(), nodes.end(), [](const LiveNode& node) { return node.attachment != 0; });
 }
 
 void JobController::Inbox::Wake() {
@@ -72,13 +96,21 @@ void JobController::Inbox::Add(GangExit exit) {
   changed.notify_all();
 }
 
+void JobController::Inbox::Add(NodeLoss exit) {
+  std::lock_guard lock(mutex);
+  node_losses.push_back(std::move(exit));
+  awake = true;
+  changed.notify_all();
+}
+
 JobController::JobController(JobStore& store, Launcher& launcher, const Clock& clock, JobControllerOptions options)
     : store_(store),
       launcher_(launcher),
       clock_(clock),
       options_(std::move(options)),
       inbox_(std::make_shared<Inbox>()) {
-  launcher_.OnExit([inbox = inbox_](const GangExit& exit) { inbox->Add(exit); });
+  launcher_.OnExit([inbox = inbox_](const GangExit& exit) { inbox->Add(exit); },
+                   [inbox = inbox_](const NodeLoss& exit) { inbox->Add(exit); });
 }
 
 JobController::~JobController() { Shutdown(); }
@@ -104,14 +136,16 @@ absl::Status JobController::Recover() {
     auto row = store_.GetEpoch(id, epoch);
     if (!row.ok()) return row.status();
     live.epoch = *std::move(row);
-    absl::Status status = launcher_.Recover({id, epoch}, live.epoch.run_dir, live.epoch.launcher_handle);
+    const int32_t nodes = NodesOf(live.record);
+    absl::Status status = launcher_.Recover({id, epoch}, nodes, live.epoch.run_dir, live.epoch.launcher_handle);
     if (!status.ok()) {
       return absl::Status(status.code(), absl::StrCat("can't recover the gang of jobs/", id, ": ", status.message()));
     }
     live.launched = true;
     live.adopted = true;
-    live.last_heard = clock_.Monotonic();
-    for (int32_t rank = -1; rank < RanksOf(live.record); ++rank) {
+    live.nodes.resize(static_cast<size_t>(nodes));
+    for (LiveNode& node : live.nodes) node.last_heard = clock_.Monotonic();
+    for (int32_t rank = -nodes; rank < RanksOf(live.record); ++rank) {
       const auto position = store_.LastReport(id, epoch, rank);
       if (!position.ok()) return position.status();
       live.positions[rank] = *position;
@@ -178,15 +212,18 @@ bool JobController::AnyGang() const {
 void JobController::Reconcile(const std::string& server_address) {
   std::lock_guard reconciling(reconcile_mutex_);
   std::deque<GangExit> exits;
+  std::deque<NodeLoss> node_losses;
   {
     std::lock_guard lock(inbox_->mutex);
     exits.swap(inbox_->exits);
+    node_losses.swap(inbox_->node_losses);
   }
   for (const GangExit& exit : exits) TidyUp(exit);
   std::vector<std::function<void()>> stops;
   std::vector<GangSpec> launches;
   {
     std::lock_guard lock(mutex_);
+    TakeNodeLosses(std::move(node_losses));
     TakeExits(std::move(exits));
     EnforceLimits();
     StopGangs(stops);
@@ -262,13 +299,29 @@ void JobController::TidyUp(const GangExit& exit) {
   if (!status.ok()) Warn(exit.key.job_id, status);
 }
 
+void JobController::TakeNodeLosses(std::deque<NodeLoss> exits) {
+  for (NodeLoss& exit : exits) {
+    LiveJob* live = FindLive(exit.key.job_id);
+    if (live == nullptr || live->record.life.epoch != exit.key.epoch || !HasGang(live->record.life.state)) continue;
+    GangEnding ending{ToProto(exit.cause), exit.message, /*secondhand=*/!exit.speechless};
+    // No rank was started yet.
+    const bool starting = live->record.life.state == v1::JOB_STATE_STARTING;
+    if (starting && exit.cause == FailureCause::kRankLost) ending.cause = v1::FAILURE_CAUSE_LAUNCH;
+    if (absl::Status status = Happen(*live, job_event::GangEnded{ending}); !status.ok()) {
+      Warn(exit.key.job_id, status);
+      std::lock_guard lock(inbox_->mutex);
+      inbox_->node_losses.push_back(std::move(exit));
+    }
+  }
+}
+
 void JobController::TakeExits(std::deque<GangExit> exits) {
   for (GangExit& exit : exits) {
     LiveJob* live = FindLive(exit.key.job_id);
     if (live == nullptr || live->record.life.epoch != exit.key.epoch || !HasGang(live->record.life.state)) continue;
     job_event::ProcessesGone gone{{ToProto(exit.cause), exit.message}};
     // The earlier server did not live to launch it, or it did not live to find us.
-    if (live->adopted && live->epoch.incarnation.empty()) {
+    if (live->adopted && !live->epoch.AnyHeard()) {
       gone.ending = {v1::FAILURE_CAUSE_PREEMPTED, "the server was restarted while it launched the gang"};
     }
     if (absl::Status status = Happen(*live, gone); !status.ok()) {
@@ -286,15 +339,18 @@ void JobController::EnforceLimits() {
     LiveJob& live = (it++)->second;
     std::optional<GangEnding> ending;
     const v1::JobState state = live.record.life.state;
-    const bool unheard = state == v1::JOB_STATE_CHECKING && live.epoch.incarnation.empty();
+    const bool unheard = state == v1::JOB_STATE_CHECKING && !live.epoch.AnyHeard();
     if ((state == v1::JOB_STATE_STARTING || unheard) && live.launched && now - live.since > options_.attach_limit) {
-      ending = {v1::FAILURE_CAUSE_LAUNCH, absl::StrCat("the gang did not report within ", options_.attach_limit.count(),
-                                                       " s of its launch; its output is in ", live.epoch.run_dir)};
+      ending = {v1::FAILURE_CAUSE_LAUNCH,
+                absl::StrCat(Unheard(live.epoch.incarnations), " did not report within ", options_.attach_limit.count(),
+                             " s of its launch; its output is in ", live.epoch.run_dir)};
     }
     const bool at_work = state == v1::JOB_STATE_RUNNING || (state == v1::JOB_STATE_CHECKING && !unheard);
-    if (at_work && now - live.last_heard > options_.silence_limit) {
-      ending = {v1::FAILURE_CAUSE_HANG,
-                absl::StrCat("no word from the gang for ", options_.silence_limit.count(), " s, though it runs")};
+    for (size_t node = 0; at_work && node < live.nodes.size(); ++node) {
+      if (now - live.nodes[node].last_heard <= options_.silence_limit) continue;
+      ending = {v1::FAILURE_CAUSE_HANG, absl::StrCat("no word from ", NodeName(node, live.nodes.size()), " for ",
+                                                     options_.silence_limit.count(), " s, though it runs")};
+      break;
     }
     if (!ending) continue;
     if (absl::Status status = Happen(live, job_event::GangEnded{*ending}); !status.ok()) Warn(live.record.id, status);
@@ -314,9 +370,13 @@ void JobController::StopGangs(std::vector<std::function<void()>>& launcher_calls
     const auto stopping_for = clock_.Monotonic() - live.since;
     // A gang that has said how it ended goes by itself, unless somebody is in a hurry.
     const bool leave_it = live.said_end && life.target == v1::JOB_TARGET_RUN && !shutting_down_;
-    if (leave_it && stopping_for <= options_.exit_limit) continue;
+    if (leave_it && stopping_for <= options_.exit_limit) {
+      // One node has said it: where it has failed, the others are to know.
+      if (live.nodes.size() > 1 && HasFailed(life)) TellToStop(live);
+      continue;
+    }
     TellToStop(live);
-    const bool has_time = KeepsProgress(life) && live.attachment != 0 && !shutting_down_;
+    const bool has_time = KeepsProgress(life) && live.AnyAttached() && !shutting_down_;
     if (live.stop_asked || (has_time && stopping_for <= options_.pause_limit)) continue;
     live.stop_asked = true;
     launcher_calls.push_back([this, key] { launcher_.Stop(key); });
@@ -373,18 +433,21 @@ std::vector<GangSpec> JobController::StartJobs(const std::string& server_address
     spec.server_address = server_address;
     spec.token = NewToken();
     spec.run_dir = options_.runs_dir / id / absl::StrCat("e", spec.key.epoch);
+    spec.nodes = NodesOf(live.record);
     EpochRecord epoch;
     epoch.job_id = id;
     epoch.epoch = spec.key.epoch;
     epoch.launch_time = clock_.Wall();
     epoch.run_dir = spec.run_dir.string();
     epoch.token_hash = Sha256Hex(spec.token);
+    epoch.incarnations.resize(static_cast<size_t>(spec.nodes));
     draft.update().epoch = epoch;
     if (absl::Status status = Commit(live, std::move(draft)); !status.ok()) {
       Warn(id, status);
       continue;
     }
     live.epoch = std::move(epoch);
+    live.nodes.resize(static_cast<size_t>(spec.nodes));
     live.launching = true;
     launches.push_back(std::move(spec));
   }
@@ -538,16 +601,30 @@ void JobController::Tell(const v1::Job& job, const std::vector<v1::JobEvent>& ev
 }
 
 void JobController::TellToStop(LiveJob& live) {
-  if (live.attachment == 0 || !live.send_stop) return;
-  v1::Stop stop;
+  v1::AttachResponse command;
+  v1::Stop& stop = *command.mutable_stop();
   stop.set_reason(live.record.life.reason);
   stop.set_checkpoint(KeepsProgress(live.record.life));
   const std::optional<GangEnding>& ending = live.record.life.ending;
   stop.set_dump_stacks(ending && ending->cause == v1::FAILURE_CAUSE_HANG);
-  // A second word makes a difference only if it is a harder one.
-  if (live.stop_sent && (stop.checkpoint() || !live.stop_sent->checkpoint())) return;
-  live.stop_sent = stop;
-  live.send_stop(stop);
+  stop.set_gang_lost(HasFailed(live.record.life));
+  for (LiveNode& node : live.nodes) {
+    if (node.attachment == 0) continue;
+    // A second word makes a difference only if it is a harder one.
+    if (node.stop_sent && (stop.checkpoint() || !node.stop_sent->checkpoint())) continue;
+    node.stop_sent = stop;
+    node.send(command);
+  }
+}
+
+void JobController::TellToMeet(LiveJob& live) {
+  const bool wanted = live.nodes.size() > 1 && live.record.life.state == v1::JOB_STATE_RUNNING;
+  if (!wanted || !live.epoch.AllHeard() || !live.meeting) return;
+  v1::AttachResponse command;
+  *command.mutable_meeting() = *live.meeting;
+  for (LiveNode& node : live.nodes) {
+    if (node.attachment != 0 && !std::exchange(node.told_to_meet, true)) node.send(command);
+  }
 }
 
 }  // namespace temper

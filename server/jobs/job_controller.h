@@ -37,7 +37,7 @@ struct JobControllerOptions {
   // Preflights at a time; they take no slot. 0: jobs are queued without one, unless they are nothing else.
   int max_preflights = 2;
   RetryPolicy retry;
-  // A gang that was launched has so long to attach.
+  // A gang that was launched has so long to attach, with all its nodes.
   std::chrono::seconds attach_limit{120};
   // An attached node may be silent for so long (it sends a heartbeat every 5 s).
   std::chrono::seconds silence_limit{120};
@@ -85,8 +85,8 @@ class JobController {
   // Called for every event once it is kept, with the job as it is then, in order per job, on the thread that caused it
   // and under the controller's lock: be quick, and don't call the controller.
   using Listener = std::function<void(const v1::Job&, const v1::JobEvent&)>;
-  // Passes a command on to a node. The same rules.
-  using SendStop = std::function<void(const v1::Stop&)>;
+  // Passes a command on to a node: Stop or Meeting. The same rules.
+  using SendCommand = std::function<void(const v1::AttachResponse&)>;
 
   // All must outlive the controller. Takes the launcher's OnExit.
   JobController(JobStore& store, Launcher& launcher, const Clock& clock, JobControllerOptions options);
@@ -154,12 +154,12 @@ class JobController {
 
   // --- for nodes ---
 
-  // A node says Hello. `send_stop` is used until DetachNode, or until the same incarnation attaches anew (its former
-  // stream is dead, even if nobody has noticed); it may be called before AttachNode returns.
+  // A node says Hello. `send` is used until DetachNode, or until the same incarnation attaches anew (its former stream
+  // is dead, even if nobody has noticed); it may be called before AttachNode returns.
   //
   // UNAUTHENTICATED: no such job and epoch, or wrong token. FAILED_PRECONDITION: the epoch is over, or another
   // incarnation was attached. INVALID_ARGUMENT: no such node in the gang.
-  absl::StatusOr<NodeAttachment> AttachNode(const v1::Hello& hello, SendStop send_stop);
+  absl::StatusOr<NodeAttachment> AttachNode(const v1::Hello& hello, SendCommand send);
 
   // The node lives.
   void Heartbeat(int64_t attachment);
@@ -167,7 +167,7 @@ class JobController {
   // Keeps reports and returns what may be acknowledged, one Ack per rank. What was kept before is acknowledged again.
   //
   // FAILED_PRECONDITION: the attachment was replaced, or the epoch is over. INVALID_ARGUMENT: a report is missing
-  // before one of these, or one is malformed.
+  // before one of these, or one is malformed or of another node's rank.
   absl::StatusOr<std::vector<v1::Ack>> HandleReports(int64_t attachment, const std::vector<v1::RankReport>& reports);
   // The same for several nodes (each at most once), in one commit: one answer for each, in their order.
   std::vector<absl::StatusOr<std::vector<v1::Ack>>> HandleReports(const std::vector<NodeReports>& nodes);
@@ -176,6 +176,16 @@ class JobController {
   void DetachNode(int64_t attachment);
 
  private:
+  // A node of a gang, as it is connected.
+  struct LiveNode {
+    // Its stream; 0 when there is none.
+    int64_t attachment = 0;
+    SendCommand send;
+    std::optional<v1::Stop> stop_sent;
+    bool told_to_meet = false;
+    MonotonicTime last_heard;
+  };
+
   // A job that has not ended.
   struct LiveJob {
     JobRecord record;
@@ -191,11 +201,18 @@ class JobController {
     bool stop_asked = false;               // of the launcher
     MonotonicTime since;                   // when it entered its state
     std::map<int32_t, int64_t> positions;  // newest report that is kept, by rank
-    // The node's stream; 0 when there is none.
-    int64_t attachment = 0;
-    SendStop send_stop;
-    std::optional<v1::Stop> stop_sent;
-    MonotonicTime last_heard;
+    std::vector<LiveNode> nodes;           // by index
+    std::optional<v1::Meeting> meeting;    // as node 0 has told this server
+
+    bool AnyAttached() const;
+  };
+
+  // A stream's node, or null.
+  struct AttachedNode {
+    LiveJob* live = nullptr;
+    int32_t index = 0;
+
+    LiveNode& node() const { return live->nodes[static_cast<size_t>(index)]; }
   };
 
   // What wakes the loop. Shared with the launcher's callback, which may come while the controller goes. Its lock is the
@@ -207,15 +224,17 @@ class JobController {
     bool awake = false;
     bool stop_loop = false;
     std::deque<GangExit> exits;
+    std::deque<NodeLoss> node_losses;
 
     void Wake();
     void Add(GangExit exit);
+    void Add(NodeLoss exit);
   };
 
   // All with mutex_ held:
   LiveJob* FindLive(const std::string& id);
   const LiveJob* FindLive(const std::string& id) const;
-  LiveJob* FindAttached(int64_t attachment);
+  AttachedNode FindAttached(int64_t attachment);
   // What a node's reports make of its job.
   struct TakenReports {
     LiveJob* live = nullptr;
@@ -226,8 +245,12 @@ class JobController {
   absl::StatusOr<TakenReports> Take(const NodeReports& node);
   // In one commit. False: nothing was kept, for one of them can't be.
   bool KeepTogether(std::vector<absl::StatusOr<TakenReports>>& all);
+  // … or one by one, if that can't be. Adds an answer for each.
+  void Keep(std::vector<absl::StatusOr<TakenReports>> all, std::vector<absl::StatusOr<std::vector<v1::Ack>>>& answers);
   // Of the present gang, or the next one. One that only looks is one rank.
-  static int32_t RanksOf(const JobRecord& record);
+  static int32_t NodesOf(const JobRecord& record);
+  static int32_t RanksPerNode(const JobRecord& record);
+  static int32_t RanksOf(const JobRecord& record) { return NodesOf(record) * RanksPerNode(record); }
   // The job as it is now, with the reason why it waits.
   v1::Job View(v1::Job job) const;
   JobDraft Draft(const LiveJob& live) const;
@@ -238,13 +261,16 @@ class JobController {
   static bool Changes(const LiveJob& live, const JobUpdate& update);
   absl::Status Happen(LiveJob& live, const JobMachineEvent& event);
   void Tell(const v1::Job& job, const std::vector<v1::JobEvent>& events);
-  // Tells the node, unless it knows.
+  // Tells the nodes, unless they know.
   void TellToStop(LiveJob& live);
+  // Tells the nodes of a gang of several, once all are there.
+  void TellToMeet(LiveJob& live);
   // Cancel, Pause and Resume: lets it happen, if the job is live, and returns the job as it is then.
   absl::StatusOr<v1::Job> Request(const std::string& name, const JobMachineEvent& event);
   void SetWaitingReason(LiveJob& live, std::string reason);
 
   // The parts of Reconcile(), with mutex_ held.
+  void TakeNodeLosses(std::deque<NodeLoss> exits);
   void TakeExits(std::deque<GangExit> exits);
   void EnforceLimits();
   void StopGangs(std::vector<std::function<void()>>& launcher_calls);

@@ -2,6 +2,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/counted.h"
 #include "common/digest.h"
@@ -12,9 +13,6 @@
 
 namespace temper {
 namespace {
-
-// A gang has one node, for now.
-constexpr int32_t kNodes = 1;
 
 absl::Status EpochOver(const std::string& job, int32_t epoch) {
   return WithReason(
@@ -34,19 +32,23 @@ std::optional<GangEnding> EndingOf(const v1::RankReport& report) {
   }
   if (report.rank() != 0 && end.cause() == v1::FAILURE_CAUSE_UNSPECIFIED) return std::nullopt;
   const bool known = v1::FailureCause_IsValid(end.cause());
-  return GangEnding{known ? end.cause() : v1::FAILURE_CAUSE_INTERNAL, end.message()};
+  // A rank that says so itself has lost another.
+  const bool misses_another = end.cause() == v1::FAILURE_CAUSE_RANK_LOST && end.exit_status() == 0;
+  return GangEnding{known ? end.cause() : v1::FAILURE_CAUSE_INTERNAL, end.message(), misses_another};
 }
 
 }  // namespace
 
-JobController::LiveJob* JobController::FindAttached(int64_t attachment) {
+JobController::AttachedNode JobController::FindAttached(int64_t attachment) {
   for (auto& [id, live] : live_) {
-    if (attachment != 0 && live.attachment == attachment) return &live;
+    for (size_t node = 0; node < live.nodes.size(); ++node) {
+      if (attachment != 0 && live.nodes[node].attachment == attachment) return {&live, static_cast<int32_t>(node)};
+    }
   }
-  return nullptr;
+  return {};
 }
 
-absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello, SendStop send_stop) {
+absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello, SendCommand send) {
   const absl::Status wrong_token =
       absl::UnauthenticatedError("the token is not good for this job and epoch, or there is no such job and epoch");
   const auto id = ParseJobName(hello.job(), "job");
@@ -63,31 +65,40 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
   if (live == nullptr || live->record.life.epoch != hello.epoch() || !HasGang(live->record.life.state)) {
     return EpochOver(hello.job(), hello.epoch());
   }
-  if (hello.node() < 0 || hello.node() >= kNodes) {
-    return InvalidFields({{"node", absl::StrCat("is ", hello.node(), ", but the gang has ", kNodes, " node")}});
+  const int32_t nodes = NodesOf(live->record);
+  if (hello.node() < 0 || hello.node() >= nodes) {
+    return InvalidFields({{"node", absl::StrCat("is ", hello.node(), ", but the gang has ", Counted(nodes, "node"))}});
   }
-  if (hello.incarnation().empty()) return InvalidFields({{"incarnation", "is required"}});
-  if (!live->epoch.incarnation.empty() && live->epoch.incarnation != hello.incarnation()) {
+  const auto index = static_cast<size_t>(hello.node());
+  // They are kept one a line.
+  if (hello.incarnation().empty() || absl::StrContains(hello.incarnation(), '\n')) {
+    return InvalidFields({{"incarnation", "is required, on one line"}});
+  }
+  if (hello.node() == 0 && nodes > 1 && !hello.has_meeting()) {
+    return InvalidFields({{"meeting", "is required of node 0 of a gang of several nodes"}});
+  }
+  const std::string& known = live->epoch.incarnations[index];
+  if (!known.empty() && known != hello.incarnation()) {
     return WithReason(
         absl::FailedPreconditionError("another incarnation of this node is attached: stop everything and exit"),
         "INCARNATION_REFUSED");
   }
 
   JobDraft draft = Draft(*live);
-  draft.Advance(job_event::NodeAttached{}, options_.retry);
   EpochRecord row = live->epoch;
-  row.incarnation = hello.incarnation();
+  row.incarnations[index] = hello.incarnation();
+  if (row.AllHeard()) draft.Advance(job_event::NodesAttached{}, options_.retry);
   draft.update().epoch = row;
   if (absl::Status status = Commit(*live, std::move(draft)); !status.ok()) return status;
-  live->epoch.incarnation = hello.incarnation();
-  live->attachment = ++last_attachment_;
-  live->send_stop = std::move(send_stop);
-  live->stop_sent.reset();
-  live->last_heard = clock_.Monotonic();
+  live->epoch.incarnations[index] = hello.incarnation();
+  LiveNode& node = live->nodes[index];
+  node = {.attachment = ++last_attachment_, .send = std::move(send), .last_heard = clock_.Monotonic()};
+  if (hello.node() == 0) live->meeting = hello.meeting();
+  TellToMeet(*live);
   if (live->record.life.state == v1::JOB_STATE_STOPPING && !live->said_end) TellToStop(*live);
 
   NodeAttachment attachment;
-  attachment.id = live->attachment;
+  attachment.id = node.attachment;
   attachment.assignment.set_job(hello.job());
   *attachment.assignment.mutable_spec() = live->record.job.spec();
   attachment.assignment.set_epoch(hello.epoch());
@@ -98,38 +109,43 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
     attachment.assignment.set_preflight(live->record.life.preflight);
   }
   attachment.assignment.set_world_size(RanksOf(live->record));
-  attachment.assignment.set_ranks_per_node(RanksOf(live->record));
+  attachment.assignment.set_ranks_per_node(RanksPerNode(live->record));
   for (const std::string& uri : live->epoch.resume_from) attachment.assignment.add_checkpoints(uri);
   return attachment;
 }
 
 void JobController::Heartbeat(int64_t attachment) {
   std::lock_guard lock(mutex_);
-  if (LiveJob* live = FindAttached(attachment); live != nullptr) live->last_heard = clock_.Monotonic();
+  if (const AttachedNode from = FindAttached(attachment); from.live != nullptr) {
+    from.node().last_heard = clock_.Monotonic();
+  }
 }
 
 void JobController::DetachNode(int64_t attachment) {
   std::lock_guard lock(mutex_);
-  LiveJob* live = FindAttached(attachment);
-  if (live == nullptr) return;
-  live->attachment = 0;
-  live->send_stop = nullptr;
+  const AttachedNode from = FindAttached(attachment);
+  if (from.live == nullptr) return;
+  from.node().attachment = 0;
+  from.node().send = nullptr;
 }
 
 absl::StatusOr<JobController::TakenReports> JobController::Take(const NodeReports& node) {
-  LiveJob* live = FindAttached(node.attachment);
+  const AttachedNode from = FindAttached(node.attachment);
+  LiveJob* const live = from.live;
   if (live == nullptr) {
     return absl::FailedPreconditionError("the stream was replaced by another, or its epoch is over");
   }
-  live->last_heard = clock_.Monotonic();
+  from.node().last_heard = clock_.Monotonic();
 
   TakenReports taken{.live = live, .draft = Draft(*live), .said_end = live->said_end};
   std::map<int32_t, int64_t> positions = live->positions;
-  const int32_t ranks = RanksOf(live->record);
+  const int32_t ranks = RanksPerNode(live->record);
   for (const v1::RankReport& report : node.reports) {
     const int32_t rank = report.rank();
-    if (rank < -1 || rank >= ranks) {
-      return InvalidFields({{"report.rank", absl::StrCat("is ", rank, ", but the gang has ", Counted(ranks, "rank"))}});
+    const bool of_node = rank == -1 - from.index || (rank >= 0 && rank / ranks == from.index);
+    if (!of_node) {
+      return InvalidFields({{"report.rank", absl::StrCat("is ", rank, ", but node ", from.index, " has ",
+                                                         Counted(ranks, "rank"), " from ", from.index * ranks)}});
     }
     int64_t& position = positions[rank];
     if (report.sequence() > position + 1 || report.sequence() < 1) {
@@ -160,10 +176,25 @@ absl::StatusOr<std::vector<v1::Ack>> JobController::HandleReports(int64_t attach
 
 std::vector<absl::StatusOr<std::vector<v1::Ack>>> JobController::HandleReports(const std::vector<NodeReports>& nodes) {
   std::lock_guard lock(mutex_);
-  std::vector<absl::StatusOr<TakenReports>> all;
-  for (const NodeReports& node : nodes) all.push_back(Take(node));
-  const bool kept = KeepTogether(all);
   std::vector<absl::StatusOr<std::vector<v1::Ack>>> answers;
+  std::vector<absl::StatusOr<TakenReports>> all;
+  std::set<const LiveJob*> jobs;
+  for (const NodeReports& node : nodes) {
+    // What one node of a gang has reported must be kept before another's is looked at.
+    const LiveJob* const live = FindAttached(node.attachment).live;
+    if (live != nullptr && !jobs.insert(live).second) {
+      Keep(std::exchange(all, {}), answers);
+      jobs = {live};
+    }
+    all.push_back(Take(node));
+  }
+  Keep(std::move(all), answers);
+  return answers;
+}
+
+void JobController::Keep(std::vector<absl::StatusOr<TakenReports>> all,
+                         std::vector<absl::StatusOr<std::vector<v1::Ack>>>& answers) {
+  const bool kept = KeepTogether(all);
   for (absl::StatusOr<TakenReports>& taken : all) {
     absl::Status status = taken.status();
     // One that can't be kept is no reason for the others to be repeated.
@@ -180,7 +211,6 @@ std::vector<absl::StatusOr<std::vector<v1::Ack>>> JobController::HandleReports(c
       ack.set_sequence(position);
     }
   }
-  return answers;
 }
 
 bool JobController::KeepTogether(std::vector<absl::StatusOr<TakenReports>>& all) {

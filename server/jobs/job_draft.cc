@@ -209,7 +209,7 @@ void JobDraft::Take(const v1::RankReport& report) {
     }
     case v1::RankReport::kLog: {
       v1::LogLine line = report.log();
-      line.set_rank(report.rank());
+      line.set_rank(std::max(-1, report.rank()));  // nodes are told apart by their reports only
       AddLog(std::move(line), time);
       return;
     }

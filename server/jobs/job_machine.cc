@@ -107,14 +107,14 @@ struct Transition {
     return AfterGang(life, {v1::FAILURE_CAUSE_LAUNCH, event.message}, policy, now);
   }
 
-  JobLife operator()(const NodeAttached&) const {
+  JobLife operator()(const NodesAttached&) const {
     if (life.state != v1::JOB_STATE_STARTING) return life;
     return Enter(life, v1::JOB_STATE_RUNNING, "");
   }
 
   JobLife operator()(const GangEnded& event) const {
     // A rank that ends while it is being stopped ends because it is being stopped.
-    if (!IsAtWork()) return life;
+    if (!IsAtWork() && !TellsMore(event.ending)) return life;
     std::string reason = IsWellEnded(event.ending) ? "finished"
                                                    : absl::StrCat("stopping after ", CauseName(event.ending.cause),
                                                                   ": ", event.ending.message);
@@ -148,6 +148,12 @@ struct Transition {
                                        : Enter(life, v1::JOB_STATE_QUEUED, "resumed on request");
     next.target = v1::JOB_TARGET_RUN;
     return next;
+  }
+
+  // Than what the gang is being stopped for.
+  bool TellsMore(const GangEnding& ending) const {
+    const bool failed = !IsWellEnded(ending) && ending.cause != v1::FAILURE_CAUSE_PREEMPTED;
+    return life.target == v1::JOB_TARGET_RUN && life.ending && life.ending->secondhand && failed && !ending.secondhand;
   }
 
   // A gang that nobody has told to stop.

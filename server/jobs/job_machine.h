@@ -20,7 +20,7 @@ namespace temper {
 //
 //            ┌────────────────────── retry, or preempted ──────────────────────┐
 //            ▼                                                                 │
-//   ──▶ QUEUED ──slot──▶ STARTING ──node attached──▶ RUNNING ──ended──▶ STOPPING ──all processes gone──▶ SUCCEEDED
+//   ──▶ QUEUED ──slot──▶ STARTING ─nodes attached──▶ RUNNING ──ended──▶ STOPPING ──all processes gone──▶ SUCCEEDED
 //        ▲  │                └──────────── ended ─────────────────────────▶ ▲       │                    FAILED
 //        │  └── cancel ─▶ CANCELLED                  cancel, pause ─────────┘       ├──▶ CANCELLED
 //        └── resume ── PAUSED ◀── pause (QUEUED too) ──────────────────────────────┘
@@ -39,6 +39,9 @@ struct GangEnding {
   // Unspecified: it did all that it was asked to.
   v1::FailureCause cause = v1::FAILURE_CAUSE_UNSPECIFIED;
   std::string message;
+  // Of one that misses another, or was told by a launcher what may be known already: an ending at first hand that comes
+  // later takes its place. Not kept over a restart of the server.
+  bool secondhand = false;
 
   bool operator==(const GangEnding&) const = default;
 };
@@ -77,8 +80,8 @@ struct SlotAssigned {};
 struct LaunchFailed {
   std::string message;
 };
-// The gang's node has said Hello.
-struct NodeAttached {};
+// The gang's nodes have all said Hello.
+struct NodesAttached {};
 // The gang has ended by its own account, or must be ended for its failure (a hang).
 struct GangEnded {
   GangEnding ending;
@@ -96,7 +99,7 @@ struct ResumeRequested {};
 struct ServerStops {};
 }  // namespace job_event
 
-using JobMachineEvent = std::variant<job_event::SlotAssigned, job_event::LaunchFailed, job_event::NodeAttached,
+using JobMachineEvent = std::variant<job_event::SlotAssigned, job_event::LaunchFailed, job_event::NodesAttached,
                                      job_event::GangEnded, job_event::ProcessesGone, job_event::CancelRequested,
                                      job_event::PauseRequested, job_event::ResumeRequested, job_event::ServerStops>;
 

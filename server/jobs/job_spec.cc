@@ -371,6 +371,8 @@ class SpecCheck {
     if (resources.ranks_per_node() == 0) resources.set_ranks_per_node(1);
     Require(resources.ranks_per_node() >= 1 && resources.ranks_per_node() <= 64, "resources.ranks_per_node", "1 to 64",
             resources.ranks_per_node());
+    if (resources.nodes() == 0) resources.set_nodes(1);
+    Require(resources.nodes() >= 1 && resources.nodes() <= 64, "resources.nodes", "1 to 64", resources.nodes());
   }
 
   void Output(v1::Output& output, bool lora) {

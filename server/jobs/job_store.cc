@@ -110,7 +110,7 @@ absl::Status WriteEpoch(Sqlite& database, const EpochRecord& epoch) {
       .Bind(epoch.run_dir)
       .Bind(epoch.token_hash)
       .Bind(epoch.launcher_handle)
-      .Bind(epoch.incarnation)
+      .Bind(absl::StrJoin(epoch.incarnations, "\n"))
       .Bind(absl::StrJoin(epoch.resume_from, "\n"))
       .Run();
 }
@@ -203,6 +203,14 @@ absl::StatusOr<int64_t> DecodePageToken(const std::string& token, const std::str
 
 }  // namespace
 
+bool EpochRecord::AnyHeard() const {
+  return std::any_of(incarnations.begin(), incarnations.end(), [](const std::string& one) { return !one.empty(); });
+}
+
+bool EpochRecord::AllHeard() const {
+  return std::none_of(incarnations.begin(), incarnations.end(), [](const std::string& one) { return one.empty(); });
+}
+
 absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(const std::filesystem::path& data_dir) {
   auto directory = DataDirectory::Hold(data_dir);
   if (!directory.ok()) return directory.status();
@@ -287,7 +295,7 @@ absl::StatusOr<EpochRecord> JobStore::GetEpoch(const std::string& id, int32_t ep
   record.run_dir = select.Text();
   record.token_hash = select.Text();
   record.launcher_handle = select.Text();
-  record.incarnation = select.Text();
+  record.incarnations = absl::StrSplit(select.Text(), '\n');
   record.resume_from = absl::StrSplit(select.Text(), '\n', absl::SkipEmpty());
   return record;
 }

@@ -47,10 +47,14 @@ struct EpochRecord {
   std::string token_hash;
   // What the launcher gave; empty until it did.
   std::string launcher_handle;
-  // Of the node that is attached, or was; empty before.
-  std::string incarnation;
+  // Node by node, of the one that is attached, or was; empty before.
+  std::vector<std::string> incarnations = {""};
   // URIs of the job's own checkpoints, newest first: where the gang shall go on from.
   std::vector<std::string> resume_from;
+
+  // Whether any of its nodes has attached, or all of them.
+  bool AnyHeard() const;
+  bool AllHeard() const;
 };
 
 // The newest report of a rank that is kept.

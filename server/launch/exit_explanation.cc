@@ -3,6 +3,7 @@
 
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -20,18 +21,15 @@ struct ExitRecord {
 };
 
 // A worker that died may have left half a file, or none.
-ExitRecord ReadExitRecord(const std::filesystem::path& path) {
+std::optional<ExitRecord> ReadExitRecord(const std::filesystem::path& path) {
   std::ifstream file(path);
   const auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
-  ExitRecord record;
-  if (!json.is_object()) return record;
+  if (!json.is_object()) return std::nullopt;
   const auto text = [&json](const char* key) {
     const auto found = json.find(key);
     return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
   };
-  record.cause = FailureCauseFromName(text("cause"));
-  record.message = text("message");
-  return record;
+  return ExitRecord{FailureCauseFromName(text("cause")), text("message")};
 }
 
 std::string DescribeStatus(std::optional<int> status) {
@@ -66,21 +64,32 @@ std::string LastLine(const std::filesystem::path& path) {
 
 }  // namespace
 
-GangExit ExplainExit(const GangKey& key, const std::filesystem::path& run_dir, std::optional<int> wait_status) {
-  GangExit exit;
-  exit.key = key;
-  const ExitRecord record = ReadExitRecord(run_dir / "exit.json");
-  if (record.cause && *record.cause != FailureCause::kNone) {
-    exit.cause = *record.cause;
-    exit.message = record.message;
+WorkerExit ExplainExit(const std::filesystem::path& run_dir, std::optional<int> wait_status) {
+  WorkerExit exit;
+  const std::optional<ExitRecord> record = ReadExitRecord(run_dir / "exit.json");
+  exit.left_word = record.has_value();
+  if (record && record->cause && *record->cause != FailureCause::kNone) {
+    exit.cause = *record->cause;
+    exit.message = record->message;
+    exit.names_cause = true;
     return exit;
   }
   const std::string log = (run_dir / "worker.log").string();
   exit.message = absl::StrCat(DescribeStatus(wait_status), " without having reported an end");
-  const std::string word = record.message.empty() ? LastLine(log) : record.message;
+  const std::string word = record && !record->message.empty() ? record->message : LastLine(log);
   if (!word.empty()) absl::StrAppend(&exit.message, ": ", word);
   absl::StrAppend(&exit.message, " (its output is in ", log, ")");
   return exit;
+}
+
+WorkerExit MostTelling(const std::vector<WorkerExit>& exits) {
+  const auto tells_less = [](const WorkerExit& exit) {
+    if (exit.names_cause && exit.cause != FailureCause::kRankLost) return 0;
+    if (!exit.left_word) return 1;
+    return exit.names_cause ? 2 : 3;
+  };
+  return *std::min_element(exits.begin(), exits.end(),
+                           [&](const WorkerExit& a, const WorkerExit& b) { return tells_less(a) < tells_less(b); });
 }
 
 }  // namespace temper

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/launch/local_launcher.h"
 
-#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <sys/wait.h>
@@ -15,7 +14,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
-#include "server/launch/exit_explanation.h"
 #include "server/launch/worker_process.h"
 
 namespace temper {
@@ -24,18 +22,22 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-// The rest of a gang whose worker is dead has been killed already; this is how often we look whether it is gone.
+// What a dead worker has left has been killed already; this is how often we look whether it is gone.
 constexpr milliseconds kDrainInterval{20};
+constexpr milliseconds kNoWait{INT32_MAX};
 
-std::string EncodeHandle(const ProcessInfo& worker) {
-  return nlohmann::json(
-             {{"pid", static_cast<uint64_t>(worker.pid)}, {"start_time", worker.start_time}, {"boot_id", BootId()}})
-      .dump();
+nlohmann::json HandleOf(const ProcessInfo& worker) {
+  return {{"pid", static_cast<uint64_t>(worker.pid)}, {"start_time", worker.start_time}, {"boot_id", BootId()}};
 }
 
-// The worker that `handle` names, if it lives.
-std::optional<ProcessInfo> FindByHandle(const std::string& handle) {
-  const auto json = nlohmann::json::parse(handle, nullptr, /*allow_exceptions=*/false);
+// A list, node by node. Where the gang has one node, that one's handle alone will do.
+nlohmann::json HandleOfNode(const nlohmann::json& handle, size_t node) {
+  if (handle.is_array()) return node < handle.size() ? handle[node] : nlohmann::json();
+  return node == 0 ? handle : nlohmann::json();
+}
+
+// The worker that `json` names, if it lives.
+std::optional<ProcessInfo> FindByHandle(const nlohmann::json& json) {
   if (!json.is_object() || json.size() != 3) return std::nullopt;
   for (const char* number : {"pid", "start_time"}) {
     if (!json.contains(number) || !json[number].is_number_unsigned()) return std::nullopt;
@@ -46,7 +48,7 @@ std::optional<ProcessInfo> FindByHandle(const std::string& handle) {
   return same ? process : std::nullopt;
 }
 
-// The worker among processes that bear the gang's mark: it leads their session.
+// The worker among processes that bear its mark: it leads their session.
 std::optional<ProcessInfo> FindByMark(const std::string& mark) {
   for (const ProcessInfo& process : AllProcesses()) {
     if (process.pid == process.session && !process.zombie && HasEnvironmentEntry(process.pid, mark)) return process;
@@ -92,14 +94,17 @@ LocalLauncher::~LocalLauncher() {
   Wake();
   watcher_.join();
   for (auto& [key, gang] : gangs_) {
-    if (gang.pidfd >= 0) close(gang.pidfd);
+    for (const Worker& worker : gang.workers) {
+      if (worker.pidfd >= 0) close(worker.pidfd);
+    }
   }
   close(wake_fd_);
 }
 
-void LocalLauncher::OnExit(ExitCallback callback) {
+void LocalLauncher::OnExit(ExitCallback on_exit, NodeLossCallback on_node_loss) {
   std::lock_guard lock(mutex_);
-  on_exit_ = std::move(callback);
+  on_exit_ = std::move(on_exit);
+  on_node_loss_ = std::move(on_node_loss);
 }
 
 absl::StatusOr<std::string> LocalLauncher::Launch(const GangSpec& spec) {
@@ -108,52 +113,83 @@ absl::StatusOr<std::string> LocalLauncher::Launch(const GangSpec& spec) {
     return absl::AlreadyExistsError(
         absl::StrCat("epoch ", spec.key.epoch, " of jobs/", spec.key.job_id, " was launched before"));
   }
-  const auto pid = StartWorker(options_.worker_binary, spec);
-  if (!pid.ok()) return pid.status();
   Gang gang;
-  gang.run_dir = spec.run_dir;
-  gang.worker = *pid;
-  gang.is_child = true;
-  gang.pidfd = OpenPidfd(*pid);
-  if (gang.pidfd < 0) {
-    const absl::Status status = absl::UnavailableError(absl::StrCat("can't watch the worker: ", std::strerror(errno)));
-    kill(*pid, SIGKILL);
-    Reap(*pid);
-    return status;
+  nlohmann::json handle = nlohmann::json::array();
+  for (int32_t node = 0; node < spec.nodes; ++node) {
+    auto worker = StartWatched(spec, node);
+    if (!worker.ok()) {
+      // They have seen no server yet: nobody misses them.
+      for (const Worker& started : gang.workers) End(started);
+      return worker.status();
+    }
+    // Ours and not waited for, so it is there, dead or alive.
+    ProcessInfo process;
+    if (auto found = ReadProcess(worker->pid)) process = *found;
+    process.pid = worker->pid;
+    handle.push_back(HandleOf(process));
+    gang.workers.push_back(*std::move(worker));
   }
-  // Ours and not waited for, so it is there, dead or alive.
-  ProcessInfo worker;
-  if (auto found = ReadProcess(*pid)) worker = *found;
-  worker.pid = *pid;
   gangs_.emplace(spec.key, std::move(gang));
   Wake();
-  return EncodeHandle(worker);
+  return handle.dump();
 }
 
-absl::Status LocalLauncher::Recover(const GangKey& key, const std::filesystem::path& run_dir,
+absl::StatusOr<LocalLauncher::Worker> LocalLauncher::StartWatched(const GangSpec& spec, int32_t node) const {
+  const auto pid = StartWorker(options_.worker_binary, spec, node);
+  if (!pid.ok()) return pid.status();
+  Worker worker;
+  worker.directory = NodeDirectory(spec.run_dir, node);
+  worker.pid = *pid;
+  worker.is_child = true;
+  worker.pidfd = OpenPidfd(*pid);
+  if (worker.pidfd >= 0) return worker;
+  const absl::Status status = absl::UnavailableError(absl::StrCat("can't watch the worker: ", std::strerror(errno)));
+  End(worker);
+  return status;
+}
+
+void LocalLauncher::End(const Worker& worker) const {
+  kill(worker.pid, SIGKILL);
+  for (auto rest = Members(worker); !rest.empty(); rest = Members(worker)) {
+    KillAll(rest, NodeMark(worker.directory), worker.pid);
+    std::this_thread::sleep_for(kDrainInterval);
+  }
+  Reap(worker.pid);
+  if (worker.pidfd >= 0) close(worker.pidfd);
+}
+
+absl::Status LocalLauncher::Recover(const GangKey& key, int32_t nodes, const std::filesystem::path& run_dir,
                                     const std::string& handle) {
   std::lock_guard lock(mutex_);
   if (gangs_.contains(key)) {
     return absl::AlreadyExistsError(
         absl::StrCat("epoch ", key.epoch, " of jobs/", key.job_id, " is in our charge already"));
   }
+  const auto json = nlohmann::json::parse(handle, nullptr, /*allow_exceptions=*/false);
   Gang gang;
-  gang.run_dir = run_dir;
-  auto worker = FindByHandle(handle);
-  if (!worker) worker = FindByMark(GangMark(run_dir));
-  if (worker) {
-    gang.worker = worker->pid;
-    gang.pidfd = OpenPidfd(worker->pid);
-    // Now that the descriptor pins the pid: is it still the same process?
-    const auto again = ReadProcess(worker->pid);
-    if (gang.pidfd >= 0 && (!again || again->start_time != worker->start_time)) {
-      close(gang.pidfd);
-      gang.pidfd = -1;
-    }
+  for (int32_t node = 0; node < nodes; ++node) {
+    gang.workers.push_back(FindWorker(NodeDirectory(run_dir, node), HandleOfNode(json, node)));
   }
   gangs_.emplace(key, std::move(gang));
   Wake();
   return absl::OkStatus();
+}
+
+LocalLauncher::Worker LocalLauncher::FindWorker(const std::filesystem::path& directory, const nlohmann::json& handle) {
+  Worker worker;
+  worker.directory = directory;
+  auto process = FindByHandle(handle);
+  if (!process) process = FindByMark(NodeMark(directory));
+  if (!process) return worker;
+  worker.pid = process->pid;
+  worker.pidfd = OpenPidfd(process->pid);
+  // Now that the descriptor pins the pid: is it still the same process?
+  const auto again = ReadProcess(process->pid);
+  if (worker.pidfd >= 0 && (!again || again->start_time != process->start_time)) {
+    close(worker.pidfd);
+    worker.pidfd = -1;
+  }
+  return worker;
 }
 
 void LocalLauncher::Stop(const GangKey& key) {
@@ -161,8 +197,10 @@ void LocalLauncher::Stop(const GangKey& key) {
   const auto found = gangs_.find(key);
   if (found == gangs_.end() || found->second.stopping) return;
   found->second.stopping = true;
-  found->second.kill_at = steady_clock::now() + options_.stop_grace;
-  SendSignal(found->second.pidfd, SIGTERM);
+  for (Worker& worker : found->second.workers) {
+    worker.kill_at = steady_clock::now() + options_.stop_grace;
+    SendSignal(worker.pidfd, SIGTERM);
+  }
   Wake();
 }
 
@@ -171,7 +209,7 @@ void LocalLauncher::Kill(const GangKey& key) {
   const auto found = gangs_.find(key);
   if (found == gangs_.end()) return;
   found->second.stopping = true;
-  SendSignal(found->second.pidfd, SIGKILL);
+  for (const Worker& worker : found->second.workers) SendSignal(worker.pidfd, SIGKILL);
   Wake();
 }
 
@@ -184,73 +222,89 @@ void LocalLauncher::Wake() {
 void LocalLauncher::Watch() {
   while (true) {
     std::vector<pollfd> watched = {{wake_fd_, POLLIN, 0}};
-    int timeout_ms = -1;
+    milliseconds wait = kNoWait;
     ExitCallback on_exit;
-    std::vector<GangExit> exits;
+    NodeLossCallback on_node_loss;
+    Exits exits;
     {
       std::lock_guard lock(mutex_);
       if (closing_) return;
       exits = Advance();
       on_exit = on_exit_;
-      const auto now = steady_clock::now();
+      on_node_loss = on_node_loss_;
       for (const auto& [key, gang] : gangs_) {
-        milliseconds wait{INT32_MAX};
-        if (gang.pidfd < 0) {
-          wait = kDrainInterval;
-        } else {
-          watched.push_back({gang.pidfd, POLLIN, 0});
-          if (gang.kill_at) wait = std::chrono::ceil<milliseconds>(*gang.kill_at - now);
-        }
-        const int wait_ms = static_cast<int>(std::clamp<int64_t>(wait.count(), 0, INT32_MAX));
-        if (wait_ms != INT32_MAX) timeout_ms = timeout_ms < 0 ? wait_ms : std::min(timeout_ms, wait_ms);
+        for (const Worker& worker : gang.workers) wait = std::min(wait, WatchWorker(worker, watched));
       }
     }
-    for (const GangExit& exit : exits) on_exit(exit);
-    poll(watched.data(), watched.size(), timeout_ms);
+    for (const NodeLoss& exit : exits.nodes) on_node_loss(exit);
+    for (const GangExit& exit : exits.gangs) on_exit(exit);
+    poll(watched.data(), watched.size(), wait == kNoWait ? -1 : static_cast<int>(wait.count()));
     uint64_t count = 0;
     (void)!read(wake_fd_, &count, sizeof(count));
   }
 }
 
-// One look at every gang, with mutex_ held. Returns those that are gone.
-std::vector<GangExit> LocalLauncher::Advance() {
-  std::vector<GangExit> exits;
+milliseconds LocalLauncher::WatchWorker(const Worker& worker, std::vector<pollfd>& watched) {
+  if (worker.gone) return kNoWait;
+  if (worker.pidfd < 0) return kDrainInterval;
+  watched.push_back({worker.pidfd, POLLIN, 0});
+  if (!worker.kill_at) return kNoWait;
+  return std::clamp(std::chrono::ceil<milliseconds>(*worker.kill_at - steady_clock::now()), milliseconds(0), kNoWait);
+}
+
+// One look at every gang, with mutex_ held. Returns what is gone.
+LocalLauncher::Exits LocalLauncher::Advance() {
+  Exits exits;
   for (auto it = gangs_.begin(); it != gangs_.end();) {
-    Gang& gang = it->second;
-    if (gang.pidfd >= 0 && gang.kill_at && steady_clock::now() >= *gang.kill_at) {
-      spdlog::warn("jobs/{}: the worker did not end within {} ms of SIGTERM; killing it", it->first.job_id,
-                   options_.stop_grace.count());
-      gang.kill_at.reset();
-      SendSignal(gang.pidfd, SIGKILL);
+    auto& [key, gang] = *it;
+    for (size_t node = 0; node < gang.workers.size(); ++node) {
+      Worker& worker = gang.workers[node];
+      if (worker.gone || !AdvanceWorker(key, worker)) continue;
+      worker.gone = true;
+      WorkerExit exit = ExplainExit(worker.directory, worker.is_child ? Reap(worker.pid) : std::nullopt);
+      const bool has_others = gang.workers.size() > 1;
+      if (has_others) exit.message = absl::StrCat("node ", node, ": ", exit.message);
+      if (has_others && (exit.names_cause || !exit.left_word)) {
+        exits.nodes.push_back({key, static_cast<int32_t>(node), exit.cause, exit.message, !exit.left_word});
+      }
+      gang.exits.push_back(std::move(exit));
     }
-    if (gang.pidfd >= 0 && IsReadable(gang.pidfd)) {
-      close(gang.pidfd);
-      gang.pidfd = -1;
-    }
-    if (gang.pidfd >= 0) {
+    if (gang.exits.size() < gang.workers.size()) {
       ++it;
       continue;
     }
-    if (const std::vector<pid_t> rest = Members(gang); !rest.empty()) {
-      KillAll(rest, GangMark(gang.run_dir), gang.is_child ? gang.worker : 0);
-      ++it;
-      continue;
-    }
-    const auto status = gang.is_child ? Reap(gang.worker) : std::nullopt;
-    exits.push_back(ExplainExit(it->first, gang.run_dir, status));
+    const WorkerExit exit = MostTelling(gang.exits);
+    exits.gangs.push_back({key, exit.cause, exit.message});
     it = gangs_.erase(it);
   }
   return exits;
 }
 
-// Of a gang whose worker is dead, what lives. The session counts only while a child that we have not waited for keeps
-// others from getting its number.
-std::vector<pid_t> LocalLauncher::Members(const Gang& gang) const {
-  const std::string mark = GangMark(gang.run_dir);
+bool LocalLauncher::AdvanceWorker(const GangKey& key, Worker& worker) {
+  if (worker.pidfd >= 0 && worker.kill_at && steady_clock::now() >= *worker.kill_at) {
+    spdlog::warn("jobs/{}: the worker did not end within {} ms of SIGTERM; killing it", key.job_id,
+                 options_.stop_grace.count());
+    worker.kill_at.reset();
+    SendSignal(worker.pidfd, SIGKILL);
+  }
+  if (worker.pidfd >= 0 && IsReadable(worker.pidfd)) {
+    close(worker.pidfd);
+    worker.pidfd = -1;
+  }
+  if (worker.pidfd >= 0) return false;
+  const std::vector<pid_t> rest = Members(worker);
+  KillAll(rest, NodeMark(worker.directory), worker.is_child ? worker.pid : 0);
+  return rest.empty();
+}
+
+// Of a worker that is dead, what lives. The session counts only while a child that we have not waited for keeps others
+// from getting its number.
+std::vector<pid_t> LocalLauncher::Members(const Worker& worker) const {
+  const std::string mark = NodeMark(worker.directory);
   std::vector<pid_t> members;
   for (const ProcessInfo& process : AllProcesses()) {
     if (process.zombie || process.pid == getpid()) continue;
-    const bool in_session = gang.is_child && process.session == gang.worker;
+    const bool in_session = worker.is_child && process.session == worker.pid;
     if (in_session || HasEnvironmentEntry(process.pid, mark)) members.push_back(process.pid);
   }
   return members;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <poll.h>
 #include <sys/types.h>
 
 #include <chrono>
@@ -13,6 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include "nlohmann/json_fwd.hpp"
+#include "server/launch/exit_explanation.h"
 #include "server/launch/launcher.h"
 #include "server/launch/process_table.h"
 
@@ -28,36 +31,56 @@ struct LocalLauncherOptions {
 // Starts temper-worker on this host: a session of its own, output to RUN_DIR/worker.log, nothing of the server's open
 // in it, so that it neither dies with the server nor blocks on it.
 //
-// What belongs to a gang: the worker (pid, start time, boot id), its session, and whatever was started with the gang's
-// TEMPER_RUN_DIR in its environment; so a gang is found again even if the server died between starting it and noting
-// its pid. When the worker is dead the rest is killed, and only when nothing is left the gang counts as gone. A worker
-// that is our child is waited for last: until then nobody else can get its pid.
+// All nodes of a gang are workers on this host, each in a directory of its own (NodeDirectory). What belongs to one:
+// the worker (pid, start time, boot id), its session, and whatever was started with its TEMPER_RUN_DIR in its
+// environment; so it is found again even if the server died between starting it and noting its pid. When the worker is
+// dead the rest is killed, and only when nothing is left the node counts as gone, and the gang when all nodes are. A
+// worker that is our child is waited for last: until then nobody else can get its pid.
 class LocalLauncher final : public Launcher {
  public:
   explicit LocalLauncher(LocalLauncherOptions options);
   // Gangs that run go on running.
   ~LocalLauncher() override;
 
-  void OnExit(ExitCallback callback) override;
+  void OnExit(ExitCallback on_exit, NodeLossCallback on_node_loss) override;
   absl::StatusOr<std::string> Launch(const GangSpec& spec) override;
-  absl::Status Recover(const GangKey& key, const std::filesystem::path& run_dir, const std::string& handle) override;
+  absl::Status Recover(const GangKey& key, int32_t nodes, const std::filesystem::path& run_dir,
+                       const std::string& handle) override;
   void Stop(const GangKey& key) override;
   void Kill(const GangKey& key) override;
 
  private:
   using TimePoint = std::chrono::steady_clock::time_point;
-  struct Gang {
-    std::filesystem::path run_dir;
-    pid_t worker = 0;
-    int pidfd = -1;         // of the worker; -1 once it is dead, or if it was never found
+  struct Worker {
+    std::filesystem::path directory;
+    pid_t pid = 0;
+    int pidfd = -1;         // -1 once it is dead, or if it was never found
     bool is_child = false;  // ours to wait for
-    bool stopping = false;
+    bool gone = false;      // with all that it had
     std::optional<TimePoint> kill_at;
   };
+  struct Gang {
+    std::vector<Worker> workers;  // by node
+    bool stopping = false;
+    std::vector<WorkerExit> exits;  // of those that are gone, in their order
+  };
+  struct Exits {
+    std::vector<NodeLoss> nodes;
+    std::vector<GangExit> gangs;
+  };
 
+  absl::StatusOr<Worker> StartWatched(const GangSpec& spec, int32_t node) const;
+  // Kills what has been started just now, and waits for it.
+  void End(const Worker& worker) const;
+  static Worker FindWorker(const std::filesystem::path& directory, const nlohmann::json& handle);
   void Watch();
-  std::vector<GangExit> Advance();
-  std::vector<pid_t> Members(const Gang& gang) const;
+  // Milliseconds until the worker has to be looked at again, if nothing happens to it; adds what tells that something
+  // has.
+  static std::chrono::milliseconds WatchWorker(const Worker& worker, std::vector<pollfd>& watched);
+  Exits Advance();
+  // Whether nothing is left of the worker.
+  bool AdvanceWorker(const GangKey& key, Worker& worker);
+  std::vector<pid_t> Members(const Worker& worker) const;
   void Wake();
 
   const LocalLauncherOptions options_;
@@ -65,6 +88,7 @@ class LocalLauncher final : public Launcher {
   std::mutex mutex_;
   // Guarded by mutex_:
   ExitCallback on_exit_;
+  NodeLossCallback on_node_loss_;
   std::map<GangKey, Gang> gangs_;
   bool closing_ = false;
 

@@ -31,7 +31,7 @@ absl::Status Failed(const std::string& what, int error) {
 }
 
 // This process's environment without what is not the gang's business, and with what is.
-std::vector<std::string> WorkerEnvironment(const GangSpec& spec) {
+std::vector<std::string> WorkerEnvironment(const GangSpec& spec, const std::filesystem::path& directory) {
   std::vector<std::string> environment;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text = *entry;
@@ -40,7 +40,7 @@ std::vector<std::string> WorkerEnvironment(const GangSpec& spec) {
     if (!ours) environment.emplace_back(text);
   }
   environment.push_back("TEMPER_WORKER_TOKEN=" + spec.token);
-  environment.push_back(GangMark(spec.run_dir));
+  environment.push_back(NodeMark(directory));
   return environment;
 }
 
@@ -82,13 +82,20 @@ class SpawnSetup {
 
 }  // namespace
 
-std::string GangMark(const std::filesystem::path& run_dir) { return "TEMPER_RUN_DIR=" + run_dir.string(); }
+std::filesystem::path NodeDirectory(const std::filesystem::path& run_dir, int32_t node) {
+  return node == 0 ? run_dir : run_dir / absl::StrCat("node-", node);
+}
 
-absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const GangSpec& spec) {
+std::string NodeMark(const std::filesystem::path& node_directory) {
+  return "TEMPER_RUN_DIR=" + node_directory.string();
+}
+
+absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const GangSpec& spec, int32_t node) {
+  const std::filesystem::path directory = NodeDirectory(spec.run_dir, node);
   std::error_code error;
-  std::filesystem::create_directories(spec.run_dir, error);
-  if (error) return Failed("can't create the run directory " + spec.run_dir.string(), error.value());
-  const std::string log_path = (spec.run_dir / "worker.log").string();
+  std::filesystem::create_directories(directory, error);
+  if (error) return Failed("can't create the run directory " + directory.string(), error.value());
+  const std::string log_path = (directory / "worker.log").string();
   const int log = open(log_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0640);
   if (log < 0) return Failed("can't create " + log_path, errno);
   const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -101,10 +108,10 @@ absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const Gan
                                         "--epoch",
                                         absl::StrCat(spec.key.epoch),
                                         "--node",
-                                        "0",
+                                        absl::StrCat(node),
                                         "--run-dir",
-                                        spec.run_dir.string()};
-  std::vector<std::string> environment = WorkerEnvironment(spec);
+                                        directory.string()};
+  std::vector<std::string> environment = WorkerEnvironment(spec, directory);
   const SpawnSetup setup(null, log);
   pid_t pid = 0;
   const int result = posix_spawn(&pid, binary.c_str(), &setup.actions, &setup.attributes, Pointers(arguments).data(),

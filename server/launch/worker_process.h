@@ -11,13 +11,16 @@
 
 namespace temper {
 
-// The entry of the environment by which everything that a gang starts can be told.
-std::string GangMark(const std::filesystem::path& run_dir);
+// A worker's own directory below that of its gang; node 0's is the gang's.
+std::filesystem::path NodeDirectory(const std::filesystem::path& run_dir, int32_t node);
 
-// Starts `binary` as the worker of a gang (node 0), with its output in RUN_DIR/worker.log, and returns its pid. RUN_DIR
-// is created.
+// The entry of the environment by which everything that a worker starts can be told.
+std::string NodeMark(const std::filesystem::path& node_directory);
+
+// Starts `binary` as a worker of a gang, with its output in NodeDirectory/worker.log, and returns its pid. The
+// directory is created.
 //
-// ALREADY_EXISTS: RUN_DIR was used before. NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE: why it can't be started.
-absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const GangSpec& spec);
+// ALREADY_EXISTS: it was used before. NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE: why it can't be started.
+absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const GangSpec& spec, int32_t node);
 
 }  // namespace temper

@@ -35,6 +35,7 @@ class Server:
         disk: str = "",  # mount options of a small disk for the data directory, such as size=16m
         options: Sequence[str] = (),
         binaries: Path = BIN,
+        listen: str = "127.0.0.1:0",
     ):
         self.data_dir = data_dir
         self.disk = disk
@@ -44,7 +45,7 @@ class Server:
         self.options = options
         self.binaries = binaries
         self.environment = environment or {}
-        self.listen = "127.0.0.1:0"
+        self.listen = listen
         self.process = None
         self.start()
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from temper_server import Server, steps_lost, wait_until
+import tiny_chat_model
+from temper_server import BIN, Server, steps_lost, wait_until
 
 STEPS = 120
 INTERVAL = 40
@@ -142,6 +143,30 @@ def test_a_rank_that_dies_while_all_write_leaves_nothing(start_server, spec, und
         manifest = json.loads((directory / "manifest.json").read_text())
         present = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
         assert present == {file["path"] for file in manifest["files"]} | {"manifest.json"}
+
+
+DEEP = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 6}
+
+
+def test_four_ranks_train_a_model_that_one_has_no_room_for(start_server, spec, tmp_path):
+    """154 MB of weights, which training makes 616: as much data as a rank may have, its threads' stacks included."""
+    tiny_chat_model.write_model(tmp_path / "deep", **DEEP)
+    worker = tmp_path / "worker-with-a-limit"
+    worker.write_text(f"#!/bin/sh\nulimit -d 620000\nexec '{BIN / 'temper-worker'}' \"$@\"\n")
+    worker.chmod(0o755)
+    server = start_server(slots="cpu:4", environment=UNCOMPARED, options=[f"--worker-binary={worker}"])
+    spec["model"] = {"uri": str(tmp_path / "deep")}
+    spec["training"] |= {"steps": 4, "tokens_per_step": 256, "micro_batch_tokens": 64}
+    spec["checkpoints"] = {"every_steps": 2}
+    found = {}
+    for ranks in (1, 4):
+        job = server.submit(spec | {"resources": spec["resources"] | {"ranks_per_node": ranks}})
+        found[ranks] = server.wait_for_end(job)
+    assert found[1]["state"] == "JOB_STATE_FAILED"
+    assert found[1]["cause"] == "FAILURE_CAUSE_OUT_OF_MEMORY"
+    assert found[4]["state"] == "JOB_STATE_SUCCEEDED", found[4]
+    assert found[4]["checkpoint_step"] == "4"
+    assert weights(found[4])
 
 
 def test_ranks_take_slots(start_server, spec):

@@ -63,6 +63,8 @@ int main(int argc, char** argv) {
   app.add_option("--run-dir", run_dir, "Where exit.json is written; it must exist")
       ->required()
       ->check(CLI::ExistingDirectory);
+  app.add_option("--address", options.address, "Where the gang's other nodes reach this one: a name or an address")
+      ->capture_default_str();
   app.add_option("--rank-binary", options.rank_binary, "temper-rank")->capture_default_str();
   app.add_option("--server-absence-limit", absence_limit_s, "Stop after so many seconds without a server")
       ->capture_default_str()

@@ -56,6 +56,13 @@ Node::Node(NodeOptions options, std::shared_ptr<grpc::Channel> server, v1::Hello
 void Node::Terminate(const std::string& reason) { events_.Push(TerminateAsked{reason}); }
 
 ExitRecord Node::Run() {
+  if (hello_.node() == 0) {
+    if (const absl::Status listening = listener_.emplace().Listen(options_.address); !listening.ok()) {
+      return {NodeExit::kRankFailed, v1::FAILURE_CAUSE_LAUNCH, std::string(listening.message())};
+    }
+    hello_.mutable_meeting()->set_host(options_.address);
+    hello_.mutable_meeting()->set_port(listener_->port());
+  }
   link_ = std::make_unique<ServerLink>(server_, hello_, link_options_, LinkEvents());
   while (!Done()) {
     const TimePoint deadline = NextDeadline();
@@ -75,6 +82,7 @@ ExitRecord Node::Run() {
 ServerLink::Events Node::LinkEvents() {
   return {
       .on_assignment = [this](const v1::Assignment& assignment) { events_.Push(Assigned{assignment}); },
+      .on_meeting = [this](const v1::Meeting& meeting) { events_.Push(AllNodesThere{meeting}); },
       .on_stop = [this](const v1::Stop& stop) { events_.Push(StopAsked{stop}); },
       .on_drained = [this] { events_.Push(Drained{}); },
       .on_lost = [this](const absl::Status& status) { events_.Push(ServerLost{status}); },
@@ -123,14 +131,20 @@ void Node::Log(int32_t rank, v1::LogSeverity severity, const std::string& text) 
 void Node::On(const Assigned& event) {
   if (stop_reason_ || assignment_) return;
   assignment_ = event.assignment;
+  if (!HasOtherNodes()) StartRanks(hello_.meeting());
+}
+
+void Node::On(const AllNodesThere& event) {
+  if (!stop_reason_ && HasOtherNodes() && ranks_.empty()) StartRanks(event.meeting);
+}
+
+void Node::StartRanks(const v1::Meeting& meeting) {
   oom_kills_before_ = OomKills();
   const int32_t count = std::max(1, assignment_->ranks_per_node());
   ranks_.resize(static_cast<size_t>(count));
-  LoopbackListener meeting;  // rank 0 has it then, and alone
-  const absl::Status met = count > 1 ? meeting.Listen() : absl::OkStatus();
   for (int32_t i = 0; i < count; ++i) {
     ranks_[i].rank = hello_.node() * count + i;
-    if (const absl::Status started = met.ok() ? StartRank(static_cast<size_t>(i), meeting) : met; !started.ok()) {
+    if (const absl::Status started = StartRank(static_cast<size_t>(i), meeting); !started.ok()) {
       v1::RankEnd end;
       end.set_cause(v1::FAILURE_CAUSE_LAUNCH);
       end.set_message(ReplaceInvalidUtf8(std::string(started.message())));
@@ -138,23 +152,26 @@ void Node::On(const Assigned& event) {
     }
   }
   if (hello_.node() == 0) watch_.emplace(assignment_->spec().hang(), steady_clock::now());
+  listener_.reset();
   if (failure_) StopOthers("a rank could not be started");
 }
 
-absl::Status Node::StartRank(size_t index, const LoopbackListener& meeting) {
+absl::Status Node::StartRank(size_t index, const v1::Meeting& meeting) {
   Rank& rank = ranks_[index];
-  auto process = RankProcess::Start(options_.rank_binary, RankEvents(index), index == 0 ? meeting.fd() : -1);
+  const int listener = HasSeveralRanks() && rank.rank == 0 ? listener_->fd() : -1;
+  auto process = RankProcess::Start(options_.rank_binary, RankEvents(index), listener);
   if (!process.ok()) return process.status();
   rank.process = *std::move(process);
   rank.running = true;
   spdlog::info("rank {} runs as process {}", rank.rank, rank.process->pid());
   v1::RankCommand command;
   *command.mutable_assignment() = *assignment_;
-  if (ranks_.size() > 1) {
+  if (HasSeveralRanks()) {
     v1::Rendezvous& rendezvous = *command.mutable_rendezvous();
     rendezvous.set_rank(rank.rank);
-    rendezvous.set_port(meeting.port());
-    if (index == 0) rendezvous.set_listen_fd(meeting.fd());
+    *rendezvous.mutable_meeting() = meeting;
+    rendezvous.set_address(options_.address);
+    if (listener >= 0) rendezvous.set_listen_fd(listener);
   }
   rank.process->Send(command);
   FaultPoint("worker.rank.started");
@@ -163,6 +180,7 @@ absl::Status Node::StartRank(size_t index, const LoopbackListener& meeting) {
 
 void Node::On(const StopAsked& event) {
   if (event.stop.dump_stacks() && !stop_reason_) AskForStacks();
+  gang_lost_ = gang_lost_ || event.stop.gang_lost();
   StopRanks(event.stop, event.stop.checkpoint() ? kNoLimit : options_.stop_grace);
 }
 
@@ -280,7 +298,7 @@ void Node::ReportHeldEnds() {
 }
 
 bool Node::MissedAnother(const Rank& rank) const {
-  return ranks_.size() > 1 && rank.end && rank.end->cause() == v1::FAILURE_CAUSE_RANK_LOST;
+  return HasSeveralRanks() && rank.end && rank.end->cause() == v1::FAILURE_CAUSE_RANK_LOST;
 }
 
 void Node::StopOthers(const std::string& reason) {
@@ -332,7 +350,7 @@ bool Node::StacksDumped() const {
 bool Node::Done() const {
   if (RanksRunning()) return false;
   if (lost_ || steady_clock::now() >= give_up_at_) return true;
-  if (!assignment_) return stop_reason_.has_value();
+  if (ranks_.empty()) return stop_reason_.has_value();
   return link_->drained();
 }
 
@@ -352,8 +370,8 @@ ExitRecord Node::Record() const {
     return {NodeExit::kRefused, v1::FAILURE_CAUSE_UNSPECIFIED, absl::StrCat("refused by the server: ", message)};
   }
   if (failure_) return {NodeExit::kRankFailed, failure_->cause(), failure_->message()};
-  const bool all_ended_well =
-      assignment_ && std::none_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) { return rank.end->stopped(); });
+  const bool all_ended_well = !ranks_.empty() && std::none_of(ranks_.begin(), ranks_.end(),
+                                                              [](const Rank& rank) { return rank.end->stopped(); });
   if (!all_ended_well || !link_->drained()) {
     if (terminated_) return {NodeExit::kPreempted, v1::FAILURE_CAUSE_PREEMPTED, stop_reason_.value_or("")};
     return {NodeExit::kStopped, v1::FAILURE_CAUSE_UNSPECIFIED, stop_reason_.value_or("")};

@@ -14,7 +14,7 @@
 #include "worker/node/event_queue.h"
 #include "worker/node/exit_record.h"
 #include "worker/node/hang_watch.h"
-#include "worker/node/loopback_listener.h"
+#include "worker/node/meeting_listener.h"
 #include "worker/node/rank_process.h"
 #include "worker/node/server_link.h"
 
@@ -23,6 +23,8 @@ namespace temper {
 struct NodeOptions {
   // Path of temper-rank.
   std::string rank_binary;
+  // Where the ranks of other nodes reach this one's: a name or an address.
+  std::string address = "127.0.0.1";
   // A rank that was told to stop, or has said that it is done, and still runs after so long is killed.
   std::chrono::milliseconds stop_grace{10'000};
   // The same for a rank that is to commit a checkpoint first, when the platform wants the node gone. A stop by the
@@ -32,8 +34,8 @@ struct NodeOptions {
   std::chrono::milliseconds stacks_grace{5'000};
 };
 
-// One node of a gang, for one epoch: asks the server what to do, starts the ranks, relays what they report, passes
-// stops on, and explains ranks that died before they could speak.
+// One node of a gang, for one epoch: asks the server what to do, starts the ranks (once all nodes are there), relays
+// what they report, passes stops on, and explains ranks that died before they could speak.
 class Node {
  public:
   Node(NodeOptions options, std::shared_ptr<grpc::Channel> server, v1::Hello hello, ServerLinkOptions link_options);
@@ -49,6 +51,9 @@ class Node {
   // What happens to a node.
   struct Assigned {
     v1::Assignment assignment;
+  };
+  struct AllNodesThere {
+    v1::Meeting meeting;
   };
   struct StopAsked {
     v1::Stop stop;
@@ -74,8 +79,8 @@ class Node {
   struct RankDumpedStacks {
     size_t index;
   };
-  using Event = std::variant<Assigned, StopAsked, TerminateAsked, ServerLost, Drained, RankSaidEnd, RankExited,
-                             RankMadeProgress, RankDumpedStacks>;
+  using Event = std::variant<Assigned, AllNodesThere, StopAsked, TerminateAsked, ServerLost, Drained, RankSaidEnd,
+                             RankExited, RankMadeProgress, RankDumpedStacks>;
   using TimePoint = std::chrono::steady_clock::time_point;
 
   struct Rank {
@@ -93,6 +98,7 @@ class Node {
   RankProcess::Events RankEvents(size_t index);
 
   void On(const Assigned& event);
+  void On(const AllNodesThere& event);
   void On(const StopAsked& event);
   void On(const TerminateAsked& event);
   void On(const ServerLost& event);
@@ -104,8 +110,11 @@ class Node {
 
   // Whether the report of a rank is for the node itself, which has taken it then.
   bool TakeForNode(size_t index, const v1::RankReport& report);
-  // `meeting`: where several ranks find each other.
-  absl::Status StartRank(size_t index, const LoopbackListener& meeting);
+  // `meeting`: where the ranks of the gang find each other, if there are several.
+  void StartRanks(const v1::Meeting& meeting);
+  absl::Status StartRank(size_t index, const v1::Meeting& meeting);
+  bool HasSeveralRanks() const { return assignment_ && assignment_->world_size() > 1; }
+  bool HasOtherNodes() const { return assignment_ && assignment_->world_size() > assignment_->ranks_per_node(); }
   // How a rank ended whose process is gone.
   v1::RankEnd EndOf(const Rank& rank, const RankExit& exit) const;
   // Whether it ended, by its own account, for want of another rank: that one's end tells more, and is reported first.
@@ -133,17 +142,18 @@ class Node {
 
   const NodeOptions options_;
   const std::shared_ptr<grpc::Channel> server_;
-  const v1::Hello hello_;
+  v1::Hello hello_;  // complete once Run() has begun
   const ServerLinkOptions link_options_;
 
   // Filled by the threads of the link and the ranks; all that follows belongs to the thread in Run().
   EventQueue<Event> events_;
   std::optional<int64_t> oom_kills_before_;
+  std::optional<MeetingListener> listener_;  // node 0's, until rank 0 has it
   std::optional<v1::Assignment> assignment_;
   std::optional<std::string> stop_reason_;
   std::optional<v1::RankEnd> failure_;  // of the first rank that is reported to have failed
   bool stop_keeps_nothing_ = false;
-  bool gang_lost_ = false;                   // the stop is for a rank that failed
+  bool gang_lost_ = false;                   // the stop is for a rank that failed, here or elsewhere
   bool terminated_ = false;                  // the stop came from the platform, not from the server
   TimePoint give_up_at_ = TimePoint::max();  // the server need not know more after this
   std::optional<absl::Status> lost_;
@@ -151,7 +161,7 @@ class Node {
   std::optional<std::string> hang_;  // what shows it
   TimePoint stacks_due_ = TimePoint::max();
   std::unique_ptr<ServerLink> link_;
-  std::vector<Rank> ranks_;  // after link_: ranks report to it until they are gone
+  std::vector<Rank> ranks_;  // none before they are started; after link_: ranks report to it until they are gone
 };
 
 }  // namespace temper

@@ -60,7 +60,7 @@ v1::RankReport ReportBuffer::WithAge(const Entry& entry) const {
 
 v1::RankReport ReportBuffer::DropNotice() {
   v1::RankReport notice;
-  notice.set_rank(-1);
+  notice.set_rank(node_rank_);
   *notice.mutable_time() = ToTimestamp(clock_.Wall());
   v1::LogLine& line = *notice.mutable_log();
   line.set_rank(-1);

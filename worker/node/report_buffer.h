@@ -20,11 +20,12 @@ class ReportBuffer {
  public:
   // `max_bytes` bounds the reports that wait, `window` the number of those that are sent and not acknowledged.
   // A report's `age` is counted from Add() to Next().
-  ReportBuffer(size_t max_bytes, size_t window, const Clock& clock)
-      : max_bytes_(max_bytes), window_(window), clock_(clock) {}
+  // The node itself speaks as `node_rank`.
+  ReportBuffer(size_t max_bytes, size_t window, const Clock& clock, int32_t node_rank = -1)
+      : max_bytes_(max_bytes), window_(window), clock_(clock), node_rank_(node_rank) {}
 
   // Over the bound, the oldest log lines are dropped, then the oldest steps; never a phase, an export or an end. How
-  // many were dropped is told in a log line of the node (rank -1) before what comes after them.
+  // many were dropped is told in a log line of the node before what comes after them.
   void Add(v1::RankReport report);
 
   // The next report to write to the stream, numbered; none while the window is full or nothing waits.
@@ -54,6 +55,7 @@ class ReportBuffer {
   const size_t max_bytes_;
   const size_t window_;
   const Clock& clock_;
+  const int32_t node_rank_;
   std::deque<Entry> sent_;     // oldest first; numbered
   size_t resend_ = 0;          // index in sent_ of the next one to write
   std::deque<Entry> waiting_;  // oldest first; not numbered

@@ -53,7 +53,7 @@ ServerLink::ServerLink(std::shared_ptr<grpc::Channel> channel, v1::Hello hello, 
       hello_(std::move(hello)),
       options_(options),
       events_(std::move(events)),
-      buffer_(options.buffer_bytes, options.window, clock_),
+      buffer_(options.buffer_bytes, options.window, clock_, -1 - hello_.node()),
       contact_(steady_clock::now()),
       thread_([this] { Run(); }) {}
 
@@ -214,6 +214,10 @@ void ServerLink::Handle(const v1::AttachResponse& response) {
     case v1::AttachResponse::kStop:
       lock.unlock();
       events_.on_stop(response.stop());
+      break;
+    case v1::AttachResponse::kMeeting:
+      lock.unlock();
+      events_.on_meeting(response.meeting());
       break;
     case v1::AttachResponse::MESSAGE_NOT_SET:
       break;  // of a newer server

@@ -40,6 +40,8 @@ class ServerLink {
   struct Events {
     // Once, with the server's first answer.
     std::function<void(const v1::Assignment&)> on_assignment;
+    // All nodes of the gang are there. Again with each new stream.
+    std::function<void(const v1::Meeting&)> on_meeting;
     std::function<void(const v1::Stop&)> on_stop;
     // Every report was acknowledged. May come more than once.
     std::function<void()> on_drained;

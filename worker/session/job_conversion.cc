@@ -309,7 +309,7 @@ absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::st
                    .steps = OrDefault(spec.profile().steps(), ProfileOptions().steps)};
   }
   job.resume_from = spec.resume_from();
-  job.ranks = std::max(1, spec.resources().ranks_per_node());
+  job.ranks = std::max(1, spec.resources().nodes()) * std::max(1, spec.resources().ranks_per_node());
   job.threads = spec.resources().threads_per_rank();
   return job;
 }

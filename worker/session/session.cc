@@ -46,8 +46,10 @@ std::optional<Rendezvous> RendezvousFrom(const v1::RankCommand& command) {
   const v1::Rendezvous& from = command.rendezvous();
   return Rendezvous{.rank = from.rank(),
                     .size = command.assignment().world_size(),
-                    .port = static_cast<uint16_t>(from.port()),
-                    .listen_fd = from.has_listen_fd() ? from.listen_fd() : -1};
+                    .host = from.meeting().host(),
+                    .port = static_cast<uint16_t>(from.meeting().port()),
+                    .listen_fd = from.has_listen_fd() ? from.listen_fd() : -1,
+                    .address = from.address()};
 }
 
 absl::Status Train(const v1::RankCommand& command, NodeLink& link, const RankTasks& tasks) {

@@ -116,7 +116,7 @@ class ApiTest : public testing::Test {
   int64_t Run(const std::string& id) {
     Create(id);
     Settle();
-    const auto attachment = controller->AttachNode(HelloOf(id), [](const v1::Stop&) {});
+    const auto attachment = controller->AttachNode(HelloOf(id), [](const v1::AttachResponse&) {});
     EXPECT_TRUE(attachment.ok()) << attachment.status();
     return attachment.ok() ? attachment->id : 0;
   }

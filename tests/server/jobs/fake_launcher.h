@@ -16,7 +16,10 @@ namespace temper {
 // A launcher without processes: gangs "run" until the test says that they are gone.
 class FakeLauncher final : public Launcher {
  public:
-  void OnExit(ExitCallback callback) override { on_exit_ = std::move(callback); }
+  void OnExit(ExitCallback on_exit, NodeLossCallback on_node_loss) override {
+    on_exit_ = std::move(on_exit);
+    on_node_loss_ = std::move(on_node_loss);
+  }
 
   absl::StatusOr<std::string> Launch(const GangSpec& spec) override {
     launches.push_back(spec);
@@ -26,7 +29,9 @@ class FakeLauncher final : public Launcher {
     return "handle of " + spec.key.job_id;
   }
 
-  absl::Status Recover(const GangKey& key, const std::filesystem::path& run_dir, const std::string& handle) override {
+  absl::Status Recover(const GangKey& key, int32_t nodes, const std::filesystem::path& run_dir,
+                       const std::string& handle) override {
+    recovered_nodes[key] = nodes;
     recovered[key] = {run_dir, handle};
     running.insert(key);
     return absl::OkStatus();
@@ -44,10 +49,16 @@ class FakeLauncher final : public Launcher {
     on_exit_({key, cause, std::move(message)});
   }
 
+  // A node of it is gone without a word.
+  void LoseNode(const GangKey& key, int32_t node) {
+    on_node_loss_({key, node, FailureCause::kRankLost, "killed by signal 9", /*speechless=*/true});
+  }
+
   std::vector<GangSpec> launches;
   std::vector<GangKey> stops;
   std::vector<GangKey> kills;
   std::map<GangKey, std::pair<std::filesystem::path, std::string>> recovered;
+  std::map<GangKey, int32_t> recovered_nodes;
   std::set<GangKey> running;
   absl::Status launch_error;
   std::function<void()> during_launch;
@@ -55,6 +66,7 @@ class FakeLauncher final : public Launcher {
 
  private:
   ExitCallback on_exit_;
+  NodeLossCallback on_node_loss_;
 };
 
 }  // namespace temper

@@ -96,7 +96,8 @@ class JobControllerTest : public testing::Test {
   }
 
   int64_t Attach(const std::string& id) {
-    const auto attachment = controller->AttachNode(Hello(id), [this](const v1::Stop& stop) { stops.push_back(stop); });
+    const auto attachment = controller->AttachNode(
+        Hello(id), [this](const v1::AttachResponse& command) { stops.push_back(command.stop()); });
     EXPECT_TRUE(attachment.ok()) << attachment.status();
     sequence = 0;
     return attachment.ok() ? attachment->id : 0;
@@ -246,7 +247,7 @@ TEST_F(JobControllerTest, Preflight_ComesBeforeTheQueueAndTakesNoSlot) {
   EXPECT_EQ(StateOf("a"), "CHECKING");
   EXPECT_EQ(StateOf("b"), "QUEUED");
   EXPECT_THAT(Get("b").reason(), HasSubstr("waits for its preflight"));
-  const auto attachment = controller->AttachNode(Hello("a"), [](const v1::Stop&) {});
+  const auto attachment = controller->AttachNode(Hello("a"), [](const v1::AttachResponse&) {});
   ASSERT_TRUE(attachment.ok()) << attachment.status();
   EXPECT_TRUE(attachment->assignment.preflight());
   EXPECT_EQ(attachment->assignment.epoch(), 0);
@@ -312,7 +313,7 @@ TEST_F(JobControllerTest, Verify_EndsWithItsVerdict) {
   EXPECT_EQ(StateOf("a"), "CHECKING");
   EXPECT_EQ(Get("a").spec().display_name(), "tiny");
   EXPECT_EQ(ReasonOf(controller->Pause("jobs/a").status()), "PREFLIGHT_ONLY");
-  const auto attachment = controller->AttachNode(Hello("a"), [](const v1::Stop&) {});
+  const auto attachment = controller->AttachNode(Hello("a"), [](const v1::AttachResponse&) {});
   ASSERT_TRUE(attachment.ok()) << attachment.status();
   EXPECT_FALSE(attachment->assignment.preflight());
   EXPECT_TRUE(attachment->assignment.verify().layers());
@@ -550,7 +551,7 @@ TEST_F(JobControllerTest, WallClockSetBackBetweenServers_EventsGoForward) {
   clock.SetWall(clock.Wall() - std::chrono::hours(1));
   Boot();
   Settle();
-  const auto again = controller->AttachNode(Hello("a"), [](const v1::Stop&) {});
+  const auto again = controller->AttachNode(Hello("a"), [](const v1::AttachResponse&) {});
   ASSERT_TRUE(again.ok()) << again.status();
   v1::RankReport late = Step(2);
   late.mutable_age()->set_seconds(7);
@@ -568,7 +569,7 @@ TEST_F(JobControllerTest, Gang_IsToldWhenTheJobWasCreated) {
   Run("a");
   const v1::Job job = Get("a");
   clock.Advance(std::chrono::hours(30));
-  const auto again = controller->AttachNode(Hello("a"), [](const v1::Stop&) {});
+  const auto again = controller->AttachNode(Hello("a"), [](const v1::AttachResponse&) {});
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(FromTimestamp(again->assignment.create_time()), FromTimestamp(job.create_time()));
 }
@@ -1000,7 +1001,203 @@ TEST_F(JobOfThreeRanksTest, AdoptedByTheNextServer_ItsRanksGoOnReporting) {
   ASSERT_TRUE(acks.ok()) << acks.status();
   EXPECT_THAT(LogOf("a"), SizeIs(2)) << "what is sent again counts once";
   next.set_rank(3);
-  EXPECT_THAT(controller->HandleReports(node, {next}).status().message(), HasSubstr("the gang has 3 ranks"));
+  EXPECT_THAT(controller->HandleReports(node, {next}).status().message(), HasSubstr("node 0 has 3 ranks from 0"));
+}
+
+// --- several nodes ---
+
+class JobOfTwoNodesTest : public JobControllerTest {
+ protected:
+  JobOfTwoNodesTest() {
+    slots = {{"cpu", 4}};
+    Boot();
+  }
+
+  void CreateOfTwoNodes() {
+    v1::CreateJobRequest request = Request("a");
+    request.mutable_job()->mutable_spec()->mutable_resources()->set_ranks_per_node(2);
+    request.mutable_job()->mutable_spec()->mutable_resources()->set_nodes(2);
+    const auto job = controller->Create(request);
+    ASSERT_TRUE(job.ok()) << job.status();
+    Settle();
+  }
+
+  int64_t AttachNode(int32_t node) {
+    v1::Hello hello = Hello("a");
+    hello.set_node(node);
+    hello.set_incarnation(node == 0 ? "first" : "second");
+    if (node == 0) hello.mutable_meeting()->set_host("10.0.0.1");
+    if (node == 0) hello.mutable_meeting()->set_port(4321);
+    const auto attachment = controller->AttachNode(hello, [this, node](const v1::AttachResponse& command) {
+      (command.has_meeting() ? met : stopped).emplace_back(node, command);
+    });
+    EXPECT_TRUE(attachment.ok()) << attachment.status();
+    if (!attachment.ok()) return 0;
+    EXPECT_EQ(attachment->assignment.world_size(), 4);
+    EXPECT_EQ(attachment->assignment.ranks_per_node(), 2);
+    return attachment->id;
+  }
+
+  static v1::RankReport EndOf(int32_t rank, v1::FailureCause cause, const std::string& message, int32_t status = 0) {
+    v1::RankReport report;
+    report.set_rank(rank);
+    report.set_sequence(1);
+    report.mutable_end()->set_cause(cause);
+    report.mutable_end()->set_message(message);
+    report.mutable_end()->set_exit_status(status);
+    return report;
+  }
+
+  std::string ReasonAfterExit() {
+    launcher.Exit({"a", 1});
+    Settle();
+    return Get("a").reason();
+  }
+
+  std::vector<std::pair<int32_t, v1::AttachResponse>> met, stopped;
+};
+
+TEST_F(JobOfTwoNodesTest, RunsWhenBothAreThere_AndTheyAreToldWhereToMeet) {
+  CreateOfTwoNodes();
+  ASSERT_THAT(launcher.launches, SizeIs(1));
+  EXPECT_EQ(launcher.launches[0].nodes, 2);
+  AttachNode(1);
+  EXPECT_EQ(StateOf("a"), "STARTING");
+  EXPECT_THAT(met, IsEmpty());
+  AttachNode(0);
+  EXPECT_EQ(StateOf("a"), "RUNNING");
+  ASSERT_THAT(met, SizeIs(2));
+  for (const auto& [node, command] : met) {
+    EXPECT_EQ(command.meeting().host(), "10.0.0.1");
+    EXPECT_EQ(command.meeting().port(), 4321);
+  }
+}
+
+TEST_F(JobOfTwoNodesTest, OneThatNeverAttaches_IsNamed) {
+  CreateOfTwoNodes();
+  const int64_t node = AttachNode(0);
+  clock.Advance(seconds(100));
+  controller->Heartbeat(node);
+  clock.Advance(seconds(21));
+  Settle();
+  EXPECT_EQ(StateOf("a"), "STOPPING");
+  EXPECT_THAT(stopped, SizeIs(1)) << "node 0 waits for nothing any more";
+  EXPECT_THAT(ReasonAfterExit(), HasSubstr("LAUNCH: node 1 of 2 did not report within 120 s of its launch"));
+}
+
+TEST_F(JobOfTwoNodesTest, OneThatFallsSilent_IsAHang) {
+  CreateOfTwoNodes();
+  const int64_t node = AttachNode(0);
+  AttachNode(1);
+  for (int i = 0; i < 121; ++i) {
+    clock.Advance(seconds(1));
+    controller->Heartbeat(node);
+  }
+  Settle();
+  EXPECT_THAT(ReasonAfterExit(), HasSubstr("HANG: no word from node 1 of 2 for 120 s"));
+}
+
+TEST_F(JobOfTwoNodesTest, SpeaksOnlyForItself) {
+  CreateOfTwoNodes();
+  AttachNode(0);
+  const int64_t node = AttachNode(1);
+  v1::RankReport log = Log("of the node");
+  for (const int32_t rank : {-2, 2, 3}) {
+    log.set_rank(rank);
+    EXPECT_TRUE(controller->HandleReports(node, {log}).ok()) << rank;
+  }
+  for (const int32_t rank : {-1, 0, 1, 4}) {
+    log.set_rank(rank);
+    EXPECT_THAT(controller->HandleReports(node, {log}).status().message(), HasSubstr("node 1 has 2 ranks from 2"));
+  }
+  EXPECT_EQ(Events("a").back().log().rank(), 3);
+  EXPECT_EQ((Events("a").end() - 3)->log().rank(), -1) << "-2 is the server";
+}
+
+TEST_F(JobOfTwoNodesTest, ReportsOfBothInOneCommit_AreAllKept) {
+  CreateOfTwoNodes();
+  const int64_t first = AttachNode(0), second = AttachNode(1);
+  v1::RankReport of_first = Log("of rank 0"), of_second = Log("of rank 2");
+  of_first.set_sequence(1);
+  of_second.set_sequence(1);
+  of_second.set_rank(2);
+  const auto answers = controller->HandleReports({{first, {of_first}}, {second, {of_second}}});
+  ASSERT_THAT(answers, SizeIs(2));
+  EXPECT_TRUE(answers[0].ok() && answers[1].ok());
+  EXPECT_THAT(LogOf("a"), ElementsAre("of rank 0", "of rank 2"));
+}
+
+TEST_F(JobOfTwoNodesTest, OneSaysItMissesARank_TheOtherKnowsWhy) {
+  for (const bool known_first : {false, true}) {
+    CreateOfTwoNodes();
+    const std::vector<int64_t> nodes = {AttachNode(0), AttachNode(1)};
+    const auto misses = EndOf(0, v1::FAILURE_CAUSE_RANK_LOST, "rank 0 of 4 has lost rank 3");
+    const auto killed = EndOf(3, v1::FAILURE_CAUSE_RANK_LOST, "temper-rank was killed by SIGKILL", -9);
+    for (const bool known : {known_first, !known_first}) {
+      ASSERT_TRUE(controller->HandleReports(nodes[known ? 1 : 0], {known ? killed : misses}).ok());
+      Settle();
+      ASSERT_THAT(stopped, SizeIs(2)) << "at once, both";
+      EXPECT_TRUE(stopped[1].second.stop().gang_lost());
+      EXPECT_FALSE(stopped[1].second.stop().checkpoint());
+    }
+    EXPECT_THAT(ReasonAfterExit(), HasSubstr("RANK_LOST: temper-rank was killed by SIGKILL"));
+    ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+    ASSERT_TRUE(controller->Delete("jobs/a").ok());
+    launcher.launches.clear();
+    stopped.clear();
+  }
+}
+
+TEST_F(JobOfTwoNodesTest, OneIsGoneWithoutAWord_EndsTheGang) {
+  CreateOfTwoNodes();
+  const int64_t node = AttachNode(0);
+  AttachNode(1);
+  const auto misses = EndOf(1, v1::FAILURE_CAUSE_RANK_LOST, "rank 1 of 4 has lost rank 3");
+  ASSERT_TRUE(controller->HandleReports(node, {misses}).ok());
+  launcher.LoseNode({"a", 1}, 1);
+  Settle();
+  EXPECT_EQ(StateOf("a"), "STOPPING");
+  EXPECT_THAT(ReasonAfterExit(), HasSubstr("RANK_LOST: killed by signal 9"));
+}
+
+TEST_F(JobOfTwoNodesTest, OneIsGoneBeforeTheOthersAreThere_IsALaunchFailure) {
+  CreateOfTwoNodes();
+  AttachNode(0);
+  launcher.LoseNode({"a", 1}, 1);
+  Settle();
+  EXPECT_EQ(StateOf("a"), "STOPPING");
+  EXPECT_THAT(ReasonAfterExit(), HasSubstr("LAUNCH: killed by signal 9"));
+}
+
+TEST_F(JobOfTwoNodesTest, AdoptedByTheNextServer_MeetWhenBothAreBack) {
+  CreateOfTwoNodes();
+  AttachNode(1);
+  Boot();
+  EXPECT_EQ((launcher.recovered_nodes[{"a", 1}]), 2);
+  Settle();
+  AttachNode(0);
+  EXPECT_EQ(StateOf("a"), "RUNNING") << "node 1 was there before";
+  ASSERT_THAT(met, SizeIs(1));
+  AttachNode(1);
+  EXPECT_THAT(met, SizeIs(2));
+  launcher.Exit({"a", 1});
+  Settle();
+  v1::Hello stranger = Hello("a");
+  stranger.set_node(2);
+  EXPECT_FALSE(controller->AttachNode(stranger, nullptr).ok());
+}
+
+TEST_F(JobOfTwoNodesTest, Pause_IsToldToBoth) {
+  CreateOfTwoNodes();
+  AttachNode(0);
+  AttachNode(1);
+  ASSERT_TRUE(controller->Pause("jobs/a").ok());
+  Settle();
+  ASSERT_THAT(stopped, SizeIs(2));
+  for (const auto& [node, command] : stopped) {
+    EXPECT_TRUE(command.stop().checkpoint());
+    EXPECT_FALSE(command.stop().gang_lost());
+  }
 }
 
 TEST_F(JobControllerTest, Attach_WrongCredentials_IsRefused) {

@@ -112,7 +112,7 @@ struct NamedEvent {
 const std::vector<NamedEvent>& Events() {
   static const std::vector<NamedEvent> events = {
       {"slot", SlotAssigned{}},      {"launch failed", LaunchFailed{"no binary"}},
-      {"attached", NodeAttached{}},  {"ended well", GangEnded{kDone}},
+      {"attached", NodesAttached{}}, {"ended well", GangEnded{kDone}},
       {"lost", GangEnded{kLost}},    {"user error", GangEnded{kUserError}},
       {"taken", GangEnded{kTaken}},  {"gone", ProcessesGone{kLost}},
       {"cancel", CancelRequested{}}, {"pause", PauseRequested{}},
@@ -306,7 +306,7 @@ TEST(JobMachineTest, EnvironmentalFailures_BackOffAndAreGivenUp) {
   std::vector<int64_t> waits;
   for (int i = 0; i < 4; ++i) {
     life = Advance(life, SlotAssigned{}, kPolicy, kNow);
-    life = Advance(life, NodeAttached{}, kPolicy, kNow);
+    life = Advance(life, NodesAttached{}, kPolicy, kNow);
     life = Advance(life, ProcessesGone{kLost}, kPolicy, kNow);
     if (life.retry_at) waits.push_back(std::chrono::duration_cast<std::chrono::seconds>(*life.retry_at - kNow).count());
   }
@@ -342,11 +342,25 @@ TEST(JobMachineTest, ExportOfAnEarlierGang_DoesNotCountForTheNext) {
   EXPECT_FALSE(life.export_committed);
 }
 
+TEST(JobMachineTest, EndingAtSecondHand_GivesWayToOneThatTellsMore_Once) {
+  const GangEnding misses{v1::FAILURE_CAUSE_RANK_LOST, "rank 0 has lost rank 1", /*secondhand=*/true};
+  const GangEnding memory{v1::FAILURE_CAUSE_OUT_OF_MEMORY, "rank 1 ran out of memory"};
+  const JobLife life = Advance(LifeOf("running"), GangEnded{misses}, kPolicy, kNow);
+  for (const GangEnding& ending : {misses, kDone, kTaken}) {
+    EXPECT_EQ(Advance(life, GangEnded{ending}, kPolicy, kNow), life);
+  }
+  const JobLife known = Advance(life, GangEnded{memory}, kPolicy, kNow);
+  EXPECT_EQ(known.ending, memory);
+  EXPECT_THAT(known.reason, HasSubstr("rank 1 ran out of memory"));
+  EXPECT_EQ(Advance(known, GangEnded{kLost}, kPolicy, kNow), known);
+  EXPECT_EQ(Describe(Advance(known, ProcessesGone{kLost}, kPolicy, kNow)), "FAILED OUT_OF_MEMORY");
+}
+
 TEST(JobMachineTest, Preflight_IsTriedOnce_AndCostsNothing) {
   JobLife life = LifeOf("to be looked at");
   life = Advance(life, SlotAssigned{}, kPolicy, kNow);
   EXPECT_EQ(life.epoch, 0);
-  life = Advance(life, NodeAttached{}, kPolicy, kNow);
+  life = Advance(life, NodesAttached{}, kPolicy, kNow);
   life = Advance(life, ProcessesGone{kLost}, kPolicy, kNow);
   EXPECT_EQ(life.reason, "goes on without a preflight, which ended with RANK_LOST: rank 0 died");
   EXPECT_FALSE(life.preflight);

@@ -54,7 +54,7 @@ TEST(CompleteJobSpecTest, LeastSpec_GetsEveryDefault) {
       recompute: RECOMPUTE_AUTO
       numerics { max_skipped_steps: 5 on_spike: ON_SPIKE_WARN spike_deviations: 6 }
     }
-    resources { device: DEVICE_CPU ranks_per_node: 1 }
+    resources { device: DEVICE_CPU ranks_per_node: 1 nodes: 1 }
     output { uri: "/out" max_shard_size: 5000000000 }
     checkpoints { every_minutes: 15 keep_last: 2 }
     hang { step_minutes: 10 other_minutes: 360 })pb");
@@ -172,6 +172,7 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"lora {} training { freeze: 'x' }", "spec.training.freeze", "does not go together with lora"},
       {"training { label_smoothing: 1 }", "spec.training.label_smoothing", "0 to below 1"},
       {"training { z_loss: -0.1 }", "spec.training.z_loss", "0 to 1"},
+      {"resources { nodes: 65 }", "spec.resources.nodes", "1 to 64"},
       {"training { numerics { max_skipped_steps: -1 } }", "spec.training.numerics.max_skipped_steps", "1 to 1000"},
       {"training { numerics { on_spike: 9 } }", "spec.training.numerics.on_spike", "the value 9"},
       {"training { numerics { spike_deviations: 1 } }", "spec.training.numerics.spike_deviations", "at least 2"},

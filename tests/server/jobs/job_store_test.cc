@@ -87,7 +87,7 @@ TEST_F(JobStoreTest, Record_IsReadBackAsItWasWritten) {
   epoch.run_dir = "/runs/a/e4";
   epoch.token_hash = "hash";
   epoch.launcher_handle = "handle";
-  epoch.incarnation = "1";
+  epoch.incarnations = {"1", "", "2"};
   update.epoch = epoch;
   ASSERT_TRUE(store->Create(update).ok());
   Reopen();
@@ -110,7 +110,7 @@ TEST_F(JobStoreTest, Record_IsReadBackAsItWasWritten) {
   EXPECT_EQ(read_epoch->run_dir, "/runs/a/e4");
   EXPECT_EQ(read_epoch->token_hash, "hash");
   EXPECT_EQ(read_epoch->launcher_handle, "handle");
-  EXPECT_EQ(read_epoch->incarnation, "1");
+  EXPECT_THAT(read_epoch->incarnations, testing::ElementsAre("1", "", "2"));
   EXPECT_EQ(store->Events("a", 1, 10)->at(0).step().step(), 2);
 }
 

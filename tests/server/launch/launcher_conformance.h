@@ -24,6 +24,7 @@ enum class WorkerBehaviour {
   kIgnoreStop,       // has to be killed
   kExitAtOnce,       // without a word
   kLeaveRecord,      // exits, leaving the record {"exit_status": 1, "cause": "STORAGE", "message": "disk full"}
+  kLoseNode1,        // node 1 exits at once, without a word; the others run until they are stopped
   kLeaveDescendant,  // exits, while something that it started runs on and ignores requests to end
 };
 
@@ -39,19 +40,34 @@ class LauncherHarness {
   virtual std::filesystem::path RunDir(const GangKey& key) = 0;
   // Whether anything that belongs to the gang runs (a zombie does not).
   virtual bool IsRunning(const GangKey& key) = 0;
-  // Blocks until the gang's workers do what their behaviour says.
+  // Blocks until the gang's first worker does what its behaviour says.
   virtual void AwaitRunning(const GangKey& key) = 0;
 };
 
 // Collects what a launcher reports.
 class ExitLog {
  public:
+  void Follow(Launcher& launcher) { launcher.OnExit(Callback(), NodeCallback()); }
   Launcher::ExitCallback Callback() {
     return [this](const GangExit& exit) {
       std::lock_guard lock(mutex_);
       exits_.push_back(exit);
       changed_.notify_all();
     };
+  }
+  Launcher::NodeLossCallback NodeCallback() {
+    return [this](const NodeLoss& exit) {
+      std::lock_guard lock(mutex_);
+      node_losses_.push_back(exit);
+      changed_.notify_all();
+    };
+  }
+  // The first node that is gone. Fails the test when none goes.
+  NodeLoss FirstNode() {
+    std::unique_lock lock(mutex_);
+    const bool came = changed_.wait_for(lock, std::chrono::seconds(60), [this] { return !node_losses_.empty(); });
+    EXPECT_TRUE(came) << "no node's exit was reported";
+    return came ? node_losses_[0] : NodeLoss{};
   }
   // The next exit. Fails the test when none comes.
   GangExit Next() {
@@ -69,6 +85,7 @@ class ExitLog {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<GangExit> exits_;
+  std::vector<NodeLoss> node_losses_;
   size_t taken_ = 0;
 };
 
@@ -80,7 +97,7 @@ class LauncherConformance : public testing::TestWithParam<LauncherHarnessFactory
   void Use(WorkerBehaviour behaviour) {
     launcher = nullptr;
     launcher = harness->NewLauncher(behaviour);
-    launcher->OnExit(exits.Callback());
+    exits.Follow(*launcher);
   }
   GangSpec Spec(int32_t epoch = 1) {
     GangSpec spec;
@@ -156,7 +173,7 @@ TEST_P(LauncherConformance, Worker_LeavesADescendant_ExitIsReportedOnlyWhenThatI
 
 TEST_P(LauncherConformance, Launch_CannotStart_IsAnErrorAndNoExit) {
   launcher = harness->NewBrokenLauncher();
-  launcher->OnExit(exits.Callback());
+  exits.Follow(*launcher);
   const GangSpec spec = Spec();
   const auto handle = launcher->Launch(spec);
   EXPECT_FALSE(handle.ok());
@@ -170,7 +187,7 @@ TEST_P(LauncherConformance, Launch_Twice_IsRefused) {
   const GangSpec spec = Spec();
   ASSERT_TRUE(launcher->Launch(spec).ok());
   EXPECT_EQ(launcher->Launch(spec).status().code(), absl::StatusCode::kAlreadyExists);
-  EXPECT_EQ(launcher->Recover(spec.key, spec.run_dir, "").code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(launcher->Recover(spec.key, spec.nodes, spec.run_dir, "").code(), absl::StatusCode::kAlreadyExists);
   launcher->Kill(spec.key);
   exits.Next();
   EXPECT_EQ(launcher->Launch(spec).status().code(), absl::StatusCode::kAlreadyExists);
@@ -201,11 +218,44 @@ TEST_P(LauncherConformance, Recover_RunningGang_IsLikeOneOfOurs) {
     harness->AwaitRunning(spec.key);
     Use(WorkerBehaviour::kRunUntilStopped);
     EXPECT_TRUE(harness->IsRunning(spec.key)) << "a gang must not die with the server";
-    ASSERT_TRUE(launcher->Recover(spec.key, spec.run_dir, *handle).ok());
+    ASSERT_TRUE(launcher->Recover(spec.key, spec.nodes, spec.run_dir, *handle).ok());
     launcher->Stop(spec.key);
     EXPECT_EQ(exits.Next().key, spec.key);
     EXPECT_FALSE(harness->IsRunning(spec.key));
   }
+}
+
+TEST_P(LauncherConformance, Launch_SeveralNodes_AreOneGang) {
+  Use(WorkerBehaviour::kIgnoreStop);
+  GangSpec spec = Spec();
+  spec.nodes = 3;
+  const auto handle = launcher->Launch(spec);
+  ASSERT_TRUE(handle.ok()) << handle.status();
+  harness->AwaitRunning(spec.key);
+  Use(WorkerBehaviour::kIgnoreStop);
+  ASSERT_TRUE(launcher->Recover(spec.key, spec.nodes, spec.run_dir, *handle).ok());
+  launcher->Kill(spec.key);
+  EXPECT_EQ(exits.Next().key, spec.key);
+  EXPECT_FALSE(harness->IsRunning(spec.key));
+  EXPECT_EQ(exits.count(), 1u);
+}
+
+TEST_P(LauncherConformance, Node_OfSeveralIsGone_IsToldWhileTheOthersRun) {
+  Use(WorkerBehaviour::kLoseNode1);
+  GangSpec spec = Spec();
+  spec.nodes = 2;
+  ASSERT_TRUE(launcher->Launch(spec).ok());
+  const NodeLoss exit = exits.FirstNode();
+  EXPECT_EQ(exit.key, spec.key);
+  EXPECT_EQ(exit.node, 1);
+  EXPECT_TRUE(exit.speechless);
+  EXPECT_EQ(exit.cause, FailureCause::kRankLost);
+  EXPECT_THAT(exit.message, testing::HasSubstr("node 1"));
+  EXPECT_TRUE(harness->IsRunning(spec.key));
+  harness->AwaitRunning(spec.key);
+  launcher->Stop(spec.key);
+  EXPECT_THAT(exits.Next().message, testing::HasSubstr("node 1")) << "node 0 was told to end";
+  EXPECT_FALSE(harness->IsRunning(spec.key));
 }
 
 TEST_P(LauncherConformance, Recover_HandleWasNeverStored_FindsTheGang) {
@@ -214,7 +264,7 @@ TEST_P(LauncherConformance, Recover_HandleWasNeverStored_FindsTheGang) {
   ASSERT_TRUE(launcher->Launch(spec).ok());
   harness->AwaitRunning(spec.key);
   Use(WorkerBehaviour::kIgnoreStop);
-  ASSERT_TRUE(launcher->Recover(spec.key, spec.run_dir, "").ok());
+  ASSERT_TRUE(launcher->Recover(spec.key, spec.nodes, spec.run_dir, "").ok());
   launcher->Kill(spec.key);
   EXPECT_EQ(exits.Next().key, spec.key);
   EXPECT_FALSE(harness->IsRunning(spec.key));
@@ -223,14 +273,14 @@ TEST_P(LauncherConformance, Recover_HandleWasNeverStored_FindsTheGang) {
 TEST_P(LauncherConformance, Recover_NothingIsLeft_ReportsAnExit) {
   Use(WorkerBehaviour::kRunUntilStopped);
   const GangSpec spec = Spec();
-  ASSERT_TRUE(launcher->Recover(spec.key, spec.run_dir, "").ok());
+  ASSERT_TRUE(launcher->Recover(spec.key, spec.nodes, spec.run_dir, "").ok());
   EXPECT_EQ(exits.Next().key, spec.key);
 }
 
 TEST_P(LauncherConformance, Recover_MeaninglessHandle_ReportsAnExit) {
   Use(WorkerBehaviour::kRunUntilStopped);
   const GangSpec spec = Spec();
-  ASSERT_TRUE(launcher->Recover(spec.key, spec.run_dir, "{\"pid\": \"x\", \"boot_id\": 3}").ok());
+  ASSERT_TRUE(launcher->Recover(spec.key, spec.nodes, spec.run_dir, "{\"pid\": \"x\", \"boot_id\": 3}").ok());
   EXPECT_EQ(exits.Next().key, spec.key);
 }
 

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "nlohmann/json.hpp"
+#include "server/launch/worker_process.h"
 #include "tests/common/scratch_directory.h"
 #include "tests/server/launch/launcher_conformance.h"
 
@@ -50,6 +51,10 @@ class LocalHarness final : public LauncherHarness {
         {WorkerBehaviour::kLeaveRecord,
          "echo '{\"exit_status\": 1, \"cause\": \"STORAGE\", \"message\": \"disk full\"}' > $TEMPER_RUN_DIR/exit.json\n"
          "exit 1\n"},
+        {WorkerBehaviour::kLoseNode1,
+         "[[ $* == *'--node 1'* ]] && exit 7\n"
+         "trap 'echo {} > $TEMPER_RUN_DIR/exit.json; exit 3' TERM\n" +
+             kRunning + "sleep 1000 & wait\n"},
         {WorkerBehaviour::kLeaveDescendant,
          "(trap '' TERM; sleep 1000) &\n(trap '' TERM; exec setsid sleep 1000) &\n" + kRunning + "exit 0\n"},
     };
@@ -77,9 +82,10 @@ class LocalHarness final : public LauncherHarness {
   }
 
   bool IsRunning(const GangKey& key) override {
-    const std::string mark = "TEMPER_RUN_DIR=" + RunDir(key).string();
     for (const ProcessInfo& process : AllProcesses()) {
-      if (!process.zombie && HasEnvironmentEntry(process.pid, mark)) return true;
+      for (int32_t node = 0; node < 3 && !process.zombie; ++node) {
+        if (HasEnvironmentEntry(process.pid, NodeMark(NodeDirectory(RunDir(key), node)))) return true;
+      }
     }
     return false;
   }
@@ -107,7 +113,7 @@ class LocalLauncherTest : public testing::Test {
   // Runs a worker to its end.
   GangExit RunScript(const std::string& script) {
     const auto launcher = harness.WithScript(script);
-    launcher->OnExit(exits.Callback());
+    exits.Follow(*launcher);
     const auto handle = launcher->Launch(Spec());
     EXPECT_TRUE(handle.ok()) << handle.status();
     return exits.Next();
@@ -189,6 +195,36 @@ TEST_F(LocalLauncherTest, Exit_Child_IsWaitedFor) {
   EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "a zombie was left";
 }
 
+TEST_F(LocalLauncherTest, Exit_OfSeveralNodes_IsTheOneThatTellsMost) {
+  // Node 0 has only missed another; node 1 was killed; node 2 knows why.
+  const auto launcher = harness.WithScript(
+      "record() { echo \"{\\\"cause\\\": \\\"$1\\\", \\\"message\\\": \\\"$2\\\"}\" > $TEMPER_RUN_DIR/exit.json; }\n"
+      "case \"$*\" in\n"
+      "*'--node 0'*) record RANK_LOST 'rank 0 has lost rank 2';;\n"
+      "*'--node 1'*) kill -9 $$;;\n"
+      "*) record OUT_OF_MEMORY 'rank 2 ran out of memory';;\n"
+      "esac\n");
+  exits.Follow(*launcher);
+  GangSpec spec = Spec();
+  spec.nodes = 3;
+  ASSERT_TRUE(launcher->Launch(spec).ok());
+  const GangExit exit = exits.Next();
+  EXPECT_EQ(exit.cause, FailureCause::kOutOfMemory);
+  EXPECT_EQ(exit.message, "node 2: rank 2 ran out of memory");
+  EXPECT_TRUE(fs::exists(run_dir() / "node-1" / "worker.log"));
+}
+
+TEST_F(LocalLauncherTest, Launch_OneOfSeveralCannotStart_NothingRuns) {
+  const auto launcher = harness.WithScript("trap '' TERM\nsleep 1000\n");
+  exits.Follow(*launcher);
+  GangSpec spec = Spec();
+  spec.nodes = 2;
+  fs::create_directories(run_dir() / "node-1");
+  std::ofstream(run_dir() / "node-1" / "worker.log") << "of another";
+  EXPECT_EQ(launcher->Launch(spec).status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_FALSE(harness.IsRunning(spec.key));
+}
+
 TEST_F(LocalLauncherTest, Launch_BinaryMissing_NamesIt) {
   const auto launcher = harness.WithBinary("/nowhere/temper-worker");
   const auto handle = launcher->Launch(Spec());
@@ -218,8 +254,8 @@ TEST_F(LocalLauncherTest, Recover_PidBelongsToAnotherProcessNow_LeavesThatAlone)
   };
   for (const nlohmann::json& handle : handles) {
     const auto launcher = harness.WithScript("");
-    launcher->OnExit(exits.Callback());
-    ASSERT_TRUE(launcher->Recover(Spec().key, run_dir(), handle.dump()).ok());
+    exits.Follow(*launcher);
+    ASSERT_TRUE(launcher->Recover(Spec().key, 1, run_dir(), handle.dump()).ok());
     launcher->Kill(Spec().key);
     exits.Next();
     EXPECT_EQ(waitpid(stranger, nullptr, WNOHANG), 0) << "the stranger was killed";

@@ -90,7 +90,8 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
     std::cerr << "something odd happened" << std::endl;
     std::_Exit(7);
   }
-  if (script == "kill-itself") std::raise(SIGKILL);
+  if (script == "dies-when-stopped") WaitForStop(stop).IgnoreError();
+  if (script == "kill-itself" || script == "dies-when-stopped") std::raise(SIGKILL);
   if (script == "throw") throw std::bad_alloc();
   return absl::InvalidArgumentError("no such script: " + script);
 }

@@ -41,13 +41,22 @@ void FakeWorkerService::set_refusal(grpc::Status refusal) {
   refusal_ = std::move(refusal);
 }
 
-void FakeWorkerService::SendStop(const std::string& reason, bool checkpoint, bool dump_stacks) {
+void FakeWorkerService::SendMeeting(const v1::Meeting& meeting) {
+  std::lock_guard lock(mutex_);
+  ASSERT_NE(stream_, nullptr);
+  v1::AttachResponse response;
+  *response.mutable_meeting() = meeting;
+  stream_->Write(response);
+}
+
+void FakeWorkerService::SendStop(const std::string& reason, bool checkpoint, bool dump_stacks, bool gang_lost) {
   std::lock_guard lock(mutex_);
   ASSERT_NE(stream_, nullptr);
   v1::AttachResponse response;
   response.mutable_stop()->set_reason(reason);
   response.mutable_stop()->set_checkpoint(checkpoint);
   response.mutable_stop()->set_dump_stacks(dump_stacks);
+  response.mutable_stop()->set_gang_lost(gang_lost);
   stream_->Write(response);
 }
 

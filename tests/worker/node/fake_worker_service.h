@@ -30,7 +30,8 @@ class FakeWorkerService : public v1::WorkerService::Service {
   // From now on: whether reports are acknowledged; what Hello is answered with, if not with the assignment.
   void set_acknowledge(bool acknowledge);
   void set_refusal(grpc::Status refusal);
-  void SendStop(const std::string& reason, bool checkpoint = false, bool dump_stacks = false);
+  void SendStop(const std::string& reason, bool checkpoint = false, bool dump_stacks = false, bool gang_lost = false);
+  void SendMeeting(const v1::Meeting& meeting);
 
   // Blocks (at most 20 s, then the test fails) until `reached` is true of all reports so far; returns them. Repeated
   // reports are kept once.

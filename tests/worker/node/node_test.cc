@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/node/node.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -39,11 +43,12 @@ v1::Assignment Script(const std::string& script, int32_t ranks = 1) {
 // A node against a fake server, with a rank (fake_rank.cc) that follows a script.
 class NodeTest : public testing::Test {
  protected:
-  void Start(v1::Assignment assignment) {
+  void Start(v1::Assignment assignment, int32_t node = 0) {
     service_ = std::make_unique<FakeWorkerService>(std::move(assignment));
     v1::Hello hello;
     hello.set_job("jobs/abc");
     hello.set_epoch(1);
+    hello.set_node(node);
     node_ = std::make_unique<Node>(options_, ServerChannel(service_->address()), hello, link_options_);
     // The thread that starts ranks outlives them: it ends with Run().
     record_ = std::async(std::launch::async, [this] { return node_->Run(); });
@@ -194,6 +199,68 @@ TEST_F(NodeTest, Run_ServerSaysTheGangHangs_RanksTellWhatTheyDoBeforeTheyAreStop
   service_->SendStop("no word from the gang", /*checkpoint=*/false, /*dump_stacks=*/true);
   EXPECT_EQ(record_.get().exit, NodeExit::kStopped);
   EXPECT_THAT(Log(service_->WaitForEnd(), 0), HasSubstr("temper::RunSession"));
+}
+
+// What the server tells node 1 of 2, with two ranks each.
+v1::Assignment OfTwoNodes(const std::string& script) {
+  v1::Assignment assignment = Script(script, /*ranks=*/2);
+  assignment.set_world_size(4);
+  return assignment;
+}
+
+TEST_F(NodeTest, Run_OneNodeOfSeveral_StartsItsRanksWhenAllAreThere) {
+  // Node 0 and its ranks.
+  sockaddr_in address = {.sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  socklen_t size = sizeof address;
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  auto* const any = reinterpret_cast<sockaddr*>(&address);
+  ASSERT_EQ(bind(listener, any, size), 0);
+  ASSERT_EQ(listen(listener, 4), 0);
+  ASSERT_EQ(getsockname(listener, any, &size), 0);
+
+  link_options_.heartbeat_interval = milliseconds(20);
+  Start(OfTwoNodes("meet"), /*node=*/1);
+  service_->WaitFor([this] { return service_->heartbeats_ > 0; });
+  EXPECT_THAT(service_->WaitForReports([](const auto&) { return true; }), testing::IsEmpty()) << "nothing runs yet";
+  EXPECT_FALSE(service_->hellos()[0].has_meeting());
+  v1::Meeting meeting;
+  meeting.set_host("127.0.0.1");
+  meeting.set_port(ntohs(address.sin_port));
+  service_->SendMeeting(meeting);
+  for (int rank = 2; rank < 4; ++rank) close(accept(listener, nullptr, nullptr));
+  close(listener);
+  EXPECT_EQ(record_.get().exit, NodeExit::kOk);
+  const auto ends = Ends(2);
+  EXPECT_EQ(std::min(ends[0].rank(), ends[1].rank()), 2);
+  EXPECT_EQ(std::max(ends[0].rank(), ends[1].rank()), 3);
+}
+
+TEST_F(NodeTest, Run_StopBeforeAllNodesAreThere_Ends) {
+  Start(OfTwoNodes("meet"));
+  service_->WaitFor([this] { return !service_->hellos_.empty() && service_->hellos_[0].meeting().port() > 0; });
+  service_->SendStop("node 1 did not come");
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kStopped);
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_UNSPECIFIED);
+}
+
+TEST_F(NodeTest, Run_AddressIsNotOfThisHost_IsALaunchFailure) {
+  options_.address = "192.0.2.1";
+  Start(Script("succeed"));
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.cause, v1::FAILURE_CAUSE_LAUNCH);
+  EXPECT_THAT(record.message, HasSubstr("can't listen on 192.0.2.1"));
+}
+
+// The others may be faster than the node to say that a rank is dead: that is no reason to forget how it died.
+TEST_F(NodeTest, Run_RankDiesAfterAnotherNodeHasMissedIt_ItsEndIsStillTold) {
+  Start(Script("dies-when-stopped"));
+  WaitForStep();
+  service_->SendStop("rank 1 of 2 has lost rank 0", /*checkpoint=*/false, /*dump_stacks=*/false, /*gang_lost=*/true);
+  const ExitRecord record = record_.get();
+  EXPECT_EQ(record.exit, NodeExit::kRankFailed);
+  EXPECT_THAT(record.message, HasSubstr("SIGKILL"));
+  EXPECT_EQ(service_->WaitForEnd().back().end().cause(), v1::FAILURE_CAUSE_RANK_LOST);
 }
 
 TEST_F(NodeTest, Run_RankFails_CauseIsItsOwn) {

@@ -201,7 +201,7 @@ TEST_P(SessionRankTest, RunSession_OneOfTwo_KnowsWhereTheOtherIsAndOnlyRank0Spea
   command.mutable_assignment()->set_world_size(2);
   command.mutable_assignment()->mutable_spec()->mutable_resources()->set_ranks_per_node(2);
   command.mutable_rendezvous()->set_rank(rank);
-  command.mutable_rendezvous()->set_port(4321);
+  command.mutable_rendezvous()->mutable_meeting()->set_port(4321);
   if (rank == 0) command.mutable_rendezvous()->set_listen_fd(7);
   Assign(/*preflight=*/false, command);
   const auto reports = ReadReports();

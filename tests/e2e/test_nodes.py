@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs of several nodes, each in a network namespace of its own (in_namespaces.py)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_in_network_namespaces():
+    """They are made below a namespace that goes with the run, in which anybody is root: the host sees none of it."""
+    cases = Path(__file__).with_name("in_namespaces.py")
+    pytest = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
+    result = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--net", *pytest, str(cases)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=os.environ,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
