@@ -90,6 +90,8 @@ struct JobMetrics::Families {
                                     "Step of the newest committed checkpoint of a job")),
         tokens(CounterFamily(registry, "temper_train_tokens_total", "Tokens, not padding, that a job was trained on")),
         scored(CounterFamily(registry, "temper_train_scored_tokens_total", "Tokens that the loss looked at")),
+        sent(CounterFamily(registry, "temper_train_sent_bytes_total",
+                           "Bytes that rank 0 of a job has sent to its other ranks in its steps")),
         skipped(CounterFamily(registry, "temper_train_skipped_steps_total",
                               "Steps that changed no weight: not finite, or a spike that was left out")),
         time(CounterFamily(registry, "temper_job_time_seconds_total",
@@ -107,7 +109,7 @@ struct JobMetrics::Families {
 
   Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu, &rank_compute,
       &checkpoint_step;
-  Family<Counter>&tokens, &scored, &skipped, &time, &phase_seconds, &lost_steps;
+  Family<Counter>&tokens, &scored, &sent, &skipped, &time, &phase_seconds, &lost_steps;
   Family<Histogram>&checkpoint_seconds, &step_seconds;
   Histogram& queue_wait;
 };
@@ -125,10 +127,11 @@ struct JobMetrics::JobSeries {
           hfu(families.hfu, job),
           tokens(families.tokens, job),
           scored(families.scored, job),
+          sent(families.sent, job),
           skipped(families.skipped, job),
           step_seconds(families.step_seconds, job, kStepBuckets) {}
     Series<Gauge> step, loss, grad_norm, learning_rate, padding, mfu, hfu;
-    Series<Counter> tokens, scored, skipped;
+    Series<Counter> tokens, scored, sent, skipped;
     Series<Histogram> step_seconds;
     std::map<std::string, Series<Counter>> phases;
     std::vector<Series<Gauge>> rank_compute;  // by rank
@@ -254,6 +257,7 @@ void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::Ste
   if (!counts) return;
   training.tokens->Increment(static_cast<double>(std::max<int64_t>(0, step.tokens())));
   training.scored->Increment(static_cast<double>(std::max<int64_t>(0, step.scored_tokens())));
+  training.sent->Increment(static_cast<double>(std::max<int64_t>(0, step.sent_bytes())));
   if (step.skipped()) training.skipped->Increment();
   training.step_seconds->Observe(step.seconds());
   const v1::StepPhases& phases = step.phases();

@@ -5,11 +5,16 @@ Run by test_nodes.py, in a namespace that goes with it. Node k has 10.77.k.1 on 
 10.77.0.254, and 10.78.0.(k + 1) on the one to the other node.
 """
 
+import re
 import shlex
 import subprocess
+import urllib.request
 from pathlib import Path
 
+import gang_report
 import pytest
+import tiny_chat_model
+from safetensors.torch import load_file
 from temper_server import BIN, steps_lost, wait_until
 from test_ranks import UNCOMPARED, job_of_two_ranks, of_kind, weights
 
@@ -126,6 +131,55 @@ def test_two_nodes_compute_what_one_does_whatever_happens_to_them(server, spec, 
     assert len(restarts) == 2
     assert "node 1: temper-worker was killed by signal 9" in restarts[0]
     assert "temper-rank was killed by SIGKILL" in restarts[1]
+
+
+WIDE = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4}
+
+
+def sent_by_the_gang(namespaces):
+    """Of both nodes, on the cable between them, headers and acknowledgements included."""
+    return sum(
+        int(re.search(r"gang: *(?:\d+ +){8}(\d+)", run("cat", "/proc/net/dev", of=holder))[1]) for holder in namespaces
+    )
+
+
+def test_bytes_on_the_wire_are_those_of_the_formula(server, spec, namespaces, tmp_path):
+    """P·(2 + 2 + 4)·(n − 1)/n of a rank for each of its micro-batches, in bf16; docs/ARCHITECTURE.md, "Sharding".
+
+    Two jobs that differ in their steps: loading, exporting and finding each other cost both the same.
+    """
+    tiny_chat_model.write_model(tmp_path / "wide", **WIDE)
+    spec = of_two_nodes(spec) | {"model": {"uri": str(tmp_path / "wide")}}
+    del spec["checkpoints"]
+    steps, micro_batches, ranks = (2, 6), 2, 2
+    tokens = {"micro_batch_tokens": 64, "tokens_per_step": 64 * micro_batches * ranks}
+    counted, sent = [], []
+    for number in steps:
+        spec["training"] |= tokens | {"steps": number, "precision": "PRECISION_BF16"}
+        before = sent_by_the_gang(namespaces)
+        job = server.submit(spec)
+        assert server.wait_for_end(job)["state"] == "JOB_STATE_SUCCEEDED"
+        counted.append(sent_by_the_gang(namespaces) - before)
+        sent.append([step.sent_bytes for step in of_kind(server.events(job), "step")])
+        metrics = urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10).read().decode()
+        (total,) = re.findall(rf'temper_train_sent_bytes_total{{job="{job}"}} (\S+)', metrics)
+        assert float(total) == pytest.approx(sum(sent[-1]), rel=1e-5)
+    weights_of_model = load_file(tmp_path / "wide/model.safetensors")
+    parameters = sum(tensor.numel() for tensor in weights_of_model.values())
+    formula = micro_batches * parameters * (2 + 2 + 4) * (ranks - 1) / ranks
+    of_a_rank = (counted[1] - counted[0]) / (steps[1] - steps[0]) / ranks
+    gang_report.add(
+        [
+            {
+                "world": ranks,
+                "mode": "full, bf16, two nodes: on the wire",
+                "bytes_per_step": of_a_rank,
+                "bytes_formula": formula,
+            }
+        ]
+    )
+    assert of_a_rank == pytest.approx(formula, rel=0.05)
+    assert sent[1][-1] == pytest.approx(formula, rel=0.02)
 
 
 def test_a_node_that_can_not_listen_is_named(server, spec, namespaces):

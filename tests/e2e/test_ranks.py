@@ -169,6 +169,28 @@ def test_four_ranks_train_a_model_that_one_has_no_room_for(start_server, spec, t
     assert weights(found[4])
 
 
+@pytest.mark.parametrize(
+    "training",
+    [{}, {"sharding": {"keep_weights": True, "reduce_once": True}}],
+    ids=["usual", "weights and gradients kept"],
+)
+def test_a_preflight_knows_the_memory_of_two_ranks(server, spec, tmp_path, training):
+    """Within 15 % of twice what rank 0 has had at most."""
+    tiny_chat_model.write_model(tmp_path / "deep", **DEEP)
+    (tmp_path / "text.jsonl").write_text(f"{json.dumps({'text': 'What colour is the lamp? ' * 200})}\n" * 8)
+    spec |= {"model": {"uri": str(tmp_path / "deep")}, "data": {"uri": str(tmp_path / "text.jsonl")}}
+    spec["training"] |= training | {"steps": 2, "tokens_per_step": 2048, "micro_batch_tokens": 512}
+    del spec["checkpoints"]
+    job = server.submit(spec)
+    ended = server.wait_for_end(job)
+    assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
+    peak = 2 * max(step.peak_memory_bytes for step in of_kind(server.events(job), "step"))
+    report = server.temper("preflight", "-", "--output", "json", stdin=json.dumps(spec))
+    memory = json.loads(report.stdout)["memory"]
+    ratio = int(memory["total"]) / peak
+    assert 0.85 <= ratio <= 1.15, f"{ratio:.3f} of {peak / 1e9:.2f} GB; {memory}"
+
+
 def test_ranks_take_slots(start_server, spec):
     server = start_server(slots="cpu:1")
     job = server.submit(spec)

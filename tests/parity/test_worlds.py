@@ -25,6 +25,7 @@ MODES = {
     "full, tied": ("qwen3", "odd_heads_tied", None),
     "full, experts": ("mixtral", "balanced_window", None),
     "LoRA, untied": ("llama", "mqa_bias", ["--rank", "4", "--alpha", "8", "--targets", "all-linear"]),
+    "LoRA, experts": ("mixtral", "balanced_window", ["--rank", "4", "--targets", "all-linear", "experts"]),
     "LoRA, tied": ("gemma2", "caps", ["--rank", "4", "--alpha", "8", "--targets", "q_proj", "down_proj"]),
 }
 

@@ -35,14 +35,15 @@ absl::Status ChooseTrained(const NativeRepository& native, const TransformerOpti
 
 // `choose` says which weights are trained, before they are cut.
 absl::StatusOr<LoadedModel> Build(const ModelConfig& config, TransformerOptions options, ProcessGroup* ranks,
+                                  ShardingOptions sharding,
                                   const std::function<absl::Status(const Transformer&)>& choose) {
-  const at::Device device = options.device;
+  sharding.device = options.device;
   if (ranks != nullptr) options.device = at::kMeta;
   LoadedModel built;
   built.model = std::make_unique<Transformer>(config, options);
   if (absl::Status chosen = choose(*built.model); !chosen.ok()) return chosen;
   if (ranks != nullptr) {
-    built.shards = std::make_unique<ShardedModel>(*built.model, *ranks, ShardingOptions{.device = device});
+    built.shards = std::make_unique<ShardedModel>(*built.model, *ranks, sharding);
   }
   return built;
 }
@@ -84,13 +85,13 @@ absl::StatusOr<std::unique_ptr<Transformer>> LoadTransformer(const NativeReposit
 
 LoadedModel MakeModel(const ModelConfig& config, const TransformerOptions& options, ProcessGroup* ranks) {
   // Without `choose`, nothing can fail.
-  return *Build(config, options, ranks, [](const Transformer&) { return absl::OkStatus(); });
+  return *Build(config, options, ranks, {}, [](const Transformer&) { return absl::OkStatus(); });
 }
 
 absl::StatusOr<LoadedModel> LoadModel(const NativeRepository& native, const TransformerOptions& options,
-                                      ProcessGroup* ranks) {
+                                      ProcessGroup* ranks, const ShardingOptions& sharding) {
   try {
-    auto loaded = Build(native.config, options, ranks,
+    auto loaded = Build(native.config, options, ranks, sharding,
                         [&](const Transformer& model) { return ChooseTrained(native, options, model); });
     if (!loaded.ok()) return loaded.status();
     const absl::Status filled = LoadWeights(*native.repository, *native.family, native.config, loaded->model->views());

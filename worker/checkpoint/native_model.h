@@ -55,6 +55,6 @@ LoadedModel MakeModel(const ModelConfig& config, const TransformerOptions& optio
 // LoadTransformer, straight into shards if there are ranks: the same values, those of new adapters too, in every world.
 // Throws CollectiveError.
 absl::StatusOr<LoadedModel> LoadModel(const NativeRepository& native, const TransformerOptions& options,
-                                      ProcessGroup* ranks);
+                                      ProcessGroup* ranks, const ShardingOptions& sharding = {});
 
 }  // namespace temper

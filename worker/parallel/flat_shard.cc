@@ -27,9 +27,9 @@ std::vector<RowRange> FrozenElements(const Parameter& parameter, int64_t begin, 
 
 }  // namespace
 
-FlatShard::FlatShard(const std::vector<Parameter*>& parameters, ProcessGroup& group, at::Device device,
-                     BufferPool* pool)
-    : group_(group), trainable_(parameters.front()->trainable) {
+FlatShard::FlatShard(std::string unit, const std::vector<Parameter*>& parameters, ProcessGroup& group,
+                     at::Device device, BufferPool* pool)
+    : unit_(std::move(unit)), group_(group), trainable_(parameters.front()->trainable) {
   const at::NoGradGuard no_grad;
   std::vector<Place> places;
   int64_t size = 0;
@@ -90,7 +90,7 @@ void FlatShard::AddSlice(const Place& place) {
 void FlatShard::StartGather() {
   if (weights_->is_open()) return;
   weights_->Open();
-  gathering_ = group_.AllGather(weight_share_, weights_->flat());
+  gathering_ = group_.AllGather(weight_share_, weights_->flat(), unit_);
 }
 
 void FlatShard::FinishGather() {
@@ -107,7 +107,7 @@ void FlatShard::Keep() {
 }
 
 void FlatShard::BeginGradients() {
-  if (!trainable_) return;
+  if (!trainable_ || gradients_->is_open()) return;
   gradients_->Open();
   gradients_->flat().zero_();
 }
@@ -115,7 +115,7 @@ void FlatShard::BeginGradients() {
 void FlatShard::StartReduce() {
   if (!trainable_) return;
   received_->Open();
-  reducing_ = group_.AllToAll(gradients_->flat(), received_->flat());
+  reducing_ = group_.AllToAll(gradients_->flat(), received_->flat(), unit_);
   reduces_ = true;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "worker/model/parameter.h"
@@ -29,7 +30,9 @@ class FlatShard {
  public:
   // `parameters`: of one dtype, all trained or all not. Their values are taken over, or are zeros when they are on the
   // device meta; what they hold then is as said above. `group` and `pool` (null: none) outlive it.
-  FlatShard(const std::vector<Parameter*>& parameters, ProcessGroup& group, at::Device device, BufferPool* pool);
+  // `unit` is its name in a profile.
+  FlatShard(std::string unit, const std::vector<Parameter*>& parameters, ProcessGroup& group, at::Device device,
+            BufferPool* pool);
 
   void StartGather();   // nothing when gathered, or being so
   void FinishGather();  // starts it too, if need be
@@ -37,7 +40,7 @@ class FlatShard {
   // What was written into the gathered weights, fp32 ones, is their value from now on.
   void Keep();
 
-  // Only what is trained has gradients; the others do nothing.
+  // Only what is trained has gradients; the others do nothing. They are zero at first, and stay until they are reduced.
   void BeginGradients();
   void StartReduce();
   // Adds the sum over the ranks, in their order, to the slices' gradients. Nothing when no reduction is under way.
@@ -57,6 +60,7 @@ class FlatShard {
 
   void AddSlice(const Place& place);
 
+  const std::string unit_;
   ProcessGroup& group_;
   const bool trainable_;
   int64_t share_ = 0;  // elements of each rank

@@ -2,7 +2,11 @@
 #include "worker/parallel/process_group.h"
 
 #include <ATen/ATen.h>
+#include <ATen/ThreadLocalState.h>
+#include <ATen/record_function.h>
 
+#include <exception>
+#include <future>
 #include <limits>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -10,6 +14,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "common/failure.h"
 #include "common/fault_point.h"
 
@@ -53,7 +58,33 @@ struct PendingCollective::Transfers {
   int size;
   double& seconds_waited;
   std::vector<Transfer> transfers;
+  std::future<void> recording;  // waits for all of them, where a profiler is to see how long they take
+
+  // Throws CollectiveError.
+  void WaitForAll() const;
+  void Record(std::string_view of);
 };
+
+void PendingCollective::Transfers::WaitForAll() const {
+  for (const Transfer& transfer : transfers) {
+    try {
+      transfer.work->wait(kCollectiveTimeout);
+    } catch (const std::exception& error) {
+      throw CollectiveError(RankLost(absl::StrCat("rank ", rank, " of ", size, " has lost rank ", transfer.peer,
+                                                  ", in ", what, ": ", MessageOf(error))));
+    }
+  }
+}
+
+// On a thread that the profiler of this one takes for its own.
+void PendingCollective::Transfers::Record(std::string_view of) {
+  const std::string name = absl::StrCat(absl::StripPrefix(what, "an "), ", ", std::string(of));
+  recording = std::async(std::launch::async, [this, state = at::ThreadLocalState(), name] {
+    const at::ThreadLocalStateGuard of_the_step(state);
+    RECORD_USER_SCOPE(name);
+    WaitForAll();
+  });
+}
 
 PendingCollective::PendingCollective() = default;
 PendingCollective::~PendingCollective() = default;
@@ -64,13 +95,10 @@ void PendingCollective::Wait() {
   if (transfers_ == nullptr) return;
   const std::unique_ptr<Transfers> under_way = std::move(transfers_);
   const auto begin = std::chrono::steady_clock::now();
-  for (const Transfers::Transfer& transfer : under_way->transfers) {
-    try {
-      transfer.work->wait(kCollectiveTimeout);
-    } catch (const std::exception& error) {
-      throw CollectiveError(RankLost(absl::StrCat("rank ", under_way->rank, " of ", under_way->size, " has lost rank ",
-                                                  transfer.peer, ", in ", under_way->what, ": ", MessageOf(error))));
-    }
+  if (under_way->recording.valid()) {
+    under_way->recording.get();
+  } else {
+    under_way->WaitForAll();
   }
   under_way->seconds_waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
@@ -127,7 +155,7 @@ ProcessGroup::ProcessGroup(int rank, int size, std::unique_ptr<Backend> backend)
 ProcessGroup::~ProcessGroup() = default;
 
 template <typename PartFor, typename PartFrom>
-PendingCollective ProcessGroup::Exchange(const char* what, PartFor part_for, PartFrom part_from) {
+PendingCollective ProcessGroup::Exchange(const char* what, std::string_view of, PartFor part_for, PartFrom part_from) {
   const int tag = next_tag_;
   next_tag_ = tag == std::numeric_limits<int>::max() ? 0 : tag + 1;
   PendingCollective pending;
@@ -155,30 +183,31 @@ PendingCollective ProcessGroup::Exchange(const char* what, PartFor part_for, Par
     bytes_sent_ += static_cast<int64_t>(part[0].nbytes());
     return backend_->backend->send(part, peer, tag);
   });
+  if (!of.empty() && at::hasThreadLocalCallbacks()) pending.transfers_->Record(of);
   return pending;
 }
 
-PendingCollective ProcessGroup::AllGather(const at::Tensor& shard, const at::Tensor& whole) {
+PendingCollective ProcessGroup::AllGather(const at::Tensor& shard, const at::Tensor& whole, std::string_view of) {
   const int64_t each = shard.numel();
   TORCH_CHECK(whole.numel() == size_ * each, "an all-gather of ", size_, " × ", each, " into ", whole.numel());
   whole.narrow(0, rank_ * each, each).copy_(shard);
   return Exchange(
-      "an all-gather", [&](int) { return shard; }, [&](int peer) { return whole.narrow(0, peer * each, each); });
+      "an all-gather", of, [&](int) { return shard; }, [&](int peer) { return whole.narrow(0, peer * each, each); });
 }
 
-PendingCollective ProcessGroup::AllToAll(const at::Tensor& in, const at::Tensor& out) {
+PendingCollective ProcessGroup::AllToAll(const at::Tensor& in, const at::Tensor& out, std::string_view of) {
   const int64_t each = in.numel() / size_;
   TORCH_CHECK(in.numel() == size_ * each && out.numel() == in.numel(), "an all-to-all of ", in.numel(), " into ",
               out.numel(), " between ", size_, " ranks");
   return Exchange(
-      "an all-to-all", [&](int peer) { return in.narrow(0, peer * each, each); },
+      "an all-to-all", of, [&](int peer) { return in.narrow(0, peer * each, each); },
       [&](int peer) { return out.narrow(0, peer * each, each); });
 }
 
 PendingCollective ProcessGroup::Gather(const at::Tensor& mine, const std::vector<at::Tensor>& parts, int to) {
   const bool receives = to == kAll || to == rank_;
   return Exchange(
-      "a gather", [&](int peer) { return to == kAll || to == peer ? mine : at::Tensor(); },
+      "a gather", /*of=*/{}, [&](int peer) { return to == kAll || to == peer ? mine : at::Tensor(); },
       [&](int peer) { return receives ? parts[peer] : at::Tensor(); });
 }
 

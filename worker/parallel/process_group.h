@@ -62,11 +62,12 @@ class ProcessGroup {
   int size() const { return size_; }
 
   // whole[r · n, (r + 1) · n) becomes rank r's `shard`; both are contiguous vectors, of n and size() · n elements.
-  PendingCollective AllGather(const at::Tensor& shard, const at::Tensor& whole);
+  // `of`, here and below, says whose, where torch's profiler records it: it shows all of the time that it is under way.
+  PendingCollective AllGather(const at::Tensor& shard, const at::Tensor& whole, std::string_view of = {});
 
   // Rank r's in[p · n, (p + 1) · n) becomes rank p's out[r · n, (r + 1) · n). What a rank has for itself is not copied:
   // that part of `out` is left as it is.
-  PendingCollective AllToAll(const at::Tensor& in, const at::Tensor& out);
+  PendingCollective AllToAll(const at::Tensor& in, const at::Tensor& out, std::string_view of = {});
 
   // Parts of something come together on rank `to`, or on every rank (kAll): `mine` leaves this one, and what comes from
   // rank r lands in parts[r], which those who receive give. Contiguous; nothing is sent of no elements. What a rank has
@@ -91,7 +92,7 @@ class ProcessGroup {
   ProcessGroup(int rank, int size, std::unique_ptr<Backend> backend);
   // To and from every other rank: the part of `in` that it gets, and the part of `out` that comes from it.
   template <typename PartFor, typename PartFrom>
-  PendingCollective Exchange(const char* what, PartFor part_for, PartFrom part_from);
+  PendingCollective Exchange(const char* what, std::string_view of, PartFor part_for, PartFrom part_from);
 
   const int rank_;
   const int size_;

@@ -11,6 +11,7 @@ namespace temper {
 struct Rendezvous {
   int rank = 0;
   int size = 1;
+  int per_node = 1;                // how many of them share this one's cores
   std::string host = "127.0.0.1";  // of rank 0, which opens a key-value store there
   uint16_t port = 0;
   // Rank 0's, if others bound the port before: a listening socket, which the store takes over. −1: none.

@@ -17,6 +17,9 @@ struct ShardingOptions {
   // Weights go after their forward pass and are gathered anew for the backward pass; else they stay in between, which
   // costs the memory of all of them and saves a third of the traffic.
   bool reshard_after_forward = true;
+  // Gradients are reduced after every micro-batch; else once, after the last of a step (set_last_micro_batch), until
+  // holds those of the whole model.
+  bool reduce_each_micro_batch = true;
   // Where shards and gathered units are.
   at::Device device = at::kCPU;
 };
@@ -35,6 +38,9 @@ class ShardedModel : public UnitWeights {
   ShardedModel(const ShardedModel&) = delete;
   ShardedModel& operator=(const ShardedModel&) = delete;
 
+  // Whether the micro-batch that is about to begin is the step's last: gradients are to be reduced after it.
+  void set_last_micro_batch(bool last) { last_micro_batch_ = last; }
+
   void Gather(int unit, int next) override;
   void Release(int unit, bool again) override;
   void BeginGradients(int unit) override;
@@ -51,7 +57,7 @@ class ShardedModel : public UnitWeights {
   // Of one unit: what is trained and what is not, by dtype.
   using Shards = std::vector<std::unique_ptr<FlatShard>>;
 
-  Shards Cut(const std::vector<Parameter*>& parameters, BufferPool* pool);
+  Shards Cut(int unit, const std::vector<Parameter*>& parameters, BufferPool* pool);
   Shards& ShardsOf(int unit) { return unit == kEnds ? ends_ : units_[unit]; }
   void FinishReduce();
 
@@ -63,6 +69,7 @@ class ShardedModel : public UnitWeights {
   std::vector<Shards> units_;
   std::vector<ShardSlice*> slices_;
   std::vector<Parameter*> parameters_;
+  bool last_micro_batch_ = true;
   int reducing_ = kNone;  // the unit whose gradients are being reduced
 };
 

@@ -232,6 +232,8 @@ absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, bool 
   const auto numerics = NumericsFromSpec(spec.numerics());
   if (!numerics.ok()) return numerics.status();
   training.numerics = *numerics;
+  training.keep_weights = spec.sharding().keep_weights();
+  training.reduce_once = spec.sharding().reduce_once();
   return training;
 }
 
@@ -309,7 +311,8 @@ absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::st
                    .steps = OrDefault(spec.profile().steps(), ProfileOptions().steps)};
   }
   job.resume_from = spec.resume_from();
-  job.ranks = std::max(1, spec.resources().nodes()) * std::max(1, spec.resources().ranks_per_node());
+  job.ranks_per_node = std::max(1, spec.resources().ranks_per_node());
+  job.ranks = std::max(1, spec.resources().nodes()) * job.ranks_per_node;
   job.threads = spec.resources().threads_per_rank();
   return job;
 }

@@ -129,6 +129,7 @@ v1::RankReport StepReport(const StepMetrics& metrics) {
   for (const double seconds : metrics.rank_compute_seconds) {
     step.add_rank_compute_seconds(static_cast<float>(seconds));
   }
+  step.set_sent_bytes(metrics.sent_bytes);
   return report;
 }
 

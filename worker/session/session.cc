@@ -46,6 +46,7 @@ std::optional<Rendezvous> RendezvousFrom(const v1::RankCommand& command) {
   const v1::Rendezvous& from = command.rendezvous();
   return Rendezvous{.rank = from.rank(),
                     .size = command.assignment().world_size(),
+                    .per_node = command.assignment().ranks_per_node(),
                     .host = from.meeting().host(),
                     .port = static_cast<uint16_t>(from.meeting().port()),
                     .listen_fd = from.has_listen_fd() ? from.listen_fd() : -1,

@@ -48,7 +48,8 @@ class PrintingObserver : public TrainObserver {
              {"communication", metrics.phases.communication},
              {"checkpoint", metrics.phases.checkpoint},
              {"other", metrics.phases.other}}},
-           {"skipped", metrics.skipped}});
+           {"skipped", metrics.skipped},
+           {"sent_bytes", metrics.sent_bytes}});
   }
   void OnPreflight(const PreflightReport& report) override {
     google::protobuf::util::JsonPrintOptions options;

@@ -16,7 +16,7 @@ namespace temper {
 class Gang {
  public:
   Gang() = default;  // alone
-  Gang(ProcessGroup& group, const ShardedModel& model) : group_(&group), sharded_(&model) {}
+  Gang(ProcessGroup& group, ShardedModel& model) : group_(&group), sharded_(&model) {}
 
   bool alone() const { return group_ == nullptr; }
   int rank() const { return alone() ? 0 : group_->rank(); }
@@ -32,6 +32,11 @@ class Gang {
   // This rank's rows: rank(), rank() + size(), …. Every rank gets the same number, or some would wait for others for
   // ever: where the rows do not go round, the last of some ranks is empty.
   std::vector<MicroBatch> ShareOf(std::vector<MicroBatch> rows) const;
+
+  // Whether the micro-batch that is about to begin is the step's last.
+  void SetLastMicroBatch(bool last) const {
+    if (!alone()) sharded_->set_last_micro_batch(last);
+  }
 
   // Added up over the ranks, in their order.
   std::vector<double> Sum(std::vector<double> values) const;
@@ -55,10 +60,12 @@ class Gang {
 
   // How long this rank has waited for others so far, in whatever they do together; 0 alone.
   double seconds_waited() const { return alone() ? 0 : group_->seconds_waited(); }
+  // What this rank has sent to others so far; 0 alone.
+  int64_t bytes_sent() const { return alone() ? 0 : group_->bytes_sent(); }
 
  private:
   ProcessGroup* group_ = nullptr;
-  const ShardedModel* sharded_ = nullptr;
+  ShardedModel* sharded_ = nullptr;
 };
 
 }  // namespace temper

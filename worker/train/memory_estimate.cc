@@ -79,14 +79,18 @@ bool HasKernels(bool bf16) {
 }
 
 // Ranks share weights and what training adds to them, but each has activations, and, beside its share, the units that
-// it computes with: the ends and two blocks, with gradients of its own and those of the others in full training.
-void AddWhatIsGathered(const TrainJob& job, const ModelConfig& config, const Counts& counts, int64_t width,
-                       MemoryEstimate& memory) {
+// it computes with: the ends and two blocks, with gradients of its own and those of the others in full training; and
+// all units where the job says so.
+void ShareAmongRanks(const TrainJob& job, const ModelConfig& config, const Counts& counts, int64_t width,
+                     MemoryEstimate& memory) {
+  const int64_t nodes = job.ranks / job.ranks_per_node;
+  for (int64_t* share : {&memory.weights, &memory.gradients, &memory.optimizer, &memory.snapshot}) *share /= nodes;
   const int64_t ends = (config.tied_head ? 1 : 2) * config.vocab_size * config.hidden_size;
-  const int64_t gathered = ends + 2 * (counts.all - ends) / config.num_layers;
-  memory.weights += job.ranks * gathered * width;
-  if (!job.lora) memory.gradients += job.ranks * gathered * 2 * 4;
-  memory.activations *= job.ranks;
+  const int64_t in_use = ends + 2 * (counts.all - ends) / config.num_layers;
+  memory.weights += job.ranks_per_node * (job.training.keep_weights ? counts.all : in_use) * width;
+  const int64_t own = job.training.reduce_once ? counts.all : in_use;
+  if (!job.lora) memory.gradients += job.ranks_per_node * (own + in_use) * 4;
+  memory.activations *= job.ranks_per_node;
 }
 
 int64_t ReadNumber(const std::string& path) {
@@ -145,7 +149,7 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
       kernels ? 2 * tokens * queries * 4 : 3 * attention.num_heads * std::min(longest, kAttentionBlock) * longest * 4;
   const int64_t logits = (kernels ? 1 : 3) * std::min(tokens, kLogitRows) * config.vocab_size * 4;
   memory.activations = tokens * width * kept + std::max(tokens * width * way_back + scores, logits);
-  if (job.ranks > 1) AddWhatIsGathered(job, model.config, counts, width, memory);
+  if (job.ranks > 1) ShareAmongRanks(job, model.config, counts, width, memory);
   return memory;
 }
 

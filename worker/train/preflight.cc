@@ -276,8 +276,8 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   const auto recompute = ChooseRecompute(job, *model, plan->get(), bf16, available);
   report.memory = EstimateMemory(job, *model, plan->get(), bf16,
                                  TakesCheckpoints(job, report.total_steps, report.estimated_seconds), recompute);
-  report.memory.process = job.ranks * process;
-  report.memory.data = job.ranks * std::max<int64_t>(0, with_data - process);
+  report.memory.process = job.ranks_per_node * process;
+  report.memory.data = job.ranks_per_node * std::max<int64_t>(0, with_data - process);
   report.memory.available = available;
 
   Checks checks(report.checks);
@@ -305,7 +305,7 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
 absl::Status RunPreflight(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
                           const ModelVerifier& verifier) {
   StepBehind();
-  at::set_num_threads(job.threads > 0 ? job.ranks * job.threads : ThreadsOf(job));
+  at::set_num_threads(job.threads > 0 ? job.ranks_per_node * job.threads : ThreadsOf(job));
   try {
     return Look(job, observer, stop, verifier);
   } catch (const std::bad_alloc& error) {

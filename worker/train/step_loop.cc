@@ -52,7 +52,8 @@ StepLoop::StepLoop(const TrainJob& job, const Gang& gang, Transformer& model, at
       rates_(model.flop_rates()),
       objective_(job.training.label_smoothing, job.training.z_loss),
       spikes_(job.training.numerics.spike_deviations, position.recent_losses, position.recent_norms),
-      position_(position) {}
+      position_(position),
+      sent_bytes_(gang.bytes_sent()) {}
 
 absl::StatusOr<StepLoop::End> StepLoop::Run(const StopSignal& stop) {
   observer_.OnPhase(TrainPhase::kTraining, data_.batches().total_steps());
@@ -95,8 +96,10 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
   ZeroGradients(parameters_);
   watch.Skip();
   double loss_share = 0;
-  for (const MicroBatch& batch : gang_.ShareOf(*std::move(batches))) {
+  const std::vector<MicroBatch> share = gang_.ShareOf(*std::move(batches));
+  for (const MicroBatch& batch : share) {
     if (gang_.alone() && stop.now()) return Stopped();
+    gang_.SetLastMicroBatch(&batch == &share.back());
     loss_share += ForwardBackward(model_, batch, objective_, static_cast<double>(work.scored_tokens), &watch);
   }
   const int64_t total_steps = data_.batches().total_steps();
@@ -152,6 +155,7 @@ void StepLoop::Report(const StepWork& work, StepMetrics metrics, double seconds)
   metrics.mfu = ModelFlops(rates_, work) / (seconds * ranks * peak_flops_);
   metrics.hfu = HardwareFlops(rates_, work) / (seconds * ranks * peak_flops_);
   metrics.peak_memory_bytes = PeakMemoryBytes();
+  metrics.sent_bytes = gang_.bytes_sent() - std::exchange(sent_bytes_, gang_.bytes_sent());
   metrics.epoch = data_.batches().epochs_done();
   observer_.OnStep(metrics);
 }

@@ -83,6 +83,7 @@ class StepLoop {
   Stopwatch step_watch_;         // runs since the end of the step before, validations left out
   double snapshot_seconds_ = 0;  // since then
   bool roll_back_ = false;
+  int64_t sent_bytes_;  // up to the end of the step before
   Gang::Step settled_;  // with the other ranks, in the newest step
 };
 

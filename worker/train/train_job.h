@@ -92,6 +92,9 @@ struct TrainingOptions {
   double label_smoothing = 0;
   double z_loss = 0;
   NumericsOptions numerics;
+  // See ShardingOptions.
+  bool keep_weights = false;
+  bool reduce_once = false;
 };
 
 enum class AdapterExport { kAdapter, kMerged, kBoth };
@@ -117,8 +120,9 @@ struct ProfileOptions {
 
 struct TrainJob {
   std::string job_id;
-  int32_t epoch = 1;  // of the gang
-  int32_t ranks = 1;  // that the gang is to have
+  int32_t epoch = 1;           // of the gang
+  int32_t ranks = 1;           // that the gang is to have
+  int32_t ranks_per_node = 1;  // … and each of its nodes
   // Which of several ranks this is, and where the others are; absent: it is alone.
   std::optional<Rendezvous> rendezvous;
   std::string model_uri;
@@ -170,6 +174,7 @@ struct StepMetrics {
   StepPhases phases;
   bool skipped = false;
   std::vector<double> rank_compute_seconds;
+  int64_t sent_bytes = 0;  // to other ranks
 };
 
 // What was found in the data; temper.v1.DataStatistics documents each field.

@@ -89,7 +89,10 @@ absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeReposit
                                         const std::vector<Recompute>& recompute, ProcessGroup* ranks) {
   const TransformerOptions options = ModelOptions(job, plan, dtype);
   const auto load = [&](const NativeRepository& from, TrainingState& state) -> absl::Status {
-    auto loaded = LoadModel(from, options, ranks);
+    const TrainingOptions& training = job.training;
+    auto loaded =
+        LoadModel(from, options, ranks,
+                  {.reshard_after_forward = !training.keep_weights, .reduce_each_micro_batch = !training.reduce_once});
     if (!loaded.ok()) return loaded.status();
     state.loaded = *std::move(loaded);
     state.loaded.model->SetRecompute(recompute);

@@ -101,14 +101,16 @@ TEST_F(JobMetricsTest, RanksOfAStep_AreComparedWithTheirMedian) {
   EXPECT_THAT(Page(), Not(HasSubstr("rank=")));
 }
 
-TEST_F(JobMetricsTest, SkippedSteps_AreCounted) {
+TEST_F(JobMetricsTest, SkippedStepsAndSentBytes_AreCounted) {
   v1::JobEvent event;
   for (int step = 1; step <= 3; ++step) {
     event.mutable_step()->set_step(step);
     event.mutable_step()->set_skipped(step != 2);
+    event.mutable_step()->set_sent_bytes(1000);
     metrics.OnEvent(Job("a"), event);
   }
   EXPECT_THAT(Page(), HasSubstr("temper_train_skipped_steps_total{job=\"a\"} 2\n"));
+  EXPECT_THAT(Page(), HasSubstr("temper_train_sent_bytes_total{job=\"a\"} 3000\n"));
 }
 
 TEST_F(JobMetricsTest, GangIsLaunched_WaitIsObserved) {

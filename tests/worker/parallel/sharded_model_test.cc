@@ -132,6 +132,7 @@ struct Outcome {
 struct Run {
   int world = 1;
   bool reshard = true;
+  bool reduce_once = false;
 };
 
 // Fills the rank's part of a whole parameter in.
@@ -153,7 +154,8 @@ Outcome Train(const Variant& variant, const Run& run) {
   std::mutex mutex;
   RunGang(run.world, [&](ProcessGroup& group) {
     const std::unique_ptr<Transformer> model = MakeModel(variant);
-    ShardedModel sharded(*model, group, {.reshard_after_forward = run.reshard});
+    ShardedModel sharded(*model, group,
+                         {.reshard_after_forward = run.reshard, .reduce_each_micro_batch = !run.reduce_once});
     AdamW optimizer(sharded.parameters(), {.weight_decay = 0.1});
     for (int64_t step = 0; step < 3; ++step) {
       ZeroGradients(sharded.parameters());
@@ -161,6 +163,7 @@ Outcome Train(const Variant& variant, const Run& run) {
       double loss = 0;
       for (size_t first = 0; first < rows.size(); first += run.world) {
         const size_t row = first + group.rank();
+        sharded.set_last_micro_batch(first + run.world >= rows.size());
         loss += ForwardBackward(*model, row < rows.size() ? rows[row] : MicroBatch{}, SupervisedObjective(), kScored);
       }
       ZeroFrozenGradients(sharded.parameters());
@@ -232,6 +235,22 @@ TEST_P(ShardedModelTest, TrainingOnManyRanks_IsTrainingOnOne) {
     for (size_t step = 0; step < expected.losses.size(); ++step) {
       EXPECT_NEAR(actual.losses[step], expected.losses[step], (bf16 ? 1e-3 : 1e-5) * expected.losses[step]);
     }
+    ExpectClose(expected.gradients, actual.gradients, bf16 ? 1e-4 : 1e-5);
+    ExpectClose(expected.weights, actual.weights, bf16 ? 2e-4 : 1e-4);
+  }
+}
+
+TEST_P(ShardedModelTest, WeightsKeptAfterTheForwardPass_GiveTheSameBits) {
+  const Outcome resharded = Train(GetParam(), {.world = 2}), kept = Train(GetParam(), {.world = 2, .reshard = false});
+  EXPECT_EQ(resharded.losses, kept.losses);
+  EXPECT_TRUE(SameBits(resharded.weights, kept.weights));
+}
+
+TEST_P(ShardedModelTest, GradientsReducedOnceAStep_AreTheSame) {
+  const bool bf16 = GetParam().options.dtype == at::kBFloat16;
+  for (const int world : {1, 2, 3}) {
+    const Outcome expected = Train(GetParam(), {.world = world});
+    const Outcome actual = Train(GetParam(), {.world = world, .reduce_once = true});
     ExpectClose(expected.gradients, actual.gradients, bf16 ? 1e-4 : 1e-5);
     ExpectClose(expected.weights, actual.weights, bf16 ? 2e-4 : 1e-4);
   }
@@ -316,15 +335,6 @@ TEST(ShardedModel, SameWorldTwice_IsTheSameBits) {
   EXPECT_EQ(first.losses, second.losses);
   EXPECT_TRUE(SameBits(first.gradients, second.gradients));
   EXPECT_TRUE(SameBits(first.weights, second.weights));
-}
-
-TEST(ShardedModel, WeightsKeptAfterTheForwardPass_GiveTheSameBits) {
-  for (const int index : {0, 3}) {  // all weights, and adapters
-    const Variant variant = Variants()[index];
-    const Outcome resharded = Train(variant, {.world = 2}), kept = Train(variant, {.world = 2, .reshard = false});
-    EXPECT_EQ(resharded.losses, kept.losses);
-    EXPECT_TRUE(SameBits(resharded.weights, kept.weights));
-  }
 }
 
 int64_t BytesOfOneMicroBatch(const Variant& variant, int world, bool reshard) {

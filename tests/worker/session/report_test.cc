@@ -29,6 +29,7 @@ TEST(ReportTest, StepReport_EveryField_IsTaken) {
   metrics.mfu = 11;
   metrics.hfu = 12;
   metrics.peak_memory_bytes = 13;
+  metrics.sent_bytes = 14;
   metrics.epoch = 14;
   const v1::StepMetrics step = StepReport(metrics).step();
   EXPECT_EQ(step.step(), 1);
@@ -44,6 +45,7 @@ TEST(ReportTest, StepReport_EveryField_IsTaken) {
   EXPECT_EQ(step.mfu(), 11);
   EXPECT_EQ(step.hfu(), 12);
   EXPECT_EQ(step.peak_memory_bytes(), 13);
+  EXPECT_EQ(step.sent_bytes(), 14);
   EXPECT_EQ(step.epoch(), 14);
 }
 

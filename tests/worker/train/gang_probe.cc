@@ -5,13 +5,14 @@
 //   gang_probe MODEL DATA.jsonl --world N --steps S [--lora TARGET…] [--dora] [--modules MODULE…]
 //              [--stop-rank R --stop-after S] [--die-rank R --die-after S] [--memory-limit MB]
 //              [--nudge] [--export DIR [--adapters adapter|merged|both]]
-//              [--job DIR [--checkpoint-every S] [--resume-from URI] [--bf16] [--dropout X]]
+//              [--job DIR [--checkpoint-every S] [--resume-from URI] [--bf16] [--dropout X] [--profile S]
+//               [--keep-weights] [--reduce-once]]
 //
-// Rank 0 prints a JSON line a step (step, loss, grad_norm, and where its time went: seconds, communication, phases,
-// which is their sum), and one of a validation once all are taken (validation_loss, scored_tokens). Each rank prints
-// one when it has loaded the model (loaded_on: the rank; peak_bytes: how much more memory it had at most meanwhile),
-// unless --job, and one when it ends (rank, steps, end: "done" or what the status says, and peak_bytes, of all that the
-// process had).
+// Rank 0 prints a JSON line a step (step, loss, grad_norm, sent_bytes, and where its time went: seconds, communication,
+// phases, which is their sum), and one of a validation once all are taken (validation_loss, scored_tokens). Each rank
+// prints one when it has loaded the model (loaded_on: the rank; peak_bytes: how much more memory it had at most
+// meanwhile), unless --job, and one when it ends (rank, steps, end: "done" or what the status says, and peak_bytes, of
+// all that the process had).
 // --stop-rank is told to stop, --die-rank kills itself, when the step is over. --memory-limit: what a rank may allocate
 // from before the model is loaded on. --nudge: trained weights are changed a little (probe_gang.h) after the steps.
 // --job: all of it, as a job's ranks do it, with checkpoints and the export below DIR; a line tells of each checkpoint
@@ -61,6 +62,8 @@ struct Arguments {
   int64_t checkpoint_every = 0;
   bool bf16 = false;
   double dropout = 0;
+  int64_t profiled_step = 0;
+  bool keep_weights = false, reduce_once = false;
   AdapterExport adapters = AdapterExport::kAdapter;
   int stop_rank = -1, die_rank = -1;
   int64_t stop_after = 0, die_after = 0;
@@ -84,6 +87,7 @@ class Printer : public SilentObserver {
     if (rank_ == 0) {
       std::printf("{\"step\": %ld, \"loss\": %.17g, \"grad_norm\": %.17g, ", metrics.step, metrics.loss,
                   metrics.grad_norm);
+      std::printf("\"sent_bytes\": %ld, ", metrics.sent_bytes);
       std::printf("\"seconds\": %.17g, \"communication\": %.17g, \"phases\": %.17g}\n", metrics.seconds,
                   metrics.phases.communication, metrics.phases.sum());
     }
@@ -123,7 +127,10 @@ TrainJob MakeJob(const Arguments& arguments) {
                   .tokens_per_step = 640,  // five rows: no world from 2 to 4 divides them
                   .micro_batch_tokens = 128,
                   .learning_rate = 5e-3,
-                  .precision = arguments.bf16 ? Precision::kBf16 : Precision::kFp32};
+                  .precision = arguments.bf16 ? Precision::kBf16 : Precision::kFp32,
+                  .keep_weights = arguments.keep_weights,
+                  .reduce_once = arguments.reduce_once};
+  if (arguments.profiled_step > 0) job.profile = {.first_step = arguments.profiled_step, .steps = 1};
   job.checkpoint_options = {.every_steps = arguments.checkpoint_every, .keep_last = 10};
   job.resume_from = arguments.resume_from;
   job.threads = 1;
@@ -184,7 +191,7 @@ std::string Run(const Arguments& arguments, const Rendezvous& rendezvous, TrainO
                 const StopSignal& stop) {
   TrainJob job = MakeJob(arguments);
   if (!arguments.job_output.empty()) {
-    job.ranks = rendezvous.size;
+    job.ranks = job.ranks_per_node = rendezvous.size;
     if (rendezvous.size > 1) job.rendezvous = rendezvous;
     const absl::Status end = RunTrainJob(job, observer, stop);
     return end.ok() ? "done" : std::string(end.message());
@@ -232,6 +239,9 @@ int Main(int argc, char** argv) {
   app.add_option("--resume-from", arguments.resume_from);
   app.add_flag("--bf16", arguments.bf16);
   app.add_option("--dropout", arguments.dropout);
+  app.add_option("--profile", arguments.profiled_step);
+  app.add_flag("--keep-weights", arguments.keep_weights);
+  app.add_flag("--reduce-once", arguments.reduce_once);
   const std::map<std::string, AdapterExport> adapters = {
       {"adapter", AdapterExport::kAdapter}, {"merged", AdapterExport::kMerged}, {"both", AdapterExport::kBoth}};
   app.add_option("--adapters", arguments.adapters)->transform(CLI::CheckedTransformer(adapters));

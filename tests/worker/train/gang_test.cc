@@ -38,7 +38,7 @@ void RunThree(const std::function<void(const Gang&)>& rank) {
     config.attention = {.num_heads = 1, .num_kv_heads = 1, .head_dim = 8, .scale = 1};
     config.feed_forward.intermediate_size = 8;
     Transformer model(config, {});
-    const ShardedModel sharded(model, group);
+    ShardedModel sharded(model, group);
     rank(Gang(group, sharded));
   });
 }

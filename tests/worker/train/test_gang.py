@@ -207,6 +207,61 @@ def test_a_gang_that_was_stopped_goes_on_bit_for_bit(run, tmp_path, options):
     assert exports[0] == exports[1]
 
 
+@pytest.mark.parametrize(("world", "options"), [(2, ()), (3, ("--lora", "q_proj"))], ids=["full", "LoRA"])
+def test_weights_that_are_kept_for_the_way_back_change_no_bit(run, tmp_path, world, options):
+    plain, result = run(world, "--steps", 3, "--job", tmp_path / "plain", *options)
+    assert ends(plain) == dict.fromkeys(range(world), (3, "done")), result.stderr
+    lines, result = run(world, "--steps", 3, "--job", tmp_path / "out", "--keep-weights", *options)
+    assert ends(lines) == dict.fromkeys(range(world), (3, "done")), result.stderr
+    assert steps_of(lines) == steps_of(plain)
+    assert all(
+        sent < usually for sent, usually in zip(values(lines, "sent_bytes"), values(plain, "sent_bytes"), strict=True)
+    )
+    exports = [files(tmp_path / name / "probe/export-e0001") for name in ("plain", "out")]
+    assert exports[0] == exports[1]
+
+
+def test_gradients_that_are_reduced_once_a_step_are_the_same(run, tmp_path):
+    """Five rows a step on two ranks: three micro-batches, of which each gathers twice, and the last one reduces."""
+    plain, _ = run(2, "--steps", 4, "--job", tmp_path / "plain")
+    lines, result = run(2, "--steps", 4, "--job", tmp_path / "out", "--reduce-once")
+    assert ends(lines) == dict.fromkeys(range(2), (4, "done")), result.stderr
+    assert steps_of(lines) == pytest.approx(steps_of(plain), rel=1e-5)
+    for sent, usually in zip(values(lines, "sent_bytes"), values(plain, "sent_bytes"), strict=True):
+        assert sent == pytest.approx(usually * (3 * 2 + 1) / (3 * 3), rel=1e-3)
+
+
+def profile_of(run, directory, world, *options, model):
+    """Events of the second step, by name: when they began and ended, in microseconds."""
+    lines, result = run(world, "--steps", 3, "--job", directory, "--profile", 2, *options, model=model)
+    assert ends(lines) == dict.fromkeys(range(world), (3, "done")), result.stderr
+    (trace,) = (directory / "probe/profile-e0001").iterdir()
+    events = {}
+    for event in json.loads(trace.read_text())["traceEvents"]:
+        if event.get("ph") == "X":
+            events.setdefault(event["name"], []).append((event["ts"], event["ts"] + event["dur"]))
+    return {name: sorted(spans) for name, spans in events.items()}
+
+
+def test_weights_are_gathered_while_the_unit_before_is_computed(run, tmp_path, wide_model):
+    """… and gradients are on their way while the unit after is."""
+    events = profile_of(run, tmp_path / "out", 2, model=wide_model)
+    last = WIDE["num_hidden_layers"] - 1
+    # collective → what is computed meanwhile
+    pairs = [(f"all-gather, unit {unit}", f"forward, unit {unit - 1}") for unit in range(1, last + 1)]
+    pairs += [(f"all-gather, unit {unit}", f"backward, unit {unit + 1}") for unit in range(last)]
+    pairs += [(f"all-to-all, unit {unit}", f"backward, unit {unit - 1}") for unit in range(1, last + 1)]
+    overlapping = [
+        any(
+            begin < end_of_other and begin_of_other < end
+            for begin, end in events[collective]
+            for begin_of_other, end_of_other in events[computed]
+        )
+        for collective, computed in pairs
+    ]
+    assert sum(overlapping) >= 0.9 * len(pairs), [pair for pair, together in zip(pairs, overlapping) if not together]
+
+
 def test_a_checkpoint_that_can_not_be_written_is_a_warning_on_all_ranks(run, tmp_path):
     (tmp_path / "out/probe").mkdir(parents=True)
     (tmp_path / "out/probe/checkpoints").write_text("in the way")
