@@ -108,7 +108,8 @@ TEST(PeakMemoryBytes, LargerParent_IsNotCounted) {
   if (std::getenv(kIsChild) != nullptr) std::_Exit(PeakMemoryBytes() < kLarge / 2 ? 0 : 1);
   const std::vector<char> large(kLarge, 1);
   EXPECT_GE(PeakMemoryBytes(), kLarge);
-  std::string self = "/proc/self/exe", filter = "--gtest_filter=PeakMemoryBytes.*", is_child = absl::StrCat(kIsChild, "=1");
+  std::string self = "/proc/self/exe", filter = "--gtest_filter=PeakMemoryBytes.*",
+              is_child = absl::StrCat(kIsChild, "=1");
   char* const arguments[] = {self.data(), filter.data(), nullptr};
   char* const environment[] = {is_child.data(), nullptr};
   pid_t child = 0;
