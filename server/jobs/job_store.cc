@@ -21,7 +21,7 @@ constexpr std::string_view kRecordColumns =
     "id, job, export_committed, retry_at_us, ending_cause, ending_message, request_id, request_digest, log_events, "
     "dropped_log_events, restarts_since_checkpoint, preflight, preflight_only";
 
-// Rows that List() reads before it lets others read.
+// Rows that List() reads in one statement.
 constexpr int kListedAtOnce = 200;
 
 absl::Status Damaged(const std::string& what) {
@@ -86,10 +86,11 @@ void BindRecord(SqliteStatement& statement, const JobRecord& record) {
 
 absl::Status WriteJob(Sqlite& database, const JobRecord& record, bool create) {
   if (create) {
-    SqliteStatement insert(database, absl::StrCat("INSERT INTO jobs (", std::string(kRecordColumns),
-                                                  ", state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+    SqliteStatement insert(database,
+                           absl::StrCat("INSERT INTO jobs (", std::string(kRecordColumns),
+                                        ", state, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
     BindRecord(insert, record);
-    return insert.Bind(static_cast<int64_t>(record.life.state)).Run();
+    return insert.Bind(static_cast<int64_t>(record.life.state)).Bind(record.job.spec().owner()).Run();
   }
   SqliteStatement update(database, absl::StrCat("UPDATE jobs SET (", std::string(kRecordColumns),
                                                 ", state) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE id = ? "
@@ -176,8 +177,7 @@ std::string Fingerprint(const JobFilter& filter) {
   return Sha256Hex(text).substr(0, 16);
 }
 
-bool Matches(const v1::JobSpec& spec, const JobFilter& filter) {
-  if (!filter.owner.empty() && spec.owner() != filter.owner) return false;
+bool HasLabels(const v1::JobSpec& spec, const JobFilter& filter) {
   return std::all_of(filter.labels.begin(), filter.labels.end(), [&spec](const auto& wanted) {
     const auto label = spec.labels().find(wanted.first);
     return label != spec.labels().end() && label->second == wanted.second;
@@ -223,17 +223,20 @@ absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(const std::filesystem::
   if (!status.ok()) return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
   auto reader = Sqlite::Open(path, Sqlite::Mode::kReadOnly);
   if (!reader.ok()) return reader.status();
+  auto lister = Sqlite::Open(path, Sqlite::Mode::kReadOnly);
+  if (!lister.ok()) return lister.status();
   auto checkpoints = Sqlite::Open(path, Sqlite::Mode::kReadWrite);
   if (!checkpoints.ok()) return checkpoints.status();
-  return std::unique_ptr<JobStore>(
-      new JobStore(*std::move(directory), *std::move(writer), *std::move(reader), *std::move(checkpoints)));
+  return std::unique_ptr<JobStore>(new JobStore(*std::move(directory), *std::move(writer), *std::move(reader),
+                                                *std::move(lister), *std::move(checkpoints)));
 }
 
 JobStore::JobStore(std::unique_ptr<DataDirectory> directory, std::unique_ptr<Sqlite> writer,
-                   std::unique_ptr<Sqlite> reader, std::unique_ptr<Sqlite> checkpoints)
+                   std::unique_ptr<Sqlite> reader, std::unique_ptr<Sqlite> lister, std::unique_ptr<Sqlite> checkpoints)
     : directory_(std::move(directory)),
       writer_(std::move(writer)),
       reader_(std::move(reader)),
+      lister_(std::move(lister)),
       checkpointer_(*writer_, write_mutex_, std::move(checkpoints)) {}
 
 JobStore::~JobStore() = default;
@@ -341,14 +344,17 @@ absl::StatusOr<JobPage> JobStore::List(const JobFilter& filter, int page_size, c
   }
   // The list holds digits and commas only.
   const std::string in_states = state_list.empty() ? "" : absl::StrCat(" AND state IN (", state_list, ")");
-  const std::string query = absl::StrCat("SELECT number, job FROM jobs WHERE number < ?", in_states,
+  const std::string of_owner = filter.owner.empty() ? "" : " AND owner = ?";
+  const std::string query = absl::StrCat("SELECT number, job FROM jobs WHERE number < ?", of_owner, in_states,
                                          " ORDER BY number DESC LIMIT ", kListedAtOnce);
   JobPage page;
   while (true) {
-    // A filter that few jobs match reads them all: others get their turn in between.
-    std::lock_guard lock(read_mutex_);
-    SqliteStatement select(*reader_, query);
+    // A filter that few jobs match reads them all. In parts: a statement that is open holds up the checkpoints of the
+    // WAL.
+    std::lock_guard lock(list_mutex_);
+    SqliteStatement select(*lister_, query);
     select.Bind(before);
+    if (!filter.owner.empty()) select.Bind(filter.owner);
     int rows = 0;
     for (; rows < kListedAtOnce; ++rows) {
       const auto row = select.Step();
@@ -357,7 +363,7 @@ absl::StatusOr<JobPage> JobStore::List(const JobFilter& filter, int page_size, c
       const int64_t number = select.Integer();
       v1::Job job;
       if (!job.ParseFromString(select.Text())) return Damaged(absl::StrCat("job number ", number));
-      if (Matches(job.spec(), filter)) {
+      if (HasLabels(job.spec(), filter)) {
         if (static_cast<int>(page.jobs.size()) == page_size) {
           page.next_page_token = EncodePageToken(before, fingerprint);
           return page;

@@ -141,14 +141,16 @@ class JobStore {
 
  private:
   JobStore(std::unique_ptr<DataDirectory> directory, std::unique_ptr<Sqlite> writer, std::unique_ptr<Sqlite> reader,
-           std::unique_ptr<Sqlite> checkpoints);
+           std::unique_ptr<Sqlite> lister, std::unique_ptr<Sqlite> checkpoints);
 
   const std::unique_ptr<DataDirectory> directory_;
-  // Two connections, so that a reader waits for no commit.
+  // Connections of their own, so that a reader waits for no commit, and nobody for a list of what few jobs match.
   std::mutex write_mutex_;
   const std::unique_ptr<Sqlite> writer_;
   mutable std::mutex read_mutex_;
   const std::unique_ptr<Sqlite> reader_;
+  mutable std::mutex list_mutex_;
+  const std::unique_ptr<Sqlite> lister_;
   WalCheckpointer checkpointer_;  // last: it uses the writer
 };
 

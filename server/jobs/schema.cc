@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "temper/v1/training_service.pb.h"
 
 namespace temper {
 namespace {
@@ -78,7 +79,29 @@ constexpr std::array kSteps = {
       ALTER TABLE jobs ADD COLUMN preflight INTEGER NOT NULL DEFAULT 0;       -- the next or present gang only looks
       ALTER TABLE jobs ADD COLUMN preflight_only INTEGER NOT NULL DEFAULT 0;
     )sql",
+    R"sql(
+      ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';             -- copied from job
+      CREATE INDEX jobs_by_owner ON jobs (owner, number);
+    )sql",
 };
+
+// Index of the step that brought jobs.owner.
+constexpr int64_t kOwnerStep = 4;
+
+// Copies the owners of jobs that are older than the column; SQL does not see into temper.v1.Job.
+absl::Status FillOwners(Sqlite& database) {
+  SqliteStatement select(database, "SELECT number, job FROM jobs");
+  while (true) {
+    const auto row = select.Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return absl::OkStatus();
+    const int64_t number = select.Integer();
+    v1::Job job;
+    if (!job.ParseFromString(select.Text())) continue;  // whoever reads it says that it is damaged
+    SqliteStatement update(database, "UPDATE jobs SET owner = ? WHERE number = ?");
+    if (absl::Status status = update.Bind(job.spec().owner()).Bind(number).Run(); !status.ok()) return status;
+  }
+}
 
 absl::StatusOr<int64_t> Version(Sqlite& database) {
   SqliteStatement statement(database, "PRAGMA user_version");
@@ -102,6 +125,9 @@ absl::Status MigrateSchema(Sqlite& database) {
     SqliteTransaction transaction(database);
     if (absl::Status status = transaction.Begin(); !status.ok()) return status;
     if (absl::Status status = database.Execute(kSteps[static_cast<size_t>(step)]); !status.ok()) return status;
+    if (step == kOwnerStep) {
+      if (absl::Status status = FillOwners(database); !status.ok()) return status;
+    }
     const std::string set_version = absl::StrCat("PRAGMA user_version = ", step + 1);
     if (absl::Status status = database.Execute(set_version); !status.ok()) return status;
     if (absl::Status status = transaction.Commit(); !status.ok()) return status;

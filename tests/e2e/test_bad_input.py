@@ -119,9 +119,9 @@ def _(world):
     (world.model / "config.json").symlink_to("config.json")  # a loop: unreadable even for root
 
 
-@engine("model on a scheme that is not built in", "s3://bucket/model", "file:///path")
+@engine("model on a scheme that is not built in", "ftp://host/model", "file:///path")
 def _(world):
-    world.spec["model"]["uri"] = "s3://bucket/model"
+    world.spec["model"]["uri"] = "ftp://host/model"
 
 
 @engine("directory without config", "has no config.json", "not a model in Hugging Face layout")

@@ -73,7 +73,7 @@ SERVER = [
     ("model.uri", "''", "is required: a directory in Hugging Face layout"),
     ("data.uri", "''", "is required: a file of samples"),
     ("output.uri", "''", "is required: a directory"),
-    ("model.uri", "s3://bucket/model", "has the scheme s3, which this version does not read"),
+    ("model.uri", "ftp://host/model", "has the scheme ftp, which this version does not read"),
     ("data.uri", "file://host/data", "three slashes"),
     ("display_name", "'" + "x" * 101 + "'", "at most 100 characters, not 101"),
     ("data.max_sample_tokens", "7", "at least 8, not 7"),

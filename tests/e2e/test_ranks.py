@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 import tiny_chat_model
-from temper_server import BIN, Server, steps_lost, wait_until
+from temper_server import BIN, UNCOMPARED, Server, steps_lost, wait_until
 
 STEPS = 120
 INTERVAL = 40
-# What is asked for here is training; the comparison of each export with transformers takes longer than it.
-UNCOMPARED = {"TEMPER_PYTHON": "/none"}
 
 
 def job_of_two_ranks(spec):

@@ -89,4 +89,5 @@ def test_same_training_twice_is_bit_identical(engine, tmp_path):
     first = engine.train(tmp_path / "model", batches, learning_rate=1e-3)
     second = engine.train(tmp_path / "model", batches, learning_rate=1e-3)
     assert torch.equal(first[0], second[0])
-    assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
+    weights = first[1].keys() - {"peak_bytes"}  # which is what the process took
+    assert all(torch.equal(first[1][name], second[1][name]) for name in weights)

@@ -89,7 +89,8 @@ class SeaweedFs(S3Server):
         command += ["-master.volumeSizeLimitMB=64", f"-volume.max={volumes}"]
         for part in ("master", "volume", "filer"):
             command += [f"-{part}.port={free_port()}", f"-{part}.port.grpc={free_port()}"]
-        command += [f"-s3.port.grpc={free_port()}"]
+        # The last two have fixed ports otherwise, and two servers can't be up at once.
+        command += [f"-s3.port.grpc={free_port()}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         super().__init__(command, port, directory / "seaweedfs.log")
 
     def start(self):

@@ -210,11 +210,11 @@ TEST_F(JobStoreTest, Open_DatabaseOfANewerVersion_IsRefusedAndLeftAlone) {
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
     ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 99").ok());
   }
-  EXPECT_THAT(OpenError(), HasSubstr("schema version 99, this temper-server knows 4: it was written by a newer"));
+  EXPECT_THAT(OpenError(), HasSubstr("schema version 99, this temper-server knows 5: it was written by a newer"));
   EXPECT_EQ(JobStore::Open(directory()).status().code(), absl::StatusCode::kFailedPrecondition);
   {
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
-    ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 4").ok());
+    ASSERT_TRUE((*connection)->Execute("PRAGMA user_version = 5").ok());
   }
   Reopen();
   EXPECT_TRUE(store->Get("a").ok());
@@ -223,13 +223,15 @@ TEST_F(JobStoreTest, Open_DatabaseOfANewerVersion_IsRefusedAndLeftAlone) {
 TEST_F(JobStoreTest, Open_DatabaseOfAnOlderVersion_IsBroughtUpToDateWithAllThatItHolds) {
   JobUpdate update = NewJob("a");
   update.epoch = EpochRecord{.job_id = "a", .epoch = 1, .run_dir = "/runs/a/e1"};
+  update.record.job.mutable_spec()->set_owner("ada");
   ASSERT_TRUE(store->Create(update).ok());
   store.reset();
   {
     // What version 1 had.
     auto connection = Sqlite::Open(database(), Sqlite::Mode::kReadWrite);
     ASSERT_TRUE((*connection)
-                    ->Execute("ALTER TABLE jobs DROP COLUMN preflight; ALTER TABLE jobs DROP COLUMN preflight_only; "
+                    ->Execute("DROP INDEX jobs_by_owner; ALTER TABLE jobs DROP COLUMN owner; "
+                              "ALTER TABLE jobs DROP COLUMN preflight; ALTER TABLE jobs DROP COLUMN preflight_only; "
                               "DROP TABLE steps; DROP TABLE checkpoints; ALTER TABLE epochs DROP COLUMN resume_from; "
                               "ALTER TABLE jobs "
                               "DROP COLUMN restarts_since_checkpoint; PRAGMA user_version = 1")
@@ -241,6 +243,8 @@ TEST_F(JobStoreTest, Open_DatabaseOfAnOlderVersion_IsBroughtUpToDateWithAllThatI
   EXPECT_EQ(store->GetEpoch("a", 1)->run_dir, "/runs/a/e1");
   EXPECT_THAT(store->GetEpoch("a", 1)->resume_from, IsEmpty());
   EXPECT_THAT(*store->Checkpoints("a"), IsEmpty());
+  EXPECT_THAT(store->List({.owner = "ada"}, 10, "")->jobs, SizeIs(1));
+  EXPECT_THAT(store->List({.owner = "bob"}, 10, "")->jobs, IsEmpty());
 }
 
 TEST_F(JobStoreTest, Metrics_AreThinnedToEveryNthAndTheNewest) {

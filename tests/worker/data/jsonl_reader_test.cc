@@ -58,8 +58,8 @@ TEST(JsonlReader, Open_MissingFile_NamesIt) {
               HasSubstr("there is no data file /nowhere/at/all.jsonl. Correct data.uri"));
 }
 
-TEST(JsonlReader, Open_NoFileName_IsInvalid) {
-  EXPECT_EQ(JsonlReader::Open("/some/directory/").status().code(), absl::StatusCode::kInvalidArgument);
+TEST(JsonlReader, Open_NoFile_IsRefused) {
+  EXPECT_EQ(JsonlReader::Open("/some/directory/").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(JsonlReader::Open("data.jsonl").status().code(), absl::StatusCode::kInvalidArgument);
 }
 

@@ -4,11 +4,10 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <malloc.h>
 
 #include <memory>
 
-#include "tests/peak_memory.h"
+#include "tests/peak_tensor_bytes.h"
 #include "worker/model/gradient.h"
 #include "worker/model/transformer.h"
 #include "worker/train/objective.h"
@@ -139,9 +138,8 @@ TEST(Recompute, Memory_IsThatOfOneBlock) {
   const auto peak = [&](Recompute what) {
     const auto model = MakeModel(variant, std::vector<Recompute>(12, what));
     const auto step = [&] { ForwardBackward(*model, batch, SupervisedObjective(), 1); };
-    step();          // gradients have their memory
-    malloc_trim(0);  // what was freed is no longer this process's
-    return PeakBytesOf(step);
+    step();  // gradients have their memory
+    return PeakTensorBytesOf(step);
   };
   const int64_t all = peak(kNone), attention = peak(kAttention), block = peak(kBlock);
   EXPECT_LT(block, all / 2);
