@@ -17,6 +17,14 @@ target_link_options(temper_torch_cuda INTERFACE -Wl,-rpath,${cuda_root}/lib)
 target_link_libraries(temper_torch_cuda INTERFACE
   temper::torch -Wl,--push-state,--no-as-needed,-ltorch_cuda,-lc10_cuda,--pop-state ${cuda_root}/lib/libcudart.so.13)
 
+# The wheel has no libnccl.so to link by name.
+file(GLOB nccl_root ${TEMPER_VENV}/lib/python3*/site-packages/nvidia/nccl)
+add_library(temper_nccl_wheel INTERFACE)
+add_library(temper::nccl ALIAS temper_nccl_wheel)
+target_include_directories(temper_nccl_wheel SYSTEM INTERFACE ${nccl_root}/include)
+target_link_options(temper_nccl_wheel INTERFACE -Wl,-rpath,${nccl_root}/lib)
+target_link_libraries(temper_nccl_wheel INTERFACE temper::torch_cuda ${nccl_root}/lib/libnccl.so.2)
+
 # Machine code for Hopper, and PTX that the driver compiles for every other card since Ampere.
 set(nvcc_flags -std=c++20 -O3 -ccbin ${CMAKE_CXX_COMPILER} -Xcompiler -fPIC,-Wall,-Wextra
   -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80)

@@ -8,6 +8,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
 #include "worker/ops/vector_math.h"
+#include "worker/parallel/flight_recorder.h"
 #include "worker/session/session.h"
 #include "worker/session/standalone.h"
 #include "worker/train/preflight.h"
@@ -94,5 +95,8 @@ int main(int argc, char** argv) {
   const auto verify_model = [](const std::string& model, const temper::VerifyRequest& request) {
     return temper::VerifyModel(model, request);
   };
-  return temper::RunSession(fd, {.train = RunTrainJob, .preflight = RunPreflight, .verify = verify_model});
+  return temper::RunSession(fd, {.train = RunTrainJob,
+                                 .preflight = RunPreflight,
+                                 .verify = verify_model,
+                                 .collectives = temper::CollectivesUnderWay});
 }

@@ -20,6 +20,7 @@
 #include "worker/ops/cpu/instruction_set.h"
 #include "worker/ops/gated_activation.h"
 #include "worker/ops/grouped_linear.h"
+#include "worker/ops/linear.h"
 #include "worker/ops/matmul_peak.h"
 #include "worker/ops/packed_attention.h"
 #include "worker/ops/rms_norm.h"
@@ -231,6 +232,31 @@ void RegisterExperts(at::ScalarType dtype, int64_t experts, int64_t rows, int64_
   });
 }
 
+// A frozen map of three equal parts with an adapter on each, or none; all that a training step takes of it.
+void RegisterAdaptedLinear(at::ScalarType dtype, int64_t rank) {
+  const double weights = 3.0 * kHidden * kHidden, factors = 3.0 * 2 * kHidden * static_cast<double>(rank);
+  const std::string name = rank == 0 ? "linear/frozen" : "linear/frozen, LoRA";
+  Register(name, dtype, {.flops = 2.0 * kTokens * (2 * weights + 3 * factors)}, [=]() -> Function {
+    const at::Tensor x = at::randn({kTokens, kHidden}).to(dtype).requires_grad_();
+    const at::Tensor weight = at::randn({3 * kHidden, kHidden}).to(dtype);
+    const at::Tensor grad = at::randn({kTokens, 3 * kHidden}).to(dtype);
+    std::vector<ops::LowRankUpdate> updates;
+    for (int64_t part = 0; rank > 0 && part < 3; ++part) {
+      updates.push_back({.a_RI = at::randn({rank, kHidden}).to(dtype).requires_grad_(),
+                         .b_OR = at::randn({kHidden, rank}).to(dtype).requires_grad_(),
+                         .grad_a_RI = at::zeros({rank, kHidden}),
+                         .grad_b_OR = at::zeros({kHidden, rank}),
+                         .row = part * kHidden});
+    }
+    std::vector<at::Tensor> inputs = {x};
+    for (const ops::LowRankUpdate& update : updates) inputs.insert(inputs.end(), {update.a_RI, update.b_OR});
+    return [=] {
+      torch::autograd::grad({ops::Linear(x, weight, {}, {}, updates)}, inputs, {grad}, /*retain_graph=*/false,
+                            /*create_graph=*/false, /*allow_unused=*/true);
+    };
+  });
+}
+
 void RegisterRows(at::ScalarType dtype) {
   const double size = dtype == at::kBFloat16 ? 2 : 4;
   const double hidden = size * kTokens * kHidden;
@@ -278,6 +304,8 @@ void RegisterAll() {
     RegisterLmHead(dtype, true);
     RegisterLmHead(dtype, false);
     RegisterRows(dtype);
+    RegisterAdaptedLinear(dtype, /*rank=*/0);
+    RegisterAdaptedLinear(dtype, /*rank=*/16);
     RegisterExperts(dtype, 128, 32, 2048, 1536);  // Qwen3-30B-A3B, 512 tokens
     RegisterExperts(dtype, 32, 64, 2880, 5760);   // gpt-oss-20b, 512 tokens
     RegisterExperts(dtype, 8, 128, 4096, 7168);   // Mixtral-8x7B with half the width, 512 tokens

@@ -5,11 +5,11 @@
 #include <ATen/ThreadLocalState.h>
 #include <ATen/record_function.h>
 
+#include <algorithm>
 #include <exception>
 #include <future>
 #include <limits>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <utility>
 
@@ -17,13 +17,10 @@
 #include "absl/strings/strip.h"
 #include "common/failure.h"
 #include "common/fault_point.h"
+#include "worker/parallel/collectives.h"
 
 namespace temper {
 namespace {
-
-// The longest that a rank waits for another. One that is gone is missed at once; of one that hangs the node knows
-// better (worker/node/hang_watch.h), and one that is slow, at an export say, is waited for.
-constexpr std::chrono::milliseconds kCollectiveTimeout = std::chrono::hours(24 * 7);
 
 absl::Status RankLost(const std::string& message) {
   return WithCause(absl::UnavailableError(message), FailureCause::kRankLost);
@@ -35,6 +32,13 @@ std::string MessageOf(const std::exception& error) {
   return of_torch != nullptr ? of_torch->what_without_backtrace() : error.what();
 }
 
+// That of whatever there is to send or to receive.
+at::Device DeviceOf(const at::Tensor& mine, const std::vector<at::Tensor>& parts) {
+  if (mine.defined()) return mine.device();
+  const auto part = std::ranges::find_if(parts, [](const at::Tensor& each) { return each.defined(); });
+  return part == parts.end() ? at::Device(at::kCPU) : part->device();
+}
+
 absl::Status NotFound(const Rendezvous& rendezvous, const std::exception& error) {
   return RankLost(absl::StrCat("rank ", rendezvous.rank, " of ", rendezvous.size, " did not find the others through ",
                                rendezvous.host, ":", rendezvous.port, ": ", MessageOf(error)));
@@ -44,13 +48,17 @@ absl::Status NotFound(const Rendezvous& rendezvous, const std::exception& error)
 
 struct ProcessGroup::Backend {
   Rendezvous rendezvous;
+  at::Device device = at::kCPU;
   c10::intrusive_ptr<c10d::Store> store;
-  c10::intrusive_ptr<c10d::Backend> backend;
+  c10::intrusive_ptr<c10d::Backend> gloo;
+  c10::intrusive_ptr<c10d::Backend> nccl;  // null without a GPU
+
+  c10d::Backend& For(at::Device of) { return of.is_cpu() ? *gloo : *nccl; }
 };
 
 struct PendingCollective::Transfers {
   struct Transfer {
-    int peer;
+    int peer;  // kAll: to and from all of them
     c10::intrusive_ptr<c10d::Work> work;
   };
   const char* what;
@@ -60,18 +68,24 @@ struct PendingCollective::Transfers {
   std::vector<Transfer> transfers;
   std::future<void> recording;  // waits for all of them, where a profiler is to see how long they take
 
+  CollectiveError Lost(int peer, const std::exception& error) const;
   // Throws CollectiveError.
   void WaitForAll() const;
   void Record(std::string_view of);
 };
+
+CollectiveError PendingCollective::Transfers::Lost(int peer, const std::exception& error) const {
+  const std::string lost = peer == ProcessGroup::kAll ? "another" : absl::StrCat("rank ", peer);
+  return CollectiveError(
+      RankLost(absl::StrCat("rank ", rank, " of ", size, " has lost ", lost, ", in ", what, ": ", MessageOf(error))));
+}
 
 void PendingCollective::Transfers::WaitForAll() const {
   for (const Transfer& transfer : transfers) {
     try {
       transfer.work->wait(kCollectiveTimeout);
     } catch (const std::exception& error) {
-      throw CollectiveError(RankLost(absl::StrCat("rank ", rank, " of ", size, " has lost rank ", transfer.peer,
-                                                  ", in ", what, ": ", MessageOf(error))));
+      throw Lost(transfer.peer, error);
     }
   }
 }
@@ -103,7 +117,7 @@ void PendingCollective::Wait() {
   under_way->seconds_waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Connect(const Rendezvous& rendezvous) {
+absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Connect(const Rendezvous& rendezvous, at::Device device) {
   try {
     c10d::TCPStoreOptions options;
     options.port = rendezvous.port;
@@ -112,6 +126,7 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Connect(const Rendez
     options.timeout = rendezvous.timeout;
     if (rendezvous.listen_fd >= 0) options.masterListenFd = rendezvous.listen_fd;
     Backend backend;
+    backend.device = device;
     backend.store = c10::make_intrusive<c10d::TCPStore>(rendezvous.host, options);
     FaultPoint("rank.rendezvous.store_opened");
     auto group = Join(std::move(backend), rendezvous);
@@ -124,6 +139,7 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Connect(const Rendez
 
 absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Duplicate() {
   Backend backend;
+  backend.device = backend_->device;
   backend.store =
       c10::make_intrusive<c10d::PrefixStore>(absl::StrCat("duplicate ", duplicates_++, "/"), backend_->store);
   return Join(std::move(backend), backend_->rendezvous);
@@ -131,12 +147,9 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Duplicate() {
 
 absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Join(Backend backend, const Rendezvous& rendezvous) {
   try {
-    auto gloo = c10d::ProcessGroupGloo::Options::create(rendezvous.timeout);
-    gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(rendezvous.address));
-    gloo->threads = 1;  // messages need none
     backend.rendezvous = rendezvous;
-    backend.backend =
-        c10::make_intrusive<c10d::ProcessGroupGloo>(backend.store, rendezvous.rank, rendezvous.size, gloo);
+    backend.gloo = MakeGloo(backend.store, rendezvous);
+    if (!backend.device.is_cpu()) backend.nccl = MakeNccl(backend.store, rendezvous, backend.device);
     std::unique_ptr<ProcessGroup> group(
         new ProcessGroup(rendezvous.rank, rendezvous.size, std::make_unique<Backend>(std::move(backend))));
     // A rank that has all its connections, and goes, would be missed by others that are still at theirs.
@@ -155,35 +168,44 @@ ProcessGroup::ProcessGroup(int rank, int size, std::unique_ptr<Backend> backend)
 ProcessGroup::~ProcessGroup() = default;
 
 template <typename PartFor, typename PartFrom>
-PendingCollective ProcessGroup::Exchange(const char* what, std::string_view of, PartFor part_for, PartFrom part_from) {
+PendingCollective ProcessGroup::Exchange(const char* what, std::string_view of, at::Device device, PartFor part_for,
+                                         PartFrom part_from) {
   const int tag = next_tag_;
   next_tag_ = tag == std::numeric_limits<int>::max() ? 0 : tag + 1;
   PendingCollective pending;
   pending.transfers_ = std::make_unique<PendingCollective::Transfers>(what, rank_, size_, seconds_waited_);
+  PendingCollective::Transfers& under_way = *pending.transfers_;
   using Work = c10::intrusive_ptr<c10d::Work>;  // null: there is nothing to wait for
+  c10d::Backend& backend = backend_->For(device);
+  // NCCL's messages are one operation, or each would wait on the GPU for the one before.
+  const bool together = !device.is_cpu();
+  const auto try_with = [&](int peer, auto start) {
+    try {
+      if (Work work = start()) under_way.transfers.push_back({peer, std::move(work)});
+    } catch (const std::exception& error) {
+      throw under_way.Lost(peer, error);
+    }
+  };
   // Each rank begins with another peer, or all would send to the first one first.
   const auto with_each_peer = [&](auto start) {
     for (int distance = 1; distance < size_; ++distance) {
       const int peer = (rank_ + distance) % size_;
-      try {
-        if (Work work = start(peer)) pending.transfers_->transfers.push_back({peer, std::move(work)});
-      } catch (const std::exception& error) {
-        throw CollectiveError(RankLost(absl::StrCat("rank ", rank_, " of ", size_, " has lost rank ", peer, ", in ",
-                                                    what, ": ", MessageOf(error))));
-      }
+      try_with(peer, [&] { return start(peer); });
     }
   };
+  if (together) backend.startCoalescing();
   with_each_peer([&](int peer) {
     std::vector<at::Tensor> part = {part_from(peer)};
-    return part[0].numel() == 0 ? Work() : backend_->backend->recv(part, peer, tag);
+    return part[0].numel() == 0 ? Work() : backend.recv(part, peer, tag);
   });
   with_each_peer([&](int peer) {
     std::vector<at::Tensor> part = {part_for(peer)};
     if (part[0].numel() == 0) return Work();
     bytes_sent_ += static_cast<int64_t>(part[0].nbytes());
-    return backend_->backend->send(part, peer, tag);
+    return backend.send(part, peer, tag);
   });
-  if (!of.empty() && at::hasThreadLocalCallbacks()) pending.transfers_->Record(of);
+  if (together) try_with(kAll, [&] { return backend.endCoalescing(); });
+  if (!of.empty() && at::hasThreadLocalCallbacks()) under_way.Record(of);
   return pending;
 }
 
@@ -192,7 +214,8 @@ PendingCollective ProcessGroup::AllGather(const at::Tensor& shard, const at::Ten
   TORCH_CHECK(whole.numel() == size_ * each, "an all-gather of ", size_, " × ", each, " into ", whole.numel());
   whole.narrow(0, rank_ * each, each).copy_(shard);
   return Exchange(
-      "an all-gather", of, [&](int) { return shard; }, [&](int peer) { return whole.narrow(0, peer * each, each); });
+      "an all-gather", of, shard.device(), [&](int) { return shard; },
+      [&](int peer) { return whole.narrow(0, peer * each, each); });
 }
 
 PendingCollective ProcessGroup::AllToAll(const at::Tensor& in, const at::Tensor& out, std::string_view of) {
@@ -200,14 +223,15 @@ PendingCollective ProcessGroup::AllToAll(const at::Tensor& in, const at::Tensor&
   TORCH_CHECK(in.numel() == size_ * each && out.numel() == in.numel(), "an all-to-all of ", in.numel(), " into ",
               out.numel(), " between ", size_, " ranks");
   return Exchange(
-      "an all-to-all", of, [&](int peer) { return in.narrow(0, peer * each, each); },
+      "an all-to-all", of, in.device(), [&](int peer) { return in.narrow(0, peer * each, each); },
       [&](int peer) { return out.narrow(0, peer * each, each); });
 }
 
 PendingCollective ProcessGroup::Gather(const at::Tensor& mine, const std::vector<at::Tensor>& parts, int to) {
   const bool receives = to == kAll || to == rank_;
   return Exchange(
-      "a gather", /*of=*/{}, [&](int peer) { return to == kAll || to == peer ? mine : at::Tensor(); },
+      "a gather", /*of=*/{}, DeviceOf(mine, parts),
+      [&](int peer) { return to == kAll || to == peer ? mine : at::Tensor(); },
       [&](int peer) { return receives ? parts[peer] : at::Tensor(); });
 }
 

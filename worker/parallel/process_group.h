@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 #include <memory>
@@ -37,7 +38,8 @@ class PendingCollective {
   PendingCollective(PendingCollective&&) noexcept;
   PendingCollective& operator=(PendingCollective&&) noexcept;
 
-  // Throws CollectiveError. Nothing is under way afterwards. Not after the group is gone.
+  // Throws CollectiveError. Nothing is under way afterwards; on a GPU, nothing that its stream has before it. Not after
+  // the group is gone.
   void Wait();
 
  private:
@@ -46,14 +48,17 @@ class PendingCollective {
   std::unique_ptr<Transfers> transfers_;
 };
 
-// The ranks of a gang, connected: c10d's gloo. Every rank calls the same collectives in the same order. One thread.
+// The ranks of a gang, connected: by c10d's gloo, and for tensors on GPUs by its NCCL. Every rank calls the same
+// collectives in the same order. One thread.
 //
 // A collective is a message from each rank to each other: what leaves a rank is what the textbook says, a failure is
 // that of one peer, and sums are made here, in the order of the ranks, so that they are the same bits every time.
 class ProcessGroup {
  public:
-  // Returns when all ranks are there. UNAVAILABLE (RANK_LOST) when they are not within the timeout.
-  static absl::StatusOr<std::unique_ptr<ProcessGroup>> Connect(const Rendezvous& rendezvous);
+  // Returns when all ranks are there. UNAVAILABLE (RANK_LOST) when they are not within the timeout. Tensors are on the
+  // CPU or on `device`, a GPU of this rank's own.
+  static absl::StatusOr<std::unique_ptr<ProcessGroup>> Connect(const Rendezvous& rendezvous,
+                                                               at::Device device = at::kCPU);
   // Another group of the same ranks, with connections of its own: for another thread. Every rank calls it.
   absl::StatusOr<std::unique_ptr<ProcessGroup>> Duplicate();
   ~ProcessGroup();
@@ -92,7 +97,8 @@ class ProcessGroup {
   ProcessGroup(int rank, int size, std::unique_ptr<Backend> backend);
   // To and from every other rank: the part of `in` that it gets, and the part of `out` that comes from it.
   template <typename PartFor, typename PartFrom>
-  PendingCollective Exchange(const char* what, std::string_view of, PartFor part_for, PartFrom part_from);
+  PendingCollective Exchange(const char* what, std::string_view of, at::Device device, PartFor part_for,
+                             PartFrom part_from);
 
   const int rank_;
   const int size_;

@@ -15,7 +15,8 @@
 
 namespace temper {
 
-NodeLink::NodeLink(int fd) : fd_(fd), reader_([this] { Read(); }) {}
+NodeLink::NodeLink(int fd, std::function<std::string()> collectives)
+    : fd_(fd), collectives_(std::move(collectives)), reader_([this] { Read(); }) {}
 
 NodeLink::~NodeLink() {
   // Only the reading half: it wakes the reader and leaves what was written on its way.
@@ -86,6 +87,8 @@ void NodeLink::Handle(const std::string& payload) {
 
 void NodeLink::DumpStacks() {
   for (const std::string& text : StackTraces()) Send(LogReport(LogSeverity::kWarning, text));
+  const std::string collectives = collectives_ ? collectives_() : "";
+  if (!collectives.empty()) Send(LogReport(LogSeverity::kWarning, collectives));
   v1::RankReport done;
   done.mutable_stacks_dumped();
   Send(done);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -17,7 +18,8 @@ namespace temper {
 class NodeLink {
  public:
   // Takes over `fd`, a connected stream socket, and begins to read from it.
-  explicit NodeLink(int fd);
+  // `collectives`: see RankTasks.
+  explicit NodeLink(int fd, std::function<std::string()> collectives = {});
   // Closes the socket; reports that were sent before are not lost.
   ~NodeLink();
   NodeLink(const NodeLink&) = delete;
@@ -43,6 +45,7 @@ class NodeLink {
   void Stop(const std::string& reason, bool checkpoint = false);
 
   const int fd_;
+  const std::function<std::string()> collectives_;
   StopSignal stop_;
   std::mutex write_mutex_;
   mutable std::mutex mutex_;

@@ -88,7 +88,7 @@ absl::Status DoAsAsked(NodeLink& link, const RankTasks& tasks) {
 
 int RunSession(int fd, const RankTasks& tasks) {
   PrepareStackTraces();
-  NodeLink link(fd);
+  NodeLink link(fd, tasks.collectives);
   absl::Status status;
   try {
     status = DoAsAsked(link, tasks);

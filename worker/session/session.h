@@ -21,6 +21,8 @@ struct RankTasks {
   TrainFunction train;
   TrainFunction preflight;
   VerifyFunction verify;
+  // What is to be told of a hang beside the stacks of all threads: what GPUs wait for. Empty: nothing.
+  std::function<std::string()> collectives = {};
 };
 
 // The life of a rank: gets its job from the node at the other end of `fd` (taken over), trains or only looks, reports

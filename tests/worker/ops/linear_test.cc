@@ -49,9 +49,15 @@ TEST_P(LinearTest, AccumulatedWeightGradient_EqualsReference) {
 INSTANTIATE_TEST_SUITE_P(Shapes, LinearTest,
                          testing::Values(Shape{1, 2, 3}, Shape{65, 33, 130}, Shape{300, 520, 64}, Shape{530, 96, 257}));
 
+struct UpdateShape {
+  int64_t tokens, inputs, rank;
+};
+
+class LinearWithUpdatesTest : public testing::TestWithParam<UpdateShape> {};
+
 // Updates of some rows, two of them of the same.
-TEST(LinearWithUpdates, OutputAndGradients_EqualReference) {
-  const int64_t tokens = 70, inputs = 40, rank = 4;
+TEST_P(LinearWithUpdatesTest, OutputAndGradients_EqualReference) {
+  const auto [tokens, inputs, rank] = GetParam();
   struct Place {
     int64_t row, rows;
     double scale;
@@ -80,6 +86,10 @@ TEST(LinearWithUpdates, OutputAndGradients_EqualReference) {
   ExpectEqualsReference(op, reference, in, at::kFloat, 2e-6);
   ExpectEqualsReference(op, reference, in, at::kBFloat16, 1e-2);
 }
+
+INSTANTIATE_TEST_SUITE_P(Shapes, LinearWithUpdatesTest,
+                         testing::Values(UpdateShape{70, 40, 4}, UpdateShape{1, 32, 1}, UpdateShape{70, 96, 16},
+                                         UpdateShape{131, 64, 40}));
 
 // As in training: the weight is frozen, and what autograd would return is added to buffers.
 TEST(LinearWithUpdates, BuffersGetWhatAutogradWouldReturn) {

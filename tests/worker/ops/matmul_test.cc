@@ -57,7 +57,8 @@ TEST_P(MatMulTest, Bf16IntoFp32_EqualsReference) {
 // A last piece of every kind: of a panel, of a depth, of a length.
 INSTANTIATE_TEST_SUITE_P(Shapes, MatMulTest,
                          testing::Values(Shape{1, 1, 1}, Shape{3, 2, 5}, Shape{65, 33, 130}, Shape{300, 520, 64},
-                                         Shape{1030, 96, 70}, Shape{70, 1100, 1030}, Shape{64, 256, 1024}));
+                                         Shape{1030, 96, 70}, Shape{70, 1100, 1030}, Shape{64, 256, 1024},
+                                         Shape{16, 300, 600}));
 
 TEST(MatMul, LinearMapWithABias_EqualsReference) {
   at::manual_seed(4);

@@ -65,8 +65,10 @@ void Multiply(const at::Tensor& a_MK, const at::Tensor& b_KN, at::Tensor c_MN, b
              [&] { return [&](int64_t slice) { Chosen().pack_b(product, slice * kDepthGrain); }; });
   }
   if (product.a_transposed) {
-    RunPanels(Pieces(product.m, kPanel),
-              [&](int64_t panel, char* scratch) { Chosen().row_panel(product, panel * kPanel, scratch); });
+    const int64_t width = product.m > kPanel ? product.n : kShort, pieces = Pieces(product.n, width);
+    RunPanels(Pieces(product.m, kPanel) * pieces, [&](int64_t panel, char* scratch) {
+      Chosen().row_panel(product, panel / pieces * kPanel, panel % pieces * width, width, scratch);
+    });
     return;
   }
   const int64_t columns = Pieces(product.n, kPanel);

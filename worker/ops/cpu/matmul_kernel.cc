@@ -27,8 +27,8 @@ const Bf16* Right(const MatMul& p, int64_t k, int64_t n, const Bf16*) { return p
 int64_t RightStride(const MatMul& p) { return p.bf16 ? p.n : p.b_stride; }
 
 template <typename Element>
-void RowPanel(const MatMul& p, int64_t begin, char* scratch) {
-  const int64_t rows = Smaller(kPanel, p.m - begin);
+void RowPanel(const MatMul& p, int64_t begin, int64_t column, int64_t columns, char* scratch) {
+  const int64_t rows = Smaller(kPanel, p.m - begin), end = Smaller(column + columns, p.n);
   auto* const left = reinterpret_cast<Element*>(scratch);
   auto* const work = left + kPanel * kDepth;
   float* const c = p.c + begin * p.c_stride;
@@ -37,16 +37,15 @@ void RowPanel(const MatMul& p, int64_t begin, char* scratch) {
     const int64_t padded = (depth + kDepthGrain - 1) / kDepthGrain * kDepthGrain;
     const Rows<Element> a = {static_cast<const Element*>(p.a) + k * p.a_stride + begin, p.a_stride};
     PackLeftTransposed(a, Smaller(depth, p.k - k), rows, padded, left, work);
-    for (int64_t n = 0; n < p.n; n += kLength) {
-      const int64_t columns = Smaller(kLength, p.n - n);
-      Brgemm({rows, columns, depth, padded, RightStride(p), p.c_stride}, p.add || k > 0, left, Right(p, k, n, left),
-             c + n);
+    for (int64_t n = column; n < end; n += kLength) {
+      Brgemm({rows, Smaller(kLength, end - n), depth, padded, RightStride(p), p.c_stride}, p.add || k > 0, left,
+             Right(p, k, n, left), c + n);
     }
   }
 }
 
-void RowPanelOfAny(const MatMul& p, int64_t begin, char* scratch) {
-  p.bf16 ? RowPanel<Bf16>(p, begin, scratch) : RowPanel<float>(p, begin, scratch);
+void RowPanelOfAny(const MatMul& p, int64_t row, int64_t column, int64_t columns, char* scratch) {
+  p.bf16 ? RowPanel<Bf16>(p, row, column, columns, scratch) : RowPanel<float>(p, row, column, columns, scratch);
 }
 
 void ColumnPanel(const MatMul& p, int64_t row, int64_t column, char* scratch) {

@@ -7,10 +7,11 @@
 
 namespace temper::ops::cpu {
 
-// A task has kPanel rows of C, or as many columns of kLength rows. One product sums over kDepth numbers: longer sums in
-// fp32 would be less exact (a sum over 1,536 in one go is off twice as far as MKL's). Fixed, so that sums don't depend
-// on the number of threads; a task's operands stay in the cache.
-inline constexpr int64_t kPanel = 64, kLength = 1024, kDepth = 256;
+// A task has kPanel rows of C, and where there are no more, kShort of its columns; or kPanel columns of kLength rows.
+// One product sums over kDepth numbers: longer sums in fp32 would be less exact (a sum over 1,536 in one go is off
+// twice as far as MKL's). Fixed, so that sums don't depend on the number of threads; a task's operands stay in the
+// cache.
+inline constexpr int64_t kPanel = 64, kShort = 256, kLength = 1024, kDepth = 256;
 // The depth of a bf16 product is padded with zeros to a multiple of this many.
 inline constexpr int64_t kDepthGrain = 32;
 
@@ -35,8 +36,8 @@ struct MatMul {
 struct MatMulKernels {
   // bf16 alone: rows [begin, begin + kDepthGrain) of B into b_right.
   void (*pack_b)(const MatMul& product, int64_t begin);
-  // Rows [begin, begin + kPanel) of C, where A is transposed.
-  void (*row_panel)(const MatMul& product, int64_t begin, char* scratch);
+  // Columns [column, column + columns) of rows [row, row + kPanel) of C, where A is transposed.
+  void (*row_panel)(const MatMul& product, int64_t row, int64_t column, int64_t columns, char* scratch);
   // Columns [column, column + kPanel) of rows [row, row + kLength), where A is not; fp32 alone.
   void (*column_panel)(const MatMul& product, int64_t row, int64_t column, char* scratch);
 };
