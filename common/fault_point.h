@@ -6,7 +6,7 @@
 namespace temper {
 
 // A moment at which a process may die, named for the tests that see to it: tests/e2e/test_interruptions.py kills one at
-// each of them, tests/e2e/chaos_suite.py does worse. Built only with TEMPER_FAULT_POINTS; costs a comparison then, and
+// each of them, tests/e2e/test_chaos.py does worse. Built only with TEMPER_FAULT_POINTS; costs a comparison then, and
 // nothing otherwise.
 //
 // The environment says what happens: TEMPER_FAULT=NAME (or NAME@3: the third time that the process gets there) ends the

@@ -51,7 +51,7 @@ POINTS = [
     "server.commit.before@8",
     "server.commit.after@8",
 ]
-# Only several ranks get there; chaos_suite.py kills them, too.
+# Only several ranks get there; test_chaos.py kills them, too.
 POINTS_OF_SEVERAL_RANKS = ["rank.rendezvous.store_opened", "rank.rendezvous.done"]
 
 

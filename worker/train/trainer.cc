@@ -34,6 +34,11 @@ namespace {
 
 absl::Status Stopped() { return absl::CancelledError("stopped on request"); }
 
+// Of an output that was good when the job's first gang looked at it: a mount that is gone, say. It may come back.
+absl::Status OfGoodOutput(absl::Status status) {
+  return CauseOf(status) == FailureCause::kUserInput ? WithCause(std::move(status), FailureCause::kStorage) : status;
+}
+
 std::optional<PeftConfig> PeftOf(const AdapterPlan* plan) {
   return plan == nullptr ? std::nullopt : std::optional(plan->peft);
 }
@@ -193,7 +198,7 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
     checkpointer.Finish();
     auto exported = ExportAndProve(training.output, training.job, gang, training.source, training.plan, model,
                                    training.data.sample(), training.stop, training.observer, training.verifier);
-    if (!exported.ok()) return exported.status();
+    if (!exported.ok()) return OfGoodOutput(exported.status());
     return *std::move(exported);
   };
   const auto finished = finish();
@@ -210,7 +215,8 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   ProcessGroup* const ranks = connections->training.get();
   const auto output = ObjectStore::Open(job.output.uri);
   if (!output.ok()) return output.status();
-  const absl::Status writable = connections->rank() == 0 ? CheckOutput(**output, job) : absl::OkStatus();
+  absl::Status writable = connections->rank() == 0 ? CheckOutput(**output, job) : absl::OkStatus();
+  if (job.epoch > 1) writable = OfGoodOutput(std::move(writable));
   if (absl::Status all = Agree(writable, ranks); !all.ok()) return all;
   const auto source = OpenNativeRepository(job.model_uri);
   if (!source.ok()) return source.status();
