@@ -20,7 +20,7 @@ namespace temper {
 
 enum class OverlongPolicy { kTruncate, kDrop };
 enum class LearningRateSchedule { kConstant, kLinear, kCosine, kWarmupStableDecay };
-enum class OnSpike { kWarn, kSkip, kRollBack };
+enum class OnSpike { kWarn, kSkip, kRollBack, kStop };
 enum class Precision { kAuto, kFp32, kBf16 };
 
 // What backward computes again instead of keeping it. kAuto: as little as memory allows.
