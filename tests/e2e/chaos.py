@@ -71,6 +71,8 @@ class Outside:
 class Case:
     ranks: int
     faults: tuple[Point | Outside, ...]
+    # Seconds between two steps. The machine may be fast: what is to happen next must find the job still running.
+    pace: float = 0.15
 
     def __str__(self) -> str:
         return f"{self.ranks} rank{'s' * (self.ranks > 1)}: " + ", ".join(map(str, self.faults))
@@ -134,7 +136,9 @@ class Victim:
         points = [fault for fault in case.faults if isinstance(fault, Point)]
         environment = {
             "TEMPER_PYTHON": "/none",  # the comparison with transformers takes longer than the rest
-            "TEMPER_FAULT": ",".join(f"{fault.where}:{fault.action}" for fault in points),
+            "TEMPER_FAULT": ",".join(
+                [f"rank.step.reported:pace={case.pace}", *(f"{fault.where}:{fault.action}" for fault in points)]
+            ),
             "TEMPER_FAULT_DIR": str(self.marks),
             "TEMPER_RELAY": str(self.relay.port),
             "TEMPER_CLOCK_SHIFT": str(self.shift),
@@ -378,7 +382,7 @@ def random_case(generator: random.Random, points: list[str]) -> Case:
     not_there = generator.choice((OF_OBJECT_STORE, OF_DISK)) + (OF_SEVERAL_RANKS if ranks == 1 else [])
     candidates = [name for name in OUTSIDE if name not in not_there]
     names = generator.sample(candidates, generator.choice((1, 2)))
-    outside = [Outside(name, generator.randrange(2, STEPS // 2)) for name in names]
+    outside = [Outside(name, generator.randrange(2, STEPS // 3)) for name in names]
     where = generator.choice([point for point in points if ranks > 1 or "rendezvous" not in point])
     action = generator.choice(("kill", "stop", f"delay={generator.choice((0.2, 0.7))}"))
     return Case(ranks, (Point(where, action), *outside))

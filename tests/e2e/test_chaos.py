@@ -45,6 +45,7 @@ SHORT = [
             Outside("network cut between ranks", 25),
             Point("rank.rendezvous.done", "delay=0.2"),
         ),
+        pace=0.05,
     ),
     Case(
         1,
@@ -53,6 +54,7 @@ SHORT = [
             Outside("second server on the data directory", 4),
             Outside("SIGKILL of the server", 6),
         ),
+        pace=0.05,
     ),
     Case(
         1,
@@ -194,7 +196,7 @@ def test_an_old_gang_that_wakes_up_is_refused_and_ends(protos, spec_of_all, tmp_
     wrapper = tmp_path / "temper-worker"
     wrapper.write_text(WRAPPER.format(python=sys.executable, worker=BIN / "temper-worker", pids=pids))
     wrapper.chmod(0o755)
-    case = Case(2, (Point("rank.checkpoint.before_commit@2", "stop"),))
+    case = Case(2, (Point("rank.checkpoint.before_commit@2", "stop"),), pace=0.05)
     # It stops where it is about to commit.
     victim = Victim(tmp_path, protos, spec_of_all, case, options=[f"--worker-binary={wrapper}"], silence_limit=6)
     row = new_row(case, report, fault="an old gang wakes up")
