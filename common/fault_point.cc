@@ -23,6 +23,8 @@
 namespace temper {
 namespace {
 
+constexpr char kPace[] = "pace=";
+
 struct Fault {
   std::string name;
   int hit = 1;
@@ -63,7 +65,8 @@ void Do(absl::string_view action) {
   } else if (action == "stop") {
     // All threads, at once.
     kill(getpid(), SIGSTOP);
-  } else if (absl::ConsumePrefix(&action, "delay=") && absl::SimpleAtod(action, &seconds)) {
+  } else if ((absl::ConsumePrefix(&action, "delay=") || absl::ConsumePrefix(&action, kPace)) &&
+             absl::SimpleAtod(action, &seconds)) {
     std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
   } else {
     std::abort();
@@ -75,7 +78,9 @@ void Do(absl::string_view action) {
 void FaultPoint(std::string_view name) {
   static std::deque<Fault> faults = FromEnvironment();
   for (Fault& fault : faults) {
-    if (name == fault.name && ++fault.hits == fault.hit && Mark(fault.marker)) Do(fault.action);
+    if (name != fault.name) continue;
+    const bool due = fault.action.starts_with(kPace) || (++fault.hits == fault.hit && Mark(fault.marker));
+    if (due) Do(fault.action);
   }
 }
 

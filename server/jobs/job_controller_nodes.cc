@@ -111,6 +111,7 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
   attachment.assignment.set_world_size(RanksOf(live->record));
   attachment.assignment.set_ranks_per_node(RanksPerNode(live->record));
   for (const std::string& uri : live->epoch.resume_from) attachment.assignment.add_checkpoints(uri);
+  attachment.assignment.set_current_step(live->record.job.current_step());
   return attachment;
 }
 

@@ -167,6 +167,7 @@ void JobDraft::Take(const v1::RankReport& report) {
       SpendUntil(job, time);
       SpendStep(job, report.step());
       *job.mutable_latest_step() = report.step();
+      job.set_current_step(report.step().step());
       if (report.step().total_steps() > 0) job.set_total_steps(report.step().total_steps());
       *AddEvent().mutable_step() = report.step();
       break;
@@ -204,7 +205,8 @@ void JobDraft::Take(const v1::RankReport& report) {
     case v1::RankReport::kResumption: {
       v1::Resumption& resumption = *AddEvent().mutable_resumption();
       resumption = report.resumption();
-      resumption.set_lost_steps(std::max<int64_t>(0, job.latest_step().step() - resumption.step()));
+      resumption.set_lost_steps(std::max<int64_t>(0, job.current_step() - resumption.step()));
+      job.set_current_step(resumption.step());
       break;
     }
     case v1::RankReport::kLog: {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <initializer_list>
 
 #include "common/rpc/timestamp.h"
 
@@ -57,11 +58,11 @@ void Add(v1::JobTime& time, Category category, double seconds) {
   (time.*category.set)((time.*category.get)() + seconds);
 }
 
-// Takes what a report explains from where SpendUntil put it. A step that ends while the gang is being stopped began
-// before. At most what is there: a report may claim more time than passed between two of them.
-void Explain(v1::Job& job, Category as, double seconds) {
+// Takes what a report explains from where SpendUntil put it. At most what is there: a report may claim more time than
+// passed between two of them.
+void Explain(v1::Job& job, Category as, double seconds, std::initializer_list<Category> from_all) {
   v1::JobTime& spent = *job.mutable_time_spent();
-  for (const Category from : {CategoryOf(job), kOther}) {
+  for (const Category from : from_all) {
     const double moved = std::clamp(seconds, 0.0, (spent.*from.get)());
     Add(spent, from, -moved);
     Add(spent, as, moved);
@@ -87,12 +88,19 @@ void SpendStep(v1::Job& job, const v1::StepMetrics& step) {
   const bool again = step.step() <= spent.highest_step();
   spent.set_highest_step(std::max(spent.highest_step(), step.step()));
   const double checkpoint = step.phases().checkpoint();
-  Explain(job, kCheckpointing, checkpoint);
-  Explain(job, again ? kLost : kTraining, step.seconds() - checkpoint);
+  const Category training = again ? kLost : kTraining;
+  if (job.phase() == v1::PHASE_LOADING_MODEL) {  // the gang before took it
+    Explain(job, kCheckpointing, checkpoint, {kLost});
+    Explain(job, training, step.seconds() - checkpoint, {kLost});
+    return;
+  }
+  // A step that ends while the gang is being stopped began before.
+  Explain(job, kCheckpointing, checkpoint, {CategoryOf(job), kOther});
+  Explain(job, training, step.seconds() - checkpoint, {CategoryOf(job), kOther});
 }
 
 void SpendValidation(v1::Job& job, const v1::ValidationResult& validation) {
-  Explain(job, kValidating, validation.seconds());
+  Explain(job, kValidating, validation.seconds(), {CategoryOf(job), kOther});
 }
 
 std::vector<std::pair<std::string, double>> Categories(const v1::JobTime& spent) {

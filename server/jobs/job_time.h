@@ -19,6 +19,7 @@ namespace temper {
 void SpendUntil(v1::Job& job, WallTime time, bool lost = false);
 
 // A step has been reported, after SpendUntil. One that was reported before counts as lost: its first time was in vain.
+// One that a lost gang had taken, which nobody heard of until a new one was about to go on from there, was not lost.
 void SpendStep(v1::Job& job, const v1::StepMetrics& step);
 
 // A validation has been reported, after SpendUntil.

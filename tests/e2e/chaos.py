@@ -19,13 +19,14 @@ from pathlib import Path
 
 import grpc
 import psutil
-from relay import Line, Relay
+from servers.relay import Line, Relay
+from servers.s3_server import Versitygw
 from survival import check_survival, lost_steps, of_kind, submit
-from temper_server import BIN, ENDED, Server
+from temper_server import BIN, ENDED, Server, wait_until
 
 SHIM = BIN.parent / "tests/libfault_shim.so"
 JOB = "victim"
-STEPS = 60
+STEPS = 40
 TOKENS_PER_STEP = 2048
 INTERVAL = 10
 # Of a step and of anything else, before it is taken for a hang.
@@ -70,6 +71,8 @@ class Outside:
 class Case:
     ranks: int
     faults: tuple[Point | Outside, ...]
+    # Seconds between two steps. The machine may be fast: what is to happen next must find the job still running.
+    pace: float = 0.15
 
     def __str__(self) -> str:
         return f"{self.ranks} rank{'s' * (self.ranks > 1)}: " + ", ".join(map(str, self.faults))
@@ -77,8 +80,30 @@ class Case:
     @property
     def commits_in_time(self) -> bool:
         """Nothing holds a checkpoint up for longer than the steps between two."""
-        slow = ("storage", "the disk", "slow")
-        return not any(fault.fault.startswith(("delay", *slow)) for fault in self.faults)
+        slow = ("delay", "storage", "the disk", "slow", "object store")
+        return not any(fault.fault.startswith(slow) for fault in self.faults)
+
+    @property
+    def in_object_store(self) -> bool:
+        """The output is on an S3 server then."""
+        return any(fault.fault in OF_OBJECT_STORE for fault in self.faults)
+
+
+class ObjectStore:
+    """An S3 server behind a relay, and where the output lies in it. versitygw's buckets are directories."""
+
+    def __init__(self, directory: Path):
+        self.server = Versitygw(directory).start()
+        self.uri = f"{self.server.make_bucket('jobs')}/output"
+        self.output = self.server.data / "jobs/output"
+        self.relay = Relay(self.server.port)
+
+    def environment(self) -> dict[str, str]:
+        return self.server.environment(self.relay.endpoint) | {"TEMPER_NOT_RELAYED": str(self.relay.port)}
+
+    def close(self) -> None:
+        self.relay.close()
+        self.server.kill()
 
 
 class Victim:
@@ -97,17 +122,23 @@ class Victim:
         # Where the disk may become full, the output is on it too.
         disk = "size=24m" if any(fault.fault == "the disk is full" for fault in case.faults) else ""
         self.output = self.data_dir / "output" if disk else directory / "output"
+        self.object_store: ObjectStore | None = None
+        if case.in_object_store:
+            self.object_store = ObjectStore(directory / "s3")
+            self.output = self.object_store.output
         self.spec = spec | {
             "training": spec["training"] | {"steps": STEPS, "tokens_per_step": TOKENS_PER_STEP},
             "resources": {"threads_per_rank": 1, "ranks_per_node": case.ranks},
             "checkpoints": {"every_steps": INTERVAL, "keep_last": 2},
-            "output": {"uri": str(self.output)},
+            "output": {"uri": self.object_store.uri if self.object_store else str(self.output)},
             "hang": HANG,
         }
         points = [fault for fault in case.faults if isinstance(fault, Point)]
         environment = {
             "TEMPER_PYTHON": "/none",  # the comparison with transformers takes longer than the rest
-            "TEMPER_FAULT": ",".join(f"{fault.where}:{fault.action}" for fault in points),
+            "TEMPER_FAULT": ",".join(
+                [f"rank.step.reported:pace={case.pace}", *(f"{fault.where}:{fault.action}" for fault in points)]
+            ),
             "TEMPER_FAULT_DIR": str(self.marks),
             "TEMPER_RELAY": str(self.relay.port),
             "TEMPER_CLOCK_SHIFT": str(self.shift),
@@ -115,6 +146,8 @@ class Victim:
             # A sanitizer's runtime wants to be the first library otherwise.
             "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0",
         }
+        if self.object_store:
+            environment |= self.object_store.environment()
         self.server = Server(
             self.data_dir,
             protos,
@@ -147,6 +180,8 @@ class Victim:
             if self.server.is_running:
                 self.server.process.kill()
             self.relay.close()
+            if self.object_store:
+                self.object_store.close()
 
     # What is asked meanwhile, of a server that may be dead or stopped
 
@@ -265,6 +300,19 @@ def line(who: str, state: Line, seconds: float) -> Callable[[Victim], None]:
     return fault
 
 
+def object_store(state: Line) -> Callable[[Victim], None]:
+    def fault(victim: Victim) -> None:
+        relay = victim.object_store.relay
+        before = relay.refused
+        relay.set(Relay.ANYBODY, state)
+        if state in (Line.CUT, Line.FAILING):
+            wait_until(lambda: relay.refused > before)  # a checkpoint falls due
+        time.sleep(MOMENT)
+        relay.set(Relay.ANYBODY, Line.OPEN)
+
+    return fault
+
+
 def storage_is_away(victim: Victim) -> None:
     """Something else is where the output's directory was."""
     away = victim.output.with_name("away")
@@ -315,19 +363,26 @@ OUTSIDE: dict[str, Callable[[Victim], None]] = {
     "slow network between node and server": line("W", Line.SLOW, MOMENT),
     "storage is away": storage_is_away,
     "the disk is full": disk_is_full,
+    "object store is down": object_store(Line.CUT),
+    "object store answers 500": object_store(Line.FAILING),
+    "object store is silent": object_store(Line.STALLED),
+    "object store is slow": object_store(Line.SLOW),
     "clock set an hour ahead": clock_is_set(1),
     "clock set a day back": clock_is_set(-24),
     "second server on the data directory": second_server,
 }
 OF_SEVERAL_RANKS = [name for name in OUTSIDE if "between ranks" in name]
+OF_OBJECT_STORE = [name for name in OUTSIDE if name.startswith("object store")]
+OF_DISK = ["storage is away", "the disk is full"]
 
 
 def random_case(generator: random.Random, points: list[str]) -> Case:
     """Two or three things at once."""
     ranks = generator.choice((1, 2))
-    candidates = [name for name in OUTSIDE if ranks > 1 or name not in OF_SEVERAL_RANKS]
+    not_there = generator.choice((OF_OBJECT_STORE, OF_DISK)) + (OF_SEVERAL_RANKS if ranks == 1 else [])
+    candidates = [name for name in OUTSIDE if name not in not_there]
     names = generator.sample(candidates, generator.choice((1, 2)))
-    outside = [Outside(name, generator.randrange(2, STEPS // 2)) for name in names]
+    outside = [Outside(name, generator.randrange(2, STEPS // 3)) for name in names]
     where = generator.choice([point for point in points if ranks > 1 or "rendezvous" not in point])
     action = generator.choice(("kill", "stop", f"delay={generator.choice((0.2, 0.7))}"))
     return Case(ranks, (Point(where, action), *outside))

@@ -3,7 +3,8 @@
 // what a network or an administrator does.
 //
 // TEMPER_RELAY=PORT: what workers and ranks connect to on the loopback interface, they reach through the relay at that
-//   port (tests/e2e/relay.py). A connection begins with who connects ('W' or 'R') and the port that it is for.
+//   port (tests/servers/relay.py). A connection begins with who connects ('W' or 'R') and the port that it is for.
+// TEMPER_NOT_RELAYED=PORT: but not what is at that port.
 // TEMPER_CLOCK_SHIFT=FILE: eight bytes, nanoseconds by which the wall clock is off. It may be changed at any time.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -23,6 +24,7 @@
 static int (*real_connect)(int, const struct sockaddr*, socklen_t);
 static int (*real_clock_gettime)(clockid_t, struct timespec*);
 static uint16_t relay_port;
+static uint16_t other_port;  // not relayed
 static char who;
 static const volatile int64_t* shift;
 
@@ -34,6 +36,8 @@ __attribute__((constructor)) static void start(void) {
   if (port != NULL && strcmp(name, "temper-worker") == 0) who = 'W';
   if (port != NULL && strcmp(name, "temper-rank") == 0) who = 'R';
   if (who != 0) relay_port = (uint16_t)atoi(port);
+  const char* const other = getenv("TEMPER_NOT_RELAYED");
+  if (other != NULL) other_port = (uint16_t)atoi(other);
   const char* const file = getenv("TEMPER_CLOCK_SHIFT");
   const int fd = file != NULL ? open(file, O_RDONLY | O_CLOEXEC) : -1;
   if (fd < 0) return;
@@ -58,7 +62,7 @@ int connect(int fd, const struct sockaddr* to, socklen_t size) {
   if (relay_port == 0 || size > sizeof address) return real_connect(fd, to, size);
   memcpy(&address, to, size);
   in_port_t* const port = loopback_port(&address);
-  if (port == NULL) return real_connect(fd, to, size);
+  if (port == NULL || *port == htons(other_port)) return real_connect(fd, to, size);
   char header[3] = {who};
   memcpy(header + 1, port, 2);
   *port = htons(relay_port);

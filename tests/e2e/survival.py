@@ -6,9 +6,11 @@ import json
 import re
 import urllib.request
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import grpc
+import pytest
 from google.protobuf import json_format
 from temper_server import ENDED, Server, steps_lost, wait_until
 
@@ -86,6 +88,14 @@ def lost_steps(events) -> int:
     return sum(resumption.lost_steps for resumption in of_kind(events, "resumption"))
 
 
+def check_time(server: Server, ended: dict) -> None:
+    """All of it is accounted for, whatever gangs and servers it went to; `ended` is the server's only job."""
+    created, until = (datetime.fromisoformat(ended[key]) for key in ("create_time", "end_time"))
+    seconds = pytest.approx((until - created).total_seconds(), abs=1e-3)
+    assert sum(value for value in ended["time_spent"].values() if isinstance(value, float | int)) == seconds
+    assert counter(server, "temper_job_time_seconds_total") == seconds
+
+
 def check_survival(
     server: Server,
     job: str,
@@ -103,6 +113,7 @@ def check_survival(
     export = output / export.relative_to(export.parents[1])
     assert digests(export) == undisturbed.weights
     assert server.processes() == []  # no orphan
+    check_time(server, ended)
 
     # Nothing is lost or repeated: the log has no gap, and each gang's steps are consecutive.
     events = list(server.events(job))

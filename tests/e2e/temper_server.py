@@ -234,6 +234,7 @@ def steps_lost(events: Sequence, interval: int) -> int:
                 assert event.resumption.lost_steps == newest - event.resumption.step
                 assert event.resumption.lost_steps <= interval + newest % interval
                 lost += event.resumption.lost_steps
+                newest = event.resumption.step
     return lost
 
 

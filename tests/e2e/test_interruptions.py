@@ -7,6 +7,7 @@ A run of all points writes build/reports/interruptions.json.
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 import selection
 from survival import (
@@ -15,11 +16,12 @@ from survival import (
     declared_points,
     digests,
     lost_steps,
+    of_kind,
     run_undisturbed,
     submit,
     wait_for_end,
 )
-from temper_server import Server
+from temper_server import UNCOMPARED, Server, wait_until
 
 STEPS = 40
 INTERVAL = 10
@@ -49,7 +51,7 @@ POINTS = [
     "server.commit.before@8",
     "server.commit.after@8",
 ]
-# Only several ranks get there; chaos_suite.py kills them, too.
+# Only several ranks get there; test_chaos.py kills them, too.
 POINTS_OF_SEVERAL_RANKS = ["rank.rendezvous.store_opened", "rank.rendezvous.done"]
 
 
@@ -124,3 +126,23 @@ def test_process_killed_at(point, start_server, job_spec, tmp_path, undisturbed,
     check_survival(server, "victim", undisturbed, output, INTERVAL, same_server=server.process.pid == first)
     if row["process"] == "server" and name != "server.launch.before":
         assert ended["epoch"] == 1  # adopted
+
+
+def test_steps_that_no_server_heard_are_told_by_the_gang_that_goes_on_from_them(start_server, job_spec, undisturbed):
+    output = Path(job_spec["output"]["uri"])
+    server = start_server(environment=UNCOMPARED)
+    submit(server, job_spec, "victim")
+    server.wait_for_step("victim")
+    gang = server.processes()
+    server.kill()
+    committed = (output / "victim/checkpoints").glob
+    wait_until(lambda: any(path.parent.name > f"step-{INTERVAL + 1:08}" for path in committed("*/manifest.json")))
+    for process in gang:
+        process.kill()
+    psutil.wait_procs(gang, timeout=30)
+    server.start()
+    wait_for_end(server, "victim")
+    events = list(server.events("victim"))
+    assert [step.step for step in of_kind(events, "step")] == list(range(1, STEPS + 1))
+    assert [resumption.step > INTERVAL for resumption in of_kind(events, "resumption")] == [True]
+    check_survival(server, "victim", undisturbed, output, INTERVAL)

@@ -151,7 +151,8 @@ absl::Status WriteWeights(const CheckpointSource& source, const TrainSnapshot& s
   return ExportPeftAdapter(*source.peft, *std::move(tensors), folder, ranks);
 }
 
-nlohmann::ordered_json TrainerJson(const TrainPosition& position, const std::optional<PeftConfig>& peft) {
+nlohmann::ordered_json TrainerJson(const TrainSnapshot& snapshot, const std::optional<PeftConfig>& peft) {
+  const TrainPosition& position = snapshot.position;
   nlohmann::ordered_json json = {
       {"format_version", kFormatVersion},
       {"step", position.step},
@@ -178,6 +179,7 @@ nlohmann::ordered_json TrainerJson(const TrainPosition& position, const std::opt
                     {"dora", peft->dora},
                     {"modules_to_save", peft->modules_to_save}};
   }
+  for (const std::string& report : snapshot.unheard) json["unheard"].push_back(nlohmann::ordered_json::parse(report));
   return json;
 }
 
@@ -214,7 +216,7 @@ absl::Status WriteTrainCheckpoint(const CheckpointSource& source, const TrainSna
   const auto state = CollectOptimizer(source, snapshot);
   status = state.ok() ? WriteOptimizer(*state, publication, ranks) : state.status();
   if (status.ok() && (ranks == nullptr || ranks->rank() == 0)) {
-    status = publication.Write(kTrainer, TrainerJson(snapshot.position, source.peft).dump(2) + "\n");
+    status = publication.Write(kTrainer, TrainerJson(snapshot, source.peft).dump(2) + "\n");
   }
   return Agree(status, ranks);
 }
@@ -308,6 +310,9 @@ absl::Status TrainCheckpoint::ReadTrainer(std::string_view text) {
                          .rslora = lora.value("rslora", false),
                          .dora = lora.value("dora", false),
                          .modules_to_save = lora.value("modules_to_save", std::vector<std::string>())};
+    }
+    if (json.contains("unheard")) {
+      for (const nlohmann::json& report : json["unheard"]) unheard_.push_back(report.dump());
     }
   } catch (const nlohmann::json::exception& error) {
     return Damaged(absl::StrCat(file, ": ", error.what()));

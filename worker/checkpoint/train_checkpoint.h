@@ -28,7 +28,7 @@ namespace temper {
 //                  second_moment/NAME (fp32) of what the rank had of each trainable parameter, and what weights/ has
 //                  rounded away of its master (low/NAME: int16, see master_split.h; or master/NAME: fp32, the master
 //                  itself); and rng_state
-//   trainer.json   how far the training is
+//   trainer.json   how far the training is, and what nobody may have heard yet of its last steps
 //
 // NAME is the parameter's (worker/model/parameter.h). Its tensors are vectors: elements from BEGIN on, of SIZE in all,
 // as the file's metadata says under NAME ("BEGIN/SIZE"). So any number of ranks can go on from what any number wrote.
@@ -58,6 +58,8 @@ class TrainCheckpoint {
 
   const std::string& uri() const { return uri_; }
   const TrainPosition& position() const { return position_; }
+  // TrainSnapshot::unheard.
+  const std::vector<std::string>& unheard() const { return unheard_; }
   // Absent: all weights were trained.
   const std::optional<PeftConfig>& peft() const { return peft_; }
 
@@ -92,6 +94,7 @@ class TrainCheckpoint {
   std::string uri_;
   int version_ = 0;  // of its format
   TrainPosition position_;
+  std::vector<std::string> unheard_;
   std::optional<PeftConfig> peft_;
   std::vector<std::unique_ptr<SafetensorsFile>> optimizer_;    // rank by rank
   std::map<std::string, std::vector<Run>, std::less<>> runs_;  // by KIND/NAME

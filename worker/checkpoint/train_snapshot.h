@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "worker/model/lora.h"
@@ -61,6 +62,7 @@ struct TrainSnapshot {
   std::deque<ShardSlice> slices;     // of `parameters` and `adapters`, where ranks share them
   std::vector<Moments> moments;      // into `parameters`, `adapters` or `slices`
   at::Tensor rng_state;              // torch's default generator
+  std::vector<std::string> unheard;  // JSON objects, to be kept as they are: what is still to be told of the steps
   int64_t bytes = 0;                 // that were copied
 };
 

@@ -2,6 +2,7 @@
 #include "worker/node/hang_watch.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_format.h"
@@ -24,7 +25,8 @@ void HangWatch::Take(const Sign& sign, TimePoint now) {
       in_step_ = true;
       break;
     case v1::RankReport::kStep:
-      in_step_ = false;
+      // One that did not begin here is told for an earlier gang.
+      if (!std::exchange(in_step_, false)) break;
       step_seconds_.push_back(sign.step_seconds);
       if (step_seconds_.size() > kSteps) step_seconds_.pop_front();
       break;

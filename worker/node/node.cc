@@ -84,6 +84,7 @@ ServerLink::Events Node::LinkEvents() {
       .on_assignment = [this](const v1::Assignment& assignment) { events_.Push(Assigned{assignment}); },
       .on_meeting = [this](const v1::Meeting& meeting) { events_.Push(AllNodesThere{meeting}); },
       .on_stop = [this](const v1::Stop& stop) { events_.Push(StopAsked{stop}); },
+      .on_step_heard = [this](int64_t step) { events_.Push(StepHeard{step}); },
       .on_drained = [this] { events_.Push(Drained{}); },
       .on_lost = [this](const absl::Status& status) { events_.Push(ServerLost{status}); },
   };
@@ -196,6 +197,14 @@ void Node::On(const ServerLost& event) {
   // A server that is away may come back to what was kept. One that refuses this node has another gang at work.
   const bool away = absl::IsUnavailable(event.status);
   StopRanks(NewStop(std::string(event.status.message()), away), away ? kAwayGrace : options_.stop_grace);
+}
+
+// Rank 0 tells of the steps.
+void Node::On(const StepHeard& event) {
+  if (!ranks_.front().running) return;
+  v1::RankCommand command;
+  command.mutable_step_heard()->set_step(event.step);
+  ranks_.front().process->Send(command);
 }
 
 void Node::StopRanks(const v1::Stop& stop, std::chrono::milliseconds grace) {

@@ -64,6 +64,9 @@ class Node {
   struct ServerLost {
     absl::Status status;
   };
+  struct StepHeard {
+    int64_t step;
+  };
   struct Drained {};  // looked at by Done(); it only has to wake Run()
   struct RankSaidEnd {
     size_t index;
@@ -79,8 +82,8 @@ class Node {
   struct RankDumpedStacks {
     size_t index;
   };
-  using Event = std::variant<Assigned, AllNodesThere, StopAsked, TerminateAsked, ServerLost, Drained, RankSaidEnd,
-                             RankExited, RankMadeProgress, RankDumpedStacks>;
+  using Event = std::variant<Assigned, AllNodesThere, StopAsked, TerminateAsked, ServerLost, StepHeard, Drained,
+                             RankSaidEnd, RankExited, RankMadeProgress, RankDumpedStacks>;
   using TimePoint = std::chrono::steady_clock::time_point;
 
   struct Rank {
@@ -102,6 +105,7 @@ class Node {
   void On(const StopAsked& event);
   void On(const TerminateAsked& event);
   void On(const ServerLost& event);
+  void On(const StepHeard& event);
   void On(const Drained&) {}
   void On(const RankSaidEnd& event);
   void On(const RankExited& event);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/node/report_buffer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -72,17 +73,22 @@ v1::RankReport ReportBuffer::DropNotice() {
   return notice;
 }
 
-void ReportBuffer::Acknowledge(int32_t rank, int64_t sequence) {
+int64_t ReportBuffer::Acknowledge(int32_t rank, int64_t sequence) {
+  int64_t step = 0;
   size_t kept = 0;
   size_t resend = 0;
   for (size_t i = 0; i < sent_.size(); ++i) {
-    if (sent_[i].report.rank() == rank && sent_[i].report.sequence() <= sequence) continue;
+    if (sent_[i].report.rank() == rank && sent_[i].report.sequence() <= sequence) {
+      step = std::max(step, sent_[i].report.step().step());
+      continue;
+    }
     if (i < resend_) ++resend;
     if (kept != i) sent_[kept] = std::move(sent_[i]);
     ++kept;
   }
   sent_.resize(kept);
   resend_ = resend;
+  return step;
 }
 
 }  // namespace temper

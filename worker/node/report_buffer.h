@@ -35,8 +35,9 @@ class ReportBuffer {
   // The stream broke: all that was not acknowledged is to be sent again.
   void Rewind() { resend_ = 0; }
 
-  // All reports of `rank` up to `sequence` are durable.
-  void Acknowledge(int32_t rank, int64_t sequence);
+  // All reports of `rank` up to `sequence` are durable. Returns the newest step that is one of them and was not before;
+  // 0: none is.
+  int64_t Acknowledge(int32_t rank, int64_t sequence);
 
   // Everything is acknowledged.
   bool empty() const { return sent_.empty() && waiting_.empty() && dropped_logs_ + dropped_steps_ == 0; }

@@ -204,10 +204,11 @@ void ServerLink::Handle(const v1::AttachResponse& response) {
     }
     case v1::AttachResponse::kAck: {
       FaultPoint("worker.report.acknowledged");
-      buffer_.Acknowledge(response.ack().rank(), response.ack().sequence());
+      const int64_t step = buffer_.Acknowledge(response.ack().rank(), response.ack().sequence());
       changed_.notify_all();  // the window may have opened
       const bool drained = buffer_.empty();
       lock.unlock();
+      if (step > 0) events_.on_step_heard(step);
       if (drained) events_.on_drained();
       break;
     }

@@ -43,6 +43,8 @@ class ServerLink {
     // All nodes of the gang are there. Again with each new stream.
     std::function<void(const v1::Meeting&)> on_meeting;
     std::function<void(const v1::Stop&)> on_stop;
+    // The server knows of this step now.
+    std::function<void(int64_t)> on_step_heard;
     // Every report was acknowledged. May come more than once.
     std::function<void()> on_drained;
     // The server will have nothing more to do with this node (UNAUTHENTICATED, FAILED_PRECONDITION, …), or was away for

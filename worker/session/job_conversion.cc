@@ -187,6 +187,9 @@ absl::StatusOr<NumericsOptions> NumericsFromSpec(const v1::Numerics& spec) {
     case v1::Numerics::ON_SPIKE_ROLL_BACK:
       numerics.on_spike = OnSpike::kRollBack;
       return numerics;
+    case v1::Numerics::ON_SPIKE_STOP:
+      numerics.on_spike = OnSpike::kStop;
+      return numerics;
     default:
       return absl::InvalidArgumentError(absl::StrCat("job field `training.numerics.on_spike` has the value ",
                                                      spec.on_spike(), ", which this version does not know"));

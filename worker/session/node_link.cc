@@ -80,6 +80,9 @@ void NodeLink::Handle(const std::string& payload) {
     case v1::RankCommand::kDumpStacks:
       DumpStacks();
       break;
+    case v1::RankCommand::kStepHeard:
+      heard_step_ = command.step_heard().step();
+      break;
     case v1::RankCommand::COMMAND_NOT_SET:
       break;  // of a newer node; nothing that this version could do
   }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <optional>
@@ -33,6 +35,9 @@ class NodeLink {
   // Any thread. Blocks while the socket is full. A report to a node that is gone is dropped, and the rank is stopped.
   void Send(const v1::RankReport& report);
 
+  // The newest step that the server is known to have been told of.
+  int64_t heard_step() const { return heard_step_; }
+
   // What the node asks for. When it is gone: an end without a checkpoint, for nobody would know of one.
   const StopSignal& stop() const { return stop_; }
   // Why; empty before.
@@ -47,6 +52,7 @@ class NodeLink {
   const int fd_;
   const std::function<std::string()> collectives_;
   StopSignal stop_;
+  std::atomic<int64_t> heard_step_ = 0;
   std::mutex write_mutex_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;

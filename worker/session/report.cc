@@ -248,6 +248,22 @@ v1::RankReport ExportReport(const ExportSummary& exported) {
   return report;
 }
 
+std::string ReportToJson(const v1::RankReport& report) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  std::string json;
+  const auto printed = google::protobuf::util::MessageToJsonString(report, &json, options);
+  return printed.ok() ? json : "{}";
+}
+
+v1::RankReport ReportFromJson(const std::string& json) {
+  google::protobuf::util::JsonParseOptions options;
+  options.ignore_unknown_fields = true;
+  v1::RankReport report;
+  const auto parsed = google::protobuf::util::JsonStringToMessage(json, &report, options);
+  return parsed.ok() ? report : v1::RankReport();
+}
+
 v1::RankReport EndReport(const absl::Status& status) {
   v1::RankReport report = NewReport();
   v1::RankEnd& end = *report.mutable_end();

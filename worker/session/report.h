@@ -26,6 +26,10 @@ v1::RankReport CheckpointRemovedReport(int64_t step, int32_t epoch);
 v1::RankReport ResumptionReport(int64_t step, const std::string& uri);
 v1::RankReport ExportReport(const ExportSummary& exported);
 
+// A report as JSON, for a checkpoint to keep, and back; one that can't be read is empty.
+std::string ReportToJson(const v1::RankReport& report);
+v1::RankReport ReportFromJson(const std::string& json);
+
 // The last report of a rank. OK: it did all that it was asked to; CANCELLED: it was told to stop; anything else: the
 // status's cause (common/failure.h) and message.
 v1::RankReport EndReport(const absl::Status& status);

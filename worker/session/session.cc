@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/session/session.h"
 
+#include <deque>
 #include <exception>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/failure.h"
@@ -14,23 +17,45 @@
 namespace temper {
 namespace {
 
-// Of a gang, rank 0 speaks for all: the others see the same.
+// Of a gang, rank 0 speaks for all: the others see the same. The server has been told of steps up to `current_step`, by
+// earlier gangs.
 class ReportingObserver : public TrainObserver {
  public:
-  ReportingObserver(NodeLink& link, int32_t epoch, bool speaks) : link_(link), epoch_(epoch), speaks_(speaks) {}
+  ReportingObserver(NodeLink& link, int32_t epoch, bool speaks, int64_t current_step)
+      : link_(link), epoch_(epoch), speaks_(speaks), current_step_(current_step) {}
   void OnPhase(TrainPhase phase, int64_t total_steps) override { Send(PhaseReport(phase, total_steps)); }
   void OnPreflight(const PreflightReport& report) override { Send(PreflightReportReport(report)); }
   void OnData(const DataReport& report) override { Send(DataStatisticsReport(report)); }
   void OnValidation(const ValidationReport& report) override { Send(ValidationResultReport(report)); }
   void OnStepBegun() override { Send(StepBegunReport()); }
-  void OnStep(const StepMetrics& metrics) override { Send(StepReport(metrics)); }
+  void OnStep(const StepMetrics& metrics) override { SendStep(StepReport(metrics)); }
   void OnLog(LogSeverity severity, const std::string& text) override { Send(LogReport(severity, text)); }
   void OnExport(const ExportSummary& exported) override { Send(ExportReport(exported)); }
   void OnCheckpoint(const CheckpointReport& report) override { Send(CheckpointCommittedReport(report, epoch_)); }
   void OnCheckpointRemoved(int64_t step, int32_t epoch) override { Send(CheckpointRemovedReport(step, epoch)); }
-  void OnResume(int64_t step, const std::string& uri) override { Send(ResumptionReport(step, uri)); }
+  void OnResume(int64_t step, const std::string& uri, const std::vector<std::string>& unheard) override {
+    for (const std::string& json : unheard) {
+      const v1::RankReport report = ReportFromJson(json);
+      if (report.step().step() > current_step_) SendStep(report);
+    }
+    Send(ResumptionReport(step, uri));
+  }
+  std::vector<std::string> Unheard() override {
+    ForgetHeard();
+    std::vector<std::string> unheard;
+    for (const v1::RankReport& report : unheard_) unheard.push_back(ReportToJson(report));
+    return unheard;
+  }
 
  private:
+  void SendStep(const v1::RankReport& report) {
+    Send(report);
+    ForgetHeard();
+    if (speaks_) unheard_.push_back(report);
+  }
+  void ForgetHeard() {
+    while (!unheard_.empty() && unheard_.front().step().step() <= link_.heard_step()) unheard_.pop_front();
+  }
   void Send(const v1::RankReport& report) {
     if (speaks_) link_.Send(report);
   }
@@ -38,6 +63,8 @@ class ReportingObserver : public TrainObserver {
   NodeLink& link_;
   const int32_t epoch_;
   const bool speaks_;
+  const int64_t current_step_;
+  std::deque<v1::RankReport> unheard_;  // of steps, oldest first
 };
 
 // Of a rank that is not alone.
@@ -60,7 +87,8 @@ absl::Status Train(const v1::RankCommand& command, NodeLink& link, const RankTas
   job->created = assignment.create_time().seconds();
   job->checkpoints.assign(assignment.checkpoints().begin(), assignment.checkpoints().end());
   job->rendezvous = RendezvousFrom(command);
-  ReportingObserver observer(link, assignment.epoch(), /*speaks=*/!job->rendezvous || job->rendezvous->rank == 0);
+  ReportingObserver observer(link, assignment.epoch(), /*speaks=*/!job->rendezvous || job->rendezvous->rank == 0,
+                             assignment.current_step());
   return (assignment.preflight() ? tasks.preflight : tasks.train)(*job, observer, link.stop());
 }
 

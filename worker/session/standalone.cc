@@ -90,7 +90,7 @@ class PrintingObserver : public TrainObserver {
   void OnCheckpointRemoved(int64_t step, int32_t epoch) override {
     Print({{"checkpoint_removed", step}, {"gang_epoch", epoch}});
   }
-  void OnResume(int64_t step, const std::string& uri) override {
+  void OnResume(int64_t step, const std::string& uri, const std::vector<std::string>&) override {
     Print({{"resumed_after", step}, {"checkpoint", uri}});
   }
 

@@ -79,6 +79,7 @@ void Checkpointer::Begin(const TrainPosition& position, Clock::time_point paused
   absl::Status taken;
   try {
     snapshot = TakeSnapshot(model_, optimizer_.moments(), position);
+    snapshot.unheard = observer_.Unheard();
   } catch (const std::exception& error) {
     taken = absl::ResourceExhaustedError(absl::StrCat("there is no memory for a snapshot: ", error.what()));
   }

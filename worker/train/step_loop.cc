@@ -179,7 +179,7 @@ absl::StatusOr<StepLoop::Verdict> StepLoop::Judge(double loss, double norm, doub
   return spike.empty() ? Verdict::kUpdate : OnSpikeFound(absl::StrCat("step ", step, " has ", spike));
 }
 
-StepLoop::Verdict StepLoop::OnSpikeFound(const std::string& spike) {
+absl::StatusOr<StepLoop::Verdict> StepLoop::OnSpikeFound(const std::string& spike) {
   switch (job_.training.numerics.on_spike) {
     case OnSpike::kWarn:
       Warn(spike);
@@ -194,6 +194,14 @@ StepLoop::Verdict StepLoop::OnSpikeFound(const std::string& spike) {
       }
       Warn(absl::StrCat(spike, ": going back to the weights of ", checkpointer_.newest_uri()));
       return Verdict::kRollBack;
+    case OnSpike::kStop:
+      checkpointer_.Finish();
+      return WithCause(
+          absl::AbortedError(absl::StrCat(spike,
+                                          ", and training.numerics.on_spike is stop: look at the data of the "
+                                          "step, lower training.learning_rate, or go on from a checkpoint with "
+                                          "resume_from and another on_spike")),
+          FailureCause::kNumerics);
   }
   Warn(absl::StrCat(spike, ": the step changes no weight"));
   return Verdict::kSkip;

@@ -39,8 +39,8 @@ class StepLoop {
            TrainObserver& observer);
 
   // CANCELLED when `stop` asks for it, on all ranks after the same step; ABORTED (NUMERICS) after too many steps that
-  // are not finite; and errors of the data, of which some is read while training goes on: what was trained until then
-  // is in a checkpoint, of a rank that is alone.
+  // are not finite, or at a spike that is to end the job; and errors of the data, of which some is read while training
+  // goes on: what was trained until then is in a checkpoint, of a rank that is alone.
   absl::StatusOr<End> Run(const StopSignal& stop);
 
   // Steps that were taken; a step that was left in the middle counts for nothing.
@@ -52,7 +52,7 @@ class StepLoop {
   // False: there is nothing left to train on.
   absl::StatusOr<bool> TakeStep(const StopSignal& stop);
   absl::StatusOr<Verdict> Judge(double loss, double norm, double learning_rate);
-  Verdict OnSpikeFound(const std::string& spike);
+  absl::StatusOr<Verdict> OnSpikeFound(const std::string& spike);
   absl::Status DataFailed(const absl::Status& status);
   bool ValidationDue() const;
   absl::Status RunValidation(const StopSignal& stop);

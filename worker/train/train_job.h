@@ -20,7 +20,7 @@ namespace temper {
 
 enum class OverlongPolicy { kTruncate, kDrop };
 enum class LearningRateSchedule { kConstant, kLinear, kCosine, kWarmupStableDecay };
-enum class OnSpike { kWarn, kSkip, kRollBack };
+enum class OnSpike { kWarn, kSkip, kRollBack, kStop };
 enum class Precision { kAuto, kFp32, kBf16 };
 
 // What backward computes again instead of keeping it. kAuto: as little as memory allows.
@@ -273,7 +273,12 @@ class TrainObserver {
   virtual void OnCheckpoint(const CheckpointReport& report) = 0;
   virtual void OnCheckpointRemoved(int64_t step, int32_t epoch) = 0;
   // Training goes on after `step`, from the checkpoint at `uri`; 0 and "": from the start, though it was begun before.
-  virtual void OnResume(int64_t step, const std::string& uri) = 0;
+  // `unheard`: what an observer of the same job has had kept in the checkpoint.
+  virtual void OnResume(int64_t step, const std::string& uri, const std::vector<std::string>& unheard) = 0;
+
+  // What was told of steps, and may be lost if this process and its host end now: for a checkpoint to keep, so that
+  // whoever goes on from there can tell it. JSON objects.
+  virtual std::vector<std::string> Unheard() { return {}; }
 };
 
 }  // namespace temper

@@ -34,28 +34,47 @@ namespace {
 
 absl::Status Stopped() { return absl::CancelledError("stopped on request"); }
 
+// Of an output that was good when the job's first gang looked at it: a mount that is gone, say. It may come back.
+absl::Status OfGoodOutput(absl::Status status) {
+  return CauseOf(status) == FailureCause::kUserInput ? WithCause(std::move(status), FailureCause::kStorage) : status;
+}
+
 std::optional<PeftConfig> PeftOf(const AdapterPlan* plan) {
   return plan == nullptr ? std::nullopt : std::optional(plan->peft);
 }
 
+struct FoundCheckpoint {
+  std::unique_ptr<TrainCheckpoint> checkpoint;
+  bool own = false;  // this job wrote it
+};
+
 // The newest of the job's own checkpoints that is whole; else what the job shall resume from; else null.
-absl::StatusOr<std::unique_ptr<TrainCheckpoint>> FindCheckpoint(const TrainJob& job, ProcessGroup* ranks,
-                                                                TrainObserver& observer) {
+absl::StatusOr<FoundCheckpoint> FindCheckpoint(const TrainJob& job, ProcessGroup* ranks, TrainObserver& observer) {
   for (const std::string& uri : job.checkpoints) {
     auto checkpoint = TrainCheckpoint::Open(uri, ranks);
-    if (checkpoint.ok()) return checkpoint;
+    if (checkpoint.ok()) return FoundCheckpoint{*std::move(checkpoint), /*own=*/true};
     observer.OnLog(
         LogSeverity::kWarning,
         absl::StrCat("the checkpoint ", uri, " can't be used, trying the one before: ", checkpoint.status().message()));
   }
   if (!job.resume_from.empty()) {
     auto checkpoint = TrainCheckpoint::Open(job.resume_from, ranks);
-    if (checkpoint.ok()) return checkpoint;
+    if (checkpoint.ok()) return FoundCheckpoint{*std::move(checkpoint), /*own=*/false};
     return WithCause(
         absl::Status(checkpoint.status().code(), absl::StrCat("resume_from: ", checkpoint.status().message())),
         FailureCause::kUserInput);
   }
-  return std::unique_ptr<TrainCheckpoint>();
+  return FoundCheckpoint();
+}
+
+void TellResumption(const FoundCheckpoint& from, const TrainJob& job, TrainObserver& observer) {
+  if (from.checkpoint != nullptr) {
+    // What another job has not told is not for this one to tell.
+    observer.OnResume(from.checkpoint->position().step, from.checkpoint->uri(),
+                      from.own ? from.checkpoint->unheard() : std::vector<std::string>());
+  } else if (job.epoch > 1) {
+    observer.OnResume(0, "", {});
+  }
 }
 
 // The connections of a gang's ranks; null where one is alone.
@@ -179,7 +198,7 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
     checkpointer.Finish();
     auto exported = ExportAndProve(training.output, training.job, gang, training.source, training.plan, model,
                                    training.data.sample(), training.stop, training.observer, training.verifier);
-    if (!exported.ok()) return exported.status();
+    if (!exported.ok()) return OfGoodOutput(exported.status());
     return *std::move(exported);
   };
   const auto finished = finish();
@@ -196,7 +215,8 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   ProcessGroup* const ranks = connections->training.get();
   const auto output = ObjectStore::Open(job.output.uri);
   if (!output.ok()) return output.status();
-  const absl::Status writable = connections->rank() == 0 ? CheckOutput(**output, job) : absl::OkStatus();
+  absl::Status writable = connections->rank() == 0 ? CheckOutput(**output, job) : absl::OkStatus();
+  if (job.epoch > 1) writable = OfGoodOutput(std::move(writable));
   if (absl::Status all = Agree(writable, ranks); !all.ok()) return all;
   const auto source = OpenNativeRepository(job.model_uri);
   if (!source.ok()) return source.status();
@@ -212,19 +232,18 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   if (absl::Status all = Agree(stop.requested() ? Stopped() : absl::OkStatus(), ranks); !all.ok()) return all;
 
   observer.OnPhase(TrainPhase::kLoadingModel, (*data)->batches().total_steps());
-  auto checkpoint = FindCheckpoint(job, ranks, observer);
-  if (!checkpoint.ok()) return checkpoint.status();
-  if (*checkpoint != nullptr) {
-    if (const absl::Status found = SeekData(**checkpoint, (*data)->batches()); !found.ok()) return found;
+  auto found = FindCheckpoint(job, ranks, observer);
+  if (!found.ok()) return found.status();
+  TrainCheckpoint* const checkpoint = found->checkpoint.get();
+  if (checkpoint != nullptr) {
+    if (const absl::Status sought = SeekData(*checkpoint, (*data)->batches()); !sought.ok()) return sought;
   }
   const auto recompute = ChooseRecompute(job, *source, plan->get(), dtype == at::kBFloat16, AvailableBytes());
   if (const std::string what = Describe(recompute); !what.empty()) observer.OnLog(LogSeverity::kInfo, what);
-  auto state = LoadState(job, *source, plan->get(), checkpoint->get(), dtype, recompute, ranks);
+  auto state = LoadState(job, *source, plan->get(), checkpoint, dtype, recompute, ranks);
   if (!state.ok()) return state.status();
-  if (*checkpoint != nullptr || job.epoch > 1) {
-    observer.OnResume(state->position.step, *checkpoint != nullptr ? (*checkpoint)->uri() : "");
-  }
-  checkpoint->reset();
+  TellResumption(*found, job, observer);
+  found->checkpoint.reset();
   observer.OnLog(
       LogSeverity::kInfo,
       absl::StrFormat("%s, %s, %s, %s kernels", source->family->architecture, dtype == at::kBFloat16 ? "bf16" : "fp32",

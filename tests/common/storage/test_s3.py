@@ -196,7 +196,7 @@ def test_bytes_that_change_on_the_way_are_refused(server):
     """What is written is known to the server by its checksum."""
     # Once in what the probe writes.
     marker = bytes.fromhex("253df55a4002c174")
-    with Relay(server.port, lambda data: data.replace(marker, b"\0" * 8)) as relay:
+    with Relay(server.port, change=lambda data: data.replace(marker, b"\0" * 8)) as relay:
         environment = server.environment(relay.endpoint)
         result = probe(environment, "write", BUCKET, "changed", "--size", 1 << 20, "--deadline-ms", DEADLINE_MS)
         assert result["code"] == "UNAVAILABLE", result

@@ -1729,6 +1729,23 @@ TEST_F(JobControllerCheckpointTest, Resumption_CountsTheStepsThatAreTakenAgain) 
   EXPECT_EQ(page->events.back().resumption().lost_steps(), 7);
 }
 
+TEST_F(JobControllerCheckpointTest, GangsThatTellNothing_LoseNoStepTwice) {
+  const int64_t node = RunWithOutput("a");
+  Commit({10, 1});
+  Send(node, {Step(17), Committed({10, 1})});
+  for (const int32_t epoch : {1, 2}) {
+    Relaunch(epoch);
+    const auto attachment = controller->AttachNode(Hello("a"), nullptr);
+    ASSERT_TRUE(attachment.ok()) << attachment.status();
+    EXPECT_EQ(attachment->assignment.current_step(), epoch == 1 ? 17 : 10);
+    v1::RankReport resumed = Report();
+    resumed.mutable_resumption()->set_step(10);
+    Send(attachment->id, {resumed});
+    const auto page = controller->Events("jobs/a", 0, 100);
+    EXPECT_EQ(page->events.back().resumption().lost_steps(), epoch == 1 ? 7 : 0);
+  }
+}
+
 // --- with the thread that the server uses ---
 
 TEST_F(JobControllerTest, Thread_ReconcilesWhenSomethingHappens) {

@@ -92,6 +92,20 @@ TEST_F(JobTimeTest, GangLost_ItsStepAndThoseTakenAgainAreLost) {
   EXPECT_EQ(Spent(), (Times{{"training", 3}, {"lost", 1.75}, {"queued", 0.25}}));
 }
 
+TEST_F(JobTimeTest, StepsThatTheNextGangTells_WereNotLost) {
+  Enter(v1::JOB_STATE_RUNNING, 0);
+  Enter(v1::PHASE_TRAINING, 0);
+  Step(1, 1, 1);
+  Enter(v1::JOB_STATE_QUEUED, 5, /*lost=*/true);  // it was not heard of for four seconds
+  Enter(v1::JOB_STATE_RUNNING, 6);
+  Enter(v1::PHASE_LOADING_MODEL, 6);
+  Step(2, 8, 1.25, /*checkpoint=*/0.25);
+  Step(3, 8, 1);
+  Enter(v1::PHASE_TRAINING, 9);
+  Step(4, 10, 1);
+  EXPECT_EQ(Spent(), (Times{{"training", 4}, {"checkpointing", 0.25}, {"lost", 1.75}, {"queued", 1}, {"starting", 3}}));
+}
+
 TEST_F(JobTimeTest, StepEndsWhileStopping_IsTraining) {
   Enter(v1::JOB_STATE_RUNNING, 0);
   Enter(v1::PHASE_TRAINING, 0);

@@ -205,6 +205,14 @@ TEST_F(TrainCheckpointTest, RoundTrip_EverySourceAndComputeDtype_IsExact) {
   }
 }
 
+TEST_F(TrainCheckpointTest, RoundTrip_WhatNobodyHasHeard_IsKept) {
+  const NativeRepository source = Source(at::kFloat);
+  Training trained(*LoadTransformer(source, {}));
+  TrainSnapshot snapshot = TakeSnapshot(*trained.model, trained.moments, position_);
+  snapshot.unheard = {R"({"step":{"loss":0.1,"step":"6"}})", R"({"step":{"loss":"NaN","step":"7"}})"};
+  EXPECT_EQ((*TrainCheckpoint::Open(Write(source, snapshot)))->unheard(), snapshot.unheard);
+}
+
 TEST_F(TrainCheckpointTest, RoundTrip_Adapters_IsExactAndLeavesTheBaseOut) {
   const NativeRepository source = Source(at::kBFloat16);
   const TransformerOptions options = {.dtype = at::kBFloat16,

@@ -78,6 +78,10 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   const std::string& script = job.model_uri;
   if (script.starts_with("step-hangs")) HangInAStep(script, job, observer);
   if (script == "succeed") return absl::OkStatus();
+  if (script == "until-heard") {
+    while (!observer.Unheard().empty() && !stop.requested()) std::this_thread::yield();
+    return absl::OkStatus();
+  }
   if (script == "fail") return WithCause(absl::InternalError("loss is NaN"), FailureCause::kNumerics);
   if (script == "until-stopped") {
     const absl::Status stopped = WaitForStop(stop);

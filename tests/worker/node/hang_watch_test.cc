@@ -46,6 +46,14 @@ TEST_F(HangWatchTest, Deadline_BeforeTheFirstStepIsDone_IsThatOfOtherThings) {
   EXPECT_EQ(Left(), minutes(60));
 }
 
+TEST_F(HangWatchTest, Deadline_StepsToldForAnEarlierGang_TheFirstOwnStepHasItsTime) {
+  Start();
+  Take(v1::RankReport::kStep, 0.5);
+  Take(v1::RankReport::kStep, 0.5);
+  Take(v1::RankReport::kStepBegun);
+  EXPECT_EQ(Left(), minutes(60));
+}
+
 TEST_F(HangWatchTest, Deadline_InAStep_RunsFromItsBeginWhateverElseIsSaid) {
   Start();
   TakeSteps(3, 0.5);

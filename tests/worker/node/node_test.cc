@@ -102,6 +102,11 @@ TEST_F(NodeTest, Run_RankSucceeds_RelaysEverythingNumberedAndEndsLast) {
   EXPECT_EQ(reports.back().end().cause(), v1::FAILURE_CAUSE_UNSPECIFIED);
 }
 
+TEST_F(NodeTest, Run_StepsAcknowledged_TheRankKnows) {
+  Start(Script("until-heard"));
+  EXPECT_EQ(record_.get().exit, NodeExit::kOk);
+}
+
 TEST_F(NodeTest, Run_TwoRanks_EachHasItsNumberAndOneEnd) {
   Start(Script("succeed", /*ranks=*/2));
   EXPECT_EQ(record_.get().exit, NodeExit::kOk);

@@ -70,10 +70,20 @@ TEST(ReportBufferTest, Acknowledge_OneRank_LeavesTheOther) {
   ReportBuffer buffer(1 << 20, 100, clock);
   for (const auto& report : {Step(1, 0), Step(1, 1), Step(2, 0)}) buffer.Add(report);
   Sequences(buffer);
-  buffer.Acknowledge(0, 2);
+  EXPECT_EQ(buffer.Acknowledge(0, 2), 2);
   EXPECT_FALSE(buffer.empty());
-  buffer.Acknowledge(1, 1);
+  EXPECT_EQ(buffer.Acknowledge(1, 1), 1);
   EXPECT_TRUE(buffer.empty());
+}
+
+TEST(ReportBufferTest, Acknowledge_NoStepAmongThem_SaysSo) {
+  const FakeClock clock;
+  ReportBuffer buffer(1 << 20, 100, clock);
+  for (const auto& report : {Step(7), Log(10)}) buffer.Add(report);
+  Sequences(buffer);
+  EXPECT_EQ(buffer.Acknowledge(0, 1), 7);
+  EXPECT_EQ(buffer.Acknowledge(0, 1), 0);
+  EXPECT_EQ(buffer.Acknowledge(0, 2), 0);
 }
 
 TEST(ReportBufferTest, Rewind_AfterSomeAcknowledged_RepeatsTheRestWithItsNumbers) {

@@ -5,7 +5,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <future>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -42,6 +44,7 @@ class ServerLinkTest : public testing::Test {
         ServerLink::Events{
             .on_assignment = [this](const v1::Assignment& assignment) { assignments_.set_value(assignment); },
             .on_stop = [this](const v1::Stop& stop) { stop_.set_value(stop); },
+            .on_step_heard = [this](int64_t step) { heard_ = step; },
             .on_drained =
                 [this] {
                   std::lock_guard lock(mutex_);
@@ -64,6 +67,7 @@ class ServerLinkTest : public testing::Test {
                              .window = 4};
   std::promise<v1::Assignment> assignments_;  // set twice: throws
   std::promise<v1::Stop> stop_;
+  std::atomic<int64_t> heard_ = 0;
   std::promise<absl::Status> lost_;
   std::mutex mutex_;
   std::condition_variable drained_;
@@ -87,6 +91,7 @@ TEST_F(ServerLinkTest, Report_MoreThanTheWindow_AllArriveOnceInOrder) {
   const auto reports = service_.WaitForReports([](const auto& reports) { return reports.size() == 50; });
   for (int64_t i = 0; i < 50; ++i) EXPECT_EQ(reports[static_cast<size_t>(i)].step().step(), i + 1);
   EXPECT_EQ(service_.repeated(), 0);
+  while (heard_ < 50) std::this_thread::yield();
 }
 
 TEST_F(ServerLinkTest, Report_ServerGoneBeforeAcknowledging_IsRepeatedWithItsNumber) {

@@ -60,6 +60,12 @@ class SessionTest : public testing::Test {
     ASSERT_TRUE(WriteMessage(node_, command).ok());
   }
 
+  void Hear(int64_t step) {
+    v1::RankCommand command;
+    command.mutable_step_heard()->set_step(step);
+    ASSERT_TRUE(WriteMessage(node_, command).ok());
+  }
+
   // The next report; nothing once the rank has closed its end.
   std::optional<v1::RankReport> ReadReport() {
     for (std::string payload;;) {
@@ -172,6 +178,39 @@ TEST_F(SessionTest, RunSession_TrainingSucceeds_ReportsEverythingInOrder) {
   EXPECT_EQ(exit_code_.get(), 0);
 }
 
+TEST_F(SessionTest, RunSession_StepsThatNobodyMayHaveHeard_AreKeptAndToldAgainOnce) {
+  std::vector<std::string> kept;
+  Start([&](const TrainJob&, TrainObserver& observer, const StopSignal&) {
+    for (int64_t step = 1; step <= 4; ++step) observer.OnStep({.step = step, .loss = 0.1 * static_cast<double>(step)});
+    while (observer.Unheard().size() > 3) std::this_thread::yield();
+    kept = observer.Unheard();
+    return absl::OkStatus();
+  });
+  Assign();
+  Hear(1);
+  const std::vector<v1::RankReport> told = ReadReports();
+  ASSERT_EQ(kept.size(), 3);
+  CloseNode();
+
+  SetUp();
+  std::vector<std::string> kept_again;
+  Start([&](const TrainJob&, TrainObserver& observer, const StopSignal&) {
+    observer.OnResume(4, "/checkpoint", kept);
+    kept_again = observer.Unheard();
+    return absl::OkStatus();
+  });
+  v1::RankCommand command;
+  command.mutable_assignment()->set_current_step(2);  // of what was kept, this much had been heard
+  Assign(/*preflight=*/false, command);
+  const std::vector<v1::RankReport> reports = ReadReports();
+  ASSERT_EQ(reports.size(), 4);
+  EXPECT_EQ(reports[0].step().step(), 3);
+  EXPECT_EQ(reports[0].step().loss(), told[2].step().loss());
+  EXPECT_EQ(reports[1].step().step(), 4);
+  EXPECT_EQ(reports[2].resumption().step(), 4);
+  EXPECT_THAT(kept_again, testing::ElementsAre(kept[1], kept[2]));  // until the server has heard
+}
+
 TEST_F(SessionTest, RunSession_TrainingFails_EndHasCauseAndMessage) {
   Start([](const TrainJob&, TrainObserver&, const StopSignal&) {
     return WithCause(absl::InternalError("loss is NaN at step 3"), FailureCause::kNumerics);
@@ -195,6 +234,7 @@ TEST_P(SessionRankTest, RunSession_OneOfTwo_KnowsWhereTheOtherIsAndOnlyRank0Spea
     EXPECT_EQ(job.rendezvous->port, 4321);
     EXPECT_EQ(job.rendezvous->listen_fd, rank == 0 ? 7 : -1);
     observer.OnStep({.step = 1});
+    EXPECT_EQ(observer.Unheard().size(), rank == 0 ? 1 : 0);
     return absl::OkStatus();
   });
   v1::RankCommand command;

@@ -101,7 +101,7 @@ class Printer : public SilentObserver {
     std::printf("{\"checkpoint\": \"%s\", \"bytes\": %ld, \"pause\": %g}\n", report.uri.c_str(), report.bytes,
                 report.pause_seconds);
   }
-  void OnResume(int64_t step, const std::string&) override {
+  void OnResume(int64_t step, const std::string&, const std::vector<std::string>&) override {
     steps_ = step;
     if (rank_ == 0) std::printf("{\"resumed_after\": %ld}\n", step);
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "worker/train/train_job.h"
 
@@ -20,7 +21,7 @@ class SilentObserver : public TrainObserver {
   void OnExport(const ExportSummary&) override {}
   void OnCheckpoint(const CheckpointReport&) override {}
   void OnCheckpointRemoved(int64_t, int32_t) override {}
-  void OnResume(int64_t, const std::string&) override {}
+  void OnResume(int64_t, const std::string&, const std::vector<std::string>&) override {}
 };
 
 }  // namespace temper

@@ -318,20 +318,20 @@ def test_too_many_skipped_steps_end_the_job(inputs, tmp_path):
     assert "the loss of step 2 is not finite, as in 2 steps in a row" in result.stderr
 
 
-def spike_job(inputs, output, on_spike, **changes):
+def spike_job(inputs, output, on_spike, rows_per_step=1, **changes):
     """The same text again and again, at a learning rate that teaches nothing; the loss of one other stands out."""
     model = write_model_with_opinions(inputs, output.parent / "model")
     texts = sorted(
         (f"{text} {text}, {text} {text}" for text in TEXTS), key=lambda text: mean_loss(model, model, [text])
     )
-    data = write_texts(output.parent / "spike.jsonl", [texts[0]] * 80 + [texts[-1]])
+    data = write_texts(output.parent / "spike.jsonl", [texts[0]] * (81 * rows_per_step - 1) + [texts[-1]])
     return job(
         inputs,
         output,
         model__uri=model,
         data__uri=data,
         training__steps=81,
-        training__tokens_per_step=ONE_TEXT,
+        training__tokens_per_step=rows_per_step * ONE_TEXT,
         training__micro_batch_tokens=ONE_TEXT,
         training__learning_rate=1e-7,
         training__numerics={"on_spike": on_spike},
@@ -376,6 +376,15 @@ def test_a_spike_is_found_and_dealt_with(inputs, tmp_path, on_spike, message, sk
     step = int(spikes[0].split()[1])
     assert step > 32
     assert steps[step - 1]["skipped"] is skips
+
+
+def test_a_spike_may_end_the_job(inputs, tmp_path):
+    result = run(spike_job(inputs, tmp_path / "out", "ON_SPIKE_STOP"), tmp_path)
+    assert result.returncode == 1
+    spike = int(re.search(r"NUMERICS: step (\d+) has .* and training.numerics.on_spike is stop", result.stderr)[1])
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert steps_of(lines)[-1]["step"] == spike - 1
+    assert "checkpoint" in lines[-1]  # none that was being written is lost
 
 
 def test_roll_back_without_a_checkpoint_skips(inputs, tmp_path):

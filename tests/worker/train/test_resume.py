@@ -117,6 +117,16 @@ def test_checkpoint_that_can_not_be_written_is_a_warning(inputs, tmp_path):
     assert "the checkpoint of step 5 could not be written; training goes on" in result.stderr
 
 
+def test_export_that_can_not_be_written_any_more_is_no_mistake_of_the_user(inputs, tmp_path):
+    # The output was looked at before the training: what is in the way may be gone when the job is tried again.
+    (tmp_path / "out/local").mkdir(parents=True)
+    (tmp_path / "out/local/export-e0001").write_text("in the way")
+    result = run(job(inputs, tmp_path / "out"), tmp_path)
+    assert result.returncode == 1
+    assert "STORAGE: " in result.stderr
+    assert "Not a directory" in result.stderr
+
+
 def test_output_of_another_job_is_refused_before_anything_is_read(inputs, tmp_path):
     train(job(inputs, tmp_path / "out"), tmp_path)
     result = run(job(inputs, tmp_path / "out", model__uri="/nonexistent"), tmp_path)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <compare>
 #include <cstdint>
 
 #include "worker/ops/cpu/bf16.h"
@@ -11,10 +12,13 @@ namespace temper::ops::cpu {
 struct GemmShape {
   int64_t m, n, k;
   int64_t lda, ldb, ldc;  // numbers from row to row; for a bf16 B, pairs of them
+
+  auto operator<=>(const GemmShape&) const = default;
 };
 
 // C (m × n, fp32) = A (m × k) · B (k × n), added to what C holds if `add`. For bf16, B holds pairs of its rows
-// interleaved (VNNI): [k / 2][n][2], and k is even. Each shape that is new takes time to compile: use few.
+// interleaved (VNNI): [k / 2][n][2], and k is even. Each shape that is new takes time to compile: use few. Throws
+// std::bad_alloc where there is no memory for that.
 void Brgemm(const GemmShape& shape, bool add, const Bf16* a, const Bf16* b, float* c);
 void Brgemm(const GemmShape& shape, bool add, const float* a, const float* b, float* c);
 

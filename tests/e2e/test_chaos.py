@@ -2,7 +2,7 @@
 """Does to jobs what happens to them in the world, several things at once, and looks whether they shrug.
 
 `make chaos` runs each fault at each declared point (SIGKILL, SIGSTOP, a delay), each fault from outside, and ROUNDS
-cases drawn by SEED. Run by itself it is short: a few cases that have something of everything. Both print a table and
+cases drawn by SEED. In `make test` it is short: a few cases that have something of everything. Both print a table and
 write build/reports/chaos.json.
 """
 
@@ -13,6 +13,7 @@ import sys
 
 import psutil
 import pytest
+import selection
 from chaos import (
     INTERVAL,
     JOB,
@@ -41,9 +42,10 @@ SHORT = [
         (
             Point("rank.rendezvous.store_opened"),
             Point("rank.step.before_update@12", "stop"),
-            Outside("network cut between ranks", 30),
+            Outside("network cut between ranks", 25),
             Point("rank.rendezvous.done", "delay=0.2"),
         ),
+        pace=0.05,
     ),
     Case(
         1,
@@ -52,6 +54,7 @@ SHORT = [
             Outside("second server on the data directory", 4),
             Outside("SIGKILL of the server", 6),
         ),
+        pace=0.05,
     ),
     Case(
         1,
@@ -59,7 +62,7 @@ SHORT = [
             Outside("clock set an hour ahead", 2),
             Outside("SIGKILL of the node", 4),
             Outside("storage is away", 12),
-            Point("server.commit.after@50"),
+            Point("server.commit.after@30"),
         ),
     ),
 ]
@@ -106,33 +109,51 @@ def undisturbed(tmp_path_factory, protos, spec_of_all) -> dict[int, Undisturbed]
 
 
 @pytest.fixture(scope="module")
-def report():
+def report(request):
     rows = []
     yield rows
-    if len(rows) <= len(CASES):  # of a choice of cases
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(table(rows))
+    if not selection.is_whole(request):
         return
     path = ROOT / "build/reports/chaos.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, indent=2) + "\n")
-    survived = sum(row["survived"] and row["weights_identical"] for row in rows)
-    print(f"\nchaos: {survived} of {len(rows)} survived, seed {SEED}")
+
+
+def table(rows: list[dict]) -> str:
+    """By fault; what befell a job together with others counts for each."""
+    lines = {}
     for row in rows:
-        good = "survived" if row["survived"] and row["weights_identical"] else "LOST"
-        print(f"  {good:9} {row['steps_lost']:4} steps lost  {row['ranks']} ranks  {row['fault']}  at {row['point']}")
+        for fault in row["fault"].split(", "):
+            survived = row["survived"] and row["weights_identical"]
+            before = lines.get(fault, (0, 0, 0, 0))
+            lines[fault] = tuple(map(sum, zip(before, (1, survived, not survived, row["steps_lost"]), strict=True)))
+    good = sum(row["survived"] and row["weights_identical"] for row in rows)
+    text = [f"\nchaos, seed {SEED}: {good} of {len(rows)} jobs survived", "", f"{'fault':42} {HEADER}"]
+    text += [
+        f"{fault:42} {n:>8} {survived:>9} {lost:>5} {steps:>12}" for fault, (n, survived, lost, steps) in lines.items()
+    ]
+    return "\n".join(text)
 
 
-def run_case(victim: Victim, undisturbed: Undisturbed, rows: list) -> None:
-    faults = victim.case.faults
+HEADER = "injected  survived  lost  steps again"
+
+
+def new_row(case: Case, rows: list, **changes: str) -> dict:
     row = {
-        "fault": ", ".join(fault.fault for fault in faults),
-        "point": ", ".join(fault.where for fault in faults),
-        "ranks": victim.case.ranks,
+        "fault": ", ".join(fault.fault for fault in case.faults),
+        "point": ", ".join(fault.where for fault in case.faults),
+        "ranks": case.ranks,
         "survived": False,
         "weights_identical": False,
         "steps_lost": 0,
     }
-    rows.append(row)
-    victim.run()
+    rows.append(row | changes)
+    return rows[-1]
+
+
+def check(victim: Victim, undisturbed: Undisturbed, row: dict) -> None:
     row["steps_lost"] = victim.steps_lost()
     row["survived"] = True
     victim.check(undisturbed)
@@ -142,11 +163,14 @@ def run_case(victim: Victim, undisturbed: Undisturbed, rows: list) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_job_survives(case, protos, spec_of_all, tmp_path, undisturbed, report):
     victim = Victim(tmp_path, protos, spec_of_all, case)
+    row = new_row(case, report)
     try:
-        run_case(victim, undisturbed[case.ranks], report)
+        victim.run()
+        check(victim, undisturbed[case.ranks], row)
         hangs = [fault for fault in case.faults if fault.fault in ("SIGSTOP", "SIGSTOP of a rank")]
         if any(isinstance(fault, Outside) or fault.name == "rank.step.before_update" for fault in hangs):
-            assert any("HANG: a step has taken" in reason for reason in victim.reasons()), victim.reasons()
+            # Of a step, or of the question between two steps whether a checkpoint is due.
+            assert any("HANG: " in reason for reason in victim.reasons()), victim.reasons()
             assert "T (stopped)" in victim.log()
             if case.ranks > 1:  # the other one tells what it waits for
                 assert "temper::ProcessGroup" in victim.log() or "PendingCollective" in victim.log()
@@ -172,12 +196,12 @@ def test_an_old_gang_that_wakes_up_is_refused_and_ends(protos, spec_of_all, tmp_
     wrapper = tmp_path / "temper-worker"
     wrapper.write_text(WRAPPER.format(python=sys.executable, worker=BIN / "temper-worker", pids=pids))
     wrapper.chmod(0o755)
-    case = Case(2, (Point("rank.checkpoint.before_commit@2", "stop"),))
+    case = Case(2, (Point("rank.checkpoint.before_commit@2", "stop"),), pace=0.05)
     # It stops where it is about to commit.
     victim = Victim(tmp_path, protos, spec_of_all, case, options=[f"--worker-binary={wrapper}"], silence_limit=6)
+    row = new_row(case, report, fault="an old gang wakes up")
     old = []
     try:
-        row = {"fault": "an old gang wakes up", "point": "rank.checkpoint.before_commit", "ranks": 2}
         victim.submit()
         wait_until(lambda: (victim.marks / "rank.checkpoint.before_commit").exists(), timeout=60)
         node = psutil.Process(int(pids.read_text().split()[0]))
@@ -193,8 +217,7 @@ def test_an_old_gang_that_wakes_up_is_refused_and_ends(protos, spec_of_all, tmp_
         left = json.loads((victim.data_dir / f"runs/{JOB}/e1/exit.json").read_text())
         assert left["exit_status"] == 4, left  # refused
         victim.server.wait_for_end(JOB)
-        victim.check(undisturbed[2])
-        report.append(row | {"survived": True, "weights_identical": True, "steps_lost": victim.steps_lost()})
+        check(victim, undisturbed[2], row)
     finally:
         for process in old:
             if process.is_running():
