@@ -5,6 +5,14 @@
 #include <utility>
 
 namespace temper {
+namespace {
+
+// Watchers that are woken in a row, and what then is left to calls and reports: where hundreds watch one job, an event
+// to all of them is work for tens of milliseconds.
+constexpr int kInARow = 8;
+constexpr std::chrono::microseconds kBreath{500};
+
+}  // namespace
 
 WatchHub::WatchHub(WatchOptions options) : options_(options), thread_([this] { Run(); }) {}
 
@@ -92,12 +100,13 @@ void WatchHub::Run() {
   std::unique_lock lock(mutex_);
   while (!closing_) {
     changed_.wait_until(lock, next_check, [this] { return closing_ || !ready_.empty(); });
-    while (!ready_.empty()) {
+    for (int woken = 1; !ready_.empty(); ++woken) {
       Watcher* watcher = ready_.front();
       ready_.pop_front();
       // A watcher that is ready lives until it is woken: only who has its turn ends its stream.
       lock.unlock();
       watcher->Wake();
+      if (woken % kInARow == 0) std::this_thread::sleep_for(kBreath);
       lock.lock();
     }
     const auto now = std::chrono::steady_clock::now();

@@ -69,7 +69,7 @@ def job_spec(spec):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, protos, pristine_model, data):
     directory = tmp_path_factory.mktemp("undisturbed")
-    server = Server(directory / "server", protos)
+    server = Server(directory / "server", protos, environment=UNCOMPARED)
     try:
         spec = {
             "model": {"uri": str(pristine_model)},
@@ -106,7 +106,8 @@ def test_process_killed_at(point, start_server, job_spec, tmp_path, undisturbed,
     marks = tmp_path / "marks"
     marks.mkdir()
     server = start_server(
-        environment={"TEMPER_FAULT": point, "TEMPER_FAULT_DIR": str(marks)}, preflights=int("preflight" in point)
+        environment=UNCOMPARED | {"TEMPER_FAULT": point, "TEMPER_FAULT_DIR": str(marks)},
+        preflights=int("preflight" in point),
     )
     first = server.process.pid
     submit(server, job_spec, "victim")
