@@ -40,7 +40,7 @@ SHORT = [
     Case(
         2,
         (
-            Point("rank.rendezvous.store_opened"),
+            Point("rank.rendezvous.store_opened", "delay=0.2"),
             Point("rank.step.before_update@12", "stop"),
             Outside("network cut between ranks", 25),
             Point("rank.rendezvous.done", "delay=0.2"),
