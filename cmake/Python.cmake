@@ -27,5 +27,5 @@ if(EXISTS ${python_include}/Python.h AND TEMPER_PYTHON_LIBRARY AND TEMPER_TORCH_
   target_link_options(temper_embedded_python INTERFACE -Wl,-rpath,${python_library_dir})
 else()
   message(WARNING "no headers or no shared library of the Python of ${TEMPER_VENV} (Debian: python3-dev): "
-    "`temper-rank verify` will not work")
+    "`temper-rank verify` and models without a native family will not work")
 endif()

@@ -118,6 +118,7 @@ int Serve(const ServerOptions& options) {
   controller_options.retry = options.retry;
   controller_options.silence_limit = options.silence_limit;
   controller_options.max_preflights = options.max_preflights;
+  controller_options.trust_remote_code = options.trust_remote_code;
   controller_options.keep_ended = options.keep_ended;
   controller_options.uploads = uploads->get();
   JobController controller(**store, launcher, clock, controller_options);

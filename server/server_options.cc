@@ -95,6 +95,9 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
                  "Jobs whose model and data are looked at at a time, before they are queued; 0: none are")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_flag("--trust-remote-code", options.trust_remote_code,
+               "Let gangs run the Python code that lies beside a model which transformers does not know by itself: "
+               "whoever may submit jobs then runs code of theirs on the nodes");
   app.add_option("--keep-ended", keep_ended_days,
                  "Days after which a job that has ended is deleted, as `temper delete` does it; 0: never")
       ->check(CLI::Range(0, 36'500))

@@ -31,6 +31,7 @@ struct ServerOptions {
   RetryPolicy retry;
   std::chrono::seconds silence_limit{120};
   int max_preflights = 2;
+  bool trust_remote_code = false;
   std::chrono::hours keep_ended{0};
   int64_t max_upload_bytes = 0;   // of one file
   int64_t max_uploads_bytes = 0;  // of all together

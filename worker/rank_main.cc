@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
@@ -26,9 +27,10 @@ void LeaveSignalsToTheNode() {
 }
 
 absl::Status RunTrainJob(const temper::TrainJob& job, temper::TrainObserver& observer, const temper::StopSignal& stop) {
-  return temper::RunTrainJob(job, observer, stop, [](const temper::VerifiedExport& exported) {
+  const auto verify_export = [](const temper::VerifiedExport& exported) {
     return temper::VerifyExport(exported.model, exported.adapter, exported.layers_at_a_time);
-  });
+  };
+  return temper::RunTrainJob(job, observer, stop, {.exported = verify_export, .model = temper::VerifyFirstLayers});
 }
 
 absl::Status RunPreflight(const temper::TrainJob& job, temper::TrainObserver& observer,
@@ -68,10 +70,16 @@ int main(int argc, char** argv) {
       "temper-worker starts it; by hand, use `temper-rank train JOB.json`."};
   app.require_subcommand(0, 1);
   std::string job_file;
+  std::vector<std::string> job_files;
   std::string job_id = "local";
   CLI::App* train = app.add_subcommand("train", "Train without a server; prints one JSON object a line");
-  train->add_option("file", job_file, "The job (temper.v1.JobSpec) as JSON")->required();
+  train
+      ->add_option("files", job_files,
+                   "The job (temper.v1.JobSpec) as JSON; of several, one after the other is trained")
+      ->required();
   train->add_option("--job-id", job_id, "Results go to OUTPUT/ID/export-e0001")->capture_default_str();
+  bool trust_remote_code = false;
+  train->add_flag("--trust-remote-code", trust_remote_code, "Run code that lies beside the model, if it needs that");
   CLI::App* preflight = app.add_subcommand("preflight", "Look at model and data, train nothing; prints what it found");
   preflight->add_option("file", job_file, "The job (temper.v1.JobSpec) as JSON")->required();
   temper::VerifyRequest verify_request;
@@ -80,7 +88,14 @@ int main(int argc, char** argv) {
   temper::ops::InitializeVectorMath();
 
   if (*preflight) return temper::RunStandalone(job_file, job_id, RunPreflight, std::cout, std::cerr);
-  if (*train) return temper::RunStandalone(job_file, job_id, RunTrainJob, std::cout, std::cerr);
+  const auto train_alone = [&](temper::TrainJob job, temper::TrainObserver& observer, const temper::StopSignal& stop) {
+    job.trust_remote_code = trust_remote_code;
+    return ::RunTrainJob(job, observer, stop);
+  };
+  for (const std::string& file : job_files) {
+    const int code = temper::RunStandalone(file, job_id, train_alone, std::cout, std::cerr);
+    if (code != 0 || &file == &job_files.back()) return code;
+  }
 
   if (*verify) return temper::RunVerify(verify_request, std::cout, std::cerr);
 

@@ -65,7 +65,8 @@ void EventView::Show(const v1::JobEvent& event) {
     case v1::JobEvent::kVerdict:
       return ShowVerdict(event.verdict());
     case v1::JobEvent::kCheckpointRemoved:
-    case v1::JobEvent::kData:  // its lines are in the log
+    case v1::JobEvent::kBackend:
+    case v1::JobEvent::kData:  // their lines are in the log
       return;
     case v1::JobEvent::kLog:
       // Routine lines are for `temper logs`.

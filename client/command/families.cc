@@ -48,6 +48,16 @@ std::string TableOfAll(const v1::ListFamiliesResponse& list) {
   return table.Render(/*width=*/0);
 }
 
+// What there is beside the families.
+std::string Backends(const v1::ListFamiliesResponse& list) {
+  std::string text;
+  for (const v1::BackendCapabilities& backend : list.backends()) {
+    absl::StrAppend(&text, "\n", backend.name(), ": ", backend.models(), "\n");
+    for (const std::string& lack : backend.lacks()) absl::StrAppend(&text, "  without ", lack, "\n");
+  }
+  return text;
+}
+
 std::string TableOfOne(const v1::ModelFamily& family) {
   Table table({"VERDICT", ">KL FP32", ">GRADIENT", ">MEAN KL BF16", ">MAX KL BF16", "MECHANISMS"});
   for (const v1::FamilyVerdict& verdict : family.verdicts()) {
@@ -65,7 +75,7 @@ ExitCode Families(const Context& context, const std::string& name) {
     if (context.json) {
       PrintJson(*list);
     } else {
-      std::fputs(TableOfAll(*list).c_str(), stdout);
+      std::fputs((TableOfAll(*list) + Backends(*list)).c_str(), stdout);
     }
     return kExitOk;
   }

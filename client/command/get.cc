@@ -90,6 +90,7 @@ std::string Description(const v1::Job& job) {
   if (job.epoch() > 0) add("Time", TimeText(job.time_spent()));
   if (job.epoch() > 0) add("Launches", absl::StrCat(job.epoch(), ", restarts ", job.restarts()));
   add("Model", job.spec().model().uri());
+  if (job.has_backend()) add("Backend", absl::StrCat(job.backend().backend(), ": ", job.backend().reason()));
   add("Data", DataText(job.spec().data()));
   if (job.has_data()) add("Samples", SamplesText(job.data()));
   add("Owner", job.spec().owner());

@@ -35,8 +35,8 @@ ExitCode Metrics(const Context& context, const MetricsOptions& options) {
   for (const v1::StepMetrics& step : answer->steps()) {
     const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
     table.AddRow({absl::StrCat(step.step()), HumanLoss(step.loss()), absl::StrFormat("%.3g", step.grad_norm()),
-                  absl::StrFormat("%.2e", step.learning_rate()), HumanRate(rate), HumanPercent(step.mfu()),
-                  absl::StrCat(step.total_tokens())});
+                  absl::StrFormat("%.2e", step.learning_rate()), HumanRate(rate),
+                  step.has_mfu() ? HumanPercent(step.mfu()) : "", absl::StrCat(step.total_tokens())});
   }
   std::fputs(table.Render(context.terminal.interactive ? context.terminal.Width() : 0).c_str(), stdout);
   return kExitOk;

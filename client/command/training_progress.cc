@@ -18,6 +18,11 @@ std::string StepOfTotal(int64_t step, int64_t total) {
   return total > 0 ? absl::StrCat(step, "/", total) : absl::StrCat(step);
 }
 
+// Empty where it is not known.
+std::string MfuText(const v1::StepMetrics& step) {
+  return step.has_mfu() ? absl::StrCat("  MFU ", HumanPercent(step.mfu())) : "";
+}
+
 }  // namespace
 
 void TrainingProgress::Add(const v1::StepMetrics& step) {
@@ -38,15 +43,15 @@ absl::Duration TrainingProgress::remaining() const {
 std::string TrainingProgress::Line() const {
   const double ratio = total_steps_ > 0 ? static_cast<double>(last_.step()) / static_cast<double>(total_steps_) : 0;
   return absl::StrCat(Bar(ratio, kBarWidth), "  ", StepOfTotal(last_.step(), total_steps_), "  loss ",
-                      HumanLoss(last_.loss()), "  ", HumanRate(tokens_per_second()), " tokens/s  MFU ",
-                      HumanPercent(last_.mfu()), "  ETA ", HumanDuration(remaining()));
+                      HumanLoss(last_.loss()), "  ", HumanRate(tokens_per_second()), " tokens/s", MfuText(last_),
+                      "  ETA ", HumanDuration(remaining()));
 }
 
 std::string StepText(const v1::StepMetrics& step) {
   const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
   return absl::StrCat("step ", StepOfTotal(step.step(), step.total_steps()), "  loss ", HumanLoss(step.loss()),
                       absl::StrFormat("  grad_norm %.3g  lr %.2e  ", step.grad_norm(), step.learning_rate()),
-                      HumanRate(rate), " tokens/s  MFU ", HumanPercent(step.mfu()));
+                      HumanRate(rate), " tokens/s", MfuText(step));
 }
 
 }  // namespace temper::command

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/families_api.h"
 
+#include <string>
+#include <vector>
+
 #include "common/family_verdicts.h"
 #include "server/api/unary_answer.h"
 
@@ -20,6 +23,23 @@ v1::FamilyVerdict ToProto(const FamilyVerdict& verdict) {
   return proto;
 }
 
+struct Backend {
+  std::string name;
+  std::string models;
+  std::vector<std::string> lacks;
+};
+
+// docs/TRAINING.md ("Models without a native family") says the same at length.
+std::vector<Backend> Backends() {
+  return {{.name = "native", .models = "the families above", .lacks = {}},
+          {.name = "hf",
+           .models = "causal language models of the transformers that TEMPER_PYTHON has",
+           .lacks = {"training.recompute", "shards of single layers: each rank gathers the whole model for a step",
+                     "adapters on embed_tokens, lm_head and experts", "the loss for an even use of experts",
+                     "packed documents where attention does not go through transformers' interface",
+                     "MFU where the model's FLOPs can't be counted"}}};
+}
+
 v1::ListFamiliesResponse Families() {
   v1::ListFamiliesResponse response;
   for (const FamilyVerdict& verdict : ShippedVerdicts()) {  // by family
@@ -30,6 +50,12 @@ v1::ListFamiliesResponse Families() {
     family->set_name(verdict.family);
     family->set_architecture(verdict.architecture);
     *family->add_verdicts() = ToProto(verdict);
+  }
+  for (const Backend& backend : Backends()) {
+    v1::BackendCapabilities& proto = *response.add_backends();
+    proto.set_name(backend.name);
+    proto.set_models(backend.models);
+    proto.mutable_lacks()->Assign(backend.lacks.begin(), backend.lacks.end());
   }
   return response;
 }

@@ -36,6 +36,8 @@ struct JobControllerOptions {
   DeviceSlots slots{{"cpu", 1}};
   // Preflights at a time; they take no slot. 0: jobs are queued without one, unless they are nothing else.
   int max_preflights = 2;
+  // Gangs may run code that lies beside a model.
+  bool trust_remote_code = false;
   RetryPolicy retry;
   // A gang that was launched has so long to attach, with all its nodes.
   std::chrono::seconds attach_limit{120};

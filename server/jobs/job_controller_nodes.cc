@@ -108,6 +108,7 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
   } else {
     attachment.assignment.set_preflight(live->record.life.preflight);
   }
+  attachment.assignment.set_trust_remote_code(options_.trust_remote_code);
   attachment.assignment.set_world_size(RanksOf(live->record));
   attachment.assignment.set_ranks_per_node(RanksPerNode(live->record));
   for (const std::string& uri : live->epoch.resume_from) attachment.assignment.add_checkpoints(uri);

@@ -179,6 +179,10 @@ void JobDraft::Take(const v1::RankReport& report) {
       *job.mutable_preflight() = report.preflight();
       *AddEvent().mutable_preflight() = report.preflight();
       break;
+    case v1::RankReport::kBackend:
+      *job.mutable_backend() = report.backend();
+      *AddEvent().mutable_backend() = report.backend();
+      break;
     case v1::RankReport::kVerdict:
       *job.mutable_verdict() = report.verdict();
       *AddEvent().mutable_verdict() = report.verdict();

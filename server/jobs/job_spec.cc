@@ -364,6 +364,10 @@ class SpecCheck {
     }
   }
 
+  void Backend(v1::JobSpec& spec) {
+    if (spec.backend() == v1::JobSpec::BACKEND_UNSPECIFIED) spec.set_backend(v1::JobSpec::BACKEND_AUTO);
+  }
+
   void Resources(v1::Resources& resources) {
     if (resources.device() == v1::Resources::DEVICE_UNSPECIFIED) resources.set_device(v1::Resources::DEVICE_CPU);
     Require(resources.threads_per_rank() >= 0 && resources.threads_per_rank() <= 1024, "resources.threads_per_rank",
@@ -428,6 +432,7 @@ absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec) {
   check.Name("owner", spec.owner());
   if (spec.has_lora()) check.Lora(*spec.mutable_lora());
   check.Training(spec);
+  check.Backend(spec);
   check.Resources(*spec.mutable_resources());
   check.Output(*spec.mutable_output(), spec.has_lora());
   check.Checkpoints(*spec.mutable_checkpoints());

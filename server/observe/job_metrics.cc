@@ -2,6 +2,7 @@
 #include "server/observe/job_metrics.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <utility>
 #include <vector>
@@ -249,8 +250,9 @@ void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::Ste
   training.grad_norm->Set(step.grad_norm());
   training.learning_rate->Set(step.learning_rate());
   training.padding->Set(step.padding_ratio());
-  training.mfu->Set(step.mfu());
-  training.hfu->Set(step.hfu());
+  constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+  training.mfu->Set(step.has_mfu() ? step.mfu() : kUnknown);
+  training.hfu->Set(step.has_hfu() ? step.hfu() : kUnknown);
   SetRankCompute(id, series, step);
   if (step.step() <= series.counted_step) return;
   series.counted_step = step.step();

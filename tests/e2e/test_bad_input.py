@@ -181,7 +181,12 @@ def _(world):
 # config.json
 
 
-@engine("unknown architecture", "config.json: architecture GPT9ForCausalLM is not supported", "LlamaForCausalLM")
+@engine(
+    "unknown architecture",
+    "config.json: architecture GPT9ForCausalLM is not supported",
+    "LlamaForCausalLM",
+    "Nor can transformers train it here: config.json names GPT9ForCausalLM",
+)
 def _(world):
     world.edit_config(architectures=["GPT9ForCausalLM"])
 
@@ -193,11 +198,13 @@ def _(world):
 
 @engine("key that nobody reads", "config.json", "`attn_logit_softcapping` (30.0)", "remove what has no effect")
 def _(world):
+    world.spec["backend"] = "BACKEND_NATIVE"
     world.edit_config(attn_logit_softcapping=30.0)
 
 
 @engine("behaviour that is not built in", "config.json", "`hidden_act`", "crelu")
 def _(world):
+    world.spec["backend"] = "BACKEND_NATIVE"
     world.edit_config(hidden_act="crelu")
 
 
@@ -218,6 +225,7 @@ def _(world):
 
 @engine("quantized checkpoint", "quantized with", "gptq", "de-quantize it first")
 def _(world):
+    world.spec["backend"] = "BACKEND_NATIVE"
     world.edit_config(quantization_config={"quant_method": "gptq"})
 
 
@@ -228,6 +236,7 @@ def _(world):
 
 @engine("unknown rope", "config.json", "rope_type", "spiral")
 def _(world):
+    world.spec["backend"] = "BACKEND_NATIVE"
     world.edit_config(rope_parameters={"rope_type": "spiral", "rope_theta": 10000.0})
 
 

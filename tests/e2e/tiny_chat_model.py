@@ -73,9 +73,9 @@ def write_model(directory: Path, seed: int = 0, max_shard_size: str = "5GB", **o
     tokenizer.save_pretrained(directory)
 
 
-def loss_of(directory: Path) -> float:
+def loss_of(directory: Path, model_class: type = LlamaForCausalLM) -> float:
     """Mean loss of plain transformers on the answers (the token that ends them included)."""
-    model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    model = model_class.from_pretrained(directory, dtype=torch.float32)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
     losses = []
     with torch.no_grad():

@@ -17,15 +17,27 @@ FREED_IS_FREE = os.environ | {"ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', 
 class Engine:
     """Our engine, through tests/parity/parity_probe.cc."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, backend: str = "native"):
         self.folder = folder
+        self.backend = ["--hf"] if backend == "hf" else []
 
     def _run(self, command, model, tensors, *options):
         source, target = self.folder / "in.safetensors", self.folder / "out.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, source)
         target.unlink(missing_ok=True)
         subprocess.run(
-            [BUILD / "tests/parity_probe", command, "--model", model, "--in", source, "--out", target, *options],
+            [
+                BUILD / "tests/parity_probe",
+                command,
+                "--model",
+                model,
+                "--in",
+                source,
+                "--out",
+                target,
+                *self.backend,
+                *options,
+            ],
             check=True,
         )
         return load_file(target)

@@ -13,6 +13,7 @@
 //     writes a PEFT adapter for the model, its B drawn at random
 //   parity_probe merged    --model DIR --lora DIR --out DIR
 //     writes the model with the adapter in its weights
+// With --hf, transformers computes (worker/hf_backend), and what is to be known of that goes to stderr.
 // With --lora DIR, an adapter is read into the model: gradients are then those of its file's tensors, under their
 // names.
 // --dropout X drops inputs of adapters, drawn from torch's generator seeded with 0. All integers are int64.
@@ -41,6 +42,7 @@
 #include "worker/model/gradient.h"
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
+#include "worker/train/hf_repository_backend.h"
 #include "worker/train/plan_adapters.h"
 #include "worker/train/train_step.h"
 
@@ -126,7 +128,7 @@ int64_t ScoredTokens(const std::vector<MicroBatch>& batches) {
 
 // Rows of each view's `part` (its gradient or its master) under HF names.
 template <typename PartOf>
-Tensors ByHfName(const NativeRepository& native, const Transformer& model, PartOf part_of) {
+Tensors ByHfName(const NativeRepository& native, const TrainableModel& model, PartOf part_of) {
   std::vector<WeightShape> shapes;
   for (const WeightView& view : model.views()) shapes.push_back({view.name, view.shape()});
   Tensors out;
@@ -151,7 +153,7 @@ class TwoPassObjective : public SupervisedObjective {
 struct Arguments {
   std::string model, in, out, precision = "fp32";
   LoraOptions lora;
-  bool two_pass = false, vllm = false;
+  bool hf = false, two_pass = false, vllm = false;
   double learning_rate = 0, weight_decay = 0, max_grad_norm = 0;
   int world = 1;
   bool keep_weights = false;
@@ -164,7 +166,7 @@ at::Tensor Scalar64(std::vector<double> values) {
   return at::tensor(at::ArrayRef<double>(values), at::TensorOptions(at::kDouble));
 }
 
-void Logits(const Arguments& arguments, Transformer& model) {
+void Logits(const Arguments& arguments, TrainableModel& model) {
   const MicroBatch batch = MakeBatch(ReadTensors(arguments.in), "");
   const at::Tensor hidden_TD = ForwardHidden(model, batch);
   WriteTensors(arguments.out, {{"logits", model.head().Logits(hidden_TD)}});
@@ -172,7 +174,7 @@ void Logits(const Arguments& arguments, Transformer& model) {
 
 // As the adapter's file has them.
 template <typename PartOf>
-Tensors ByAdapterName(const AdapterPlan& plan, const NativeRepository& native, const Transformer& model,
+Tensors ByAdapterName(const AdapterPlan& plan, const NativeRepository& native, const TrainableModel& model,
                       PartOf part_of) {
   Tensors out;
   for (const AdapterTensor& tensor : Value(TensorsOfPlan(plan, native, model, plan.start->format()))) {
@@ -182,14 +184,14 @@ Tensors ByAdapterName(const AdapterPlan& plan, const NativeRepository& native, c
 }
 
 template <typename PartOf>
-Tensors ByName(const AdapterPlan* plan, const NativeRepository& native, const Transformer& model, PartOf part_of) {
+Tensors ByName(const AdapterPlan* plan, const NativeRepository& native, const TrainableModel& model, PartOf part_of) {
   return plan != nullptr ? ByAdapterName(*plan, native, model, part_of) : ByHfName(native, model, part_of);
 }
 
 at::Tensor GradientOf(const WeightView& view) { return GradientBuffer(*view.parameter).narrow(0, view.row, view.rows); }
 
-void Gradients(const Arguments& arguments, const NativeRepository& native, const AdapterPlan* plan, Transformer& model,
-               ProbeGang& gang) {
+void Gradients(const Arguments& arguments, const NativeRepository& native, const AdapterPlan* plan,
+               TrainableModel& model, ProbeGang& gang) {
   at::manual_seed(0);
   const std::vector<MicroBatch> batches = MakeBatches(ReadTensors(arguments.in));
   const SupervisedObjective one_pass;
@@ -202,7 +204,7 @@ void Gradients(const Arguments& arguments, const NativeRepository& native, const
   if (gang.rank() == 0) WriteTensors(arguments.out, out);
 }
 
-void Train(const Arguments& arguments, const NativeRepository& native, const AdapterPlan* plan, Transformer& model,
+void Train(const Arguments& arguments, const NativeRepository& native, const AdapterPlan* plan, TrainableModel& model,
            ProbeGang& gang) {
   const SupervisedObjective objective;
   AdamW optimizer(gang.parameters(), {.weight_decay = arguments.weight_decay});
@@ -232,7 +234,7 @@ void Publish(const std::string& path, Write write) {
   CheckOk(publication->Commit());
 }
 
-void Merged(const Arguments& arguments, const NativeRepository& native, Transformer& model) {
+void Merged(const Arguments& arguments, const NativeRepository& native, TrainableModel& model) {
   model.MergeLora();
   Publish(arguments.out, [&](const ObjectStore&, const std::string&, Publication& publication) {
     CheckOk(ExportModel(*native.repository, *native.family, native.config, model.views(), {}, publication));
@@ -240,7 +242,7 @@ void Merged(const Arguments& arguments, const NativeRepository& native, Transfor
 }
 
 void Adapter(const Arguments& arguments, const NativeRepository& native, const AdapterPlan& plan,
-             const Transformer& model) {
+             const TrainableModel& model) {
   at::manual_seed(1);
   for (const LoraAdapter* adapter : model.adapters()) {
     const WeightView b = {"", const_cast<Parameter*>(&adapter->b_OR), 0, adapter->b_OR.weight.size(0)};
@@ -258,6 +260,8 @@ void Adapter(const Arguments& arguments, const NativeRepository& native, const A
   });
 }
 
+void Say(const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); }
+
 int Main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Runs the engine on given tokens and writes what it computed.");
@@ -268,6 +272,7 @@ int Main(int argc, char** argv) {
     command->add_option("--in,--ids", arguments.in);
     command->add_option("--out", arguments.out)->required();
     command->add_option("--precision", arguments.precision);
+    command->add_flag("--hf", arguments.hf);
     command->add_flag("--two-pass", arguments.two_pass);
     command->add_flag("--vllm", arguments.vllm);
     command->add_option("--learning-rate", arguments.learning_rate);
@@ -288,13 +293,14 @@ int Main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   const ProbeRank rank = StartRanks(arguments.world);
   ops::InitializeVectorMath();
-  const NativeRepository native = Value(OpenNativeRepository(arguments.model));
+  const NativeRepository native = Value(arguments.hf ? OpenForTransformers(arguments.model, /*remote_code=*/false, Say)
+                                                     : OpenNativeRepository(arguments.model));
   const at::ScalarType dtype = arguments.precision == "bf16" ? at::kBFloat16 : at::kFloat;
   TrainJob job = {.model_uri = arguments.model};
   if (!arguments.lora.adapter.empty() || app.got_subcommand("adapter")) job.lora = arguments.lora;
   const auto plan = Value(PlanAdapters(job, native));
-  const auto model = Value(LoadTransformer(
-      native, plan != nullptr ? plan->ModelOptions(dtype, /*seed=*/0) : TransformerOptions{.dtype = dtype}));
+  const auto options = plan != nullptr ? plan->ModelOptions(dtype, /*seed=*/0) : TransformerOptions{.dtype = dtype};
+  const auto model = Value(LoadModel(native, options, /*ranks=*/nullptr)).model;
   if (plan != nullptr) CheckOk(LoadStart(*plan, native, *model));
   if (app.got_subcommand("adapter")) Adapter(arguments, native, *plan, *model);
   if (app.got_subcommand("merged")) Merged(arguments, native, *model);

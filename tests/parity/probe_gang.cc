@@ -58,7 +58,7 @@ void NudgeWeights(const std::vector<Parameter*>& parameters) {
   }
 }
 
-ProbeGang::ProbeGang(const ProbeRank& rank, Transformer& model, const ShardingOptions& options) : model_(model) {
+ProbeGang::ProbeGang(const ProbeRank& rank, TrainableModel& model, const ShardingOptions& options) : model_(model) {
   if (rank.rendezvous.size == 1) return;
   at::set_num_threads(1);  // ranks share the cores
   auto group = ProcessGroup::Connect(rank.rendezvous);

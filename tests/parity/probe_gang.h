@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "worker/data/micro_batch.h"
-#include "worker/model/transformer.h"
+#include "worker/model/trainable_model.h"
 #include "worker/parallel/process_group.h"
 #include "worker/parallel/sharded_model.h"
 #include "worker/train/objective.h"
@@ -35,7 +35,7 @@ void NudgeWeights(const std::vector<Parameter*>& parameters);
 // The model on the ranks of a probe, each of which calls the same. A world of one has neither group nor shards.
 class ProbeGang {
  public:
-  ProbeGang(const ProbeRank& rank, Transformer& model, const ShardingOptions& options);
+  ProbeGang(const ProbeRank& rank, TrainableModel& model, const ShardingOptions& options);
 
   int rank() const { return group_ == nullptr ? 0 : group_->rank(); }
   // What this rank's optimizer works on.
@@ -59,7 +59,7 @@ class ProbeGang {
   template <typename Of>
   std::map<Parameter*, at::Tensor> Together(Of of);
 
-  Transformer& model_;
+  TrainableModel& model_;
   std::unique_ptr<ProcessGroup> group_;
   std::unique_ptr<ShardedModel> sharded_;
 };

@@ -5,6 +5,13 @@ import pytest
 import reference
 import tiny_models
 import torch
+from engine import Engine
+
+
+@pytest.fixture(params=["native", "hf"])
+def engine(request, tmp_path):
+    """Whoever trains, the steps are the same."""
+    return Engine(tmp_path, request.param)
 
 
 def assert_step_equals_transformers(directory, engine, batches, *options):
@@ -25,6 +32,7 @@ def test_first_step_over_several_blocks_of_queries_equals_transformers(engine, t
     assert_step_equals_transformers(tmp_path / "model", engine, [reference.random_batch(331, [1100, 30])])
 
 
+@pytest.mark.parametrize("engine", ["native"], indirect=True)  # of a small model the other backend shows as much
 def test_smollm2_first_step_equals_transformers(engine, smollm2):
     assert_step_equals_transformers(smollm2, engine, [reference.random_batch(49152, [64, 30])])
 

@@ -259,7 +259,7 @@ absl::StatusOr<std::unique_ptr<AdapterPlan>> PlanFromAdapter(const std::string& 
 }
 
 absl::StatusOr<std::vector<AdapterTensor>> TensorsOfPlan(const AdapterPlan& plan, const NativeRepository& source,
-                                                         const Transformer& model, AdapterFormat format) {
+                                                         const TrainableModel& model, AdapterFormat format) {
   auto tensors = TensorsOfModules(plan.peft.modules_to_save, *source.family, source.config, model.views());
   if (!tensors.ok()) return tensors.status();
   const std::vector<const LoraAdapter*> adapters(model.adapters().begin(), model.adapters().end());
@@ -267,7 +267,7 @@ absl::StatusOr<std::vector<AdapterTensor>> TensorsOfPlan(const AdapterPlan& plan
   return tensors;
 }
 
-absl::Status LoadStart(const AdapterPlan& plan, const NativeRepository& source, const Transformer& model) {
+absl::Status LoadStart(const AdapterPlan& plan, const NativeRepository& source, const TrainableModel& model) {
   if (plan.start == nullptr) return absl::OkStatus();
   const auto tensors = TensorsOfPlan(plan, source, model, plan.start->format());
   return tensors.ok() ? plan.start->Load(*tensors) : tensors.status();

@@ -44,9 +44,9 @@ absl::StatusOr<std::unique_ptr<AdapterPlan>> PlanFromAdapter(const std::string& 
 
 // All that the adapter's file of a model built with the plan's options holds.
 absl::StatusOr<std::vector<AdapterTensor>> TensorsOfPlan(const AdapterPlan& plan, const NativeRepository& source,
-                                                         const Transformer& model, AdapterFormat format);
+                                                         const TrainableModel& model, AdapterFormat format);
 
 // Gives that model the numbers that its adapters begin with, if there are any. Errors as PeftAdapter::Load.
-absl::Status LoadStart(const AdapterPlan& plan, const NativeRepository& source, const Transformer& model);
+absl::Status LoadStart(const AdapterPlan& plan, const NativeRepository& source, const TrainableModel& model);
 
 }  // namespace temper

@@ -7,6 +7,7 @@
 #include <new>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/failure.h"
 #include "worker/checkpoint/freeze_weights.h"
 #include "worker/checkpoint/load_weights.h"
@@ -27,23 +28,35 @@ absl::Status OutOfMemory() {
 }
 
 absl::Status ChooseTrained(const NativeRepository& native, const TransformerOptions& options,
-                           const Transformer& model) {
+                           const TrainableModel& model) {
   const absl::Status frozen = FreezeWeights(options.freeze, *native.family, native.config, model.views());
   if (!frozen.ok()) return frozen;
   return TrainModules(options.trained_modules, *native.family, native.config, model.views());
 }
 
+absl::StatusOr<std::unique_ptr<TrainableModel>> Make(const NativeRepository& source,
+                                                     const TransformerOptions& options) {
+  if (!source.native()) return source.foreign->Make(options);
+  return std::make_unique<Transformer>(source.config, options);
+}
+
 // `choose` says which weights are trained, before they are cut.
-absl::StatusOr<LoadedModel> Build(const ModelConfig& config, TransformerOptions options, ProcessGroup* ranks,
+absl::StatusOr<LoadedModel> Build(const NativeRepository& source, TransformerOptions options, ProcessGroup* ranks,
                                   ShardingOptions sharding,
-                                  const std::function<absl::Status(const Transformer&)>& choose) {
+                                  const std::function<absl::Status(const TrainableModel&)>& choose) {
   sharding.device = options.device;
-  if (ranks != nullptr) options.device = at::kMeta;
+  // A foreign model computes what it holds beside its weights when it is made: it can't be made without memory.
+  if (ranks != nullptr && source.native()) options.device = at::kMeta;
   LoadedModel built;
-  built.model = std::make_unique<Transformer>(config, options);
+  auto model = Make(source, options);
+  if (absl::Status made = Agree(model.status(), ranks); !made.ok()) return made;
+  built.model = *std::move(model);
   if (absl::Status chosen = choose(*built.model); !chosen.ok()) return chosen;
   if (ranks != nullptr) {
+    // One that is not cut into units would be gathered again at once.
+    if (built.model->num_units() == 0) sharding.reshard_after_forward = false;
     built.shards = std::make_unique<ShardedModel>(*built.model, *ranks, sharding);
+    built.model->AdoptMemory();
   }
   return built;
 }
@@ -57,20 +70,30 @@ absl::StatusOr<NativeRepository> OpenNativeRepository(std::string_view uri) {
   native.repository = *std::move(repository);
   const auto family = FindFamily(native.repository->config());
   if (!family.ok()) return family.status();
-  native.family = *family;
+  native.family = std::shared_ptr<const FamilySpec>(std::shared_ptr<void>(), *family);  // which is there always
   auto config = ConfigureModel(*native.family, native.repository->config());
   if (!config.ok()) return config.status();
   native.config = *std::move(config);
   return native;
 }
 
+absl::StatusOr<NativeRepository> ReopenRepository(const NativeRepository& like, std::string_view uri) {
+  if (!like.native()) return like.foreign->Reopen(uri);
+  auto opened = OpenNativeRepository(uri);
+  if (opened.ok() && opened->config != like.config) {
+    return absl::InvalidArgumentError(absl::StrCat("config.json of ", std::string(uri), " describes another model"));
+  }
+  return opened;
+}
+
 absl::Status CheckCheckpoint(const NativeRepository& native, TransformerOptions options) {
   options.device = at::kMeta;
   options.lora.reset();
   try {
-    const Transformer shapes(native.config, options);
-    if (absl::Status chosen = ChooseTrained(native, options, shapes); !chosen.ok()) return chosen;
-    return CheckWeights(*native.repository, *native.family, native.config, shapes.views());
+    const auto shapes = Make(native, options);
+    if (!shapes.ok()) return shapes.status();
+    if (absl::Status chosen = ChooseTrained(native, options, **shapes); !chosen.ok()) return chosen;
+    return CheckWeights(*native.repository, *native.family, native.config, (*shapes)->views());
   } catch (const c10::Error& error) {
     return absl::InternalError(error.what_without_backtrace());
   }
@@ -80,19 +103,19 @@ absl::StatusOr<std::unique_ptr<Transformer>> LoadTransformer(const NativeReposit
                                                              const TransformerOptions& options) {
   auto loaded = LoadModel(native, options, /*ranks=*/nullptr);
   if (!loaded.ok()) return loaded.status();
-  return std::move(loaded->model);
+  return std::unique_ptr<Transformer>(static_cast<Transformer*>(loaded->model.release()));
 }
 
-LoadedModel MakeModel(const ModelConfig& config, const TransformerOptions& options, ProcessGroup* ranks) {
-  // Without `choose`, nothing can fail.
-  return *Build(config, options, ranks, {}, [](const Transformer&) { return absl::OkStatus(); });
+absl::StatusOr<LoadedModel> MakeModel(const NativeRepository& source, const TransformerOptions& options,
+                                      ProcessGroup* ranks) {
+  return Build(source, options, ranks, {}, [](const TrainableModel&) { return absl::OkStatus(); });
 }
 
 absl::StatusOr<LoadedModel> LoadModel(const NativeRepository& native, const TransformerOptions& options,
                                       ProcessGroup* ranks, const ShardingOptions& sharding) {
   try {
-    auto loaded = Build(native.config, options, ranks, sharding,
-                        [&](const Transformer& model) { return ChooseTrained(native, options, model); });
+    auto loaded = Build(native, options, ranks, sharding,
+                        [&](const TrainableModel& model) { return ChooseTrained(native, options, model); });
     if (!loaded.ok()) return loaded.status();
     const absl::Status filled = LoadWeights(*native.repository, *native.family, native.config, loaded->model->views());
     if (absl::Status all = Agree(filled, ranks); !all.ok()) return all;

@@ -15,22 +15,41 @@
 
 namespace temper {
 
-// A model directory that one of our families understands, before any weight is read.
+struct NativeRepository;
+
+// Makes models of directories that no family of ours is for. Any thread.
+class ForeignBackend {
+ public:
+  virtual ~ForeignBackend() = default;
+  // Its weights are not set; on the device meta, shapes alone.
+  virtual absl::StatusOr<std::unique_ptr<TrainableModel>> Make(const TransformerOptions& options) const = 0;
+  // A directory that an export of the same model wrote; INVALID_ARGUMENT when it is another model's.
+  virtual absl::StatusOr<NativeRepository> Reopen(std::string_view uri) const = 0;
+};
+
+// A model directory that one of our families understands, or another backend, before any weight is read.
 struct NativeRepository {
   std::unique_ptr<HfRepository> repository;
-  const FamilySpec* family = nullptr;
+  // Where the tensors' names come from. A foreign backend has one for each model.
+  std::shared_ptr<const FamilySpec> family;
   ModelConfig config;
+  std::shared_ptr<const ForeignBackend> foreign;  // null: the model is our own
+
+  bool native() const { return foreign == nullptr; }
 };
 
 // Opens a directory and reads config.json. Errors as HfRepository::Open, FindFamily and ConfigureModel have them.
 absl::StatusOr<NativeRepository> OpenNativeRepository(std::string_view uri);
 
-// What LoadTransformer would find wrong in the tensors, as CheckWeights finds it: it takes no memory, and time only
+// A directory that an export of `like` wrote. INVALID_ARGUMENT when it is another model's.
+absl::StatusOr<NativeRepository> ReopenRepository(const NativeRepository& like, std::string_view uri);
+
+// What LoadModel would find wrong in the tensors, as CheckWeights finds it: it takes no memory, and time only
 // where a tied head is stored beside the embedding. Adapters are not looked at.
 absl::Status CheckCheckpoint(const NativeRepository& native, TransformerOptions options);
 
-// Builds the model and loads its weights. Errors as FreezeWeights; RESOURCE_EXHAUSTED (OUT_OF_MEMORY) when it does not
-// fit.
+// Builds a native model and loads its weights. Errors as FreezeWeights; RESOURCE_EXHAUSTED (OUT_OF_MEMORY) when it does
+// not fit.
 absl::StatusOr<std::unique_ptr<Transformer>> LoadTransformer(const NativeRepository& native,
                                                              const TransformerOptions& options);
 
@@ -44,13 +63,14 @@ struct LoadedModel {
     return *this;
   }
 
-  std::unique_ptr<Transformer> model;
+  std::unique_ptr<TrainableModel> model;
   std::unique_ptr<ShardedModel> shards;  // null: it is whole
 };
 
-// A model whose weights are zeros, in shards if there are `ranks` (null: this rank is alone), which all call it. It is
-// cut before it has any memory, so that no rank ever holds more than its shards.
-LoadedModel MakeModel(const ModelConfig& config, const TransformerOptions& options, ProcessGroup* ranks);
+// A model whose weights are not set, in shards if there are `ranks` (null: this rank is alone), which all call it. A
+// native one is cut before it has any memory, so that no rank ever holds more than its shards.
+absl::StatusOr<LoadedModel> MakeModel(const NativeRepository& source, const TransformerOptions& options,
+                                      ProcessGroup* ranks);
 
 // LoadTransformer, straight into shards if there are ranks: the same values, those of new adapters too, in every world.
 // Throws CollectiveError.

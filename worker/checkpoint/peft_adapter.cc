@@ -124,6 +124,7 @@ bool IsNeutral(const std::string& key) {
                                                  "ensure_weight_tying",
                                                  "eva_config",
                                                  "exclude_modules",
+                                                 "fan_in_fan_out",  // PEFT goes by the layer itself
                                                  "inference_mode",
                                                  "init_lora_weights",
                                                  "layers_pattern",

@@ -336,11 +336,10 @@ absl::StatusOr<NativeRepository> TrainCheckpoint::OpenModel(const NativeReposito
   if (peft_ && Kind(*peft_) != Kind(*peft)) {
     return other("was written with ", Kind(*peft_), ", the job asks for ", Kind(*peft));
   }
-  auto model = OpenNativeRepository(peft_ ? base.repository->directory() : UriBelow(uri_, kWeights));
-  if (!model.ok()) return model.status();
-  if (model->config != base.config) {
-    return other(
-        "is of another model than the job's: their config.json differ. Give the model that it was trained from");
+  auto model = ReopenRepository(base, peft_ ? base.repository->directory() : UriBelow(uri_, kWeights));
+  if (absl::IsInvalidArgument(model.status())) {
+    return other("is of another model than the job's: ", model.status().message(),
+                 ". Give the model that it was trained from");
   }
   return model;
 }

@@ -53,7 +53,8 @@ class Copier {
 
 }  // namespace
 
-TrainSnapshot TakeSnapshot(const Transformer& model, std::span<const Moments> moments, const TrainPosition& position) {
+TrainSnapshot TakeSnapshot(const TrainableModel& model, std::span<const Moments> moments,
+                           const TrainPosition& position) {
   const at::NoGradGuard no_grad;
   TrainSnapshot snapshot;
   snapshot.position = position;

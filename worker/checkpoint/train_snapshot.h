@@ -11,7 +11,7 @@
 
 #include "worker/model/lora.h"
 #include "worker/model/parameter.h"
-#include "worker/model/transformer.h"
+#include "worker/model/trainable_model.h"
 
 namespace temper {
 
@@ -67,6 +67,7 @@ struct TrainSnapshot {
 };
 
 // Copies. Throws c10::Error when there is no memory for it.
-TrainSnapshot TakeSnapshot(const Transformer& model, std::span<const Moments> moments, const TrainPosition& position);
+TrainSnapshot TakeSnapshot(const TrainableModel& model, std::span<const Moments> moments,
+                           const TrainPosition& position);
 
 }  // namespace temper

@@ -136,19 +136,19 @@ std::vector<AdapterSite> ListAdapterSites(const FamilySpec& family, const ModelC
   std::vector<AdapterSite> sites;
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     for (const TensorRule& rule : family.rules) {
-      if (!rule.adapter_site) continue;
+      if (!rule.adapter_site || (layer > 0 && rule.hf_name.find(kLayer) == rule.hf_name.npos)) continue;
       const std::string tensor = AtLayer(rule.hf_name, layer);
       const auto shape = shape_of(tensor);
       if (!shape || shape->size() != 2) continue;
-      sites.push_back({.hf_module = ModuleOf(tensor),
+      sites.push_back({.hf_module = rule.adapter_module.empty() ? ModuleOf(tensor) : rule.adapter_module,
                        .internal = AtLayer(ModuleOf(rule.parts.front()), layer),
                        .parts = static_cast<int64_t>(rule.parts.size()),
-                       .in_features = (*shape)[1],
-                       .out_features = (*shape)[0]});
+                       .in_features = (*shape)[rule.in_by_out ? 0 : 1],
+                       .out_features = (*shape)[rule.in_by_out ? 1 : 0]});
     }
     if (config.layer(layer).experts && !family.experts_module.empty()) AddExpertSites(family, config, layer, sites);
   }
-  AddTokenSites(family, config, sites);
+  if (family.token_adapters) AddTokenSites(family, config, sites);
   return sites;
 }
 

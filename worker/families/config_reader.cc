@@ -115,6 +115,11 @@ bool ConfigReader::Has(std::string_view key) const {
 }
 
 void ConfigReader::AddError(std::string_view key, std::string message) {
+  unsound_ = true;
+  AddUnsupported(key, std::move(message));
+}
+
+void ConfigReader::AddUnsupported(std::string_view key, std::string message) {
   errors_.push_back(absl::StrCat("`", Path(key), "` ", message));
 }
 
@@ -195,11 +200,14 @@ int64_t ConfigReader::Size(std::string_view key) { return Require(key) ? Size(ke
 void ConfigReader::Expect(std::string_view key, const nlohmann::ordered_json& supported, std::string_view why) {
   const nlohmann::ordered_json* value = Find(key);
   if (value == nullptr || *value == supported) return;
-  AddError(key, absl::StrCat("is ", Shown(*value), "; only ", Shown(supported), " is supported: ", std::string(why)));
+  AddUnsupported(key,
+                 absl::StrCat("is ", Shown(*value), "; only ", Shown(supported), " is supported: ", std::string(why)));
 }
 
 void ConfigReader::Merge(const absl::Status& status) {
-  if (!status.ok()) errors_.emplace_back(status.message());
+  if (status.ok()) return;
+  errors_.emplace_back(status.message());
+  unsound_ = unsound_ || !absl::IsUnimplemented(status);
 }
 
 absl::Status ConfigReader::Finish() {
@@ -223,7 +231,7 @@ absl::Status ConfigReader::Finish() {
                                     " to the model and will not guess; remove what has no effect on it"));
   }
   const std::string message = absl::StrJoin(messages, "; ");
-  return errors_.empty() ? absl::UnimplementedError(message) : absl::InvalidArgumentError(message);
+  return unsound_ ? absl::InvalidArgumentError(message) : absl::UnimplementedError(message);
 }
 
 }  // namespace temper

@@ -53,7 +53,11 @@ class ConfigReader {
   // Takes over what a reader of a nested object found.
   void Merge(const absl::Status& status);
 
-  // All errors in one status: INVALID_ARGUMENT, or UNIMPLEMENTED when all that is wrong are keys that nobody read.
+  // The same for a value that is sound, but that we have nothing for.
+  void AddUnsupported(std::string_view key, std::string message);
+
+  // All errors in one status: INVALID_ARGUMENT, or UNIMPLEMENTED when all that is wrong is what we have nothing for,
+  // keys that nobody read among it.
   absl::Status Finish();
 
  private:
@@ -66,6 +70,7 @@ class ConfigReader {
   std::string path_;
   std::set<std::string, std::less<>> read_;
   std::vector<std::string> errors_;
+  bool unsound_ = false;  // one of them is no mere lack of ours
 };
 
 }  // namespace temper

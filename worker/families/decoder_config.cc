@@ -62,8 +62,8 @@ void ReadLayerTypes(ConfigReader& config, int64_t window, const std::function<bo
       sliding = true;
       if (window == 0) return config.AddError("layer_types", "has sliding_attention, but there is no `sliding_window`");
     } else if (types[layer] != "full_attention") {
-      return config.AddError("layer_types", absl::StrCat("has ", types[layer].dump(),
-                                                         "; supported are full_attention and sliding_attention"));
+      return config.AddUnsupported("layer_types", absl::StrCat("has ", types[layer].dump(),
+                                                               "; supported are full_attention and sliding_attention"));
     }
     if (sliding) model.layers[layer].window = window;
   }

@@ -26,6 +26,8 @@ struct FamilySpec {
   // Tensors that are no weights but follow from config.json (old checkpoints carry rotary frequencies). They are not
   // loaded, as in transformers, and are exported as they came.
   std::vector<std::string> derived_tensors;
+  // The embedding and the head can have adapters.
+  bool token_adapters = true;
 };
 
 }  // namespace temper

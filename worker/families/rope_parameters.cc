@@ -137,8 +137,9 @@ RopeConfig Parse(const Json& unified, const std::string& path, ConfigReader& con
     rope.original_max_positions = original();
     ReadLongRope(reader, defaults.max_positions, rope);
   } else {
-    reader.AddError("rope_type", absl::StrCat("is \"", type,
-                                              "\"; supported are default, linear, dynamic, llama3, yarn and longrope"));
+    reader.AddUnsupported(
+        "rope_type",
+        absl::StrCat("is \"", type, "\"; supported are default, linear, dynamic, llama3, yarn and longrope"));
     for (const auto& [key, value] : unified.items()) (void)reader.Raw(key);
   }
   if (!(rope.theta > 0)) reader.AddError("rope_theta", absl::StrCat("must be over 0, but is ", rope.theta));

@@ -26,6 +26,9 @@ struct TensorRule {
   std::vector<std::string> parts;  // internal names (worker/model/parameter.h): "layers.{layer}.attn.q.weight"
   bool adapter_site = false;
   Layout layout = Layout::kRows;
+  // An adapter's module: the matrix lies in × out (GPT-2's Conv1D), though `layout` has it as it is in the model.
+  bool in_by_out = false;
+  std::string adapter_module;  // its name in transformers' model where that is not the tensor's; else empty
 };
 
 // The rule is for the weight of a linear module of the blocks, on which a LoRA adapter can sit.

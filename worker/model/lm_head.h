@@ -19,16 +19,20 @@ class LmHead {
   LmHead(Parameter* weight, int64_t vocab_size, const ops::LogitConfig& config, LoraAdapter* adapter)
       : weight_(weight), vocab_size_(vocab_size), config_(config), adapter_(adapter) {}
 
+  virtual ~LmHead() = default;
+  LmHead(const LmHead&) = delete;
+  LmHead& operator=(const LmHead&) = delete;
+
   // fp32 [S]. For losses of two passes, and for evaluation: the adapter's input is whole.
-  at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& targets_S) const;
+  virtual at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& targets_S) const;
 
   // Log-probabilities and ∂loss/∂hidden, given ∂loss/∂logprob of each row. Adds the gradients of a trainable weight and
   // of the adapter, whose input is dropped here as LoraAdapter::dropout says.
-  ops::LogprobGradients Backward(const at::Tensor& hidden_SD, const at::Tensor& targets_S,
-                                 const at::Tensor& coefficient_S, const ops::DistributionPenalty& penalty = {});
+  virtual ops::LogprobGradients Backward(const at::Tensor& hidden_SD, const at::Tensor& targets_S,
+                                         const at::Tensor& coefficient_S, const ops::DistributionPenalty& penalty);
 
   // All logits, fp32 [S, vocab]: for comparing models, never for training.
-  at::Tensor Logits(const at::Tensor& hidden_SD) const;
+  virtual at::Tensor Logits(const at::Tensor& hidden_SD) const;
 
   Parameter* weight() const { return weight_; }
   const LoraAdapter* adapter() const { return adapter_; }

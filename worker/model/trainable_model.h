@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "worker/model/lm_head.h"
+#include "worker/model/lora.h"
 #include "worker/model/parameter.h"
+#include "worker/model/recompute.h"
 #include "worker/model/unit_weights.h"
 #include "worker/ops/rope.h"
 
@@ -29,6 +31,7 @@ struct Routing {
 
 // FLOPs of forward and backward, by the rule in docs/ARCHITECTURE.md ("MFU").
 struct FlopRates {
+  bool known = true;  // false: nobody has counted them
   double per_token = 0;
   double per_scored_token = 0;  // the LM head
   // What backward computes a second time: in HFU, not in MFU.
@@ -55,14 +58,24 @@ class TrainableModel {
   // The base model's weights under their internal names (worker/model/parameter.h).
   virtual const std::vector<WeightView>& views() const = 0;
 
+  // In an order that does not change.
+  virtual const std::vector<LoraAdapter*>& adapters() const = 0;
+  // Gives new adapters their numbers. To be called once the weights are loaded, and before adapters are.
+  virtual void InitLora() = 0;
+  // Adds all adapters to the weights that they sit on, in fp32, and makes them zero. fp32 models only.
+  virtual void MergeLora() = 0;
+  // The tensors of the parameters were exchanged for others (worker/parallel): from now on it computes with those.
+  virtual void AdoptMemory() {}
+
   // Of all weights, and of what is computed with them.
   at::Device device() const { return parameters().front()->weight.device(); }
 
   virtual BatchContext MakeContext(const at::Tensor& tokens_T, const at::Tensor& positions_T,
                                    const std::vector<int64_t>& document_starts) const = 0;
 
-  // [T, D]; not recorded by autograd.
-  virtual at::Tensor Embed(const BatchContext& context) const = 0;
+  // [T, D], what comes before the first unit; not recorded by autograd. A model that is not cut into units does all of
+  // its work here, and keeps what EmbedBackward needs, which then follows, where gradients are on.
+  virtual at::Tensor Embed(const BatchContext& context) = 0;
   // Adds to the embedding's gradient; nothing when it is frozen.
   virtual void EmbedBackward(const BatchContext& context, const at::Tensor& grad_TD) = 0;
   virtual bool embedding_trainable() const = 0;
@@ -79,6 +92,11 @@ class TrainableModel {
   virtual const std::vector<Parameter*>& final_parameters() const = 0;
   virtual at::Tensor FinishHidden(const at::Tensor& hidden_SD) const = 0;
 
+  // What is not kept from the units' forward passes, one of each; until then all is. A model that is not cut into
+  // units keeps all.
+  virtual void SetRecompute(const std::vector<Recompute>& units) = 0;
+
+  // As the newest Embed has left it.
   virtual LmHead& head() = 0;
   virtual FlopRates flop_rates() const = 0;
 

@@ -101,7 +101,7 @@ BatchContext Transformer::MakeContext(const at::Tensor& tokens_T, const at::Tens
   return context;
 }
 
-at::Tensor Transformer::Embed(const BatchContext& context) const {
+at::Tensor Transformer::Embed(const BatchContext& context) {
   at::Tensor embedded_TD = ops::EmbeddingLookup(embedding_.weight, context.tokens_T);
   if (embedding_adapter_) embedded_TD += LookUpLora(*embedding_adapter_, context.tokens_T);
   return config_.embedding_scale == 1.0 ? embedded_TD : embedded_TD * EmbeddingScale();

@@ -36,18 +36,15 @@ class Transformer : public TrainableModel {
   const std::vector<Parameter*>& parameters() const override { return parameters_; }
   const std::vector<WeightView>& views() const override { return views_; }
   // The embedding's, those of the layers in their order, the head's.
-  const std::vector<LoraAdapter*>& adapters() const { return adapters_; }
+  const std::vector<LoraAdapter*>& adapters() const override { return adapters_; }
   const ModelConfig& config() const { return config_; }
 
-  // To be called once the weights are loaded, and before adapters are.
-  void InitLora();
-
-  // Adds all adapters to the weights that they sit on, in fp32, and makes them zero. fp32 models only.
-  void MergeLora();
+  void InitLora() override;
+  void MergeLora() override;
 
   BatchContext MakeContext(const at::Tensor& tokens_T, const at::Tensor& positions_T,
                            const std::vector<int64_t>& document_starts) const override;
-  at::Tensor Embed(const BatchContext& context) const override;
+  at::Tensor Embed(const BatchContext& context) override;
   void EmbedBackward(const BatchContext& context, const at::Tensor& grad_TD) override;
   bool embedding_trainable() const override { return embedding_.trainable || embedding_adapter_ != nullptr; }
 
@@ -60,8 +57,7 @@ class Transformer : public TrainableModel {
   const std::vector<Parameter*>& final_parameters() const override { return final_parameters_; }
   at::Tensor FinishHidden(const at::Tensor& hidden_SD) const override;
 
-  // What blocks compute again in backward, block by block; until then nothing.
-  void SetRecompute(const std::vector<Recompute>& blocks);
+  void SetRecompute(const std::vector<Recompute>& blocks) override;
 
   LmHead& head() override { return *head_; }
   FlopRates flop_rates() const override;

@@ -1,53 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // HfReference over worker/python/hf_reference.py. Tensors cross as they are: both sides see one storage.
-#include <torch/csrc/utils/pybind.h>
+#include "worker/python/embedded_call.h"
 //
 #include <pybind11/stl.h>
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "hf_reference_source.h"
 #include "python_interface.h"
 #include "worker/python/hf_reference.h"
-#include "worker/python/interpreter.h"
 
 namespace temper {
 namespace {
-
-// The exception's own words, without the stack.
-std::string Message(const py::error_already_set& error) {
-  const std::string text = error.what();
-  return text.substr(0, text.find("\n\nAt:"));
-}
-
-// Runs `body` with the interpreter's lock.
-template <typename T, typename Body>
-absl::StatusOr<T> WithPython(const Body& body) {
-  const NoLeakCheck objects_stay;
-  const py::gil_scoped_acquire lock;
-  try {
-    return body();
-  } catch (const py::error_already_set& error) {
-    if (error.matches(PyExc_ImportError)) {
-      return absl::UnavailableError(absl::StrCat("the Python environment lacks something: ", Message(error),
-                                                 ". Set TEMPER_PYTHON to the python of one with torch and ",
-                                                 "transformers"));
-    }
-    return absl::InternalError(absl::StrCat("transformers: ", Message(error)));
-  } catch (const py::cast_error& error) {
-    return absl::InternalError(absl::StrCat("transformers' answer is not what was expected: ", error.what()));
-  }
-}
-
-// A namespace in which hf_reference.py was run.
-py::dict RunSource() {
-  const py::module_ builtins = py::module_::import("builtins");
-  py::dict names;
-  names["__name__"] = "temper_hf_reference";
-  builtins.attr("exec")(builtins.attr("compile")(kHfReferenceSource, "hf_reference.py", "exec"), names);
-  return names;
-}
 
 class EmbeddedHfReference : public HfReference {
  public:
@@ -105,8 +69,8 @@ extern "C" __attribute__((visibility("default"))) void temper_open_hf_reference(
     const HfLayers& layers = source.layers;
     const py::object part =
         layers.count > 0 ? py::object(py::make_tuple(layers.config, layers.begin, layers.count)) : py::none();
-    return std::make_unique<EmbeddedHfReference>(
-        RunSource()["Reference"](source.directory, source.adapter, name, part));
+    return std::make_unique<EmbeddedHfReference>(RunSource(kHfReferenceSource, "temper_hf_reference")["Reference"](
+        source.directory, source.adapter, name, part));
   });
 }
 

@@ -149,6 +149,21 @@ absl::StatusOr<RecomputePolicy> RecomputeFromSpec(v1::Training::Recompute recomp
   }
 }
 
+absl::StatusOr<Backend> BackendFromSpec(v1::JobSpec::Backend backend) {
+  switch (backend) {
+    case v1::JobSpec::BACKEND_UNSPECIFIED:
+    case v1::JobSpec::BACKEND_AUTO:
+      return Backend::kAuto;
+    case v1::JobSpec::BACKEND_NATIVE:
+      return Backend::kNative;
+    case v1::JobSpec::BACKEND_HF:
+      return Backend::kHf;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("job field `backend` has the value ", backend, ", which this version does not know"));
+  }
+}
+
 LoraOptions LoraFromSpec(const v1::Lora& spec) {
   LoraOptions lora;
   lora.dropout = spec.dropout();
@@ -297,6 +312,9 @@ absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::st
   job.job_id = std::string(absl::StripPrefix(job_name, "jobs/"));
   job.epoch = epoch;
   job.model_uri = spec.model().uri();
+  const auto backend = BackendFromSpec(spec.backend());
+  if (!backend.ok()) return backend.status();
+  job.backend = *backend;
   auto data = DataFromSpec(spec.data());
   if (!data.ok()) return data.status();
   job.data = *std::move(data);

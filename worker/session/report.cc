@@ -111,8 +111,8 @@ v1::RankReport StepReport(const StepMetrics& metrics) {
   step.set_scored_tokens(metrics.scored_tokens);
   step.set_padding_ratio(metrics.padding_ratio);
   step.set_seconds(metrics.seconds);
-  step.set_mfu(metrics.mfu);
-  step.set_hfu(metrics.hfu);
+  if (metrics.mfu) step.set_mfu(*metrics.mfu);
+  if (metrics.hfu) step.set_hfu(*metrics.hfu);
   step.set_peak_memory_bytes(metrics.peak_memory_bytes);
   step.set_total_tokens(metrics.total_tokens);
   step.set_epoch(metrics.epoch);
@@ -227,6 +227,13 @@ v1::RankReport CheckpointRemovedReport(int64_t step, int32_t epoch) {
   v1::RankReport report = NewReport();
   report.mutable_checkpoint_removed()->set_step(step);
   report.mutable_checkpoint_removed()->set_epoch(epoch);
+  return report;
+}
+
+v1::RankReport BackendReport(const std::string& backend, const std::string& reason) {
+  v1::RankReport report = NewReport();
+  report.mutable_backend()->set_backend(backend);
+  report.mutable_backend()->set_reason(ReplaceInvalidUtf8(reason));
   return report;
 }
 

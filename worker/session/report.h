@@ -23,6 +23,7 @@ v1::RankReport VerdictReport(const PrintedVerdict& verdict);
 v1::RankReport DataStatisticsReport(const DataReport& data);
 v1::RankReport ValidationResultReport(const ValidationReport& validation);
 v1::RankReport CheckpointRemovedReport(int64_t step, int32_t epoch);
+v1::RankReport BackendReport(const std::string& backend, const std::string& reason);
 v1::RankReport ResumptionReport(int64_t step, const std::string& uri);
 v1::RankReport ExportReport(const ExportSummary& exported);
 

@@ -33,6 +33,9 @@ class ReportingObserver : public TrainObserver {
   void OnExport(const ExportSummary& exported) override { Send(ExportReport(exported)); }
   void OnCheckpoint(const CheckpointReport& report) override { Send(CheckpointCommittedReport(report, epoch_)); }
   void OnCheckpointRemoved(int64_t step, int32_t epoch) override { Send(CheckpointRemovedReport(step, epoch)); }
+  void OnBackend(const std::string& backend, const std::string& reason) override {
+    Send(BackendReport(backend, reason));
+  }
   void OnResume(int64_t step, const std::string& uri, const std::vector<std::string>& unheard) override {
     for (const std::string& json : unheard) {
       const v1::RankReport report = ReportFromJson(json);
@@ -84,6 +87,7 @@ absl::Status Train(const v1::RankCommand& command, NodeLink& link, const RankTas
   const v1::Assignment& assignment = command.assignment();
   absl::StatusOr<TrainJob> job = TrainJobFromSpec(assignment.spec(), assignment.job(), assignment.epoch());
   if (!job.ok()) return job.status();
+  job->trust_remote_code = assignment.trust_remote_code();
   job->created = assignment.create_time().seconds();
   job->checkpoints.assign(assignment.checkpoints().begin(), assignment.checkpoints().end());
   job->rendezvous = RendezvousFrom(command);

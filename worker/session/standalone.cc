@@ -36,8 +36,8 @@ class PrintingObserver : public TrainObserver {
            {"total_tokens", metrics.total_tokens},
            {"padding_ratio", metrics.padding_ratio},
            {"seconds", metrics.seconds},
-           {"mfu", metrics.mfu},
-           {"hfu", metrics.hfu},
+           {"mfu", metrics.mfu ? nlohmann::ordered_json(*metrics.mfu) : nlohmann::ordered_json()},
+           {"hfu", metrics.hfu ? nlohmann::ordered_json(*metrics.hfu) : nlohmann::ordered_json()},
            {"peak_memory_bytes", metrics.peak_memory_bytes},
            {"epoch", metrics.epoch},
            {"phases",
@@ -89,6 +89,9 @@ class PrintingObserver : public TrainObserver {
   }
   void OnCheckpointRemoved(int64_t step, int32_t epoch) override {
     Print({{"checkpoint_removed", step}, {"gang_epoch", epoch}});
+  }
+  void OnBackend(const std::string& backend, const std::string& reason) override {
+    Print({{"backend", backend}, {"reason", reason}});
   }
   void OnResume(int64_t step, const std::string& uri, const std::vector<std::string>&) override {
     Print({{"resumed_after", step}, {"checkpoint", uri}});

@@ -26,7 +26,7 @@ bool CheckpointDue(const CheckpointOptions& options, int64_t step, std::chrono::
 }
 
 Checkpointer::Checkpointer(ObjectStore& store, const TrainJob& job, const Gang& gang, ProcessGroup* writing,
-                           CheckpointSource source, const Transformer& model, AdamW& optimizer, int64_t start,
+                           CheckpointSource source, const TrainableModel& model, AdamW& optimizer, int64_t start,
                            std::string start_uri, TrainObserver& observer)
     : store_(store),
       job_(job),

@@ -33,7 +33,7 @@ class Checkpointer {
   // ranks for the background (null for one that is alone). `start` is where the training began or was resumed, from the
   // checkpoint `start_uri` if there was one: nothing new is to be kept there.
   Checkpointer(ObjectStore& store, const TrainJob& job, const Gang& gang, ProcessGroup* writing,
-               CheckpointSource source, const Transformer& model, AdamW& optimizer, int64_t start,
+               CheckpointSource source, const TrainableModel& model, AdamW& optimizer, int64_t start,
                std::string start_uri, TrainObserver& observer);
   // Waits for the one that is being written.
   ~Checkpointer();
@@ -75,7 +75,7 @@ class Checkpointer {
   const Gang& gang_;
   ProcessGroup* const ranks_;  // of the background
   const CheckpointSource source_;
-  const Transformer& model_;
+  const TrainableModel& model_;
   AdamW& optimizer_;
   TrainObserver& observer_;
   const int64_t start_;

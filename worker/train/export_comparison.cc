@@ -20,7 +20,7 @@ namespace {
 constexpr int64_t kPythonBytes = int64_t{1} << 30;
 
 // Bytes that our model and transformers' own take side by side, in fp32: of so many layers of `model`.
-int64_t ComparisonBytes(const Transformer& model, int64_t layers) {
+int64_t ComparisonBytes(const TrainableModel& model, int64_t layers) {
   const auto count = [](const std::vector<Parameter*>& parameters) {
     int64_t elements = 0;
     for (const Parameter* parameter : parameters) elements += parameter->weight.numel();
@@ -38,7 +38,7 @@ int64_t ComparisonBytes(const Transformer& model, int64_t layers) {
 // Lets transformers read the export (`adapter`: "" or what PEFT shall put on top of it): the whole where memory
 // suffices, else as few layers at a time as show all that the model does.
 nlohmann::json CompareWithTransformers(const std::string& uri, const std::string& adapter, const ModelConfig& config,
-                                       const Transformer& model, const ExportVerifier& verifier,
+                                       const TrainableModel& model, const ExportVerifier& verifier,
                                        TrainObserver& observer) {
   const auto skipped = [&](const std::string& why) {
     observer.OnLog(LogSeverity::kWarning, absl::StrCat("the export was not compared with transformers' model: ", why));
@@ -63,14 +63,14 @@ nlohmann::json CompareWithTransformers(const std::string& uri, const std::string
 
 }  // namespace
 
-std::optional<int64_t> LayersToCompare(const Transformer& model, const ModelConfig& config, int64_t available) {
+std::optional<int64_t> LayersToCompare(const TrainableModel& model, const ModelConfig& config, int64_t available) {
   if (ComparisonBytes(model, config.num_layers) <= available) return 0;
   const int64_t least = LeastDepth(config);
   return ComparisonBytes(model, least) <= available ? std::optional(least) : std::nullopt;
 }
 
 absl::Status AddComparisons(const TrainJob& job, const Gang& gang, const NativeRepository& source,
-                            const AdapterPlan* plan, const Transformer& model, const Publication& publication,
+                            const AdapterPlan* plan, const TrainableModel& model, const Publication& publication,
                             const StopSignal& stop, TrainObserver& observer, const ExportVerifier& verifier,
                             nlohmann::json& verification) {
   const auto compare = [&](const std::string& uri, const std::string& adapter, nlohmann::json& place) {

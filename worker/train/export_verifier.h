@@ -29,4 +29,10 @@ using ExportVerifier = std::function<absl::StatusOr<nlohmann::json>(const Verifi
 // The rest is as above.
 using ModelVerifier = std::function<absl::StatusOr<nlohmann::json>(const std::string& uri, at::ScalarType dtype)>;
 
+// Null: nobody can compare.
+struct Verifiers {
+  ExportVerifier exported = nullptr;
+  ModelVerifier model = nullptr;
+};
+
 }  // namespace temper

@@ -81,12 +81,14 @@ bool HasKernels(bool bf16) {
 // Ranks share weights and what training adds to them, but each has activations, and, beside its share, the units that
 // it computes with: the ends and two blocks, with gradients of its own and those of the others in full training; and
 // all units where the job says so.
-void ShareAmongRanks(const TrainJob& job, const ModelConfig& config, const Counts& counts, int64_t width,
+void ShareAmongRanks(const TrainJob& job, const NativeRepository& model, const Counts& counts, int64_t width,
                      MemoryEstimate& memory) {
   const int64_t nodes = job.ranks / job.ranks_per_node;
   for (int64_t* share : {&memory.weights, &memory.gradients, &memory.optimizer, &memory.snapshot}) *share /= nodes;
+  const ModelConfig& config = model.config;
   const int64_t ends = (config.tied_head ? 1 : 2) * config.vocab_size * config.hidden_size;
-  const int64_t in_use = ends + 2 * (counts.all - ends) / config.num_layers;
+  // A model that is not ours is one unit.
+  const int64_t in_use = model.native() ? ends + 2 * (counts.all - ends) / config.num_layers : counts.all;
   memory.weights += job.ranks_per_node * (job.training.keep_weights ? counts.all : in_use) * width;
   const int64_t own = job.training.reduce_once ? counts.all : in_use;
   if (!job.lora) memory.gradients += job.ranks_per_node * (own + in_use) * 4;
@@ -149,13 +151,14 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
       kernels ? 2 * tokens * queries * 4 : 3 * attention.num_heads * std::min(longest, kAttentionBlock) * longest * 4;
   const int64_t logits = (kernels ? 1 : 3) * std::min(tokens, kLogitRows) * config.vocab_size * 4;
   memory.activations = tokens * width * kept + std::max(tokens * width * way_back + scores, logits);
-  if (job.ranks > 1) ShareAmongRanks(job, model.config, counts, width, memory);
+  if (job.ranks > 1) ShareAmongRanks(job, model, counts, width, memory);
   return memory;
 }
 
 std::vector<Recompute> ChooseRecompute(const TrainJob& job, const NativeRepository& model, const AdapterPlan* plan,
                                        bool bf16, int64_t available) {
   std::vector<Recompute> blocks(model.config.num_layers, Recompute::kNone);
+  if (!model.native()) return blocks;  // transformers' own way is not asked for
   switch (job.training.recompute) {
     case RecomputePolicy::kNone:
       return blocks;

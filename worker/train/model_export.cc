@@ -45,16 +45,18 @@ at::Tensor TokenKl(const at::Tensor& expected_TV, const at::Tensor& actual_TV) {
   return (p.exp() * (p - q)).sum(-1);
 }
 
-at::Tensor SampleLogits(Transformer& model, const MicroBatch& sample) {
+at::Tensor SampleLogits(TrainableModel& model, const MicroBatch& sample) {
   return FirstLogits(model, sample, kMaxSampleTokens);
 }
 
 // A model in fp32 whose weights are the masters of `model`, rounded to the dtypes that `source` stores them in.
-absl::StatusOr<LoadedModel> RoundAsStored(const NativeRepository& source, const Transformer& model,
+absl::StatusOr<LoadedModel> RoundAsStored(const NativeRepository& source, const TrainableModel& model,
                                           ProcessGroup* ranks) {
   const auto map = TensorMap::Build(*source.family, source.config, model.views());
   if (!map.ok()) return map.status();
-  LoadedModel rounded = MakeModel(source.config, {}, ranks);
+  auto made = MakeModel(source, {}, ranks);
+  if (!made.ok()) return made.status();
+  LoadedModel rounded = *std::move(made);
   for (const TensorBinding& binding : map->bindings()) {
     const std::string stored = StoredDtype(*source.repository, binding);
     if (stored.empty()) continue;  // a tied head that is not stored
@@ -72,14 +74,11 @@ struct Reload {
   double mean_rounding_token_kl = 0;  // the reloaded export against the model as it was trained
 };
 
-absl::StatusOr<Reload> ReloadExport(const std::string& uri, const NativeRepository& source, Transformer& model,
+absl::StatusOr<Reload> ReloadExport(const std::string& uri, const NativeRepository& source, TrainableModel& model,
                                     const MicroBatch& sample, ProcessGroup* ranks) {
-  const auto exported = OpenNativeRepository(uri);
+  const auto exported = ReopenRepository(source, uri);
   if (const absl::Status opened = Agree(exported.status(), ranks); !opened.ok()) {
     return absl::InternalError(absl::StrCat("the export can't be opened again: ", opened.message()));
-  }
-  if (exported->config != source.config) {
-    return absl::InternalError("the exported config.json describes another model than the one that was trained");
   }
   const at::Tensor trained_TV = SampleLogits(model, sample);
   if (!at::isfinite(trained_TV).all().item<bool>()) {
@@ -133,7 +132,7 @@ class Exporter {
         stop_(stop),
         observer_(observer) {}
 
-  absl::StatusOr<nlohmann::json> WriteModel(Transformer& model) {
+  absl::StatusOr<nlohmann::json> WriteModel(TrainableModel& model) {
     const absl::Status exported =
         ExportModel(*source_.repository, *source_.family, source_.config, model.views(),
                     {.max_shard_size = job_.output.max_shard_size, .ranks = ranks_}, publication_);
@@ -162,7 +161,7 @@ class Exporter {
                           {"rounding", {{"mean_token_kl", reload->mean_rounding_token_kl}}}};
   }
 
-  absl::StatusOr<nlohmann::json> WriteAdapted(const AdapterPlan& plan, const Transformer& model) {
+  absl::StatusOr<nlohmann::json> WriteAdapted(const AdapterPlan& plan, const TrainableModel& model) {
     if (job_.output.adapters == AdapterExport::kAdapter) return WriteAdapter(plan, model, "");
     auto proof = WriteMerged(plan, model);
     if (!proof.ok() || job_.output.adapters == AdapterExport::kMerged) return proof;
@@ -176,7 +175,7 @@ class Exporter {
   bool stop_asked() const { return gang_.Any(stop_.requested()); }
 
   // In a folder of the publication ("": all of it).
-  absl::StatusOr<nlohmann::json> WriteAdapter(const AdapterPlan& plan, const Transformer& model,
+  absl::StatusOr<nlohmann::json> WriteAdapter(const AdapterPlan& plan, const TrainableModel& model,
                                               const std::string& folder) {
     const AdapterFormat format = job_.output.adapter_format;
     const auto tensors = TensorsOfPlan(plan, source_, model, format);
@@ -193,10 +192,10 @@ class Exporter {
   }
 
   // The model with its adapters in its weights: in fp32, from the source's own weights, whatever training computed in.
-  absl::StatusOr<nlohmann::json> WriteMerged(const AdapterPlan& plan, const Transformer& model) {
+  absl::StatusOr<nlohmann::json> WriteMerged(const AdapterPlan& plan, const TrainableModel& model) {
     const auto loaded = LoadModel(source_, plan.ModelOptions(at::kFloat, job_.training.seed), ranks_);
     if (!loaded.ok()) return loaded.status();
-    Transformer& merged = *loaded->model;
+    TrainableModel& merged = *loaded->model;
     const auto from = TensorsOfPlan(plan, source_, model, AdapterFormat::kPeft),
                to = TensorsOfPlan(plan, source_, merged, AdapterFormat::kPeft);
     if (!from.ok() || !to.ok()) return from.ok() ? to.status() : from.status();
@@ -252,7 +251,7 @@ absl::Status CheckOutput(ObjectStore& store, const TrainJob& job) {
 
 absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const Gang& gang,
                                              const NativeRepository& source, const AdapterPlan* plan,
-                                             Transformer& model, const MicroBatch& sample, const StopSignal& stop,
+                                             TrainableModel& model, const MicroBatch& sample, const StopSignal& stop,
                                              TrainObserver& observer, const ExportVerifier& verifier) {
   if (gang.Any(stop.requested())) return Stopped();
   const auto publication =
@@ -266,7 +265,7 @@ absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob&
   ExportSummary summary = {.uri = (*publication)->uri()};
   if (gang.rank() > 0) return summary;
 
-  if (verifier) {
+  if (verifier && source.native()) {
     const absl::Status compared =
         AddComparisons(job, gang, source, plan, model, **publication, stop, observer, verifier, *verification);
     if (!compared.ok()) return compared;

@@ -10,7 +10,7 @@
 #include "worker/checkpoint/adapter_plan.h"
 #include "worker/checkpoint/native_model.h"
 #include "worker/data/micro_batch.h"
-#include "worker/model/transformer.h"
+#include "worker/model/trainable_model.h"
 #include "worker/train/export_verifier.h"
 #include "worker/train/gang.h"
 #include "worker/train/stop_signal.h"
@@ -41,7 +41,7 @@ absl::Status CheckOutput(ObjectStore& store, const TrainJob& job);
 // of the summary the URI only.
 absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob& job, const Gang& gang,
                                              const NativeRepository& source, const AdapterPlan* plan,
-                                             Transformer& model, const MicroBatch& sample, const StopSignal& stop,
+                                             TrainableModel& model, const MicroBatch& sample, const StopSignal& stop,
                                              TrainObserver& observer, const ExportVerifier& verifier = nullptr);
 
 }  // namespace temper

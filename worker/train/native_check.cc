@@ -40,9 +40,8 @@ absl::StatusOr<NativeCheck> CheckNativeModel(const std::string& uri, const Famil
     if (verdict->value("passed", false)) continue;
     return absl::UnimplementedError(
         absl::StrCat("temper's own ", which, " does not compute what transformers' does: ",
-                     absl::StrJoin(verdict->value("reasons", std::vector<std::string>()), "; "),
-                     ". Nothing is trained. `temper verify ", uri,
-                     " --layers` shows where they part: please report what it prints"));
+                     absl::StrJoin(verdict->value("reasons", std::vector<std::string>()), "; "), ". `temper verify ",
+                     uri, " --layers` shows where they part: please report what it prints"));
   }
   return NativeCheck{absl::StrCat("temper's own ", which, " computes what transformers' does in the first layers"), ""};
 }

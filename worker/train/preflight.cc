@@ -22,10 +22,10 @@
 #include "worker/checkpoint/native_model.h"
 #include "worker/ops/matmul_peak.h"
 #include "worker/text/template_files.h"
+#include "worker/train/choose_backend.h"
 #include "worker/train/compute_dtype.h"
 #include "worker/train/memory_estimate.h"
 #include "worker/train/model_export.h"
-#include "worker/train/native_check.h"
 #include "worker/train/plan_adapters.h"
 #include "worker/train/threads.h"
 #include "worker/train/training_data.h"
@@ -253,11 +253,13 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   const auto output = ObjectStore::Open(job.output.uri);
   if (!output.ok()) return output.status();
   if (const absl::Status writable = CheckOutput(**output, job); !writable.ok()) return writable;
-  const auto model = OpenNativeRepository(job.model_uri);
-  if (!model.ok()) return model.status();
+  const at::ScalarType dtype = ComputeDtype(job.training.precision);
+  const auto chosen = ChooseBackend(job, dtype, verifier,
+                                    [&observer](const std::string& text) { observer.OnLog(LogSeverity::kInfo, text); });
+  if (!chosen.ok()) return chosen.status();
+  const NativeRepository* const model = &chosen->model;
   const auto plan = PlanAdapters(job, *model);
   if (!plan.ok()) return plan.status();
-  const at::ScalarType dtype = ComputeDtype(job.training.precision);
   if (absl::Status sound = CheckCheckpoint(*model, ModelOptions(job, plan->get(), dtype)); !sound.ok()) return sound;
   const auto data = TrainingData::Open(job, model->config, observer, stop.requested());
   if (!data.ok()) return data.status();
@@ -281,11 +283,10 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   report.memory.available = available;
 
   Checks checks(report.checks);
-  const auto native = CheckNativeModel(job.model_uri, *model->family, model->config, dtype, verifier);
-  if (!native.ok()) return native.status();
-  report.backend = "native";
-  report.backend_reason = native->reason;
-  if (!native->warning.empty()) checks.Warn(native->warning);
+  observer.OnBackend(chosen->backend(), chosen->reason);
+  report.backend = chosen->backend();
+  report.backend_reason = chosen->reason;
+  if (!chosen->warning.empty()) checks.Warn(chosen->warning);
   const auto special_tokens = ReadSpecialTokens(model->repository->store());
   checks.Template(**data);
   checks.EndOfTurn(*model, **data);

@@ -35,7 +35,7 @@ absl::Status NotFinite(const char* what, int64_t step, double learning_rate, int
 
 }  // namespace
 
-StepLoop::StepLoop(const TrainJob& job, const Gang& gang, Transformer& model, at::ScalarType dtype, AdamW& optimizer,
+StepLoop::StepLoop(const TrainJob& job, const Gang& gang, TrainableModel& model, at::ScalarType dtype, AdamW& optimizer,
                    TrainingData& data, const TrainPosition& position, Checkpointer& checkpointer,
                    StepProfiler& profiler, TrainObserver& observer)
     : job_(job),
@@ -152,8 +152,10 @@ void StepLoop::Report(const StepWork& work, StepMetrics metrics, double seconds)
   metrics.total_tokens = position_.total_tokens;
   metrics.padding_ratio = 1.0 - static_cast<double>(work.tokens) / static_cast<double>(work.capacity);
   metrics.seconds = seconds;
-  metrics.mfu = ModelFlops(rates_, work) / (seconds * ranks * peak_flops_);
-  metrics.hfu = HardwareFlops(rates_, work) / (seconds * ranks * peak_flops_);
+  if (rates_.known) {
+    metrics.mfu = ModelFlops(rates_, work) / (seconds * ranks * peak_flops_);
+    metrics.hfu = HardwareFlops(rates_, work) / (seconds * ranks * peak_flops_);
+  }
   metrics.peak_memory_bytes = PeakMemoryBytes();
   metrics.sent_bytes = gang_.bytes_sent() - std::exchange(sent_bytes_, gang_.bytes_sent());
   metrics.epoch = data_.batches().epochs_done();

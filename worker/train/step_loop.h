@@ -9,7 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/checkpoint/train_snapshot.h"
-#include "worker/model/transformer.h"
+#include "worker/model/trainable_model.h"
 #include "worker/train/adamw.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/gang.h"
@@ -34,7 +34,7 @@ class StepLoop {
   };
 
   // All references must outlive it. `optimizer` is that of gang.ParametersOf(model).
-  StepLoop(const TrainJob& job, const Gang& gang, Transformer& model, at::ScalarType dtype, AdamW& optimizer,
+  StepLoop(const TrainJob& job, const Gang& gang, TrainableModel& model, at::ScalarType dtype, AdamW& optimizer,
            TrainingData& data, const TrainPosition& position, Checkpointer& checkpointer, StepProfiler& profiler,
            TrainObserver& observer);
 
@@ -67,7 +67,7 @@ class StepLoop {
 
   const TrainJob& job_;
   const Gang& gang_;
-  Transformer& model_;
+  TrainableModel& model_;
   const std::vector<Parameter*>& parameters_;  // that the optimizer works on
   AdamW& optimizer_;
   TrainingData& data_;

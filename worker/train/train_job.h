@@ -21,6 +21,8 @@ namespace temper {
 enum class OverlongPolicy { kTruncate, kDrop };
 enum class LearningRateSchedule { kConstant, kLinear, kCosine, kWarmupStableDecay };
 enum class OnSpike { kWarn, kSkip, kRollBack, kStop };
+// Who trains the model: temper's own engine, or transformers in the rank's process.
+enum class Backend { kAuto, kNative, kHf };
 enum class Precision { kAuto, kFp32, kBf16 };
 
 // What backward computes again instead of keeping it. kAuto: as little as memory allows.
@@ -126,6 +128,8 @@ struct TrainJob {
   // Which of several ranks this is, and where the others are; absent: it is alone.
   std::optional<Rendezvous> rendezvous;
   std::string model_uri;
+  Backend backend = Backend::kAuto;
+  bool trust_remote_code = false;  // code that lies beside the model may be run
   DataOptions data;
   std::optional<ValidationOptions> validation;
   std::optional<LoraOptions> lora;
@@ -167,8 +171,8 @@ struct StepMetrics {
   int64_t total_tokens = 0;
   double padding_ratio = 0;
   double seconds = 0;
-  double mfu = 0;
-  double hfu = 0;
+  std::optional<double> mfu;  // absent: the model's FLOPs are not known
+  std::optional<double> hfu;
   int64_t peak_memory_bytes = 0;
   double epoch = 0;
   StepPhases phases;
@@ -263,6 +267,8 @@ class TrainObserver {
   virtual ~TrainObserver() = default;
   virtual void OnPhase(TrainPhase phase, int64_t total_steps) = 0;
   virtual void OnData(const DataReport& report) = 0;
+  // Who trains the model: "native" or "hf".
+  virtual void OnBackend(const std::string& backend, const std::string& reason) = 0;
   virtual void OnPreflight(const PreflightReport& report) = 0;
   // A step begins; OnStep tells of it, or there was none left to take.
   virtual void OnStepBegun() = 0;

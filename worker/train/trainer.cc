@@ -17,9 +17,11 @@
 #include "absl/strings/str_format.h"
 #include "common/counted.h"
 #include "common/failure.h"
+#include "worker/hf_backend/status_error.h"
 #include "worker/ops/cpu/instruction_set.h"
 #include "worker/parallel/agree.h"
 #include "worker/train/checkpointer.h"
+#include "worker/train/choose_backend.h"
 #include "worker/train/compute_dtype.h"
 #include "worker/train/gang.h"
 #include "worker/train/memory_estimate.h"
@@ -179,7 +181,7 @@ struct RollBack {
 };
 
 absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Training& training, TrainingState& state) {
-  Transformer& model = *state.loaded.model;
+  TrainableModel& model = *state.loaded.model;
   const Gang& gang = state.gang;
   Checkpointer checkpointer(training.output, training.job, gang, training.connections.writing.get(),
                             MakeCheckpointSource(training.job, training.source, training.plan), model, *state.optimizer,
@@ -207,8 +209,7 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
   return finished;
 }
 
-absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
-                   const ExportVerifier& verifier) {
+absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSignal& stop, const Verifiers& verifiers) {
   observer.OnPhase(TrainPhase::kPreparingData, 0);
   const auto connections = Connect(job.rendezvous);
   if (!connections.ok()) return connections.status();
@@ -218,11 +219,16 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   absl::Status writable = connections->rank() == 0 ? CheckOutput(**output, job) : absl::OkStatus();
   if (job.epoch > 1) writable = OfGoodOutput(std::move(writable));
   if (absl::Status all = Agree(writable, ranks); !all.ok()) return all;
-  const auto source = OpenNativeRepository(job.model_uri);
-  if (!source.ok()) return source.status();
+  const at::ScalarType dtype = ComputeDtype(job.training.precision);
+  const auto chosen = ChooseBackend(job, dtype, verifiers.model,
+                                    [&observer](const std::string& text) { observer.OnLog(LogSeverity::kInfo, text); });
+  if (absl::Status all = Agree(chosen.status(), ranks); !all.ok()) return all;
+  observer.OnBackend(chosen->backend(), chosen->reason);
+  observer.OnLog(LogSeverity::kInfo, chosen->reason);
+  if (!chosen->warning.empty()) observer.OnLog(LogSeverity::kWarning, chosen->warning);
+  const NativeRepository* const source = &chosen->model;
   const auto plan = PlanAdapters(job, *source);
   if (!plan.ok()) return plan.status();
-  const at::ScalarType dtype = ComputeDtype(job.training.precision);
   const absl::Status sound = CheckCheckpoint(*source, ModelOptions(job, plan->get(), dtype));
   if (absl::Status all = Agree(sound, ranks); !all.ok()) return all;
   // Ranks leave their data together, or not at all: between two steps.
@@ -249,8 +255,8 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
       absl::StrFormat("%s, %s, %s, %s kernels", source->family->architecture, dtype == at::kBFloat16 ? "bf16" : "fp32",
                       Counted(at::get_num_threads(), "thread"), ops::cpu::Name(ops::cpu::Kernels())));
 
-  const Training training = {job,   **output, *source, plan->get(), **data,
-                             dtype, observer, stop,    verifier,    *connections};
+  const Training training = {job,   **output, *source, plan->get(),        **data,
+                             dtype, observer, stop,    verifiers.exported, *connections};
   while (true) {
     const auto finished = TrainAndExport(training, *state);
     if (!finished.ok()) return finished.status();
@@ -281,10 +287,19 @@ absl::Status OutOfMemory(const std::string& detail) {
       FailureCause::kOutOfMemory);
 }
 
+// What Python has to say of an error goes to the log.
+absl::Status Explained(const absl::Status& status, TrainObserver& observer) {
+  const std::string traceback = PythonTraceback(status);
+  if (!traceback.empty()) observer.OnLog(LogSeverity::kError, traceback);
+  return CauseOf(status) == FailureCause::kOutOfMemory && !traceback.empty()
+             ? OutOfMemory(std::string(status.message()))
+             : status;
+}
+
 }  // namespace
 
 absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
-                         const ExportVerifier& verifier) {
+                         const Verifiers& verifiers) {
   const int ranks = job.rendezvous ? job.rendezvous->size : 1;
   if (job.ranks != ranks) {
     return WithCause(absl::UnimplementedError(absl::StrCat("the job is for ", Counted(job.ranks, "rank"),
@@ -294,9 +309,11 @@ absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const Sto
   }
   at::set_num_threads(ThreadsOf(job));
   try {
-    return Train(job, observer, stop, verifier);
+    return Explained(Train(job, observer, stop, verifiers), observer);
   } catch (const CollectiveError& error) {
     return error.status();
+  } catch (const StatusError& error) {
+    return Explained(error.status(), observer);
   } catch (const c10::Error& error) {
     // torch reports a failed allocation as a plain error.
     const std::string message = error.what_without_backtrace();

@@ -21,6 +21,6 @@ namespace temper {
 // of them after the same step. Rank 0's return is the job's: the others return when they are no longer needed for its
 // export. Each observer gets what its own rank sees; exports and checkpoints are rank 0's to tell.
 absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const StopSignal& stop,
-                         const ExportVerifier& verifier = nullptr);
+                         const Verifiers& verifiers = {});
 
 }  // namespace temper

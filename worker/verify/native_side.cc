@@ -40,7 +40,8 @@ void AccumulateGradients(Transformer& model, const std::vector<at::Tensor>& docu
   const at::Tensor embedded_TD = model.Embed(context).detach().requires_grad_();
   const at::Tensor hidden_SD = model.FinishHidden(ForwardUnits(model, context, embedded_TD).index_select(0, rows_S));
   const at::Tensor coefficient_S = at::full({rows_S.size(0)}, -1.0 / static_cast<double>(rows_S.size(0)), at::kFloat);
-  const at::Tensor grad_SD = model.head().Backward(hidden_SD.detach(), at::cat(targets), coefficient_S).grad_hidden_SD;
+  const at::Tensor grad_SD =
+      model.head().Backward(hidden_SD.detach(), at::cat(targets), coefficient_S, {}).grad_hidden_SD;
 
   std::vector<Parameter*> parameters = model.final_parameters();
   for (int unit = 0; unit < model.num_units(); ++unit) {
@@ -55,7 +56,7 @@ void AccumulateGradients(Transformer& model, const std::vector<at::Tensor>& docu
 
 }  // namespace
 
-at::Tensor PackedHidden(const Transformer& model, const std::vector<at::Tensor>& documents) {
+at::Tensor PackedHidden(Transformer& model, const std::vector<at::Tensor>& documents) {
   const at::NoGradGuard no_grad;
   const BatchContext context = MakeContext(model, documents);
   return model.FinishHidden(ForwardUnits(model, context, model.Embed(context)));

@@ -15,7 +15,7 @@ namespace temper {
 // The native model on documents (int64 ids, [T] each), packed into one row. Errors are c10::Error.
 
 // Hidden states behind the final norm, [sum of T, D]. Nothing is recorded.
-at::Tensor PackedHidden(const Transformer& model, const std::vector<at::Tensor>& documents);
+at::Tensor PackedHidden(Transformer& model, const std::vector<at::Tensor>& documents);
 
 // Gradients of the mean cross-entropy of next tokens, under the names of a checkpoint's tensors. The model's weights
 // are all trainable.

@@ -57,7 +57,8 @@ TEST(CompleteJobSpecTest, LeastSpec_GetsEveryDefault) {
     resources { device: DEVICE_CPU ranks_per_node: 1 nodes: 1 }
     output { uri: "/out" max_shard_size: 5000000000 }
     checkpoints { every_minutes: 15 keep_last: 2 }
-    hang { step_minutes: 10 other_minutes: 360 })pb");
+    hang { step_minutes: 10 other_minutes: 360 }
+    backend: BACKEND_AUTO)pb");
   std::string difference;
   google::protobuf::util::MessageDifferencer differencer;
   differencer.ReportDifferencesToString(&difference);
@@ -221,6 +222,7 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"training { max_grad_norm: inf }", "spec.training.max_grad_norm", "not inf"},
       {"training { seed: -1 }", "spec.training.seed", "at least 0"},
       {"training { precision: 9 }", "spec.training.precision", "the value 9"},
+      {"backend: 9", "spec.backend", "the value 9"},
       {"training { recompute: 9 }", "spec.training.recompute", "the value 9"},
       {"resources { device: 5 }", "spec.resources.device", "the value 5"},
       {"resources { threads_per_rank: 1025 }", "spec.resources.threads_per_rank", "0 to 1024"},

@@ -44,6 +44,19 @@ TEST(ConfigReader, Finish_WrongTypesAndMissing_NamesEveryKey) {
   }
 }
 
+// Sound configs that are not for temper can be trained by another backend, others can't.
+TEST(ConfigReader, Expect_AnotherValue_IsUnimplementedUnlessSomethingIsUnsound) {
+  const Json config = {{"hidden_act", "crelu"}, {"int", 1.5}};
+  ConfigReader sound(config);
+  sound.Expect("hidden_act", "silu", "it is the family's own");
+  (void)sound.Raw("int");
+  EXPECT_EQ(sound.Finish().code(), absl::StatusCode::kUnimplemented);
+  ConfigReader unsound(config);
+  unsound.Expect("hidden_act", "silu", "it is the family's own");
+  unsound.Int("int");
+  EXPECT_EQ(unsound.Finish().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(ConfigReader, Finish_UnreadKey_IsNamedWithItsValue) {
   const Json config = {{"use_cache", true}, {"sliding_window", 4096}};
   const absl::Status status = ConfigReader(config).Finish();

@@ -153,7 +153,7 @@ void LimitMemory(int64_t megabytes) {
 }
 
 // Of other data, which the step loop sees nothing of: the best of its validations would be saved.
-MeanLoss ValidateHeldOut(TrainJob job, const ModelConfig& config, const Gang& gang, Transformer& model,
+MeanLoss ValidateHeldOut(TrainJob job, const ModelConfig& config, const Gang& gang, TrainableModel& model,
                          TrainObserver& observer, const StopSignal& stop) {
   job.validation = ValidationOptions{.share = 0.2};
   const auto data = Value(TrainingData::Open(job, config, observer, stop.requested()));
@@ -161,7 +161,7 @@ MeanLoss ValidateHeldOut(TrainJob job, const ModelConfig& config, const Gang& ga
 }
 
 // Says how the steps ended.
-std::string TakeSteps(const TrainJob& job, const ModelConfig& config, const Gang& gang, Transformer& model,
+std::string TakeSteps(const TrainJob& job, const ModelConfig& config, const Gang& gang, TrainableModel& model,
                       TrainObserver& observer, const StopSignal& stop) {
   const auto data = Value(TrainingData::Open(job, config, observer, stop.requested()));
   AdamW optimizer(gang.ParametersOf(model), job.training.adamw);
@@ -179,7 +179,7 @@ std::string TakeSteps(const TrainJob& job, const ModelConfig& config, const Gang
 }
 
 std::string Export(const TrainJob& job, const Gang& gang, const NativeRepository& source, const AdapterPlan* plan,
-                   Transformer& model, TrainObserver& observer, const StopSignal& stop) {
+                   TrainableModel& model, TrainObserver& observer, const StopSignal& stop) {
   const auto data = Value(TrainingData::Open(job, source.config, observer, stop.requested()));
   const auto store = Value(ObjectStore::Open(job.output.uri));
   const auto exported = ExportAndProve(*store, job, gang, source, plan, model, data->sample(), stop, observer);

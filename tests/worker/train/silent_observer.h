@@ -14,6 +14,7 @@ class SilentObserver : public TrainObserver {
   void OnPhase(TrainPhase, int64_t) override {}
   void OnData(const DataReport&) override {}
   void OnPreflight(const PreflightReport&) override {}
+  void OnBackend(const std::string&, const std::string&) override {}
   void OnStepBegun() override {}
   void OnStep(const StepMetrics&) override {}
   void OnValidation(const ValidationReport&) override {}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/choose_backend.h"
+
+#include <memory>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/failure.h"
+#include "worker/train/hf_repository_backend.h"
+#include "worker/train/native_check.h"
+
+namespace temper {
+namespace {
+
+absl::StatusOr<ChosenModel> OpenNative(const TrainJob& job, at::ScalarType dtype, const ModelVerifier& verifier) {
+  auto model = OpenNativeRepository(job.model_uri);
+  if (!model.ok()) return model.status();
+  auto check = CheckNativeModel(job.model_uri, *model->family, model->config, dtype, verifier);
+  if (!check.ok()) return check.status();
+  return ChosenModel{*std::move(model), std::move(check->reason), std::move(check->warning)};
+}
+
+// Gives each sentence on once: several models are made of one directory.
+HfDecoder::Say Once(HfDecoder::Say say) {
+  auto said = std::make_shared<std::set<std::string>>();
+  return [said, say = std::move(say)](const std::string& text) {
+    if (said->insert(text).second) say(text);
+  };
+}
+
+// Without the list of what there is instead.
+std::string WithoutList(std::string_view message) {
+  return std::string(message.substr(0, message.find(". Supported: ")));
+}
+
+// Whether transformers may do where temper can't: the directory is a model's, and it is not damaged.
+bool IsForTransformers(const absl::Status& native) { return absl::IsUnimplemented(native); }
+
+}  // namespace
+
+absl::StatusOr<ChosenModel> ChooseBackend(const TrainJob& job, at::ScalarType dtype, const ModelVerifier& verifier,
+                                          HfDecoder::Say say) {
+  std::string why = "the job asks for it";
+  if (job.backend != Backend::kHf) {
+    auto native = OpenNative(job, dtype, verifier);
+    if (native.ok() || job.backend == Backend::kNative || !IsForTransformers(native.status())) return native;
+    why = std::string(native.status().message());
+  }
+  auto model = OpenForTransformers(job.model_uri, job.trust_remote_code, Once(std::move(say)));
+  if (model.ok()) return ChosenModel{*std::move(model), absl::StrCat("transformers trains it: ", WithoutList(why)), ""};
+  if (job.backend == Backend::kHf) return model.status();
+  return WithCause(absl::Status(absl::StatusCode::kUnimplemented,
+                                absl::StrCat(why, ". Nor can transformers train it here: ", model.status().message())),
+                   FailureCause::kUserInput);
+}
+
+}  // namespace temper
