@@ -20,7 +20,7 @@ from transformers.core_model_loading import (
     revert_weight_conversion,
 )
 from transformers.initialization import no_init_weights
-from transformers.masking_utils import AttentionMaskInterface
+from transformers.masking_utils import AttentionMaskInterface, causal_mask_function
 from transformers.modeling_utils import AttentionInterface
 from transformers.pytorch_utils import Conv1D
 
@@ -43,6 +43,17 @@ class PackedAttention:
         self.starts: list[int] = []  # of the documents in the row that is computed, and its end
         # Of each call in the newest pass: widths of all heads of queries and of values, window.
         self.shapes: list[tuple[int, int, int]] = []
+        # Of each mask that was asked for: whether it is plainly causal, and how many keys it leaves.
+        self.masks: list[tuple[bool, int | None]] = []
+
+    def mask(self, *arguments, mask_function=causal_mask_function, local_size=None, **options) -> None:
+        """In place of a mask: attention has none but its own."""
+        self.masks.append((mask_function is causal_mask_function, local_size))
+
+    def reads_all_masks(self) -> bool:
+        """Whether a pass over a single document had no restriction that attention was not told of as a window."""
+        windows = {window for _, _, window in self.shapes}
+        return all(size in windows if size is not None else plain for plain, size in self.masks)
 
     def __call__(self, module, query, key, value, attention_mask, scaling=None, dropout=0.0, **options):
         # query: [1, heads, T, width]; key and value may have fewer heads.
@@ -80,7 +91,7 @@ class PackedAttention:
 FORBIDDEN = {"head_mask", "position_bias", "alibi", "attention_bias", "block_mask"}
 ATTENTION = PackedAttention()
 AttentionInterface.register(PACKED, ATTENTION)
-AttentionMaskInterface.register(PACKED, lambda *arguments, **options: None)
+AttentionMaskInterface.register(PACKED, ATTENTION.mask)
 
 
 def read_config(config_json: str, directory: str, remote_code: bool):
@@ -361,6 +372,10 @@ class Model:
                     packed = self.hidden(torch.cat([first, second]), positions, [0, 7, 16], train=False)
                 self.work["attention"] = list(ATTENTION.shapes)
                 changed = self.hidden(torch.cat([other, second]), positions, [0, 7, 16], train=False)
+                ATTENTION.masks = []
+                self.hidden(first, positions[:7], [0, 7], train=False)
+                if not ATTENTION.reads_all_masks():
+                    raise Unsupported("a mask says what its attention sees")
                 self.model.set_attn_implementation(EAGER)
                 alone = [self.body(input_ids=ids[None], use_cache=False)[0][0] for ids in (first, second)]
         except Unsupported as error:

@@ -11,8 +11,8 @@ LAYERS = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 NO_DROPOUT = {"resid_pdrop": 0.0, "attn_pdrop": 0.0, "embd_pdrop": 0.0}
 
 # model_type → its config. Among them: Conv1D and learned positions (gpt2), a norm beside attention (gpt_neox), ALiBi
-# (bloom), one key head for all (falcon), scaled logits (cohere), a head with a bias (phi), experts that are fused in
-# memory (olmoe), no attention (mamba).
+# (bloom), one key head for all (falcon), scaled logits (cohere), windows shorter than documents (cohere2), a head
+# with a bias (phi), experts that are fused in memory (olmoe), no attention (mamba).
 ARCHITECTURES = {
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, **NO_DROPOUT},
     "gpt_neox": {**LAYERS, "intermediate_size": 128, "max_position_embeddings": 256},
@@ -20,12 +20,19 @@ ARCHITECTURES = {
     "falcon": {**LAYERS, "multi_query": True},
     "stablelm": {**LAYERS, "num_key_value_heads": 2, "intermediate_size": 128},
     "cohere": {**LAYERS, "num_key_value_heads": 2, "intermediate_size": 128, "logit_scale": 0.25},
+    "cohere2": {
+        **LAYERS,
+        "num_key_value_heads": 2,
+        "intermediate_size": 128,
+        "sliding_window": 8,
+        "logit_scale": 0.25,
+    },
     "phi": {**LAYERS, "intermediate_size": 128},
     "olmoe": {**LAYERS, "num_key_value_heads": 4, "intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2},
     "mamba": {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 8},
 }
 # Those whose attention goes through transformers' interface.
-PACKED = {"gpt2", "gpt_neox", "cohere", "phi", "olmoe"}
+PACKED = {"gpt2", "gpt_neox", "cohere", "cohere2", "phi", "olmoe"}
 # Those whose products can all be counted.
 COUNTED = PACKED - {"olmoe"}
 
