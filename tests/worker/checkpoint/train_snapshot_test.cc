@@ -13,6 +13,8 @@
 #include <memory>
 #include <vector>
 
+#include "worker/model/transformer.h"
+
 namespace temper {
 namespace {
 
