@@ -54,7 +54,7 @@ def weights(storage: Versitygw, job: dict) -> dict[str, str]:
 def test_job_goes_on_from_storage_alone_and_its_export_is_what_a_disk_would_have(
     start_server, on_s3, storage, pristine_model, data, tmp_path
 ):
-    server = start_server(environment=UNCOMPARED | storage.environment(), preflights=1)
+    server = start_server(environment=storage.environment(), preflights=1)
     job = server.submit(on_s3)
     server.wait_for(job, lambda event: kind(event) == "checkpoint")
     server.the_process("temper-rank").kill()
@@ -80,7 +80,7 @@ def test_job_goes_on_from_storage_alone_and_its_export_is_what_a_disk_would_have
     # A server that knows nothing of the job: the bucket is all it takes.
     first = server.json("checkpoints", job)["checkpoints"][-1]["uri"]
     assert first.startswith(BUCKET)
-    other = start_server(environment=UNCOMPARED | storage.environment())
+    other = start_server(environment=storage.environment())
     resumed = other.wait_for_end(other.submit(on_s3 | {"output": {"uri": f"{BUCKET}/other"}}, f"--resume-from={first}"))
     assert resumed["state"] == "JOB_STATE_SUCCEEDED", resumed
     assert weights(storage, resumed) == theirs

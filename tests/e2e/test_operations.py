@@ -50,7 +50,8 @@ def test_backup_of_a_running_server_brings_its_jobs_back(start_server, spec, tmp
 def downgrade(database: Path) -> None:
     """To version 3 of the schema."""
     connection = sqlite3.connect(database)
-    for column in ("preflight", "preflight_only"):
+    connection.execute("DROP INDEX jobs_by_owner")
+    for column in ("owner", "preflight", "preflight_only"):
         connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
     connection.execute("PRAGMA user_version = 3")
     connection.close()

@@ -132,7 +132,7 @@ def test_each_architecture_trains_as_transformers_does(folder, trained):
             {
                 "architecture": type(model).__name__,
                 "loss_curve_max_rel_diff": max(abs(a - b) / b for a, b in zip(found, expected, strict=True)),
-                # The whole run leaves its last one out if the one before is not written yet; of this one it is the first.
+                # The whole run leaves its last one out if the first is not written yet; to the other it is the first.
                 "export_equal": export_equals(export, checkpoint(folder / f"{name}-resumed", STEPS), model),
                 "resume_identical": losses(resumed) == found[STEPS // 2 :]
                 and digests(folder / f"{name}-resumed/local/export-e0001") == digests(export),
