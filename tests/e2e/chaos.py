@@ -385,4 +385,5 @@ def random_case(generator: random.Random, points: list[str]) -> Case:
     outside = [Outside(name, generator.randrange(2, STEPS // 3)) for name in names]
     where = generator.choice([point for point in points if ranks > 1 or "rendezvous" not in point])
     action = generator.choice(("kill", "stop", f"delay={generator.choice((0.2, 0.7))}"))
-    return Case(ranks, (Point(where, action), *outside))
+    # The job's steps are known only once a server that was killed is back, and its gang attached.
+    return Case(ranks, (Point(where, action), *outside), pace=0.4)
