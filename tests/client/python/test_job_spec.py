@@ -20,7 +20,7 @@ def read(spec):
 
 def test_example_is_read():
     spec = read(ROOT / "client/examples/sft.yaml")
-    assert spec.training.learning_rate == 3e-4
+    assert spec.training.learning_rate == 1e-4
     assert spec.training.schedule == job_pb2.Training.SCHEDULE_COSINE
     assert spec.training.precision == job_pb2.Training.PRECISION_AUTO
     assert spec.data.overlong == job_pb2.DataSource.OVERLONG_DROP
