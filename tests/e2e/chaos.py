@@ -22,7 +22,7 @@ import psutil
 from servers.relay import Line, Relay
 from servers.s3_server import Versitygw
 from survival import check_survival, lost_steps, of_kind, submit
-from temper_server import BIN, ENDED, Server, wait_until
+from temper_server import BIN, ENDED, UNCOMPARED, Server, wait_until
 
 SHIM = BIN.parent / "tests/libfault_shim.so"
 JOB = "victim"
@@ -134,8 +134,7 @@ class Victim:
             "hang": HANG,
         }
         points = [fault for fault in case.faults if isinstance(fault, Point)]
-        environment = {
-            "TEMPER_PYTHON": "/none",  # the comparison with transformers takes longer than the rest
+        environment = UNCOMPARED | {
             "TEMPER_FAULT": ",".join(
                 [f"rank.step.reported:pace={case.pace}", *(f"{fault.where}:{fault.action}" for fault in points)]
             ),
