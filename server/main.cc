@@ -111,7 +111,7 @@ int Serve(const ServerOptions& options) {
                                     .max_total_bytes = options.max_uploads_bytes},
                                    clock);
   if (!uploads.ok()) return Fail(kServerDataDir, std::string(uploads.status().message()));
-  LocalLauncher launcher({.worker_binary = options.worker_binary});
+  LocalLauncher launcher({.worker_binary = options.worker_binary, .gpus = options.gpus});
   JobControllerOptions controller_options;
   controller_options.runs_dir = options.data_dir / "runs";
   controller_options.slots = options.slots;

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/log.h"
+#include "server/launch/gpu_names.h"
 
 namespace temper {
 namespace {
@@ -32,6 +33,7 @@ constexpr char kFooter[] =
     "Examples:\n"
     "  temper-server\n"
     "  temper-server --data-dir ./data --slots cpu:2\n"
+    "  temper-server --slots cpu:1,cuda:8\n"
     "  temper-server --listen 127.0.0.1:0 --http 127.0.0.1:0 --data-dir /tmp/temper-test";
 
 std::filesystem::path DefaultDataDir() {
@@ -76,7 +78,8 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   app.add_option("--data-dir", data_dir, "Where jobs are kept, created when missing")->capture_default_str();
   app.add_option("--listen", listen, "Address for gRPC; port 0 takes any free one")->capture_default_str();
   app.add_option("--http", http, "Address for /metrics and /healthz")->capture_default_str();
-  app.add_option("--slots", slots, "How many ranks may run at a time, by kind of device")->capture_default_str();
+  app.add_option("--slots", slots, "How many ranks may run at a time, by kind of device: cpu:N, cuda:N (GPUs)")
+      ->capture_default_str();
   app.add_option("--worker-binary", worker_binary, "The temper-worker to start")->capture_default_str();
   app.add_option("--max-restarts", options.retry.max_restarts,
                  "Restarts of a job without a new checkpoint between them, before it is given up")
@@ -124,6 +127,9 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
     options.listen = Take("--listen", ListenAddress::Parse(listen));
     options.http = Take("--http", ListenAddress::Parse(http));
     options.slots = Take("--slots", ParseDeviceSlots(slots));
+    const auto cuda = options.slots.find("cuda");
+    const int gpus = cuda == options.slots.end() ? 0 : cuda->second;
+    options.gpus = Take("--slots", NameGpus(gpus, std::getenv("CUDA_VISIBLE_DEVICES")));
     options.keep_ended = std::chrono::hours(24 * keep_ended_days);
     options.max_upload_bytes = max_upload_mb << 20;
     options.max_uploads_bytes = max_uploads_mb << 20;

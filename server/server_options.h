@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "server/api/listen_address.h"
 #include "server/jobs/job_machine.h"
@@ -27,6 +28,7 @@ struct ServerOptions {
   ListenAddress listen;
   ListenAddress http;
   DeviceSlots slots;
+  std::vector<std::string> gpus;  // as many as there are slots "cuda", as CUDA_VISIBLE_DEVICES names them
   std::filesystem::path worker_binary;
   RetryPolicy retry;
   std::chrono::seconds silence_limit{120};

@@ -40,11 +40,18 @@ std::string MemoryParts(const v1::MemoryEstimate& memory) {
   return text;
 }
 
+std::string StepsText(const v1::PreflightReport& report) {
+  if (report.estimated_seconds() == 0) return absl::StrCat(report.total_steps());
+  return absl::StrCat(report.total_steps(), ", about ", HumanDuration(absl::Seconds(report.estimated_seconds())),
+                      " at half of this machine's peak");
+}
+
 }  // namespace
 
 std::string MemoryText(const v1::MemoryEstimate& memory) {
-  return absl::StrCat("about ", HumanBytes(memory.total()), " of memory, ", HumanBytes(memory.available()),
-                      " are there");
+  const std::string needed = absl::StrCat("about ", HumanBytes(memory.total()), " of memory");
+  if (memory.available() == 0) return needed;
+  return absl::StrCat(needed, ", ", HumanBytes(memory.available()), " are there");
 }
 
 std::string PreflightText(const v1::PreflightReport& report, const Terminal& terminal) {
@@ -67,8 +74,7 @@ std::string PreflightText(const v1::PreflightReport& report, const Terminal& ter
   if (data.validation_samples() > 0) line("Held out", Counted(data.validation_samples(), "sample"));
   line("Rows", absl::StrCat(data.rows_per_epoch(), " a pass over the data, ", HumanPercent(data.padding_ratio()),
                             " of their room left"));
-  line("Steps", absl::StrCat(report.total_steps(), ", about ", HumanDuration(absl::Seconds(report.estimated_seconds())),
-                             " at half of this machine's peak"));
+  line("Steps", StepsText(report));
   if (data.data_share() < 1) {
     line("",
          absl::StrFormat("(figures of the first %.2g %% of the data; steps are estimated)", 100 * data.data_share()));

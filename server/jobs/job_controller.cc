@@ -35,6 +35,8 @@ std::string NewToken() {
 
 std::string DeviceOf(const v1::JobSpec& spec) {
   switch (spec.resources().device()) {
+    case v1::Resources::DEVICE_CUDA:
+      return "cuda";
     case v1::Resources::DEVICE_CPU:
     default:
       return "cpu";
@@ -46,6 +48,11 @@ v1::FailureCause ToProto(FailureCause cause) {
   if (cause == FailureCause::kNone) return result;
   v1::FailureCause_Parse(absl::StrCat("FAILURE_CAUSE_", std::string(FailureCauseName(cause))), &result);
   return result;
+}
+
+// A preflight looks at model and data, and computes nothing.
+bool UsesGpus(const JobRecord& record) {
+  return !record.life.preflight && record.job.spec().resources().device() == v1::Resources::DEVICE_CUDA;
 }
 
 // "the gang", or "node 1 of 2".
@@ -434,6 +441,7 @@ std::vector<GangSpec> JobController::StartJobs(const std::string& server_address
     spec.token = NewToken();
     spec.run_dir = options_.runs_dir / id / absl::StrCat("e", spec.key.epoch);
     spec.nodes = NodesOf(live.record);
+    if (UsesGpus(live.record)) spec.gpus_per_node = RanksPerNode(live.record);
     EpochRecord epoch;
     epoch.job_id = id;
     epoch.epoch = spec.key.epoch;

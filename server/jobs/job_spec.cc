@@ -366,6 +366,9 @@ class SpecCheck {
 
   void Backend(v1::JobSpec& spec) {
     if (spec.backend() == v1::JobSpec::BACKEND_UNSPECIFIED) spec.set_backend(v1::JobSpec::BACKEND_AUTO);
+    if (spec.backend() == v1::JobSpec::BACKEND_HF && spec.resources().device() == v1::Resources::DEVICE_CUDA) {
+      Wrong("resources.device", "is for temper's own models: transformers' are trained on CPU");
+    }
   }
 
   void Resources(v1::Resources& resources) {

@@ -57,8 +57,8 @@ absl::StatusOr<DeviceSlots> ParseDeviceSlots(std::string_view text) {
       return absl::InvalidArgumentError(
           absl::StrCat("slots '", entry, "' must be KIND:COUNT with a count of 0 to 4096, for example cpu:2"));
     }
-    if (parts[0] != "cpu") {
-      return absl::InvalidArgumentError(absl::StrCat("slots of unknown kind '", parts[0], "': this version knows cpu"));
+    if (parts[0] != "cpu" && parts[0] != "cuda") {
+      return absl::InvalidArgumentError(absl::StrCat("slots of unknown kind '", parts[0], "': there are cpu and cuda"));
     }
     if (!slots.emplace(parts[0], count).second) {
       return absl::InvalidArgumentError(absl::StrCat("slots of kind '", parts[0], "' are given twice"));

@@ -31,6 +31,8 @@ struct GangSpec {
   std::filesystem::path run_dir;
   // How many workers it has; each is told its index.
   int32_t nodes = 1;
+  // GPUs that each of them gets for itself; it sees no others.
+  int32_t gpus_per_node = 0;
 };
 
 // A node of a gang is gone, while others are left. What is to become of them is for the controller to say.

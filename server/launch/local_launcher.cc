@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -116,7 +117,8 @@ absl::StatusOr<std::string> LocalLauncher::Launch(const GangSpec& spec) {
   Gang gang;
   nlohmann::json handle = nlohmann::json::array();
   for (int32_t node = 0; node < spec.nodes; ++node) {
-    auto worker = StartWatched(spec, node);
+    auto gpus = FreeGpus(spec.gpus_per_node, gang.workers);
+    auto worker = gpus.ok() ? StartWatched(spec, node, *std::move(gpus)) : gpus.status();
     if (!worker.ok()) {
       // They have seen no server yet: nobody misses them.
       for (const Worker& started : gang.workers) End(started);
@@ -134,10 +136,31 @@ absl::StatusOr<std::string> LocalLauncher::Launch(const GangSpec& spec) {
   return handle.dump();
 }
 
-absl::StatusOr<LocalLauncher::Worker> LocalLauncher::StartWatched(const GangSpec& spec, int32_t node) const {
-  const auto pid = StartWorker(options_.worker_binary, spec, node);
+absl::StatusOr<std::vector<std::string>> LocalLauncher::FreeGpus(int32_t count,
+                                                                 const std::vector<Worker>& others) const {
+  std::set<std::string> used;
+  const auto use = [&](const std::vector<Worker>& workers) {
+    for (const Worker& worker : workers) {
+      if (!worker.gone) used.insert(worker.gpus.begin(), worker.gpus.end());
+    }
+  };
+  use(others);
+  for (const auto& [key, gang] : gangs_) use(gang.workers);
+  std::vector<std::string> free;
+  for (const std::string& gpu : options_.gpus) {
+    if (!used.contains(gpu) && static_cast<int32_t>(free.size()) < count) free.push_back(gpu);
+  }
+  if (static_cast<int32_t>(free.size()) == count) return free;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("needs ", count, " GPUs for a node, but ", free.size(), " of ", options_.gpus.size(), " are free"));
+}
+
+absl::StatusOr<LocalLauncher::Worker> LocalLauncher::StartWatched(const GangSpec& spec, int32_t node,
+                                                                  std::vector<std::string> gpus) const {
+  const auto pid = StartWorker(options_.worker_binary, spec, node, gpus);
   if (!pid.ok()) return pid.status();
   Worker worker;
+  worker.gpus = std::move(gpus);
   worker.directory = NodeDirectory(spec.run_dir, node);
   worker.pid = *pid;
   worker.is_child = true;
@@ -178,6 +201,7 @@ absl::Status LocalLauncher::Recover(const GangKey& key, int32_t nodes, const std
 LocalLauncher::Worker LocalLauncher::FindWorker(const std::filesystem::path& directory, const nlohmann::json& handle) {
   Worker worker;
   worker.directory = directory;
+  worker.gpus = GpusOf(directory);
   auto process = FindByHandle(handle);
   if (!process) process = FindByMark(NodeMark(directory));
   if (!process) return worker;

@@ -23,6 +23,8 @@ namespace temper {
 
 struct LocalLauncherOptions {
   std::filesystem::path worker_binary;
+  // GPUs of this host that gangs may use, each for one worker at a time: as CUDA_VISIBLE_DEVICES names them.
+  std::vector<std::string> gpus;
   // Between SIGTERM and SIGKILL. A worker gives its ranks 25 s to commit a checkpoint, and then the server 5 s to take
   // its last reports.
   std::chrono::milliseconds stop_grace{40'000};
@@ -57,6 +59,7 @@ class LocalLauncher final : public Launcher {
     int pidfd = -1;         // -1 once it is dead, or if it was never found
     bool is_child = false;  // ours to wait for
     bool gone = false;      // with all that it had
+    std::vector<std::string> gpus;
     std::optional<TimePoint> kill_at;
   };
   struct Gang {
@@ -69,7 +72,9 @@ class LocalLauncher final : public Launcher {
     std::vector<GangExit> gangs;
   };
 
-  absl::StatusOr<Worker> StartWatched(const GangSpec& spec, int32_t node) const;
+  // So many that no worker has, nor one of these. RESOURCE_EXHAUSTED when there are fewer.
+  absl::StatusOr<std::vector<std::string>> FreeGpus(int32_t count, const std::vector<Worker>& others) const;
+  absl::StatusOr<Worker> StartWatched(const GangSpec& spec, int32_t node, std::vector<std::string> gpus) const;
   // Kills what has been started just now, and waits for it.
   void End(const Worker& worker) const;
   static Worker FindWorker(const std::filesystem::path& directory, const nlohmann::json& handle);

@@ -8,13 +8,19 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <fstream>
 #include <system_error>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 
 namespace temper {
 namespace {
+
+// In a node's directory: the names of its GPUs, with commas between them.
+constexpr char kGpuFile[] = "gpus";
 
 absl::Status Failed(const std::string& what, int error) {
   const std::string message = absl::StrCat(what, ": ", std::strerror(error));
@@ -31,17 +37,27 @@ absl::Status Failed(const std::string& what, int error) {
 }
 
 // This process's environment without what is not the gang's business, and with what is.
-std::vector<std::string> WorkerEnvironment(const GangSpec& spec, const std::filesystem::path& directory) {
+std::vector<std::string> WorkerEnvironment(const GangSpec& spec, const std::filesystem::path& directory,
+                                           const std::string& gpus) {
   std::vector<std::string> environment;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text = *entry;
     const bool ours = text.starts_with("TEMPER_WORKER_TOKEN=") || text.starts_with("TEMPER_TOKEN=") ||
-                      text.starts_with("TEMPER_RUN_DIR=");
+                      text.starts_with("TEMPER_RUN_DIR=") || text.starts_with("CUDA_VISIBLE_DEVICES=");
     if (!ours) environment.emplace_back(text);
   }
   environment.push_back("TEMPER_WORKER_TOKEN=" + spec.token);
   environment.push_back(NodeMark(directory));
+  environment.push_back("CUDA_VISIBLE_DEVICES=" + gpus);
   return environment;
+}
+
+absl::Status NoteGpus(const std::filesystem::path& directory, const std::string& gpus) {
+  if (gpus.empty()) return absl::OkStatus();
+  const std::filesystem::path path = directory / kGpuFile;
+  std::ofstream file(path);
+  if (file << gpus << std::flush) return absl::OkStatus();
+  return Failed("can't write " + path.string(), errno);
 }
 
 std::vector<char*> Pointers(std::vector<std::string>& texts) {
@@ -90,7 +106,15 @@ std::string NodeMark(const std::filesystem::path& node_directory) {
   return "TEMPER_RUN_DIR=" + node_directory.string();
 }
 
-absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const GangSpec& spec, int32_t node) {
+std::vector<std::string> GpusOf(const std::filesystem::path& node_directory) {
+  std::ifstream file(node_directory / kGpuFile);
+  std::string names;
+  std::getline(file, names);
+  return absl::StrSplit(names, ',', absl::SkipEmpty());
+}
+
+absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const GangSpec& spec, int32_t node,
+                                  const std::vector<std::string>& gpus) {
   const std::filesystem::path directory = NodeDirectory(spec.run_dir, node);
   std::error_code error;
   std::filesystem::create_directories(directory, error);
@@ -98,6 +122,11 @@ absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const Gan
   const std::string log_path = (directory / "worker.log").string();
   const int log = open(log_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0640);
   if (log < 0) return Failed("can't create " + log_path, errno);
+  const std::string gpu_names = absl::StrJoin(gpus, ",");
+  if (absl::Status noted = NoteGpus(directory, gpu_names); !noted.ok()) {
+    close(log);
+    return noted;
+  }
   const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
   std::vector<std::string> arguments = {binary.string(),
@@ -111,7 +140,7 @@ absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const Gan
                                         absl::StrCat(node),
                                         "--run-dir",
                                         directory.string()};
-  std::vector<std::string> environment = WorkerEnvironment(spec, directory);
+  std::vector<std::string> environment = WorkerEnvironment(spec, directory, gpu_names);
   const SpawnSetup setup(null, log);
   pid_t pid = 0;
   const int result = posix_spawn(&pid, binary.c_str(), &setup.actions, &setup.attributes, Pointers(arguments).data(),

@@ -9,7 +9,6 @@
 //   lora     the base model is frozen, adapters of rank 16 on all of its linear maps train
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <c10/core/CachingDeviceAllocator.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
 #include <algorithm>
@@ -33,6 +32,7 @@
 #include "worker/ops/synchronize.h"
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
+#include "worker/train/device.h"
 #include "worker/train/objective.h"
 #include "worker/train/phase_watch.h"
 #include "worker/train/step_metrics.h"
@@ -176,7 +176,7 @@ class StepBench {
     StepPhases times;
     ZeroGradients(model_.parameters());
     const Gang alone;
-    PhaseWatch phase_watch(alone, times);
+    PhaseWatch phase_watch(alone, options_.device, times);
     const double loss =
         ForwardBackward(model_, batch_, objective_, static_cast<double>(work_.scored_tokens), &phase_watch);
     watch.Lap();
@@ -207,11 +207,7 @@ class StepBench {
         at::get_num_threads());
   }
 
-  double PeakMemory() const {
-    if (options_.device.is_cpu()) return static_cast<double>(PeakMemoryBytes());
-    const auto stats = c10::getDeviceAllocator(options_.device.type())->getDeviceStats(model_.device().index());
-    return static_cast<double>(stats.allocated_bytes[0].peak);
-  }
+  double PeakMemory() const { return static_cast<double>(PeakMemoryBytes(model_.device())); }
 
   Options options_;
   Transformer& model_;

@@ -603,6 +603,11 @@ def _(world):
     world.spec["output"]["uri"] = "/proc/temper"
 
 
+@engine("GPUs for a program without CUDA", "resources.device is CUDA", "-DTEMPER_CUDA=ON, or ask for CPU")
+def _(world):
+    world.spec["resources"] = {"device": "DEVICE_CUDA"}
+
+
 @engine("learning rate that blows up", "is not finite", "training.learning_rate", cause="NUMERICS")
 def _(world):
     world.edit_tensors(lambda tensors: tensors[NORM].fill_(float("inf")))

@@ -241,6 +241,7 @@ def test_no_worker_binary(tmp_path):
     [
         ("--slots=gpu:1", "unknown kind 'gpu'"),
         ("--slots=cpu", "KIND:COUNT"),
+        ("--slots=cuda:4097", "0 to 4096"),
         ("--listen=localhost", "HOST:PORT"),
         ("--lissen=127.0.0.1:1", "--lissen"),
     ],

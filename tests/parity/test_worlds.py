@@ -101,6 +101,7 @@ def test_every_world_trains_the_same(mode, engine, tmp_path, rows):
                 "gradient_rel_diff": gradient_error,
                 "loss_max_rel_diff": loss_error,
                 "kept_weights_share": figures["kept_bytes"].item() / figures["whole_bytes"].item(),
+                "peak_rank_mb": round(figures["peak_bytes"].max().item() / 1e6, 1),
                 "bytes_per_step": sent,
                 "bytes_formula": formula,
             }

@@ -113,7 +113,7 @@ absl::Status CompareTensor(const ObjectReader& reader, const SafetensorsEntry& e
   absl::Status status;
   (void)map.ForEachPiece(binding, [&](const TensorPiece& piece) {
     const at::Tensor master = piece.Load(ranks, /*to=*/0);
-    if (master.defined() && status.ok()) status = ComparePiece(reader, entry, piece, master, difference);
+    if (master.defined() && status.ok()) status = ComparePiece(reader, entry, piece, master.cpu(), difference);
     return ranks == nullptr ? status : absl::OkStatus();
   });
   return status;

@@ -12,15 +12,11 @@
 #include "worker/checkpoint/freeze_weights.h"
 #include "worker/checkpoint/load_weights.h"
 #include "worker/families/families.h"
+#include "worker/ops/out_of_memory.h"
 #include "worker/parallel/agree.h"
 
 namespace temper {
 namespace {
-
-// torch reports a failed allocation as a plain error.
-bool IsOutOfMemory(const c10::Error& error) {
-  return std::string_view(error.what_without_backtrace()).find("can't allocate memory") != std::string_view::npos;
-}
 
 absl::Status OutOfMemory() {
   return WithCause(absl::ResourceExhaustedError("the model's weights do not fit into this machine's memory"),
@@ -122,7 +118,7 @@ absl::StatusOr<LoadedModel> LoadModel(const NativeRepository& native, const Tran
     loaded->model->InitLora();
     return loaded;
   } catch (const c10::Error& error) {
-    if (IsOutOfMemory(error)) return OutOfMemory();
+    if (ops::IsOutOfMemory(error)) return OutOfMemory();
     return absl::InternalError(error.what_without_backtrace());
   } catch (const std::bad_alloc&) {
     return OutOfMemory();

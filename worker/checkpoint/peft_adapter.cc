@@ -42,7 +42,7 @@ at::Tensor Master(const AdapterTensor& tensor, ProcessGroup* ranks) {
   for (const WeightView& part : tensor.parts) parts.push_back(GatherMaster(part, ranks, /*to=*/0));
   if (!IsFirst(ranks)) return {};
   size_t next = 0;
-  return tensor.Join([&](const WeightView&) { return parts[next++]; });
+  return tensor.Join([&](const WeightView&) { return parts[next++].cpu(); });
 }
 
 // PEFT's names and layout for an embedding: its A is our B, transposed, and the other way round.

@@ -2,7 +2,7 @@
 #include "worker/checkpoint/train_checkpoint.h"
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 
 #include <algorithm>
 #include <functional>
@@ -380,7 +380,7 @@ absl::Status TrainCheckpoint::RestoreMaster(Parameter& parameter, const Paramete
     StoreMaster(all, master->view(sizes));
   } else if (low->defined()) {
     // weights/ holds the high half: bits(master) = (high << 16) + low.
-    StoreMaster(all, (LoadMaster(all).view(at::kInt) + low->view(sizes).to(at::kInt)).view(at::kFloat));
+    StoreMaster(all, (LoadMaster(all).cpu().view(at::kInt) + low->view(sizes).to(at::kInt)).view(at::kFloat));
   }
   return absl::OkStatus();
 }
@@ -389,6 +389,7 @@ absl::Status TrainCheckpoint::Restore(std::span<const Moments> moments, std::spa
                                       int rank) const {
   const at::NoGradGuard no_grad;
   const PlaceOf place_of = FindPlaces(slices);
+  const at::Device device = moments.empty() ? at::Device(at::kCPU) : moments.front().first.device();
   for (const Moments& state : moments) {
     Parameter& parameter = *state.parameter;
     const auto [whole, begin] = place_of(parameter);
@@ -411,8 +412,9 @@ absl::Status TrainCheckpoint::Restore(std::span<const Moments> moments, std::spa
     if (entry.name != kRngState) continue;
     const auto rng = mine.Tensor(entry);
     if (!rng.ok()) return rng.status();
-    at::Generator generator = at::detail::getDefaultCPUGenerator();
-    generator.set_state(rng->clone());
+    at::Generator generator = at::globalContext().defaultGenerator(device);
+    // Another kind of device draws from another kind of state: what it was seeded with has to do.
+    if (generator.get_state().numel() == rng->numel()) generator.set_state(rng->clone());
   }
   return absl::OkStatus();
 }

@@ -2,7 +2,7 @@
 #include "worker/checkpoint/train_snapshot.h"
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 
 #include <unordered_map>
 #include <utility>
@@ -12,12 +12,13 @@ namespace {
 
 class Copier {
  public:
-  explicit Copier(TrainSnapshot& snapshot) : snapshot_(snapshot) {}
+  // `whole_model`: frozen weights are written too, and the writer reads no GPU.
+  Copier(TrainSnapshot& snapshot, bool whole_model) : snapshot_(snapshot), whole_model_(whole_model) {}
 
   at::Tensor Copy(const at::Tensor& tensor) {
     if (!tensor.defined()) return tensor;
     snapshot_.bytes += static_cast<int64_t>(tensor.nbytes());
-    return tensor.detach().clone();
+    return tensor.detach().to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
   }
 
   // A parameter as it is now; `to` is where it lives from then on.
@@ -42,12 +43,16 @@ class Copier {
   void CopyNumbers(const Parameter& from, Parameter& to) {
     to = from;
     to.gradient = at::Tensor();
-    to.weight = from.trainable ? Copy(from.weight) : from.weight.detach();
-    to.low = from.trainable ? Copy(from.low) : from.low;
+    to.weight = from.trainable ? Copy(from.weight) : Frozen(from.weight.detach());
+    to.low = from.trainable ? Copy(from.low) : Frozen(from.low);
     copies_[&from] = &to;
   }
 
+  // They do not change: on the CPU they need no copy.
+  at::Tensor Frozen(const at::Tensor& tensor) const { return tensor.defined() && whole_model_ ? tensor.cpu() : tensor; }
+
   TrainSnapshot& snapshot_;
+  const bool whole_model_;
   std::unordered_map<const Parameter*, Parameter*> copies_;
 };
 
@@ -58,7 +63,7 @@ TrainSnapshot TakeSnapshot(const TrainableModel& model, std::span<const Moments>
   const at::NoGradGuard no_grad;
   TrainSnapshot snapshot;
   snapshot.position = position;
-  Copier copier(snapshot);
+  Copier copier(snapshot, /*whole_model=*/model.adapters().empty());
   for (const LoraAdapter* adapter : model.adapters()) {
     LoraAdapter& copy = snapshot.adapters.emplace_back();
     copy.site = adapter->site;
@@ -80,8 +85,7 @@ TrainSnapshot TakeSnapshot(const TrainableModel& model, std::span<const Moments>
   for (const Moments& state : moments) {
     snapshot.moments.push_back({copier.CopyOf(state.parameter), copier.Copy(state.first), copier.Copy(state.second)});
   }
-  const at::Generator& generator = at::detail::getDefaultCPUGenerator();
-  snapshot.rng_state = generator.get_state();
+  snapshot.rng_state = at::globalContext().defaultGenerator(model.device()).get_state();
   return snapshot;
 }
 

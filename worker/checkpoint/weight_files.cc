@@ -18,8 +18,8 @@ namespace {
 
 absl::Status WritePiece(const ExportedTensor& tensor, const at::Tensor& master, PublishedFile& file) {
   const at::ScalarType dtype = *SafetensorsScalarType(tensor.entry.dtype);
-  const at::Tensor stored = master.to(dtype).contiguous();
-  if (dtype != at::kFloat && (at::isinf(stored) & ~at::isinf(master)).any().item<bool>()) {
+  const at::Tensor stored = master.to(dtype).cpu().contiguous();
+  if (dtype != at::kFloat && (at::isinf(stored) & ~at::isinf(master.cpu())).any().item<bool>()) {
     return WithCause(
         absl::InvalidArgumentError(absl::StrCat(
             "tensor ", tensor.entry.name, " holds values that ", tensor.entry.dtype,

@@ -294,6 +294,19 @@ absl::StatusOr<OutputOptions> OutputFromSpec(const v1::Output& spec) {
   return output;
 }
 
+absl::StatusOr<DeviceKind> DeviceFromSpec(v1::Resources::Device device) {
+  switch (device) {
+    case v1::Resources::DEVICE_UNSPECIFIED:
+    case v1::Resources::DEVICE_CPU:
+      return DeviceKind::kCpu;
+    case v1::Resources::DEVICE_CUDA:
+      return DeviceKind::kCuda;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("job field `resources.device` has the value ", device, ", which this version does not know"));
+  }
+}
+
 CheckpointOptions CheckpointsFromSpec(const v1::CheckpointPolicy& spec) {
   const double default_minutes = spec.every_steps() > 0 ? 0 : kDefaultCheckpointMinutes;
   return {.every_steps = spec.every_steps(),
@@ -335,6 +348,9 @@ absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::st
   job.ranks_per_node = std::max(1, spec.resources().ranks_per_node());
   job.ranks = std::max(1, spec.resources().nodes()) * job.ranks_per_node;
   job.threads = spec.resources().threads_per_rank();
+  const auto device = DeviceFromSpec(spec.resources().device());
+  if (!device.ok()) return device.status();
+  job.device = *device;
   return job;
 }
 

@@ -48,6 +48,12 @@ absl::StatusOr<ChosenModel> ChooseBackend(const TrainJob& job, at::ScalarType dt
     if (native.ok() || job.backend == Backend::kNative || !IsForTransformers(native.status())) return native;
     why = std::string(native.status().message());
   }
+  if (job.device != DeviceKind::kCpu) {
+    return WithCause(absl::UnimplementedError(absl::StrCat(
+                         "transformers' models are trained on CPU here, and temper's own can't be: ", WithoutList(why),
+                         ". Set resources.device to CPU")),
+                     FailureCause::kUserInput);
+  }
   auto model = OpenForTransformers(job.model_uri, job.trust_remote_code, Once(std::move(say)));
   if (model.ok()) return ChosenModel{*std::move(model), absl::StrCat("transformers trains it: ", WithoutList(why)), ""};
   if (job.backend == Backend::kHf) return model.status();

@@ -8,8 +8,8 @@
 
 namespace temper {
 
-// What weights and activations are computed in.
-inline at::ScalarType ComputeDtype(Precision precision) {
+// What weights and activations are computed in. GPUs that our attention runs on have bf16.
+inline at::ScalarType ComputeDtype(Precision precision, DeviceKind device) {
   switch (precision) {
     case Precision::kFp32:
       return at::kFloat;
@@ -18,7 +18,7 @@ inline at::ScalarType ComputeDtype(Precision precision) {
     case Precision::kAuto:
       break;
   }
-  return ops::CpuHasNativeBf16() ? at::kBFloat16 : at::kFloat;
+  return device != DeviceKind::kCpu || ops::CpuHasNativeBf16() ? at::kBFloat16 : at::kFloat;
 }
 
 }  // namespace temper

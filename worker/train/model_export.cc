@@ -54,7 +54,7 @@ absl::StatusOr<LoadedModel> RoundAsStored(const NativeRepository& source, const 
                                           ProcessGroup* ranks) {
   const auto map = TensorMap::Build(*source.family, source.config, model.views());
   if (!map.ok()) return map.status();
-  auto made = MakeModel(source, {}, ranks);
+  auto made = MakeModel(source, {.device = model.device()}, ranks);
   if (!made.ok()) return made.status();
   LoadedModel rounded = *std::move(made);
   for (const TensorBinding& binding : map->bindings()) {
@@ -94,7 +94,7 @@ absl::StatusOr<Reload> ReloadExport(const std::string& uri, const NativeReposito
     if (!rounded.ok()) return rounded.status();
     expected_TV = SampleLogits(*rounded->model, sample);
   }
-  const auto reloaded = LoadModel(*exported, {}, ranks);
+  const auto reloaded = LoadModel(*exported, {.device = model.device()}, ranks);
   if (!reloaded.ok()) return reloaded.status();
   const at::Tensor reloaded_TV = SampleLogits(*reloaded->model, sample);
   const Reload result = {TokenKl(expected_TV, reloaded_TV).max().item<double>(),
@@ -193,7 +193,9 @@ class Exporter {
 
   // The model with its adapters in its weights: in fp32, from the source's own weights, whatever training computed in.
   absl::StatusOr<nlohmann::json> WriteMerged(const AdapterPlan& plan, const TrainableModel& model) {
-    const auto loaded = LoadModel(source_, plan.ModelOptions(at::kFloat, job_.training.seed), ranks_);
+    TransformerOptions options = plan.ModelOptions(at::kFloat, job_.training.seed);
+    options.device = model.device();
+    const auto loaded = LoadModel(source_, options, ranks_);
     if (!loaded.ok()) return loaded.status();
     TrainableModel& merged = *loaded->model;
     const auto from = TensorsOfPlan(plan, source_, model, AdapterFormat::kPeft),

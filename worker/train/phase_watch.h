@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "worker/ops/synchronize.h"
 #include "worker/train/gang.h"
 #include "worker/train/stopwatch.h"
 #include "worker/train/train_job.h"
@@ -13,8 +14,9 @@ namespace temper {
 // was for.
 class PhaseWatch {
  public:
-  // The first lap begins. Both must outlive it.
-  PhaseWatch(const Gang& gang, StepPhases& phases) : gang_(gang), phases_(phases), waited_(gang.seconds_waited()) {}
+  // The first lap begins. Both must outlive it. A lap ends when `device` has done what it was given.
+  PhaseWatch(const Gang& gang, at::Device device, StepPhases& phases)
+      : gang_(gang), device_(device), phases_(phases), waited_(gang.seconds_waited()) {}
 
   // Ends the lap, which was spent on `phase`: Lap(&StepPhases::forward).
   void Lap(double StepPhases::* phase) { phases_.*phase += EndLap(); }
@@ -23,6 +25,7 @@ class PhaseWatch {
 
  private:
   double EndLap() {
+    ops::Synchronize(device_);
     const double waited = gang_.seconds_waited() - waited_;
     waited_ += waited;
     phases_.communication += waited;
@@ -30,6 +33,7 @@ class PhaseWatch {
   }
 
   const Gang& gang_;
+  const at::Device device_;
   StepPhases& phases_;
   Stopwatch watch_;
   double waited_;

@@ -14,7 +14,7 @@ namespace temper {
 // job asks for an export that these adapters can't have.
 absl::StatusOr<std::unique_ptr<AdapterPlan>> PlanAdapters(const TrainJob& job, const NativeRepository& model);
 
-// How the job's model is built; `plan` as PlanAdapters has it.
+// How the job's model is built, on the CPU; `plan` as PlanAdapters has it.
 TransformerOptions ModelOptions(const TrainJob& job, const AdapterPlan* plan, at::ScalarType dtype);
 
 }  // namespace temper

@@ -24,6 +24,7 @@
 #include "worker/text/template_files.h"
 #include "worker/train/choose_backend.h"
 #include "worker/train/compute_dtype.h"
+#include "worker/train/device.h"
 #include "worker/train/memory_estimate.h"
 #include "worker/train/model_export.h"
 #include "worker/train/plan_adapters.h"
@@ -188,8 +189,12 @@ class Checks {
   }
 
   // `recomputed`: Describe().
-  void Memory(const MemoryEstimate& memory, const std::string& recomputed) {
+  void Memory(const MemoryEstimate& memory, const std::string& recomputed, DeviceKind device) {
     constexpr double kGb = 1e9;
+    if (device != DeviceKind::kCpu) {
+      return Good(absl::StrFormat("training needs about %.1f GB of each GPU's memory",
+                                  static_cast<double>(memory.total()) / kGb));
+    }
     const std::string need = absl::StrFormat(
         "training needs about %.1f GB of memory, %.1f GB are there%s", static_cast<double>(memory.total()) / kGb,
         static_cast<double>(memory.available) / kGb, recomputed.empty() ? "" : absl::StrCat("; ", recomputed));
@@ -240,6 +245,14 @@ double EstimateSeconds(const TrainJob& job, const ModelConfig& config, const Dat
   return flops / (kUsualMfu * ops::MeasureMatmulPeak(dtype));
 }
 
+// What the machine's memory holds beside a GPU's is not counted.
+void AddHost(const TrainJob& job, int64_t process, int64_t data, int64_t available, MemoryEstimate& memory) {
+  if (job.device != DeviceKind::kCpu) return;
+  memory.process = job.ranks_per_node * process;
+  memory.data = job.ranks_per_node * std::max<int64_t>(0, data);
+  memory.available = available;
+}
+
 bool TakesCheckpoints(const TrainJob& job, int64_t steps, double seconds) {
   const CheckpointOptions& policy = job.checkpoint_options;
   return job.validation.has_value() || (policy.every_steps > 0 && policy.every_steps <= steps) ||
@@ -248,12 +261,13 @@ bool TakesCheckpoints(const TrainJob& job, int64_t steps, double seconds) {
 
 absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal& stop, const ModelVerifier& verifier) {
   observer.OnPhase(TrainPhase::kPreparingData, 0);
+  if (absl::Status built = CheckDevice(job); !built.ok()) return built;
   const int64_t process = ResidentBytes();
-  const int64_t available = AvailableBytes();
+  const int64_t available = job.device == DeviceKind::kCpu ? AvailableBytes() : 0;
   const auto output = ObjectStore::Open(job.output.uri);
   if (!output.ok()) return output.status();
   if (const absl::Status writable = CheckOutput(**output, job); !writable.ok()) return writable;
-  const at::ScalarType dtype = ComputeDtype(job.training.precision);
+  const at::ScalarType dtype = ComputeDtype(job.training.precision, job.device);
   const auto chosen = ChooseBackend(job, dtype, verifier,
                                     [&observer](const std::string& text) { observer.OnLog(LogSeverity::kInfo, text); });
   if (!chosen.ok()) return chosen.status();
@@ -273,14 +287,14 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   for (int64_t i = 0; i < std::min(kShownSamples, samples.size()); ++i) {
     report.samples.push_back(Show((*data)->tokenizer(), samples, i));
   }
-  report.estimated_seconds = EstimateSeconds(job, model->config, report.data, report.total_steps, dtype);
+  if (job.device == DeviceKind::kCpu) {
+    report.estimated_seconds = EstimateSeconds(job, model->config, report.data, report.total_steps, dtype);
+  }
   const bool bf16 = dtype == at::kBFloat16;
   const auto recompute = ChooseRecompute(job, *model, plan->get(), bf16, available);
   report.memory = EstimateMemory(job, *model, plan->get(), bf16,
                                  TakesCheckpoints(job, report.total_steps, report.estimated_seconds), recompute);
-  report.memory.process = job.ranks_per_node * process;
-  report.memory.data = job.ranks_per_node * std::max<int64_t>(0, with_data - process);
-  report.memory.available = available;
+  AddHost(job, process, with_data - process, available, report.memory);
 
   Checks checks(report.checks);
   observer.OnBackend(chosen->backend(), chosen->reason);
@@ -295,7 +309,7 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   checks.TiedHead(*model);
   checks.Data(report.data, (*data)->max_sample_tokens());
   checks.Ranks(job);
-  checks.Memory(report.memory, Describe(recompute));
+  checks.Memory(report.memory, Describe(recompute), job.device);
   FaultPoint("rank.preflight.before_report");
   observer.OnPreflight(report);
   return absl::OkStatus();

@@ -15,6 +15,7 @@
 #include "common/fault_point.h"
 #include "worker/model/gradient.h"
 #include "worker/ops/matmul_peak.h"
+#include "worker/train/device.h"
 #include "worker/train/lr_schedule.h"
 #include "worker/train/phase_watch.h"
 #include "worker/train/train_step.h"
@@ -48,7 +49,7 @@ StepLoop::StepLoop(const TrainJob& job, const Gang& gang, TrainableModel& model,
       profiler_(profiler),
       dtype_(dtype),
       observer_(observer),
-      peak_flops_(ops::MeasureMatmulPeak(dtype)),
+      peak_flops_(ops::MeasureMatmulPeak(dtype, model.device())),
       rates_(model.flop_rates()),
       objective_(job.training.label_smoothing, job.training.z_loss),
       spikes_(job.training.numerics.spike_deviations, position.recent_losses, position.recent_norms),
@@ -86,7 +87,7 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
   RECORD_USER_SCOPE(absl::StrCat("step ", position_.step + 1));
   observer_.OnStepBegun();
   StepPhases phases = {.checkpoint = snapshot_seconds_};
-  PhaseWatch watch(gang_, phases);
+  PhaseWatch watch(gang_, model_.device(), phases);
   absl::StatusOr<std::vector<MicroBatch>> batches = data_.batches().NextStep();
   if (!batches.ok()) return DataFailed(batches.status());
   if (batches->empty()) return false;
@@ -156,7 +157,7 @@ void StepLoop::Report(const StepWork& work, StepMetrics metrics, double seconds)
     metrics.mfu = ModelFlops(rates_, work) / (seconds * ranks * peak_flops_);
     metrics.hfu = HardwareFlops(rates_, work) / (seconds * ranks * peak_flops_);
   }
-  metrics.peak_memory_bytes = PeakMemoryBytes();
+  metrics.peak_memory_bytes = PeakMemoryBytes(model_.device());
   metrics.sent_bytes = gang_.bytes_sent() - std::exchange(sent_bytes_, gang_.bytes_sent());
   metrics.epoch = data_.batches().epochs_done();
   observer_.OnStep(metrics);
@@ -283,7 +284,7 @@ bool StepLoop::LimitReached() {
 // again, and is never below what was reached.
 void StepLoop::CorrectPeak(double reached) {
   if (reached <= peak_flops_) return;
-  peak_flops_ = std::max(reached, ops::MeasureMatmulPeak(dtype_));
+  peak_flops_ = std::max(reached, ops::MeasureMatmulPeak(dtype_, model_.device()));
   step_watch_.Lap();
   Warn(absl::StrFormat(
       "the machine was busy when its peak was measured; it is %.0f GFLOP/s now, and the MFU of earlier steps was too "

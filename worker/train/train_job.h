@@ -23,6 +23,8 @@ enum class LearningRateSchedule { kConstant, kLinear, kCosine, kWarmupStableDeca
 enum class OnSpike { kWarn, kSkip, kRollBack, kStop };
 // Who trains the model: temper's own engine, or transformers in the rank's process.
 enum class Backend { kAuto, kNative, kHf };
+// What a rank computes on.
+enum class DeviceKind { kCpu, kCuda };
 enum class Precision { kAuto, kFp32, kBf16 };
 
 // What backward computes again instead of keeping it. kAuto: as little as memory allows.
@@ -141,6 +143,7 @@ struct TrainJob {
   std::string resume_from;               // another job's, where there is none of its own; empty: start with the model
   int64_t created = 0;                   // seconds since 1970, what is "now" in chat templates; 0: what the clock says
   int threads = 0;                       // 0: all cores that the process may use
+  DeviceKind device = DeviceKind::kCpu;
 };
 
 enum class TrainPhase { kPreparingData, kLoadingModel, kTraining, kExporting, kVerifying };

@@ -19,10 +19,12 @@
 #include "common/failure.h"
 #include "worker/hf_backend/status_error.h"
 #include "worker/ops/cpu/instruction_set.h"
+#include "worker/ops/out_of_memory.h"
 #include "worker/parallel/agree.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/choose_backend.h"
 #include "worker/train/compute_dtype.h"
+#include "worker/train/device.h"
 #include "worker/train/gang.h"
 #include "worker/train/memory_estimate.h"
 #include "worker/train/model_export.h"
@@ -43,6 +45,13 @@ absl::Status OfGoodOutput(absl::Status status) {
 
 std::optional<PeftConfig> PeftOf(const AdapterPlan* plan) {
   return plan == nullptr ? std::nullopt : std::optional(plan->peft);
+}
+
+// "2 threads, AVX-512 kernels", or "cuda:1".
+std::string DescribeDevice(at::Device device) {
+  if (!device.is_cpu()) return device.str();
+  return absl::StrFormat("%s, %s kernels", Counted(at::get_num_threads(), "thread"),
+                         ops::cpu::Name(ops::cpu::Kernels()));
 }
 
 struct FoundCheckpoint {
@@ -87,9 +96,9 @@ struct Connections {
   int rank() const { return training == nullptr ? 0 : training->rank(); }
 };
 
-absl::StatusOr<Connections> Connect(const std::optional<Rendezvous>& rendezvous) {
+absl::StatusOr<Connections> Connect(const std::optional<Rendezvous>& rendezvous, at::Device device) {
   if (!rendezvous) return Connections();
-  auto training = ProcessGroup::Connect(*rendezvous);
+  auto training = ProcessGroup::Connect(*rendezvous, device);
   if (!training.ok()) return training.status();
   auto writing = (*training)->Duplicate();
   if (!writing.ok()) return writing.status();
@@ -106,9 +115,10 @@ struct TrainingState {
 };
 
 absl::StatusOr<TrainingState> LoadState(const TrainJob& job, const NativeRepository& source, const AdapterPlan* plan,
-                                        const TrainCheckpoint* checkpoint, at::ScalarType dtype,
+                                        const TrainCheckpoint* checkpoint, at::ScalarType dtype, at::Device device,
                                         const std::vector<Recompute>& recompute, ProcessGroup* ranks) {
-  const TransformerOptions options = ModelOptions(job, plan, dtype);
+  TransformerOptions options = ModelOptions(job, plan, dtype);
+  options.device = device;
   const auto load = [&](const NativeRepository& from, TrainingState& state) -> absl::Status {
     const TrainingOptions& training = job.training;
     auto loaded =
@@ -211,7 +221,9 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
 
 absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSignal& stop, const Verifiers& verifiers) {
   observer.OnPhase(TrainPhase::kPreparingData, 0);
-  const auto connections = Connect(job.rendezvous);
+  const auto device = OpenDevice(job);
+  if (!device.ok()) return device.status();
+  const auto connections = Connect(job.rendezvous, *device);
   if (!connections.ok()) return connections.status();
   ProcessGroup* const ranks = connections->training.get();
   const auto output = ObjectStore::Open(job.output.uri);
@@ -219,7 +231,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   absl::Status writable = connections->rank() == 0 ? CheckOutput(**output, job) : absl::OkStatus();
   if (job.epoch > 1) writable = OfGoodOutput(std::move(writable));
   if (absl::Status all = Agree(writable, ranks); !all.ok()) return all;
-  const at::ScalarType dtype = ComputeDtype(job.training.precision);
+  const at::ScalarType dtype = ComputeDtype(job.training.precision, job.device);
   const auto chosen = ChooseBackend(job, dtype, verifiers.model,
                                     [&observer](const std::string& text) { observer.OnLog(LogSeverity::kInfo, text); });
   if (absl::Status all = Agree(chosen.status(), ranks); !all.ok()) return all;
@@ -244,16 +256,15 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   if (checkpoint != nullptr) {
     if (const absl::Status sought = SeekData(*checkpoint, (*data)->batches()); !sought.ok()) return sought;
   }
-  const auto recompute = ChooseRecompute(job, *source, plan->get(), dtype == at::kBFloat16, AvailableBytes());
+  const auto recompute = ChooseRecompute(job, *source, plan->get(), dtype == at::kBFloat16, AvailableBytes(*device));
   if (const std::string what = Describe(recompute); !what.empty()) observer.OnLog(LogSeverity::kInfo, what);
-  auto state = LoadState(job, *source, plan->get(), checkpoint, dtype, recompute, ranks);
+  auto state = LoadState(job, *source, plan->get(), checkpoint, dtype, *device, recompute, ranks);
   if (!state.ok()) return state.status();
   TellResumption(*found, job, observer);
   found->checkpoint.reset();
-  observer.OnLog(
-      LogSeverity::kInfo,
-      absl::StrFormat("%s, %s, %s, %s kernels", source->family->architecture, dtype == at::kBFloat16 ? "bf16" : "fp32",
-                      Counted(at::get_num_threads(), "thread"), ops::cpu::Name(ops::cpu::Kernels())));
+  observer.OnLog(LogSeverity::kInfo,
+                 absl::StrFormat("%s, %s, %s", source->family->architecture, dtype == at::kBFloat16 ? "bf16" : "fp32",
+                                 DescribeDevice(*device)));
 
   const Training training = {job,   **output, *source, plan->get(),        **data,
                              dtype, observer, stop,    verifiers.exported, *connections};
@@ -270,7 +281,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
     *state = {};  // before another is loaded
     const auto older = TrainCheckpoint::Open(back.checkpoint, ranks);
     if (!older.ok()) return older.status();
-    state = LoadState(job, *source, plan->get(), older->get(), dtype, recompute, ranks);
+    state = LoadState(job, *source, plan->get(), older->get(), dtype, *device, recompute, ranks);
     if (!state.ok()) return state.status();
     const int64_t updates = state->position.updates;
     state->position = back.position;
@@ -315,10 +326,8 @@ absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const Sto
   } catch (const StatusError& error) {
     return Explained(error.status(), observer);
   } catch (const c10::Error& error) {
-    // torch reports a failed allocation as a plain error.
     const std::string message = error.what_without_backtrace();
-    if (message.find("can't allocate memory") != std::string::npos) return OutOfMemory(message);
-    return absl::InternalError(message);
+    return ops::IsOutOfMemory(error) ? OutOfMemory(message) : absl::InternalError(message);
   } catch (const std::bad_alloc& error) {
     return OutOfMemory(error.what());
   } catch (const std::exception& error) {

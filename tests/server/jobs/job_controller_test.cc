@@ -934,9 +934,10 @@ class JobOfThreeRanksTest : public JobControllerTest {
     Boot();
   }
 
-  void CreateOfThree(const std::string& id) {
+  void CreateOfThree(const std::string& id, v1::Resources::Device device = v1::Resources::DEVICE_CPU) {
     v1::CreateJobRequest request = Request(id);
     request.mutable_job()->mutable_spec()->mutable_resources()->set_ranks_per_node(3);
+    request.mutable_job()->mutable_spec()->mutable_resources()->set_device(device);
     ASSERT_TRUE(controller->Create(request).ok());
     Settle();
   }
@@ -960,6 +961,25 @@ TEST_F(JobOfThreeRanksTest, EachTakesASlotAndIsAssigned) {
   ASSERT_TRUE(attachment.ok()) << attachment.status();
   EXPECT_EQ(attachment->assignment.world_size(), 3);
   EXPECT_EQ(attachment->assignment.ranks_per_node(), 3);
+}
+
+TEST_F(JobOfThreeRanksTest, OnGpus_TakesTheirSlotsAndNotThoseOfTheCpu) {
+  slots = {{"cpu", 0}, {"cuda", 5}};
+  Boot();
+  CreateOfThree("a", v1::Resources::DEVICE_CUDA);
+  CreateOfThree("b", v1::Resources::DEVICE_CUDA);
+  EXPECT_EQ(launcher.launches.back().gpus_per_node, 3);
+  EXPECT_EQ(StateOf("b"), "QUEUED");
+  EXPECT_THAT(Get("b").reason(), HasSubstr("3 cuda slots: 3 of 5 in use"));
+}
+
+TEST_F(JobOfThreeRanksTest, OnGpus_TheOneThatLooksNeedsNone) {
+  slots = {{"cuda", 3}};
+  max_preflights = 1;
+  Boot();
+  CreateOfThree("a", v1::Resources::DEVICE_CUDA);
+  EXPECT_TRUE(controller->AttachNode(Hello("a"), nullptr)->assignment.preflight());
+  EXPECT_EQ(launcher.launches.back().gpus_per_node, 0);
 }
 
 TEST_F(JobOfThreeRanksTest, OneRankLooks) {

@@ -225,6 +225,7 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"backend: 9", "spec.backend", "the value 9"},
       {"training { recompute: 9 }", "spec.training.recompute", "the value 9"},
       {"resources { device: 5 }", "spec.resources.device", "the value 5"},
+      {"backend: BACKEND_HF resources { device: DEVICE_CUDA }", "spec.resources.device", "trained on CPU"},
       {"resources { threads_per_rank: 1025 }", "spec.resources.threads_per_rank", "0 to 1024"},
       {"resources { ranks_per_node: -1 }", "spec.resources.ranks_per_node", "1 to 64"},
       {"resources { ranks_per_node: 65 }", "spec.resources.ranks_per_node", "1 to 64"},

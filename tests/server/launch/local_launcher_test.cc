@@ -70,6 +70,7 @@ class LocalHarness final : public LauncherHarness {
 
   std::unique_ptr<LocalLauncher> WithBinary(const fs::path& binary) {
     LocalLauncherOptions options;
+    options.gpus = {"0", "1", "GPU-5f"};
     options.worker_binary = binary;
     options.stop_grace = std::chrono::milliseconds(200);
     return std::make_unique<LocalLauncher>(options);
@@ -212,6 +213,52 @@ TEST_F(LocalLauncherTest, Exit_OfSeveralNodes_IsTheOneThatTellsMost) {
   EXPECT_EQ(exit.cause, FailureCause::kOutOfMemory);
   EXPECT_EQ(exit.message, "node 2: rank 2 ran out of memory");
   EXPECT_TRUE(fs::exists(run_dir() / "node-1" / "worker.log"));
+}
+
+TEST_F(LocalLauncherTest, Gpus_OfWorkersThatRun_AreNobodyElses) {
+  setenv("CUDA_VISIBLE_DEVICES", "of the server", 1);
+  const auto launcher = harness.WithScript(
+      "trap 'exit 3' TERM\necho $CUDA_VISIBLE_DEVICES > $TEMPER_RUN_DIR/running\nsleep 1000 & wait\n");
+  exits.Follow(*launcher);
+  const auto spec = [&](const char* job, int32_t nodes, int32_t gpus) {
+    GangSpec spec = Spec();
+    spec.key.job_id = job;
+    spec.run_dir = harness.RunDir(spec.key);
+    spec.nodes = nodes;
+    spec.gpus_per_node = gpus;
+    return spec;
+  };
+  const auto seen = [&](const GangSpec& gang, int32_t node) {
+    const fs::path file = NodeDirectory(gang.run_dir, node) / "running";
+    Await([&] { return ReadFile(file).ends_with("\n"); });
+    return ReadFile(file);
+  };
+  const GangSpec two_nodes = spec("two-nodes", 2, 1), one = spec("one", 1, 1), none = spec("none", 1, 0);
+  ASSERT_TRUE(launcher->Launch(two_nodes).ok());
+  EXPECT_EQ(seen(two_nodes, 0), "0\n");
+  EXPECT_EQ(seen(two_nodes, 1), "1\n");
+  ASSERT_TRUE(launcher->Launch(none).ok());
+  EXPECT_EQ(seen(none, 0), "\n");
+
+  const absl::Status too_many = launcher->Launch(spec("too-many", 1, 2)).status();
+  EXPECT_EQ(too_many.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(too_many.message(), "needs 2 GPUs for a node, but 1 of 3 are free");
+
+  // Known again to who takes charge after a restart of the server, even without the handle.
+  const auto next = harness.WithScript("echo $CUDA_VISIBLE_DEVICES > $TEMPER_RUN_DIR/running\nsleep 1000\n");
+  ExitLog exits_of_next;
+  exits_of_next.Follow(*next);
+  ASSERT_TRUE(next->Recover(two_nodes.key, 2, two_nodes.run_dir, "").ok());
+  ASSERT_TRUE(next->Launch(one).ok());
+  EXPECT_EQ(seen(one, 0), "GPU-5f\n");
+
+  // Free again.
+  launcher->Stop(two_nodes.key);
+  EXPECT_EQ(exits.Next().key, two_nodes.key);
+  const GangSpec later = spec("later", 1, 2);
+  ASSERT_TRUE(launcher->Launch(later).ok());
+  EXPECT_EQ(seen(later, 0), "0,1\n");
+  unsetenv("CUDA_VISIBLE_DEVICES");
 }
 
 TEST_F(LocalLauncherTest, Launch_OneOfSeveralCannotStart_NothingRuns) {
