@@ -50,6 +50,8 @@ class Contender:
 
 CONTENDERS = {
     OURS: Contender("temper", ["temper_rank"], ("fixed", "chat", "lora", "long")),
+    # As TRL does unless it is told otherwise.
+    "temper-recompute": Contender("temper, recompute: block", ["temper_rank", "--recompute"], ("chat",), ("lora",)),
     "eager": Contender("transformers, eager", ["transformers_loop"], ("fixed", "chat", "long")),
     "compile": Contender(
         "transformers, torch.compile", ["transformers_loop", "--compile"], ("fixed",), ("chat", "long")
@@ -177,7 +179,7 @@ def run_round(number: int, works: list[Work], arguments: argparse.Namespace) -> 
             runs.append(run(work, name, number))
             seconds = " ".join(f"{step:.2f}" for step in runs[-1].seconds)
             print(
-                f"round {number}  {work.name:<6} {name:<12} {runs[-1].tokens_per_second:7.1f} tokens/s, "
+                f"round {number}  {work.name:<6} {name:<16} {runs[-1].tokens_per_second:7.1f} tokens/s, "
                 f"loss {runs[-1].loss:.4f}, steps {seconds} s (process {time.monotonic() - start:.0f} s)",
                 flush=True,
             )

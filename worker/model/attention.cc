@@ -42,12 +42,14 @@ at::Tensor Attention::Prepare(const at::Tensor& x, int64_t heads, const RmsNormL
   return rope == nullptr ? x_THd : ops::ApplyRope(x_THd, *rope);
 }
 
-at::Tensor Attention::Forward(const at::Tensor& x_TD, const BatchContext& context) const {
+at::Tensor Attention::Forward(const ops::LinearInput& x_TD, const BatchContext& context) const {
   const int64_t heads = config_.num_heads, kv_heads = config_.num_kv_heads, width = config_.head_dim;
   const std::vector<at::Tensor> qkv = qkv_.Forward(x_TD).split({heads * width, kv_heads * width, kv_heads * width}, 1);
   const at::Tensor q_THd = Prepare(qkv[0], heads, q_norm_.get(), context);
   const at::Tensor k_TKd = Prepare(qkv[1], kv_heads, k_norm_.get(), context);
-  const at::Tensor v_TKd = qkv[2].unflatten(1, {kv_heads, width});
+  // As a copy it does not keep the memory of q and k as they were before they were rotated, which nobody needs.
+  const bool alone = layer_.rope != kNoRope && q_norm_ == nullptr;
+  const at::Tensor v_TKd = (alone ? qkv[2].contiguous() : qkv[2]).unflatten(1, {kv_heads, width});
   const ops::ScoreConfig score{.scale = config_.scale, .softcap = config_.softcap, .window = layer_.window};
   const at::Tensor out_THd = ops::PackedAttention(q_THd, k_TKd, v_TKd, context.document_starts, score, sinks_.weight);
   return output_.Forward(out_THd.flatten(1));

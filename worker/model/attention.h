@@ -20,7 +20,7 @@ class Attention {
   Attention(const std::string& name, const ModelConfig& config, const LayerConfig& layer, const WeightOptions& options);
 
   // [T, D] → [T, D], recorded by autograd.
-  at::Tensor Forward(const at::Tensor& x_TD, const BatchContext& context) const;
+  at::Tensor Forward(const ops::LinearInput& x_TD, const BatchContext& context) const;
 
   std::vector<LinearLayer*> linear_layers() { return {&qkv_, &output_}; }
   void AppendParameters(std::vector<Parameter*>& parameters);

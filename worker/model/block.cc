@@ -14,12 +14,19 @@ at::Tensor Normed(const std::unique_ptr<RmsNormLayer>& norm, const at::Tensor& x
   return norm == nullptr ? x_TD : norm->Forward(x_TD);
 }
 
+ops::LinearInput NormedInput(const std::unique_ptr<RmsNormLayer>& norm, const at::Tensor& x_TD) {
+  return norm == nullptr ? x_TD : norm->ForwardInput(x_TD);
+}
+
 // x + update, and that normed.
-std::pair<at::Tensor, at::Tensor> AddNormed(const std::unique_ptr<RmsNormLayer>& norm, const at::Tensor& x_TD,
-                                            const at::Tensor& update_TD) {
-  if (norm != nullptr) return norm->AddForward(x_TD, update_TD);
-  const at::Tensor sum_TD = x_TD + update_TD;
-  return {sum_TD, sum_TD};
+std::pair<at::Tensor, ops::LinearInput> AddNormed(const std::unique_ptr<RmsNormLayer>& norm, const at::Tensor& x_TD,
+                                                  const at::Tensor& update_TD) {
+  if (norm == nullptr) {
+    const at::Tensor sum_TD = x_TD + update_TD;
+    return {sum_TD, sum_TD};
+  }
+  const auto [sum_TD, normed_TD] = norm->AddForward(x_TD, update_TD);
+  return {sum_TD, {normed_TD, norm->Remake(sum_TD)}};
 }
 
 }  // namespace
@@ -72,13 +79,13 @@ at::Tensor Block::Forward(const at::Tensor& x_TD, const BatchContext& context, R
 at::Tensor Block::Compute(const at::Tensor& x_TD, const BatchContext& context, Routing* routing) const {
   const Norms& norms = feed_forward_norms_;
   const auto [h_TD, normed_TD] = AddNormed(norms.before, x_TD, Attend(x_TD, context));
-  const at::Tensor fed_TD = experts_ ? experts_->Forward(normed_TD, routing) : feed_forward_->Forward(normed_TD);
+  const at::Tensor fed_TD = experts_ ? experts_->Forward(normed_TD.value, routing) : feed_forward_->Forward(normed_TD);
   return h_TD + Scaled(Normed(norms.after, fed_TD));
 }
 
 at::Tensor Block::Attend(const at::Tensor& x_TD, const BatchContext& context) const {
   const auto attend = [this, context](const at::Tensor& x_TD) {
-    const at::Tensor attended_TD = attention_.Forward(Normed(attention_norms_.before, x_TD), context);
+    const at::Tensor attended_TD = attention_.Forward(NormedInput(attention_norms_.before, x_TD), context);
     return std::vector<at::Tensor>{Scaled(Normed(attention_norms_.after, attended_TD))};
   };
   if (recompute_ != Recompute::kAttention || !at::GradMode::is_enabled()) return attend(x_TD)[0];

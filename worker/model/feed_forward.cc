@@ -12,8 +12,12 @@ FeedForward::FeedForward(const std::string& name, const ModelConfig& config, con
                config.hidden_size, config_.bias, options),
       down_(name + ".down", {{name + ".down", config.hidden_size}}, config_.intermediate_size, config_.bias, options) {}
 
-at::Tensor FeedForward::Forward(const at::Tensor& x_TD) const {
-  return down_.Forward(ops::GatedActivation(gate_up_.Forward(x_TD), config_.activation));
+at::Tensor FeedForward::Forward(const ops::LinearInput& x_TD) const {
+  const at::Tensor gate_up_TF = gate_up_.Forward(x_TD);
+  const auto activate = [activation = config_.activation, gate_up_TF = gate_up_TF.detach()] {
+    return ops::GatedActivation(gate_up_TF, activation);
+  };
+  return down_.Forward({ops::GatedActivation(gate_up_TF, config_.activation), activate});
 }
 
 void FeedForward::AppendParameters(std::vector<Parameter*>& parameters) {

@@ -16,7 +16,7 @@ class FeedForward {
   FeedForward(const std::string& name, const ModelConfig& config, const WeightOptions& options);
 
   // [T, D] → [T, D], recorded by autograd.
-  at::Tensor Forward(const at::Tensor& x_TD) const;
+  at::Tensor Forward(const ops::LinearInput& x_TD) const;
 
   std::vector<LinearLayer*> linear_layers() { return {&gate_up_, &down_}; }
   void AppendParameters(std::vector<Parameter*>& parameters);

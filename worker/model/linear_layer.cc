@@ -20,12 +20,13 @@ LinearLayer::LinearLayer(std::string name, std::vector<Part> parts, int64_t in_f
   if (bias) InitParameter(bias_, name + ".bias", {rows}, options);
 }
 
-at::Tensor LinearLayer::Forward(const at::Tensor& x_TI) const {
+at::Tensor LinearLayer::Forward(const ops::LinearInput& input_TI) const {
+  const at::Tensor& x_TI = input_TI.value;
   std::vector<ops::LowRankUpdate> updates;
   for (const auto& adapter : adapters_) {
     if (IsPlainUpdate(*adapter)) updates.push_back(UpdateOf(*adapter));
   }
-  at::Tensor y_TO = ops::Linear(x_TI, weight_.weight, bias_.weight, weight_.gradient, updates);
+  at::Tensor y_TO = ops::Linear(input_TI, weight_.weight, bias_.weight, weight_.gradient, updates);
   for (const auto& adapter : adapters_) {
     if (!IsPlainUpdate(*adapter)) y_TO = AddLoraOutput(*adapter, {weight_.weight, bias_.weight}, x_TI, y_TO);
   }

@@ -27,7 +27,7 @@ class LinearLayer {
   LinearLayer(const LinearLayer&) = delete;
 
   // [T, in] → [T, sum of rows], recorded by autograd.
-  at::Tensor Forward(const at::Tensor& x_TI) const;
+  at::Tensor Forward(const ops::LinearInput& x_TI) const;
 
   // Adds the adapters whose sites begin at one of the parts.
   void AddLora(const LoraConfig& config);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "worker/model/linear_layer.h"
 #include "worker/model/parameter.h"
 #include "worker/model/parameter_init.h"
+#include "worker/ops/linear.h"
 #include "worker/ops/rms_norm.h"
 
 namespace temper {
@@ -32,6 +34,15 @@ class RmsNormLayer {
     std::pair<at::Tensor, at::Tensor> result = ops::AddRmsNorm(x_TD, update_TD, weight_.weight, config_);
     if (observer_ != nullptr) observer_->OnModule(name_, result.first, result.second);
     return result;
+  }
+
+  // Forward of x, and how a linear map can have it again: that is a pass over memory, and keeps nothing but x.
+  ops::LinearInput ForwardInput(const at::Tensor& x_TD) const { return {Forward(x_TD), Remake(x_TD)}; }
+  // Makes y again, of Forward or AddForward, from what it was the norm of.
+  std::function<at::Tensor()> Remake(const at::Tensor& x_TD) const {
+    return [x_TD = x_TD.detach(), weight = weight_.weight, config = config_] {
+      return ops::RmsNorm(x_TD, weight, config);
+    };
   }
 
   // Of heads, which are then rotated.

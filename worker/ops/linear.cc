@@ -4,7 +4,9 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <functional>
 #include <optional>
+#include <utility>
 
 #include "worker/ops/backward_buffer.h"
 #include "worker/ops/cpu/operators.h"
@@ -16,14 +18,25 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+struct RemadeInput : torch::CustomClassHolder {
+  explicit RemadeInput(std::function<at::Tensor()> remake) : remake(std::move(remake)) {}
+  std::function<at::Tensor()> remake;
+};
+
 // The arguments of autograd are x, weight, A and B of each update, bias; what backward writes to is none of them.
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_TI, const at::Tensor& weight_OI,
                             at::TensorList factors, const std::optional<at::Tensor>& bias_O,
-                            const BackwardBuffer& grad_weight, const std::vector<LowRankUpdate>& updates) {
+                            const BackwardBuffer& grad_weight, const std::vector<LowRankUpdate>& updates,
+                            const std::function<at::Tensor()>& remake) {
     at::Tensor y_TO = LinearMap(x_TI, weight_OI, bias_O.value_or(at::Tensor()));
-    variable_list saved = {x_TI, weight_OI};
+    bool needed = weight_OI.requires_grad();
+    for (const LowRankUpdate& update : updates) needed = needed || update.a_RI.requires_grad();
+    variable_list saved = {needed && !remake ? x_TI : at::Tensor(), weight_OI};
+    if (needed && remake) {
+      context->saved_data["input"] = at::IValue::make_capsule(c10::make_intrusive<RemadeInput>(remake));
+    }
     std::vector<double> scales;
     std::vector<int64_t> rows;
     std::vector<at::Tensor> buffers = {grad_weight.tensor};
@@ -46,12 +59,13 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
 
   static variable_list backward(AutogradContext* context, variable_list grad) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &grad_TO = grad[0], &x_TI = saved[0], &weight_OI = saved[1];
+    const at::Tensor &grad_TO = grad[0], &weight_OI = saved[1];
+    const at::Tensor x_TI = Input(context, saved[0]);
     const std::vector<double> scales = context->saved_data["scales"].toDoubleVector();
     const std::vector<int64_t> rows = context->saved_data["rows"].toIntVector();
     const std::vector<at::Tensor> buffers = context->saved_data["buffers"].toTensorVector();
     const auto factors = static_cast<size_t>(context->saved_data["factors"].toInt());
-    variable_list grads(2 + factors + 3);  // the last two stand for what is no variable
+    variable_list grads(2 + factors + 4);  // the last three stand for what is no variable
     const auto wanted = [&](size_t input) { return context->needs_input_grad(input); };
     if (wanted(0)) grads[0] = MatMul(grad_TO, weight_OI);
     if (wanted(1)) grads[1] = WeightGradient(grad_TO, x_TI, buffers[0]);
@@ -70,6 +84,13 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   }
 
  private:
+  // Undefined where no gradient needs it.
+  static at::Tensor Input(AutogradContext* context, const at::Tensor& kept_TI) {
+    const auto input = context->saved_data.find("input");
+    if (input == context->saved_data.end()) return kept_TI;
+    return c10::static_intrusive_pointer_cast<RemadeInput>(input->second.toCapsule())->remake();
+  }
+
   // The columns that an update with this factor is for.
   static at::Tensor SliceOf(const at::Tensor& y_TO, int64_t row, const at::Tensor& b_OR) {
     return y_TO.narrow(1, row, b_OR.size(0));
@@ -85,12 +106,12 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
 
 }  // namespace
 
-at::Tensor Linear(const at::Tensor& x_TI, const at::Tensor& weight_OI, const at::Tensor& bias_O,
+at::Tensor Linear(const LinearInput& x_TI, const at::Tensor& weight_OI, const at::Tensor& bias_O,
                   const at::Tensor& grad_weight_OI, const std::vector<LowRankUpdate>& updates) {
   std::vector<at::Tensor> factors;
   for (const LowRankUpdate& update : updates) factors.insert(factors.end(), {update.a_RI, update.b_OR});
-  return LinearFunction::apply(x_TI, weight_OI, at::TensorList(factors), IfDefined(bias_O),
-                               BackwardBuffer{grad_weight_OI}, updates);
+  return LinearFunction::apply(x_TI.value, weight_OI, at::TensorList(factors), IfDefined(bias_O),
+                               BackwardBuffer{grad_weight_OI}, updates, x_TI.remake);
 }
 
 void AddWeightGradient(const at::Tensor& grad_TO, const at::Tensor& x_TI, at::Tensor to_OI) {

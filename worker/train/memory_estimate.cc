@@ -74,6 +74,9 @@ Counts CountParameters(const TrainJob& job, const NativeRepository& model, const
   return counts;
 }
 
+// Ranks of a node share its memory; a GPU's is one rank's own.
+int64_t RanksTogether(const TrainJob& job) { return job.device == DeviceKind::kCpu ? job.ranks_per_node : 1; }
+
 bool HasKernels(bool bf16) {
   return ops::cpu::Kernels() != ops::cpu::InstructionSet::kNone && (!bf16 || ops::cpu::HasBf16Brgemm());
 }
@@ -83,16 +86,16 @@ bool HasKernels(bool bf16) {
 // all units where the job says so.
 void ShareAmongRanks(const TrainJob& job, const NativeRepository& model, const Counts& counts, int64_t width,
                      MemoryEstimate& memory) {
-  const int64_t nodes = job.ranks / job.ranks_per_node;
+  const int64_t together = RanksTogether(job), nodes = job.ranks / together;
   for (int64_t* share : {&memory.weights, &memory.gradients, &memory.optimizer, &memory.snapshot}) *share /= nodes;
   const ModelConfig& config = model.config;
   const int64_t ends = (config.tied_head ? 1 : 2) * config.vocab_size * config.hidden_size;
   // A model that is not ours is one unit.
   const int64_t in_use = model.native() ? ends + 2 * (counts.all - ends) / config.num_layers : counts.all;
-  memory.weights += job.ranks_per_node * (job.training.keep_weights ? counts.all : in_use) * width;
+  memory.weights += together * (job.training.keep_weights ? counts.all : in_use) * width;
   const int64_t own = job.training.reduce_once ? counts.all : in_use;
-  if (!job.lora) memory.gradients += job.ranks_per_node * (own + in_use) * 4;
-  memory.activations *= job.ranks_per_node;
+  if (!job.lora) memory.gradients += together * (own + in_use) * 4;
+  memory.activations *= together;
 }
 
 int64_t ReadNumber(const std::string& path) {
@@ -121,7 +124,7 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   memory.weights = counts.all * width + (plan != nullptr ? counts.trained : counts.all) * low;
   memory.gradients = counts.trained * 4;
   memory.optimizer = counts.trained * 8;
-  if (takes_checkpoints) memory.snapshot = counts.trained * (8 + width + low);
+  if (takes_checkpoints && job.device == DeviceKind::kCpu) memory.snapshot = counts.trained * (8 + width + low);
 
   const ModelConfig& config = model.config;
   const AttentionConfig& attention = config.attention;
@@ -129,10 +132,12 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   const int64_t hidden = config.hidden_size, inner = config.widest_feed_forward();
   const int64_t queries = attention.num_heads * attention.head_dim;
   const int64_t keys = attention.num_kv_heads * attention.head_dim;
-  // A block keeps, a token: its input; the norm before attention, q, k and v as projected, q and k as rotated, and
-  // attention's output; the sum behind it, its norm, gate, up and their product.
-  const int64_t attention_keeps = hidden + (queries + 2 * keys) + (queries + keys) + queries;
-  const int64_t rest_keeps = 2 * hidden + 3 * inner;
+  // A block keeps, a token: its input; q and k as rotated (and, where they are normed, as projected), v, and
+  // attention's output; the sum behind it, gate and up. It makes their product and what it norms again, but for
+  // experts.
+  const int64_t projected = attention.qk_norm == QkNorm::kNone ? 0 : queries + keys;
+  const int64_t attention_keeps = projected + (queries + 2 * keys) + queries;
+  const int64_t rest_keeps = hidden + 2 * inner + (config.moe.num_experts > 0 ? hidden + inner : 0);
   const int64_t adapters_keep = counts.kept_by_adapters / config.num_layers;
   int64_t kept = 0, again = 0;  // of all blocks; and what one makes again on the way back
   for (const Recompute what : recompute) {
@@ -146,7 +151,7 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   const int64_t way_back = 2 * hidden + 6 * inner + again;
   const int64_t longest = std::min(tokens, job.data.max_sample_tokens > 0 ? job.data.max_sample_tokens : tokens);
   // Kernels make no scores, but sum gradients of keys and values for each head of queries; and keep logits once.
-  const bool kernels = HasKernels(bf16);
+  const bool kernels = job.device != DeviceKind::kCpu || HasKernels(bf16);
   const int64_t scores =
       kernels ? 2 * tokens * queries * 4 : 3 * attention.num_heads * std::min(longest, kAttentionBlock) * longest * 4;
   const int64_t logits = (kernels ? 1 : 3) * std::min(tokens, kLogitRows) * config.vocab_size * 4;

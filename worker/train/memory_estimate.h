@@ -17,7 +17,9 @@ namespace temper {
 // What is counted, with T tokens of a micro-batch: weights and their fp32 masters; gradients (fp32) and AdamW's two
 // moments (fp32) of what is trained; for every block what its backward pass reads and `recompute` (one for each block)
 // keeps, and for one block what it makes; a chunk of logits and its gradient. `takes_checkpoints`: the snapshot counts.
-// `plan` is null without adapters. Several ranks are estimated together, since they are on one machine.
+// `plan` is null without adapters. Ranks of a node
+// are estimated together, since they are on one machine; on GPUs, one alone, and without the snapshot, which is the
+// machine's.
 MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model, const AdapterPlan* plan, bool bf16,
                               bool takes_checkpoints, const std::vector<Recompute>& recompute);
 

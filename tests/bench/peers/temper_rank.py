@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ours, as a user runs it: temper-rank with a job file. Times, loss, MFU and memory are those that it reports itself.
 
-cd tests/bench && python -m peers.temper_rank WORK.json
+cd tests/bench && python -m peers.temper_rank WORK.json [--recompute]
 """
 
 import argparse
@@ -17,7 +17,7 @@ TEMPER_RANK = Path(__file__).resolve().parents[3] / "build/release/bin/temper-ra
 MORE_STEPS_THAN_NEEDED = 10_000
 
 
-def job(work: Work, output: str) -> dict:
+def job(work: Work, output: str, recompute: bool) -> dict:
     """All samples of the work are packed into one micro-batch, which is a step."""
     lora = {"lora": {"rank": 16, "alpha": 32, "targets": ["all-linear"]}} if work.lora else {}
     return lora | {
@@ -28,6 +28,7 @@ def job(work: Work, output: str) -> dict:
             "tokens_per_step": work.tokens,
             "micro_batch_tokens": work.tokens,
             "precision": "PRECISION_BF16" if work.bf16 else "PRECISION_FP32",
+            "recompute": "RECOMPUTE_BLOCK" if recompute else "RECOMPUTE_NONE",
         },
         "resources": {"threads_per_rank": work.threads},
         "output": {"uri": output},
@@ -37,11 +38,13 @@ def job(work: Work, output: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    work = Work.read(parser.parse_args().work)
+    parser.add_argument("--recompute", action="store_true", help="a layer keeps its input alone")
+    arguments = parser.parse_args()
+    work = Work.read(arguments.work)
     recorder = StepRecorder(work.seconds, work.steps)
     with tempfile.TemporaryDirectory() as directory:
         job_file = Path(directory) / "job.json"
-        job_file.write_text(json.dumps(job(work, directory)))
+        job_file.write_text(json.dumps(job(work, directory, arguments.recompute)))
         process = subprocess.Popen([TEMPER_RANK, "train", job_file], stdout=subprocess.PIPE, text=True)
         try:
             record_steps(process, work, recorder)

@@ -46,6 +46,39 @@ TEST_P(LinearTest, AccumulatedWeightGradient_EqualsReference) {
   }
 }
 
+// Gradients are the same bits, and the input is not kept: backward asks for it, once, and only if a weight is trained.
+TEST_P(LinearTest, RemadeInput_IsNotKept) {
+  const auto [tokens, inputs, outputs] = GetParam();
+  at::manual_seed(3);
+  const at::Tensor before = at::randn({tokens, inputs}).requires_grad_(), grad = at::randn({tokens, outputs});
+  at::Tensor weight = at::randn({outputs, inputs}).requires_grad_();
+  const at::Tensor frozen = weight.detach(), a_RI = at::randn({4, inputs}).requires_grad_(),
+                   b_OR = at::randn({outputs, 4}).requires_grad_();
+  int made = 0;
+  const auto gradients = [&](const at::Tensor& weight, bool remade, const std::vector<at::Tensor>& of) {
+    at::Tensor x = before * 2;
+    const c10::weak_intrusive_ptr<at::TensorImpl> alive(x.getIntrusivePtr());
+    const auto remake = [&] {
+      ++made;
+      return before.detach() * 2;
+    };
+    const std::vector<LowRankUpdate> updates = {{.a_RI = a_RI, .b_OR = b_OR}};
+    const at::Tensor y = Linear(remade ? LinearInput(x, remake) : x, weight, {}, {},
+                                of.size() > 2 ? updates : std::vector<LowRankUpdate>());
+    x = at::Tensor();
+    EXPECT_EQ(alive.expired(), remade);
+    return torch::autograd::grad({y}, of, {grad});
+  };
+  for (const auto& of : {std::vector{before, weight}, std::vector{before, a_RI, b_OR}}) {
+    const at::Tensor& of_map = of.size() > 2 ? frozen : weight;
+    const auto kept = gradients(of_map, false, of), remade = gradients(of_map, true, of);
+    for (size_t i = 0; i < of.size(); ++i) EXPECT_TRUE(at::equal(kept[i], remade[i]));
+  }
+  EXPECT_EQ(made, 2);
+  gradients(frozen, true, {before});
+  EXPECT_EQ(made, 2) << "no weight is trained";
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, LinearTest,
                          testing::Values(Shape{1, 2, 3}, Shape{65, 33, 130}, Shape{300, 520, 64}, Shape{530, 96, 257}));
 

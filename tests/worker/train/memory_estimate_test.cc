@@ -7,7 +7,9 @@
 #include <algorithm>
 
 #include "tests/common/scratch_directory.h"
+#include "tests/peak_tensor_bytes.h"
 #include "tests/worker/checkpoint/tiny_llama.h"
+#include "worker/train/train_step.h"
 
 namespace temper {
 namespace {
@@ -55,6 +57,61 @@ TEST_F(ChooseRecomputeTest, OtherPolicies_AreForEveryLayerWhateverTheMemory) {
   EXPECT_EQ(Choose(int64_t{1} << 50), std::vector(4, kAttention));
   job_.training.recompute = RecomputePolicy::kBlock;
   EXPECT_EQ(Choose(int64_t{1} << 50), std::vector(4, kBlock));
+}
+
+TEST(EstimateMemory, OfAGpu_IsOneRanks) {
+  ScratchDirectory scratch;
+  const NativeRepository model = WriteTinyLlama(scratch.path() / "model", at::kFloat);
+  const auto estimate = [&](DeviceKind device, int32_t ranks, int32_t per_node) {
+    TrainJob job;
+    job.device = device;
+    job.ranks = ranks;
+    job.ranks_per_node = per_node;
+    return EstimateMemory(job, model, /*plan=*/nullptr, /*bf16=*/false, /*takes_checkpoints=*/true, {kNone});
+  };
+  const MemoryEstimate alone = estimate(DeviceKind::kCpu, 1, 1), gpu = estimate(DeviceKind::kCuda, 4, 4);
+  EXPECT_EQ(gpu.optimizer, alone.optimizer / 4);
+  EXPECT_EQ(estimate(DeviceKind::kCpu, 4, 4).optimizer, alone.optimizer) << "one machine holds it all";
+  EXPECT_EQ(gpu.optimizer, estimate(DeviceKind::kCpu, 4, 1).optimizer);
+  EXPECT_GT(alone.snapshot, 0);
+  EXPECT_EQ(gpu.snapshot, 0) << "it is in the machine's memory";
+}
+
+// What more layers take, by the allocator's account.
+TEST(EstimateMemory, ActivationsOfALayer_AreWhatItKeeps) {
+  ScratchDirectory scratch;
+  NativeRepository model = WriteTinyLlama(scratch.path() / "model", at::kFloat);
+  model.config = {.hidden_size = 96, .vocab_size = 40, .max_positions = 512};
+  model.config.attention = {.num_heads = 6, .num_kv_heads = 2, .head_dim = 16, .scale = 0.25};
+  model.config.feed_forward.intermediate_size = 160;
+  MicroBatch batch;
+  for (int64_t i = 0; i < 512; ++i) {
+    batch.tokens_T.push_back(i * 7 % 40);
+    batch.targets_T.push_back(i * 11 % 40);
+    batch.positions_T.push_back(i);
+    batch.loss_mask_T.push_back(1);
+  }
+  batch.document_starts = {0, 512};
+  batch.capacity = 512;
+  TrainJob job;
+  job.training.micro_batch_tokens = 512;
+  for (const QkNorm norm : {QkNorm::kNone, QkNorm::kPerHead}) {
+    model.config.attention.qk_norm = norm;
+    std::vector<int64_t> measured, estimated;
+    for (const int64_t layers : {4, 12}) {
+      model.config.num_layers = layers;
+      Transformer transformer(model.config, {});
+      const auto step = [&] { ForwardBackward(transformer, batch, SupervisedObjective(), 512); };
+      step();  // gradients have their memory
+      measured.push_back(PeakTensorBytesOf(step));
+      estimated.push_back(EstimateMemory(job, model, /*plan=*/nullptr, /*bf16=*/false, /*takes_checkpoints=*/false,
+                                         std::vector(layers, kNone))
+                              .activations);
+    }
+    const double share =
+        static_cast<double>(measured[1] - measured[0]) / static_cast<double>(estimated[1] - estimated[0]);
+    EXPECT_NEAR(share, 1, 0.04);
+  }
 }
 
 TEST(Describe, Recompute_SaysOfHowManyLayers) {
