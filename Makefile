@@ -23,7 +23,8 @@ demo: build ## train a small model on a real task, take it home, measure it (KEE
 test: build ## every test and lint; ends with one summary line
 	@$(PYTHON) tools/run_tests.py --preset $(PRESET)
 
-test-full: ## the slow rest: every test again under AddressSanitizer and UBSan, and long fuzzing
+test-full: build ## the slow rest: long forms of tests, every test again under AddressSanitizer and UBSan, and long fuzzing
+	@$(PYTHON) tools/run_tests.py --preset $(PRESET) --only long
 	@$(MAKE) --no-print-directory build PRESET=asan
 	@$(PYTHON) tools/run_tests.py --preset asan --fuzz-seconds 120 --at-a-time 1
 

@@ -5,6 +5,6 @@ import pytest
 
 
 def is_whole(request: pytest.FixtureRequest) -> bool:
-    """Whether this session runs every case of the module whose fixture asks."""
+    """Whether this session runs every case, but for the long ones, of the module whose fixture asks."""
     chosen = {item.nodeid for item in request.session.items}
-    return all(item.nodeid in chosen for item in request.node.collect())
+    return all(item.nodeid in chosen for item in request.node.collect() if not item.get_closest_marker("long"))

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make test` after the build: lint, C++ (ctest), Rust (cargo), fuzzing (libFuzzer), Python (pytest).
 
-Two suites run at a time, those that take longest first: they wait a good deal, for processes and single threads. Every
-suite runs even when an earlier one failed. The end is a list of what was slowest, a list of what failed, and
-one line that sums up: `N passed, M failed` (`, K skipped` when there were any). JUnit XML of each suite is left in
+Three suites run at a time, those that take longest first: they wait a good deal, for processes and single threads.
+Every suite runs even when an earlier one failed. The end is a list of what was slowest, a list of what failed, and one
+line that sums up: `N passed, M failed` (`, K skipped` when there were any). JUnit XML of each suite is left in
 build/reports.
 """
 
@@ -18,7 +18,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lint
@@ -30,6 +30,7 @@ SLOWEST = 10
 FUZZ_INPUTS = 20_000
 # Suites of their own.
 END_TO_END = "tests/e2e"
+SURVIVAL = [f"tests/e2e/test_{what}.py" for what in ("chaos", "checkpoints", "interruptions", "nodes", "recovery")]
 TRAINING = "tests/worker/train"
 
 
@@ -90,15 +91,30 @@ def run_lint(arguments: argparse.Namespace) -> list[Result]:
 
 
 def run_cpp(arguments: argparse.Namespace) -> list[Result]:
-    report = REPORTS / "cpp.xml"
-    report.unlink(missing_ok=True)
+    """A binary is a ctest, and its report has its cases."""
+    build = REPOSITORY / f"build/{arguments.preset}"
+    of_cases = build / "test_reports"
+    shutil.rmtree(of_cases, ignore_errors=True)
+    of_binaries = REPORTS / "ctest.xml"
+    of_binaries.unlink(missing_ok=True)
     jobs = str(os.cpu_count() or 1)
     status = run(
-        ["ctest", "--test-dir", f"build/{arguments.preset}", "-j", jobs, "--output-junit", str(report)]
+        ["ctest", "--test-dir", str(build), "-j", jobs, "--output-junit", str(of_binaries)]
         + ["--output-on-failure", "--progress", "--quiet"],
         test_environment(arguments.preset),
     )
-    return of_suite("cpp", read_junit("cpp", report) if report.exists() else [], status)
+    binaries = read_junit("cpp", of_binaries) if of_binaries.exists() else []
+    results = [result for binary in binaries for result in cases_of(binary, of_cases / f"{binary.test}.xml")]
+    write_junit(results, REPORTS / "cpp.xml")
+    return of_suite("cpp", results, status)
+
+
+def cases_of(binary: Result, report: Path) -> list[Result]:
+    """One that crashed left no report, and one may fail beside its cases: then it counts itself."""
+    cases = read_junit(binary.suite, report) if report.exists() else []
+    cases = [replace(case, test=f"{binary.test}: {case.test}") for case in cases]
+    told = cases and (binary.outcome != "failed" or any(case.outcome == "failed" for case in cases))
+    return cases if told else [*cases, binary]
 
 
 def run_rust(arguments: argparse.Namespace) -> list[Result]:
@@ -175,7 +191,11 @@ def run_pytest(suite: str, chosen: list[str], arguments: argparse.Namespace) -> 
 
 
 def run_e2e(arguments: argparse.Namespace) -> list[Result]:
-    return run_pytest("e2e", [END_TO_END], arguments)
+    return run_pytest("e2e", [END_TO_END, *(f"--ignore={path}" for path in SURVIVAL)], arguments)
+
+
+def run_survival(arguments: argparse.Namespace) -> list[Result]:
+    return run_pytest("survival", SURVIVAL, arguments)
 
 
 def run_training(arguments: argparse.Namespace) -> list[Result]:
@@ -184,6 +204,10 @@ def run_training(arguments: argparse.Namespace) -> list[Result]:
 
 def run_python(arguments: argparse.Namespace) -> list[Result]:
     return run_pytest("python", ["tests", f"--ignore={END_TO_END}", f"--ignore={TRAINING}"], arguments)
+
+
+def run_long(arguments: argparse.Namespace) -> list[Result]:
+    return run_pytest("long", ["tests", "-m", "long"], arguments)
 
 
 def test_environment(preset: str) -> dict[str, str]:
@@ -203,14 +227,17 @@ def test_environment(preset: str) -> dict[str, str]:
 
 
 SUITES = {
-    "e2e": run_e2e,
     "python": run_python,
     "training": run_training,
+    "e2e": run_e2e,
+    "survival": run_survival,
     "cpp": run_cpp,
     "fuzz": run_fuzz,
     "lint": run_lint,
     "rust": run_rust,
+    "long": run_long,
 }
+USUAL = [suite for suite in SUITES if suite != "long"]
 
 
 def run_suite(suite: str, arguments: argparse.Namespace) -> list[Result]:
@@ -234,14 +261,14 @@ def summary(results: Iterable[Result]) -> tuple[str, bool]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="release", help="which build to test (a preset of CMakePresets.json)")
-    parser.add_argument("--only", default=",".join(SUITES), help=f"suites to run, of {','.join(SUITES)}")
+    parser.add_argument("--only", default=",".join(USUAL), help=f"suites to run, of {','.join(SUITES)}")
     parser.add_argument(
         "--fuzz-seconds",
         type=int,
         default=0,
         help=f"per fuzz target; default: {FUZZ_INPUTS} inputs, the same every time",
     )
-    parser.add_argument("--at-a-time", type=int, default=2, help="suites that run beside each other (default: 2)")
+    parser.add_argument("--at-a-time", type=int, default=3, help="suites that run beside each other (default: 3)")
     arguments = parser.parse_args()
 
     REPORTS.mkdir(parents=True, exist_ok=True)

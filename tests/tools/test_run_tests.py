@@ -27,6 +27,28 @@ def test_suite_that_went_wrong_beside_its_tests_fails() -> None:
     assert run_tests.of_suite("python", [passed], 0) == [passed]
 
 
+CASES = """<testsuites><testsuite name="Adamw">
+<testcase name="Step" classname="Adamw" time="0.5" status="run" result="completed"/>
+<testcase name="Decay" classname="Adamw" time="1" status="run" result="completed">{}</testcase>
+</testsuite></testsuites>"""
+
+
+def test_cases_of_a_binary_stand_for_it(tmp_path: Path) -> None:
+    report = tmp_path / "ops_test.xml"
+    report.write_text(CASES.format(""))
+    cases = [Result("cpp", "ops_test: Adamw.Step", "passed", 0.5), Result("cpp", "ops_test: Adamw.Decay", "passed", 1)]
+    assert run_tests.cases_of(Result("cpp", "ops_test", "passed", 2), report) == cases
+    failed = Result("cpp", "ops_test", "failed", 2)
+    assert run_tests.cases_of(failed, report) == [*cases, failed]
+    report.write_text(CASES.format('<failure message=""/>'))
+    assert [case.outcome for case in run_tests.cases_of(failed, report)] == ["passed", "failed"]
+
+
+def test_binary_that_left_no_report_counts_itself(tmp_path: Path) -> None:
+    crashed = Result("cpp", "ops_test", "failed", 2)
+    assert run_tests.cases_of(crashed, tmp_path / "none.xml") == [crashed]
+
+
 def test_junit_is_read_as_ctest_and_pytest_write_it(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(
