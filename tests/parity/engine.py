@@ -2,13 +2,14 @@
 """Our side of the comparison."""
 
 import os
-import subprocess
 from pathlib import Path
 
+import command_server
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("TEMPER_BIN", ROOT / "build/release/bin")).parent
+PROBE = BUILD / "tests/parity_probe"
 
 # AddressSanitizer would keep for a while what is freed, and a test that measures memory would see that.
 FREED_IS_FREE = os.environ | {"ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', '')}:quarantine_size_mb=1"}
@@ -25,21 +26,8 @@ class Engine:
         source, target = self.folder / "in.safetensors", self.folder / "out.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, source)
         target.unlink(missing_ok=True)
-        subprocess.run(
-            [
-                BUILD / "tests/parity_probe",
-                command,
-                "--model",
-                model,
-                "--in",
-                source,
-                "--out",
-                target,
-                *self.backend,
-                *options,
-            ],
-            check=True,
-        )
+        arguments = [command, "--model", model, "--in", source, "--out", target, *self.backend, *options]
+        command_server.check_run(PROBE, *arguments)
         return load_file(target)
 
     def logits(self, model, batch, **options):
@@ -48,22 +36,20 @@ class Engine:
 
     def round_trip(self, model, export):
         """Loads and exports a model without training it."""
-        subprocess.run([BUILD / "tests/round_trip_probe", model, export, str(1 << 40)], check=True)
+        command_server.check_run(BUILD / "tests/round_trip_probe", model, export, 1 << 40)
 
     def make_adapter(self, model, adapter, *options):
         """Writes a PEFT adapter of our own, with a random B: it changes what the model computes."""
-        command = [BUILD / "tests/parity_probe", "adapter", "--model", model, "--out", adapter, *options]
-        subprocess.run(command, check=True)
+        command_server.check_run(PROBE, "adapter", "--model", model, "--out", adapter, *options)
 
     def merge(self, model, adapter, export):
         """Writes the model with the adapter in its weights."""
-        command = [BUILD / "tests/parity_probe", "merged", "--model", model, "--lora", adapter, "--out", export]
-        subprocess.run(command, check=True)
+        command_server.check_run(PROBE, "merged", "--model", model, "--lora", adapter, "--out", export)
 
     def refusal(self, command, model, *options):
         """What is said of adapters that can't be."""
-        arguments = [BUILD / "tests/parity_probe", command, "--model", model, "--in", "unused", "--out", "unused"]
-        result = subprocess.run([*arguments, *options], capture_output=True, text=True, check=False)
+        arguments = [command, "--model", model, "--in", "unused", "--out", "unused", *options]
+        result = command_server.run(PROBE, *arguments)
         assert result.returncode == 1
         return result.stderr
 

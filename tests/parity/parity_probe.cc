@@ -13,6 +13,7 @@
 //     writes a PEFT adapter for the model, its B drawn at random
 //   parity_probe merged    --model DIR --lora DIR --out DIR
 //     writes the model with the adapter in its weights
+//   parity_probe serve     takes such commands from stdin (tests/command_server.h)
 // With --hf, transformers computes (worker/hf_backend), and what is to be known of that goes to stderr.
 // With --lora DIR, an adapter is read into the model: gradients are then those of its file's tensors, under their
 // names.
@@ -31,8 +32,10 @@
 #include <fstream>
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "common/storage/publication.h"
+#include "tests/command_server.h"
 #include "tests/parity/probe_gang.h"
 #include "worker/checkpoint/hf_export.h"
 #include "worker/checkpoint/native_model.h"
@@ -314,4 +317,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace temper
 
-int main(int argc, char** argv) { return temper::Main(argc, argv); }
+int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "serve") return temper::ServeCommands(argv[0], temper::Main);
+  return temper::Main(argc, argv);
+}

@@ -6,6 +6,8 @@
 //
 // --world: N ranks of this host, each a process with a shard of the model. --nudge: every weight that would be trained
 // is changed a little, to something that bf16 does not hold.
+//
+// round_trip_probe serve: takes such commands from stdin (tests/command_server.h).
 
 #include <ATen/ATen.h>
 
@@ -14,10 +16,12 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "common/failure.h"
+#include "tests/command_server.h"
 #include "tests/parity/probe_gang.h"
 #include "tests/peak_memory.h"
 #include "worker/checkpoint/export_proof.h"
@@ -94,4 +98,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace temper
 
-int main(int argc, char** argv) { return temper::Main(argc, argv); }
+int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "serve") return temper::ServeCommands(argv[0], temper::Main);
+  return temper::Main(argc, argv);
+}

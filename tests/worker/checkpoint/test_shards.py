@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 
+import command_server
 import pytest
 import tiny_models
 import torch
@@ -34,9 +35,14 @@ FAMILIES = {
 
 
 def export(source, target, *options, world=1, max_shard_size=UNLIMITED, environment=None):
-    command = [PROBE, source, target, str(max_shard_size), *options, "--world", str(world), "--nudge"]
-    environment = os.environ | (environment or {})
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    arguments = [source, target, max_shard_size, *options, "--world", world, "--nudge"]
+    if environment is None:
+        run = command_server.run(PROBE, *arguments)
+    else:
+        command = [PROBE, *map(str, arguments)]
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env=os.environ | environment, check=False
+        )
     assert run.returncode == 0, run.stderr
     return {path.relative_to(target): path.read_bytes() for path in sorted(target.rglob("*")) if path.is_file()}
 
