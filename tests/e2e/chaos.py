@@ -17,12 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import psutil
 from servers.relay import Line, Relay
 from servers.s3_server import Versitygw
-from survival import check_survival, lost_steps, of_kind, submit
-from temper_server import BIN, ENDED, UNCOMPARED, Server, wait_until
+from survival import check_survival, has_ended, look, lost_steps, of_kind, submit
+from temper_server import BIN, Server, wait_until
 
 SHIM = BIN.parent / "tests/libfault_shim.so"
 JOB = "victim"
@@ -134,7 +133,7 @@ class Victim:
             "hang": HANG,
         }
         points = [fault for fault in case.faults if isinstance(fault, Point)]
-        environment = UNCOMPARED | {
+        environment = {
             "TEMPER_FAULT": ",".join(
                 [f"rank.step.reported:pace={case.pace}", *(f"{fault.where}:{fault.action}" for fault in points)]
             ),
@@ -182,19 +181,6 @@ class Victim:
             if self.object_store:
                 self.object_store.close()
 
-    # What is asked meanwhile, of a server that may be dead or stopped
-
-    def look(self):
-        """The job; None if there is no answer. A dead server is started again."""
-        if not self.server.is_running:
-            self.server.process.wait()
-            self.server.start()
-        request = self.server.protos.training_service.GetJobRequest(name=f"jobs/{JOB}")
-        try:
-            return self.server.stub.GetJob(request, timeout=2)
-        except grpc.RpcError:
-            return None
-
     def _wake(self, points: list[Point]) -> None:
         while points and not self._stop_waking.wait(0.05):
             if not (self.marks / points[0].name).exists():
@@ -214,12 +200,12 @@ class Victim:
         deadline = time.monotonic() + LIMIT
         self.submit()
         while True:
-            job = self.look()
+            job = look(self.server, JOB)
             assert time.monotonic() < deadline, f"{self.case}: {job}"
             if job is None:
                 time.sleep(0.05)
                 continue
-            if self.server.protos.training_service.JobState.Name(job.state) in ENDED:
+            if has_ended(self.server, job):
                 break
             if outside and job.latest_step.step >= outside[0].step and self.server.processes("temper-rank"):
                 OUTSIDE[outside.pop(0).fault](self)

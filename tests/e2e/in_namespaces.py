@@ -16,7 +16,7 @@ import pytest
 import tiny_chat_model
 from safetensors.torch import load_file
 from temper_server import BIN, steps_lost, wait_until
-from test_ranks import UNCOMPARED, job_of_two_ranks, of_kind, weights
+from test_ranks import job_of_two_ranks, of_kind, weights
 
 NODES = (0, 1)
 
@@ -73,9 +73,7 @@ def server(start_server, namespaces, tmp_path):
         f'{shlex.quote(str(BIN / "temper-worker"))} "$@" --address 10.78.0.$((node + 1))\n'
     )
     worker.chmod(0o755)
-    return start_server(
-        slots="cpu:2", listen="10.77.0.254:0", environment=UNCOMPARED, options=[f"--worker-binary={worker}"]
-    )
+    return start_server(slots="cpu:2", listen="10.77.0.254:0", options=[f"--worker-binary={worker}"])
 
 
 @pytest.fixture

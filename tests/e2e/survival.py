@@ -65,18 +65,24 @@ def submit(server: Server, spec: dict, job: str) -> None:
             server.stub.CreateJob(request, timeout=60)
 
 
-def state_of(server: Server, job: str) -> dict | None:
-    """The job; None when the server does not answer, which is started again if it is dead."""
+def look(server: Server, job: str):
+    """The job; None if the server does not answer. One that is dead is started again."""
     if not server.is_running:
         server.process.wait()
         server.start()
-    result = server.temper("get", job, "--output", "json")
-    return json.loads(result.stdout) if result.returncode == 0 else None
+    try:
+        return server.stub.GetJob(server.protos.training_service.GetJobRequest(name=f"jobs/{job}"), timeout=2)
+    except grpc.RpcError:
+        return None
+
+
+def has_ended(server: Server, job) -> bool:
+    return server.protos.training_service.JobState.Name(job.state) in ENDED
 
 
 def wait_for_end(server: Server, job: str, timeout: float = 120) -> dict:
     """As Server.wait_for_end, of a server that may die meanwhile."""
-    wait_until(lambda: (found := state_of(server, job)) is not None and found["state"] in ENDED, timeout)
+    wait_until(lambda: (found := look(server, job)) is not None and has_ended(server, found), timeout)
     return server.get(job)
 
 

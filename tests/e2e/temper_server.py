@@ -16,9 +16,6 @@ import psutil
 
 BIN = Path(os.environ.get("TEMPER_BIN", Path(__file__).resolve().parents[2] / "build/release/bin"))
 
-# For tests whose subject is not the export: comparing it with transformers takes longer than their training.
-UNCOMPARED = {"TEMPER_PYTHON": "/none"}
-
 ENDED = ("JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
 
 
@@ -31,6 +28,7 @@ class Server:
         protos,
         slots: str = "cpu:1",
         environment: dict | None = None,
+        transformers: bool = False,  # ranks have them, and compare exports: longer than what a tiny job trains
         preflights: int = 0,  # a launch more for every job
         disk: str = "",  # mount options of a small disk for the data directory, such as size=16m
         options: Sequence[str] = (),
@@ -44,7 +42,7 @@ class Server:
         self.preflights = preflights
         self.options = options
         self.binaries = binaries
-        self.environment = environment or {}
+        self.environment = ({} if transformers else {"TEMPER_PYTHON": "/none"}) | (environment or {})
         self.listen = listen
         self.process = None
         self.start()

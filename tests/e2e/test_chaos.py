@@ -28,7 +28,7 @@ from chaos import (
     random_case,
 )
 from survival import ROOT, Undisturbed, run_undisturbed
-from temper_server import BIN, UNCOMPARED, Server, wait_until
+from temper_server import BIN, Server, wait_until
 from test_interruptions import POINTS, POINTS_OF_SEVERAL_RANKS
 
 SEED = int(os.environ.get("TEMPER_CHAOS_SEED", "1"))
@@ -93,7 +93,7 @@ def spec_of_all(pristine_model, data):
 def undisturbed(tmp_path_factory, protos, spec_of_all) -> dict[int, Undisturbed]:
     """By number of ranks."""
     directory = tmp_path_factory.mktemp("undisturbed")
-    server = Server(directory / "server", protos, slots="cpu:2", environment=UNCOMPARED)
+    server = Server(directory / "server", protos, slots="cpu:2")
     try:
         spec = spec_of_all | {
             "training": spec_of_all["training"] | {"steps": STEPS, "tokens_per_step": TOKENS_PER_STEP},

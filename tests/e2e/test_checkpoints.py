@@ -6,29 +6,25 @@ import json
 from pathlib import Path
 
 import pytest
-from temper_server import UNCOMPARED, Server, steps_lost, tiny_job, wait_until
+from temper_server import Server, steps_lost, tiny_job, wait_until
 from transformers import AutoModelForCausalLM
 
-STEPS = 400
+STEPS = 240
+INTERVAL = 40
 
 
 def with_checkpoints(spec):
-    """A job of a few seconds with a checkpoint every 50 steps."""
+    """A job of a few seconds."""
     spec["training"]["steps"] = STEPS
     # So that a checkpoint is written before the next one is due, which would wait otherwise.
-    spec["training"]["tokens_per_step"] = 2048
-    spec["checkpoints"] = {"every_steps": 50, "keep_last": 2}
+    spec["training"]["tokens_per_step"] = 1024
+    spec["checkpoints"] = {"every_steps": INTERVAL, "keep_last": 2}
     return spec
 
 
 @pytest.fixture
 def checkpointed(spec):
     return with_checkpoints(spec)
-
-
-@pytest.fixture
-def server(start_server):
-    return start_server(environment=UNCOMPARED)
 
 
 def kind(event) -> str:
@@ -48,7 +44,7 @@ def wait_for_checkpoint(server, job):
 def uninterrupted(tmp_path_factory, protos, pristine_model, data):
     """What the job's weights are when nothing happens to it."""
     directory = tmp_path_factory.mktemp("uninterrupted")
-    server = Server(directory / "server", protos, environment=UNCOMPARED)
+    server = Server(directory / "server", protos)
     try:
         job = with_checkpoints(tiny_job(pristine_model, data, directory / "output"))
         ended = server.wait_for_end(server.submit(job))
@@ -68,8 +64,8 @@ def test_rank_killed_goes_on_from_its_checkpoint_to_the_same_weights(server, che
     assert weights(ended) == uninterrupted
     events = list(server.events(job))
     resumption = next(event.resumption for event in events if kind(event) == "resumption")
-    assert resumption.step % 50 == 0
-    assert steps_lost(events, interval=50) == resumption.lost_steps
+    assert resumption.step % INTERVAL == 0
+    assert steps_lost(events, interval=INTERVAL) == resumption.lost_steps
 
 
 def test_pause_and_resume_take_no_step_twice_and_give_the_same_weights(server, checkpointed, uninterrupted):
@@ -93,18 +89,19 @@ def test_list_download_and_resume_from_a_checkpoint(server, checkpointed, uninte
     job = server.submit(checkpointed)
     ended = server.wait_for_end(job)
     listed = server.json("checkpoints", job)["checkpoints"]
-    assert [int(entry["step"]) for entry in listed] == [400, 350]
-    assert listed[1]["name"] == f"jobs/{job}/checkpoints/350"
+    assert [int(entry["step"]) for entry in listed] == [STEPS, STEPS - INTERVAL]
+    before_last = str(STEPS - INTERVAL)
+    assert listed[1]["name"] == f"jobs/{job}/checkpoints/{before_last}"
     table = server.temper("checkpoints", job).stdout
-    assert "350" in table
+    assert before_last in table
     assert listed[1]["uri"] in table
 
     home = tmp_path / "home"
-    result = server.temper("download", job, "--checkpoint", "350", "--to", str(home))
+    result = server.temper("download", job, "--checkpoint", before_last, "--to", str(home))
     assert result.returncode == 0, result.stderr
     AutoModelForCausalLM.from_pretrained(home / "weights")
     # Another server, which knows nothing of the job: the copy is all it takes.
-    other = start_server(environment=UNCOMPARED)
+    other = start_server()
     resumed = other.submit(checkpointed | {"output": {"uri": str(tmp_path / "other")}}, f"--resume-from={home}")
     resumed = other.wait_for_end(resumed)
     assert resumed["state"] == "JOB_STATE_SUCCEEDED", resumed
@@ -112,7 +109,7 @@ def test_list_download_and_resume_from_a_checkpoint(server, checkpointed, uninte
 
     missing = server.temper("download", job, "--checkpoint", "77", "--to", str(tmp_path / "none"))
     assert missing.returncode == 4
-    assert "has no checkpoint 77; it has 400, 350" in missing.stderr
+    assert f"has no checkpoint 77; it has {STEPS}, {before_last}" in missing.stderr
 
 
 def test_the_best_checkpoint_is_marked(server, spec):
@@ -132,7 +129,7 @@ def test_damaged_checkpoints_are_passed_over_with_warnings(server, checkpointed,
     checkpointed["checkpoints"]["keep_last"] = 3
     job = server.submit(checkpointed)
     # Three, so that one is left when two are not whole.
-    server.wait_for(job, lambda event: kind(event) == "checkpoint" and event.checkpoint.step >= 150)
+    server.wait_for(job, lambda event: kind(event) == "checkpoint" and event.checkpoint.step >= 3 * INTERVAL)
     server.json("pause", job)
     server.wait_for_state(job, "PAUSED")
     listed = server.json("checkpoints", job)["checkpoints"]
@@ -184,7 +181,7 @@ def test_events_of_checkpoints_are_shown(server, checkpointed):
     job = server.submit(checkpointed)
     server.wait_for_end(job)
     shown = server.temper("watch", job).stdout
-    assert "checkpoint at step 50: " in shown
+    assert f"checkpoint at step {INTERVAL}: " in shown
     lines = [json.loads(line) for line in server.temper("watch", job, "--output", "json").stdout.splitlines()]
     committed = [line["checkpoint"] for line in lines if "checkpoint" in line]
     assert all(entry["pause_seconds"] > 0 and entry["commit_seconds"] > 0 for entry in committed)
@@ -198,6 +195,6 @@ def test_metrics_are_thinned_and_count_a_step_that_was_taken_again_once(server, 
     answer = server.json("metrics", job, "--points", "1000")
     assert [int(step["step"]) for step in answer["steps"]] == list(range(1, STEPS + 1))
     thinned = server.json("metrics", job, "--points", "5")
-    assert [int(step["step"]) for step in thinned["steps"]] == [1, 101, 201, 301, 400]
+    assert [int(step["step"]) for step in thinned["steps"]] == [1, 61, 121, 181, STEPS]
     assert int(thinned["total_steps"]) == STEPS
     assert server.temper("metrics", job).stdout.splitlines()[0].split()[:2] == ["STEP", "LOSS"]

@@ -19,7 +19,7 @@ def gpt2(tmp_path_factory):
 
 @pytest.fixture
 def looking_server(start_server):
-    return start_server(preflights=1)
+    return start_server(preflights=1, transformers=True)
 
 
 def test_model_without_a_family_is_trained_and_exported(looking_server, spec, gpt2):
@@ -68,7 +68,7 @@ def test_families_say_what_each_backend_lacks(server):
 
 def test_several_ranks_train_it_as_one_does(start_server, spec, gpt2, data):
     """Each rank has a part of the optimizer's state; the losses are those of one rank."""
-    server = start_server(slots="cpu:2")
+    server = start_server(slots="cpu:2", transformers=True)
     spec["model"]["uri"] = str(gpt2)
     spec["training"] |= {"micro_batch_tokens": 128, "steps": 6, "precision": "FP32"}
     losses, exports = [], []

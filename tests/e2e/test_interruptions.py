@@ -21,7 +21,7 @@ from survival import (
     submit,
     wait_for_end,
 )
-from temper_server import UNCOMPARED, Server, wait_until
+from temper_server import Server, wait_until
 
 STEPS = 40
 INTERVAL = 10
@@ -69,7 +69,7 @@ def job_spec(spec):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, protos, pristine_model, data):
     directory = tmp_path_factory.mktemp("undisturbed")
-    server = Server(directory / "server", protos, environment=UNCOMPARED)
+    server = Server(directory / "server", protos)
     try:
         spec = {
             "model": {"uri": str(pristine_model)},
@@ -106,7 +106,7 @@ def test_process_killed_at(point, start_server, job_spec, tmp_path, undisturbed,
     marks = tmp_path / "marks"
     marks.mkdir()
     server = start_server(
-        environment=UNCOMPARED | {"TEMPER_FAULT": point, "TEMPER_FAULT_DIR": str(marks)},
+        environment={"TEMPER_FAULT": point, "TEMPER_FAULT_DIR": str(marks)},
         preflights=int("preflight" in point),
     )
     first = server.process.pid
@@ -131,7 +131,7 @@ def test_process_killed_at(point, start_server, job_spec, tmp_path, undisturbed,
 
 def test_steps_that_no_server_heard_are_told_by_the_gang_that_goes_on_from_them(start_server, job_spec, undisturbed):
     output = Path(job_spec["output"]["uri"])
-    server = start_server(environment=UNCOMPARED)
+    server = start_server()
     submit(server, job_spec, "victim")
     server.wait_for_step("victim")
     gang = server.processes()

@@ -11,8 +11,9 @@ import tiny_chat_model
 
 
 def test_submit_watch_download_gives_a_model_that_transformers_reads_and_that_has_learned(
-    server, spec, pristine_model, tmp_path
+    start_server, spec, pristine_model, tmp_path
 ):
+    server = start_server(transformers=True)
     spec["training"]["steps"] = 120
     submitted = server.temper("submit", "-", "--watch", "--output", "json", stdin=json.dumps(spec))
     assert submitted.returncode == 0, submitted.stderr

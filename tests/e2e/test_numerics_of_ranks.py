@@ -6,14 +6,13 @@ import urllib.request
 
 import pytest
 from survival import of_kind
-from temper_server import UNCOMPARED
 
 from worker.train import test_policies
 
 
 @pytest.fixture
 def server(start_server):
-    return start_server(slots="cpu:2", environment=UNCOMPARED)
+    return start_server(slots="cpu:2")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pyarrow import fs
 from servers import storage_report
 from servers.s3_server import Versitygw
 from servers.toxiproxy import Toxiproxy
-from temper_server import UNCOMPARED
 from transformers import AutoModelForCausalLM
 
 BUCKET = "s3://jobs"
@@ -54,7 +53,7 @@ def weights(storage: Versitygw, job: dict) -> dict[str, str]:
 def test_job_goes_on_from_storage_alone_and_its_export_is_what_a_disk_would_have(
     start_server, on_s3, storage, pristine_model, data, tmp_path
 ):
-    server = start_server(environment=storage.environment(), preflights=1)
+    server = start_server(environment=storage.environment(), preflights=1, transformers=True)
     job = server.submit(on_s3)
     server.wait_for(job, lambda event: kind(event) == "checkpoint")
     server.the_process("temper-rank").kill()
@@ -90,7 +89,7 @@ def test_job_goes_on_from_storage_alone_and_its_export_is_what_a_disk_would_have
 def test_gang_outlives_a_store_that_is_gone_for_a_moment(start_server, on_s3, storage, tmp_path):
     with Toxiproxy(tmp_path) as toxiproxy:
         proxy = toxiproxy.proxy(storage.port)
-        server = start_server(environment=UNCOMPARED | storage.environment(f"http://{proxy.address}"), slots="cpu:2")
+        server = start_server(environment=storage.environment(f"http://{proxy.address}"), slots="cpu:2")
         on_s3["resources"]["ranks_per_node"] = 2
         on_s3["training"] |= {"steps": 60, "tokens_per_step": 512}
         on_s3["checkpoints"] = {"every_steps": 20}
@@ -106,7 +105,7 @@ def test_gang_outlives_a_store_that_is_gone_for_a_moment(start_server, on_s3, st
 
 
 def test_wrong_keys_end_a_job_with_what_to_do(start_server, on_s3, storage):
-    server = start_server(environment=UNCOMPARED | storage.environment() | {"AWS_SECRET_ACCESS_KEY": "wrong"})
+    server = start_server(environment=storage.environment() | {"AWS_SECRET_ACCESS_KEY": "wrong"})
     ended = server.wait_for_end(server.submit(on_s3))
     assert ended["state"] == "JOB_STATE_FAILED", ended
     assert ended["cause"] == "FAILURE_CAUSE_USER_INPUT", ended

@@ -59,7 +59,7 @@ def downgrade(database: Path) -> None:
 
 def test_upgrade_of_a_server_whose_gang_trains_on(start_server, spec, tmp_path):
     installed = Path(shutil.copytree(BIN, tmp_path / "bin"))
-    server = start_server(binaries=installed)
+    server = start_server(binaries=installed, transformers=True)
     spec["training"]["steps"] = 400
     job = server.submit(spec)
     server.wait_for_step(job)

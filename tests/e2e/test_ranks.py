@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_chat_model
-from temper_server import BIN, UNCOMPARED, Server, steps_lost, wait_until
+from temper_server import BIN, Server, steps_lost, wait_until
 
 STEPS = 120
 INTERVAL = 40
@@ -27,7 +27,7 @@ def spec(spec):
 
 @pytest.fixture
 def server(start_server):
-    return start_server(slots="cpu:2", environment=UNCOMPARED)
+    return start_server(slots="cpu:2")
 
 
 def of_kind(events, kind):
@@ -48,29 +48,29 @@ def ranks_of(server):
 def undisturbed(tmp_path_factory, protos, pristine_model, data):
     """By number of ranks: the job, and the losses of its steps, when nothing happens to it."""
     directory = tmp_path_factory.mktemp("undisturbed")
-    server = Server(directory / "server", protos, slots="cpu:2")
     found = {}
-    try:
-        for ranks in (1, 2):
-            spec = job_of_two_ranks(
-                {
-                    "model": {"uri": str(pristine_model)},
-                    "data": {"uri": str(data)},
-                    "training": {"micro_batch_tokens": 256, "learning_rate": 5e-3, "precision": "PRECISION_FP32"},
-                    "resources": {"threads_per_rank": 1},
-                    "output": {"uri": str(directory / "output")},
-                }
-            )
-            spec["resources"]["ranks_per_node"] = ranks
+    for ranks in (1, 2):
+        spec = job_of_two_ranks(
+            {
+                "model": {"uri": str(pristine_model)},
+                "data": {"uri": str(data)},
+                "training": {"micro_batch_tokens": 256, "learning_rate": 5e-3, "precision": "PRECISION_FP32"},
+                "resources": {"threads_per_rank": 1},
+                "output": {"uri": str(directory / "output")},
+            }
+        )
+        spec["resources"]["ranks_per_node"] = ranks
+        server = Server(directory / f"server-{ranks}", protos, slots="cpu:2", transformers=ranks == 2)
+        try:
             job = server.submit(spec)
             server.wait_for_step(job)
             assert len(ranks_of(server)) == ranks
             ended = server.wait_for_end(job)
             assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
             found[ranks] = ended, [step.loss for step in of_kind(server.events(job), "step")]
-    finally:
-        assert server.interrupt() == 0
-        assert server.processes() == []
+        finally:
+            assert server.interrupt() == 0
+            assert server.processes() == []
     return found
 
 
@@ -130,7 +130,7 @@ def test_a_pause_and_the_end_of_a_node_come_after_the_same_step_on_all_ranks(ser
 def test_a_rank_that_dies_while_all_write_leaves_nothing(start_server, spec, undisturbed, tmp_path, point):
     (tmp_path / "marks").mkdir()
     faults = {"TEMPER_FAULT": point, "TEMPER_FAULT_DIR": str(tmp_path / "marks")}
-    server = start_server(slots="cpu:2", environment=UNCOMPARED | faults)
+    server = start_server(slots="cpu:2", environment=faults)
     ended = server.wait_for_end(server.submit(spec))
     assert ended["state"] == "JOB_STATE_SUCCEEDED", ended
     assert ended["epoch"] == 2
@@ -152,7 +152,7 @@ def test_four_ranks_train_a_model_that_one_has_no_room_for(start_server, spec, t
     worker = tmp_path / "worker-with-a-limit"
     worker.write_text(f"#!/bin/sh\nulimit -d 620000\nexec '{BIN / 'temper-worker'}' \"$@\"\n")
     worker.chmod(0o755)
-    server = start_server(slots="cpu:4", environment=UNCOMPARED, options=[f"--worker-binary={worker}"])
+    server = start_server(slots="cpu:4", options=[f"--worker-binary={worker}"])
     spec["model"] = {"uri": str(tmp_path / "deep")}
     spec["training"] |= {"steps": 4, "tokens_per_step": 256, "micro_batch_tokens": 64}
     spec["checkpoints"] = {"every_steps": 2}

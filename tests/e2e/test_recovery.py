@@ -9,12 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from temper_server import UNCOMPARED, wait_until
-
-
-@pytest.fixture
-def server(start_server):
-    return start_server(environment=UNCOMPARED)
+from temper_server import wait_until
 
 
 @pytest.fixture
@@ -159,7 +154,7 @@ def test_worker_leaves_an_account_of_its_end(server, endless_spec):
 
 
 def test_disk_of_the_server_full_for_a_while_loses_nothing(start_server, spec):
-    server = start_server(disk="size=16m", environment=UNCOMPARED)
+    server = start_server(disk="size=16m")
     spec["training"]["steps"] = 400
     job = server.submit(spec)
     server.wait_for_step(job)

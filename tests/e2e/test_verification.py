@@ -18,8 +18,13 @@ FIGURES = {"max_kl_fp32": "1e", "max_gradient_error": "1e", "bf16_mean_ratio": "
 
 
 @pytest.fixture
+def server(start_server):
+    return start_server(transformers=True)
+
+
+@pytest.fixture
 def looking_server(start_server):
-    return start_server(preflights=1)
+    return start_server(preflights=1, transformers=True)
 
 
 def test_families_are_those_that_were_verified(server):
@@ -105,7 +110,7 @@ def test_unknown_mechanisms_without_python_are_warned_of(start_server, spec, mod
     spec["model"]["uri"] = str(model)
     shutil.rmtree(model)
     tiny_chat_model.write_model(model, attention_bias=True)
-    server = start_server(preflights=1, environment={"TEMPER_PYTHON": "/none"})
+    server = start_server(preflights=1)
     report = json.loads(server.temper("preflight", "-", "--output", "json", stdin=json.dumps(spec)).stdout)
     (warning,) = [check["text"] for check in report["checks"] if "no verdict" in check["text"]]
     assert "qkv_bias" in warning

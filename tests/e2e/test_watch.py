@@ -4,12 +4,7 @@ import json
 import subprocess
 
 import pytest
-from temper_server import BIN, UNCOMPARED
-
-
-@pytest.fixture
-def server(start_server):
-    return start_server(environment=UNCOMPARED)
+from temper_server import BIN
 
 
 def test_watch_resumes_without_gaps_or_repeats(server, spec):
