@@ -13,6 +13,13 @@ from temper_server import wait_until
 
 
 @pytest.fixture
+def server(start_server):
+    """gRPC looks after a channel that nobody waits for every 5 s. Here it never does: a node must not count on that to
+    find its server again."""
+    return start_server(environment={"GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS": "0"})
+
+
+@pytest.fixture
 def running_job(server, spec):
     """A job that takes a while, and has begun."""
     spec["training"]["steps"] = 400

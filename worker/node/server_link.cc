@@ -33,14 +33,13 @@ milliseconds Jittered(milliseconds pause) {
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> ServerChannel(const std::string& server) {
+std::shared_ptr<grpc::Channel> ServerChannel(const std::string& server, milliseconds connect_limit) {
   grpc::ChannelArguments arguments;
   SetClientKeepalive({}, arguments);
   // The link's own back-off is the one that counts.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  // How long an attempt may take, in spite of its name: over a slow network, or to a busy server, longer than one
-  // thinks.
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 10'000);
+  // How long an attempt may take, in spite of its name.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(connect_limit.count()));
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
   // An HTTP proxy in the environment is for the internet, not for the gang.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
@@ -49,7 +48,8 @@ std::shared_ptr<grpc::Channel> ServerChannel(const std::string& server) {
 
 ServerLink::ServerLink(std::shared_ptr<grpc::Channel> channel, v1::Hello hello, ServerLinkOptions options,
                        Events events)
-    : stub_(v1::WorkerService::NewStub(channel)),
+    : channel_(std::move(channel)),
+      stub_(v1::WorkerService::NewStub(channel_)),
       hello_(std::move(hello)),
       options_(options),
       events_(std::move(events)),
@@ -109,9 +109,26 @@ void ServerLink::Run() {
     // Once for each time that the server goes away, not for each attempt.
     if (attached_ || failures++ == 0)
       spdlog::warn("the stream to the server ended ({}); trying again", status.ToString());
-    changed_.wait_for(lock, Jittered(backoff), [this] { return closing_; });
-    if (closing_) return;
+    lock.unlock();
+    Pause(Jittered(backoff));
     backoff = std::min(backoff * 2, options_.last_backoff);
+  }
+}
+
+void ServerLink::Pause(milliseconds pause) {
+  // gRPC gets on with a connection while somebody waits for the channel. Otherwise it looks after it every 5 s only,
+  // and a server that is back would go unnoticed for so long, or twice.
+  constexpr milliseconds kLook{50};
+  const auto end = steady_clock::now() + pause;
+  for (;;) {
+    const auto left = std::chrono::duration_cast<milliseconds>(end - steady_clock::now());
+    if (left.count() <= 0) return;
+    {
+      std::lock_guard lock(mutex_);
+      if (closing_) return;
+    }
+    const gpr_timespec look = gpr_time_from_millis(std::min(left, kLook).count(), GPR_TIMESPAN);
+    channel_->WaitForStateChange(channel_->GetState(/*try_to_connect=*/true), look);
   }
 }
 

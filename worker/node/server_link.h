@@ -72,12 +72,15 @@ class ServerLink {
   void Run();
   // One stream from Hello to its end.
   absl::Status RunStream();
+  // Returns at once when the link is closed.
+  void Pause(std::chrono::milliseconds pause);
   void ReadAll(grpc::ClientReaderWriter<v1::AttachRequest, v1::AttachResponse>& stream);
   void Handle(const v1::AttachResponse& response);
   // Writes until the stream breaks or the link is closed. Cancels the stream where it is not ended well: only then, for
   // that would hide the status that the server ended it with.
   void WriteAll(grpc::ClientContext& context, grpc::ClientReaderWriter<v1::AttachRequest, v1::AttachResponse>& stream);
 
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::WorkerService::Stub> stub_;
   const v1::Hello hello_;
   const ServerLinkOptions options_;
@@ -98,7 +101,9 @@ class ServerLink {
   std::thread thread_;  // last: it uses everything above
 };
 
-// A channel to `server` (HOST:PORT) that notices when the other end is gone, and tries again soon.
-std::shared_ptr<grpc::Channel> ServerChannel(const std::string& server);
+// A channel to `server` (HOST:PORT) that notices when the other end is gone, and tries again soon. `connect_limit`: how
+// long an attempt may take. Over a slow network, or to a busy server, that is longer than one thinks.
+std::shared_ptr<grpc::Channel> ServerChannel(const std::string& server,
+                                             std::chrono::milliseconds connect_limit = std::chrono::seconds(10));
 
 }  // namespace temper

@@ -149,7 +149,8 @@ TEST_F(ServerLinkTest, Attach_ServerThatDoesNotAnswer_IsGivenUpAndTriedAgain) {
   options_.answer_timeout = milliseconds(50);
   options_.absence_limit = milliseconds(200);
   std::promise<absl::Status> lost;
-  ServerLink link(ServerChannel("127.0.0.1:" + std::to_string(ntohs(address.sin_port))), {}, options_,
+  const std::string server = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+  ServerLink link(ServerChannel(server, /*connect_limit=*/milliseconds(100)), {}, options_,
                   {.on_lost = [&](const absl::Status& status) { lost.set_value(status); }});
   EXPECT_EQ(lost.get_future().get().code(), absl::StatusCode::kUnavailable);
   link.Close();
