@@ -107,8 +107,13 @@ def gradient_errors(expected, actual):
 
 def kl(reference, other):
     """KL(reference ‖ other) of every position."""
-    p, q = reference.double().log_softmax(-1), other.double().log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1)
+
+    def of_some(reference, other):
+        p, q = reference.double().log_softmax(-1), other.double().log_softmax(-1)
+        return (p.exp() * (p - q)).sum(-1)
+
+    # A large vocabulary's logits of all positions at once would take gigabytes in float64.
+    return torch.cat([of_some(*some) for some in zip(reference.split(256), other.split(256), strict=True)])
 
 
 def relative_error(reference, other):

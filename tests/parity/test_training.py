@@ -3,6 +3,7 @@
 
 import pytest
 import reference
+import smollm2
 import tiny_models
 import torch
 from engine import Engine
@@ -12,6 +13,10 @@ from engine import Engine
 def engine(request, tmp_path):
     """Whoever trains, the steps are the same."""
     return Engine(tmp_path, request.param)
+
+
+# The other backend imports transformers for each call: tests/worker/hf_backend asks the same of it in fewer.
+MAINLY_NATIVE = pytest.mark.parametrize("engine", ["native", pytest.param("hf", marks=pytest.mark.long)], indirect=True)
 
 
 def assert_step_equals_transformers(directory, engine, batches, *options):
@@ -33,8 +38,8 @@ def test_first_step_over_several_blocks_of_queries_equals_transformers(engine, t
 
 
 @pytest.mark.parametrize("engine", ["native"], indirect=True)  # of a small model the other backend shows as much
-def test_smollm2_first_step_equals_transformers(engine, smollm2):
-    assert_step_equals_transformers(smollm2, engine, [reference.random_batch(49152, [64, 30])])
+def test_smollm2_first_step_equals_transformers(engine):
+    assert_step_equals_transformers(smollm2.DIRECTORY, engine, [reference.random_batch(49152, [64, 30])])
 
 
 @pytest.mark.parametrize("variant", ["gqa", "mha_tied"])
@@ -63,6 +68,7 @@ def test_30_adamw_steps_follow_transformers(variant, engine, tmp_path):
     torch.testing.assert_close(ours, torch.tensor(losses, dtype=torch.float64), rtol=1e-3, atol=0)
 
 
+@MAINLY_NATIVE
 def test_packed_equals_unpacked(engine, tmp_path):
     tiny_models.make(tmp_path / "model")
     packed = reference.random_batch(331, [50, 80, 1, 33])
@@ -80,6 +86,7 @@ def test_packed_equals_unpacked(engine, tmp_path):
             assert error <= 1e-5 * gradients[name].double().norm(), name
 
 
+@MAINLY_NATIVE
 def test_change_in_one_document_does_not_move_another_by_a_bit(engine, tmp_path):
     tiny_models.make(tmp_path / "model")
     batch = reference.random_batch(331, [70, 45, 60])
@@ -91,6 +98,7 @@ def test_change_in_one_document_does_not_move_another_by_a_bit(engine, tmp_path)
     assert not torch.equal(before[70:115], after[70:115])
 
 
+@MAINLY_NATIVE
 def test_same_training_twice_is_bit_identical(engine, tmp_path):
     tiny_models.make(tmp_path / "model")
     batches = [reference.random_batch(331, [64, 40], seed=i) for i in range(4)]

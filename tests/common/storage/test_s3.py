@@ -31,6 +31,15 @@ def server(request, tmp_path_factory):
         yield server
 
 
+# What goes wrong on the way is for the client to deal with, and mostly takes waiting: one server shows it.
+ON_ONE_SERVER = pytest.mark.parametrize(
+    "server",
+    [Versitygw, pytest.param(SeaweedFs, marks=pytest.mark.long)],
+    ids=lambda server: server.name,
+    indirect=True,
+)
+
+
 @pytest.fixture(scope="module")
 def toxiproxy(tmp_path_factory):
     with Toxiproxy(tmp_path_factory.mktemp("toxiproxy")) as toxiproxy:
@@ -135,6 +144,7 @@ def test_keys_of_a_profile(server, tmp_path):
     assert probe(environment, "write", BUCKET, "profile", "--size", 1)["code"] == "OK"
 
 
+@ON_ONE_SERVER
 def test_nobody_there_is_given_up_after_the_deadline(server):
     nowhere = f"http://127.0.0.1:{free_port()}"
     result = probe(server.environment(nowhere), "write", BUCKET, "x", "--deadline-ms", DEADLINE_MS)
@@ -154,6 +164,7 @@ def test_errors_of_the_server_are_given_up_after_the_deadline(tmp_path):
     assert DEADLINE_MS / 1000 < result["seconds"] < PATIENCE
 
 
+@ON_ONE_SERVER
 def test_resets_now_and_then_change_nothing(server, proxy):
     proxy.add("reset_peer", toxicity=0.3, timeout=20)
     written = probe(through(server, proxy.address), "write", BUCKET, "resets", "--size", LARGE)
@@ -162,6 +173,7 @@ def test_resets_now_and_then_change_nothing(server, proxy):
     assert read["sha256"] == written["sha256"] == probe(server.environment(), "read", BUCKET, "resets")["sha256"]
 
 
+@ON_ONE_SERVER
 def test_answers_cut_off_are_asked_for_again(server, proxy):
     written = probe(server.environment(), "write", BUCKET, "cut", "--size", LARGE)
     proxy.add("limit_data", toxicity=0.4, bytes=3 << 20)
@@ -169,6 +181,7 @@ def test_answers_cut_off_are_asked_for_again(server, proxy):
     assert read.get("sha256") == written["sha256"], read
 
 
+@ON_ONE_SERVER
 @pytest.mark.parametrize(
     "toxic", [("reset_peer", {"timeout": 0}), ("timeout", {"timeout": 0})], ids=["reset", "silence"]
 )
@@ -182,6 +195,7 @@ def test_resets_and_silence_for_ever_are_given_up(server, proxy, toxic):
         assert result["seconds"] < PATIENCE
 
 
+@ON_ONE_SERVER
 def test_slowness_is_no_failure(server, proxy):
     proxy.add("bandwidth", rate=4000)
     proxy.add("bandwidth", upstream=True, rate=4000)
@@ -192,6 +206,7 @@ def test_slowness_is_no_failure(server, proxy):
     assert probe(environment, "read", BUCKET, "slow", "--deadline-ms", DEADLINE_MS)["sha256"] == written["sha256"]
 
 
+@ON_ONE_SERVER
 def test_bytes_that_change_on_the_way_are_refused(server):
     """What is written is known to the server by its checksum."""
     # Once in what the probe writes.
@@ -209,6 +224,7 @@ def strike_in_the_middle(process: subprocess.Popen, strike) -> None:
     strike()
 
 
+@ON_ONE_SERVER
 def test_writer_killed_in_the_middle_leaves_nothing_to_see(server, proxy):
     proxy.add("bandwidth", upstream=True, rate=20_000)
     process = start(through(server, proxy.address), "publish", BUCKET, "orphan", "--size", 512 << 20)
@@ -217,6 +233,7 @@ def test_writer_killed_in_the_middle_leaves_nothing_to_see(server, proxy):
     assert probe(server.environment(), "list", BUCKET, "orphan")["objects"] == 0
 
 
+@ON_ONE_SERVER
 def test_server_killed_in_the_middle(server, proxy):
     """Nothing counts of what was not committed, all of what was; once it is back, writing goes on."""
     assert probe(server.environment(), "publish", BUCKET, "before", "--size", 11 << 20)["code"] == "OK"

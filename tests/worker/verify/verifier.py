@@ -9,7 +9,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 BIN = Path(os.environ.get("TEMPER_BIN", ROOT / "build/release/bin"))
-SMOLLM2 = ROOT / "build/models/SmolLM2-135M-Instruct"
 
 
 @dataclass(frozen=True)
