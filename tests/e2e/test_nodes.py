@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.timeout(660)
 def test_in_network_namespaces():
     """They are made below a namespace that goes with the run, in which anybody is root: the host sees none of it."""
     cases = Path(__file__).with_name("in_namespaces.py")
-    pytest = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", str(cases)]
+    run_cases = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", str(cases)]
     # c10d asks for the names of addresses. In the namespace no server of names answers: none is asked.
-    command = f"mount --bind /dev/null /etc/resolv.conf && exec {shlex.join(pytest)}"
+    command = f"mount --bind /dev/null /etc/resolv.conf && exec {shlex.join(run_cases)}"
     result = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", command],
         capture_output=True,
