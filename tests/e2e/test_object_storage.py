@@ -27,12 +27,12 @@ def storage(tmp_path, pristine_model, data):
 
 @pytest.fixture
 def on_s3(spec):
-    """A job of a few seconds with a checkpoint every 50 steps."""
+    """A job of a few seconds with three checkpoints."""
     spec["model"] = {"uri": f"{BUCKET}/model"}
     spec["data"] = {"uri": f"{BUCKET}/data/*.jsonl"}
     spec["output"] = {"uri": f"{BUCKET}/output"}
-    spec["training"] |= {"steps": 150, "tokens_per_step": 2048}
-    spec["checkpoints"] = {"every_steps": 50, "keep_last": 2}
+    spec["training"] |= {"steps": 90, "tokens_per_step": 1024}
+    spec["checkpoints"] = {"every_steps": 30, "keep_last": 2}
     return spec
 
 
