@@ -84,12 +84,18 @@ absl::StatusOr<ClientConfig> ReadClientConfig(const std::string& path) {
   if (!config.token.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": has token and token_file; remove one of them"));
   }
-  const absl::StatusOr<std::string> token = ReadText((fs::path(path).parent_path() / token_file).string());
+  const absl::StatusOr<std::string> token = ReadToken((fs::path(path).parent_path() / token_file).string());
   if (!token.ok()) {
     return absl::FailedPreconditionError(absl::StrCat(path, ": token_file: ", token.status().message()));
   }
-  config.token = std::string(absl::StripAsciiWhitespace(*token));
+  config.token = *token;
   return config;
+}
+
+absl::StatusOr<std::string> ReadToken(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadText(path);
+  if (!text.ok()) return text.status();
+  return std::string(absl::StripAsciiWhitespace(*text));
 }
 
 }  // namespace temper

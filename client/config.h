@@ -21,4 +21,8 @@ std::string ClientConfigPath();
 // INVALID_ARGUMENT, FAILED_PRECONDITION: what is wrong with it, and on which line.
 absl::StatusOr<ClientConfig> ReadClientConfig(const std::string& path);
 
+// The token in a file: its content without white space around it. Files, because what a command line says is for every
+// user of the machine to see. FAILED_PRECONDITION: why it can't be read.
+absl::StatusOr<std::string> ReadToken(const std::string& path);
+
 }  // namespace temper

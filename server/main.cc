@@ -23,6 +23,8 @@
 #include "common/log.h"
 #include "server/api/rpc_server.h"
 #include "server/api/watch_hub.h"
+#include "server/auth/authenticator.h"
+#include "server/auth/token_store.h"
 #include "server/jobs/job_controller.h"
 #include "server/jobs/job_store.h"
 #include "server/jobs/upload_store.h"
@@ -92,6 +94,9 @@ absl::Status AddExistingJobs(const JobController& controller, JobMetrics& metric
 }
 
 int Serve(const ServerOptions& options) {
+  if (absl::Status status = CheckExposure(options); !status.ok()) {
+    return Fail(kServerUsage, std::string(status.message()));
+  }
   if (::access(options.worker_binary.c_str(), X_OK) != 0) {
     return Fail(kServerWorker, absl::StrCat(options.worker_binary.string(),
                                             " can't be executed; name the temper-worker with --worker-binary"));
@@ -111,6 +116,13 @@ int Serve(const ServerOptions& options) {
                                     .max_total_bytes = options.max_uploads_bytes},
                                    clock);
   if (!uploads.ok()) return Fail(kServerDataDir, std::string(uploads.status().message()));
+  std::unique_ptr<TokenStore> tokens;
+  if (options.require_tokens) {
+    auto opened = TokenStore::Open(options.data_dir, machine_clock);
+    if (!opened.ok()) return Fail(kServerDataDir, std::string(opened.status().message()));
+    tokens = *std::move(opened);
+  }
+  const Authenticator authenticator(tokens.get());
   LocalLauncher launcher({.worker_binary = options.worker_binary, .gpus = options.gpus});
   JobControllerOptions controller_options;
   controller_options.runs_dir = options.data_dir / "runs";
@@ -140,7 +152,7 @@ int Serve(const ServerOptions& options) {
     return Fail(kServerAddress, absl::StrCat(status.message(), "; choose another with --http HOST:PORT"));
   }
   auto rpc = RpcServer::Start(
-      options.listen, controller, hub, **uploads,
+      options.listen, controller, hub, **uploads, authenticator,
       [&](std::string_view method, const absl::Status& status) { server_metrics.CountRpc(method, status); });
   if (!rpc.ok()) {
     return Fail(kServerAddress, absl::StrCat(rpc.status().message(), "; choose another with --listen HOST:PORT"));
@@ -154,7 +166,14 @@ int Serve(const ServerOptions& options) {
     return prometheus::TextSerializer().Serialize(registry.Collect());
   };
   pages.health = [&] { return (*store)->CountByState().status(); };
-  auto http = HttpServer::Start(options.http.host, options.http.port, std::move(pages));
+  HttpRules rules;
+  rules.admit = [&](std::string_view route, std::string_view authorization) {
+    return authenticator.Admit(route, authorization).status();
+  };
+  // With tokens a page in a browser has nothing to show.
+  rules.loopback_names_only = tokens == nullptr && options.http.IsLoopback();
+  rules.health_has_reason = tokens == nullptr;
+  auto http = HttpServer::Start(options.http.host, options.http.port, std::move(pages), std::move(rules));
   if (!http.ok()) return Fail(kServerAddress, std::string(http.status().message()));
 
   controller.Start((*rpc)->address().Reachable().Text());

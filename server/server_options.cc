@@ -5,10 +5,13 @@
 #include <chrono>
 #include <cstdlib>
 #include <iostream>
+#include <utility>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "server/launch/gpu_names.h"
+#include "server/token_command.h"
 
 namespace temper {
 namespace {
@@ -21,8 +24,8 @@ constexpr char kFooter[] =
     "have to tell (they wait for it for an hour). SIGINT (Ctrl-C) ends the jobs, too: each commits a checkpoint and "
     "is\n"
     "queued again.\n\n"
-    "There is no authentication yet: whoever reaches the ports can train. Keep them on loopback or a trusted "
-    "network.\n\n"
+    "On loopback, whoever is on this machine can train, unless --require-tokens asks for tokens (`temper-server token "
+    "create`).\n\n"
     "Exit codes:\n"
     "  0  stopped on request\n"
     "  2  the command line is wrong\n"
@@ -58,6 +61,18 @@ T Take(const char* option, absl::StatusOr<T> parsed) {
 
 }  // namespace
 
+absl::Status CheckExposure(const ServerOptions& options) {
+  if (options.insecure) return absl::OkStatus();
+  for (const auto& [option, address] : {std::pair("--listen", options.listen), std::pair("--http", options.http)}) {
+    if (address.IsLoopback()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(option, " ", address.Text(),
+                     " can be reached from other hosts, and is not protected. Keep it on "
+                     "127.0.0.1 (ssh -L brings it elsewhere), or accept that with --insecure"));
+  }
+  return absl::OkStatus();
+}
+
 bool ParseServerOptions(int argc, char** argv, const std::string& version, ServerOptions& options, int& exit_code) {
   std::string data_dir = DefaultDataDir().string();
   std::string worker_binary = DefaultWorkerBinary().string();
@@ -78,6 +93,11 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   app.add_option("--data-dir", data_dir, "Where jobs are kept, created when missing")->capture_default_str();
   app.add_option("--listen", listen, "Address for gRPC; port 0 takes any free one")->capture_default_str();
   app.add_option("--http", http, "Address for /metrics and /healthz")->capture_default_str();
+  app.add_flag("--require-tokens", options.require_tokens,
+               "Ask every caller for a token (`temper-server token`, `temper token`), for what its role allows");
+  app.add_flag("--insecure", options.insecure,
+               "Let addresses that other hosts reach be without TLS: what is sent, tokens too, can be read on the way, "
+               "and without --require-tokens everybody there can train and read what this server can");
   app.add_option("--slots", slots, "How many ranks may run at a time, by kind of device: cpu:N, cuda:N (GPUs)")
       ->capture_default_str();
   app.add_option("--worker-binary", worker_binary, "The temper-worker to start")->capture_default_str();
@@ -119,9 +139,14 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
       ->check(CLI::IsMember({"text", "json"}))
       ->envname(kLogFormatVariable)
       ->capture_default_str();
+  const TokenCommand token(app, data_dir);
   app.footer(kFooter);
   try {
     app.parse(argc, argv);
+    if (token.asked_for()) {
+      exit_code = token.Run();
+      return false;
+    }
     options.data_dir = std::filesystem::absolute(data_dir);
     options.worker_binary = std::filesystem::absolute(worker_binary);
     options.listen = Take("--listen", ListenAddress::Parse(listen));

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "server/api/listen_address.h"
 #include "server/jobs/job_machine.h"
 #include "server/jobs/scheduler.h"
@@ -27,6 +28,8 @@ struct ServerOptions {
   std::filesystem::path data_dir;
   ListenAddress listen;
   ListenAddress http;
+  bool require_tokens = false;
+  bool insecure = false;  // addresses that others reach are allowed to be without TLS and tokens
   DeviceSlots slots;
   std::vector<std::string> gpus;  // as many as there are slots "cuda", as CUDA_VISIBLE_DEVICES names them
   std::filesystem::path worker_binary;
@@ -41,8 +44,11 @@ struct ServerOptions {
   std::string log_format;
 };
 
-// Reads the command line. False: the process is to end with `exit_code` (help and version were shown, or what is wrong
-// was said on standard error).
+// INVALID_ARGUMENT, with what to do: an address of the server's can be reached from other hosts, without protection.
+absl::Status CheckExposure(const ServerOptions& options);
+
+// Reads the command line. False: the process is to end with `exit_code` (help, version or what `token` is about were
+// shown, or what is wrong was said on standard error).
 bool ParseServerOptions(int argc, char** argv, const std::string& version, ServerOptions& options, int& exit_code);
 
 }  // namespace temper

@@ -1,13 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/jobs_api.h"
 
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/rpc/status.h"
 #include "server/api/unary_answer.h"
 
 namespace temper {
+namespace {
 
-grpc::ServerUnaryReactor* JobsApi::Create(grpc::CallbackServerContext* context, const v1::CreateJobRequest& request,
-                                          v1::Job* response) {
-  return Answer(context, "CreateJob", observer_, controller_.Create(request), response);
+absl::Status SetOwner(const Identity& caller, v1::Job& job) {
+  const bool says_so = !job.spec().owner().empty() && job.spec().owner() != caller.name;
+  if (caller.name.empty() || !job.has_spec() || (says_so && caller.role == Role::kAdmin)) return absl::OkStatus();
+  if (says_so) {
+    return WithReason(absl::PermissionDeniedError(absl::StrCat("owner is ", job.spec().owner(), ", but the token is ",
+                                                               caller.name, "'s: leave the owner out")),
+                      "NOT_THE_OWNER");
+  }
+  job.mutable_spec()->set_owner(caller.name);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* JobsApi::Create(grpc::CallbackServerContext* context, const Identity& caller,
+                                          const v1::CreateJobRequest& request, v1::Job* response) {
+  const auto create = [&]() -> absl::StatusOr<v1::Job> {
+    v1::CreateJobRequest owned = request;
+    if (absl::Status status = SetOwner(caller, *owned.mutable_job()); !status.ok()) return status;
+    return controller_.Create(std::move(owned));
+  };
+  return Answer(context, "CreateJob", observer_, create(), response);
 }
 
 grpc::ServerUnaryReactor* JobsApi::Get(grpc::CallbackServerContext* context, const v1::GetJobRequest& request,

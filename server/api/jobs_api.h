@@ -4,6 +4,7 @@
 #include <grpcpp/support/server_callback.h>
 
 #include "server/api/rpc_observer.h"
+#include "server/auth/role.h"
 #include "server/jobs/job_controller.h"
 #include "temper/v1/training_service.pb.h"
 
@@ -15,8 +16,9 @@ class JobsApi {
  public:
   JobsApi(JobController& controller, RpcObserver observer) : controller_(controller), observer_(std::move(observer)) {}
 
-  grpc::ServerUnaryReactor* Create(grpc::CallbackServerContext* context, const v1::CreateJobRequest& request,
-                                   v1::Job* response);
+  // The job is the caller's; an admin may submit it for somebody else.
+  grpc::ServerUnaryReactor* Create(grpc::CallbackServerContext* context, const Identity& caller,
+                                   const v1::CreateJobRequest& request, v1::Job* response);
   grpc::ServerUnaryReactor* Get(grpc::CallbackServerContext* context, const v1::GetJobRequest& request,
                                 v1::Job* response);
   grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context, const v1::ListJobsRequest& request,

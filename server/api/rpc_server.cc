@@ -13,19 +13,25 @@
 #include "common/rpc/keepalive.h"
 
 namespace temper {
-RpcServer::RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, RpcObserver observer)
-    : training_(controller, hub, uploads, observer), worker_(controller, std::move(observer)) {}
+
+RpcServer::RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, const Authenticator& authenticator,
+                     RpcObserver observer)
+    : guard_(authenticator, controller, observer),
+      training_(controller, hub, uploads, guard_, observer),
+      tokens_(authenticator.tokens(), guard_, observer),
+      worker_(controller, guard_, std::move(observer)) {}
 
 RpcServer::~RpcServer() { Shutdown(std::chrono::milliseconds(0)); }
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ListenAddress& address, JobController& controller,
-                                                            WatchHub& hub, UploadStore& uploads, RpcObserver observer) {
+                                                            WatchHub& hub, UploadStore& uploads,
+                                                            const Authenticator& authenticator, RpcObserver observer) {
   // gRPC says only that it failed.
   if (auto status = CheckFree(address); !status.ok()) return status;
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
-  auto server = std::unique_ptr<RpcServer>(new RpcServer(controller, hub, uploads, std::move(observer)));
+  auto server = std::unique_ptr<RpcServer>(new RpcServer(controller, hub, uploads, authenticator, std::move(observer)));
   server->address_ = address;
   grpc::ServerBuilder builder;
   builder.AddListeningPort(address.Text(), grpc::InsecureServerCredentials(), &server->address_.port);
@@ -33,6 +39,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ListenAddress&
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   SetServerKeepalive({}, builder);
   builder.RegisterService(&server->training_);
+  builder.RegisterService(&server->tokens_);
   builder.RegisterService(&server->worker_);
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr) {
@@ -40,6 +47,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ListenAddress&
   }
   if (auto* health = server->server_->GetHealthCheckService()) {
     health->SetServingStatus("temper.v1.TrainingService", true);
+    health->SetServingStatus("temper.v1.TokenService", true);
     health->SetServingStatus("temper.v1.WorkerService", true);
   }
   return server;

@@ -7,8 +7,10 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "server/api/guard.h"
 #include "server/api/listen_address.h"
 #include "server/api/rpc_observer.h"
+#include "server/api/tokens_api.h"
 #include "server/api/training_api.h"
 #include "server/api/watch_hub.h"
 #include "server/api/worker_api.h"
@@ -16,14 +18,15 @@
 
 namespace temper {
 
-// The gRPC server: TrainingService, WorkerService, grpc.health.v1 and reflection, on one plain-text port.
+// The gRPC server: TrainingService, TokenService, WorkerService, grpc.health.v1 and reflection, on one plain-text port.
 class RpcServer {
  public:
-  // Serves as soon as it returns. `controller`, `hub` and `uploads` must outlive it.
+  // Serves as soon as it returns. Everything that it is given must outlive it.
   //
   // ALREADY_EXISTS: somebody listens there. UNAVAILABLE, INVALID_ARGUMENT: the address is not one of this host.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const ListenAddress& address, JobController& controller,
-                                                          WatchHub& hub, UploadStore& uploads, RpcObserver observer);
+                                                          WatchHub& hub, UploadStore& uploads,
+                                                          const Authenticator& authenticator, RpcObserver observer);
   ~RpcServer();
   RpcServer(const RpcServer&) = delete;
   RpcServer& operator=(const RpcServer&) = delete;
@@ -37,9 +40,12 @@ class RpcServer {
   void Shutdown(std::chrono::milliseconds grace);
 
  private:
-  RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, RpcObserver observer);
+  RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, const Authenticator& authenticator,
+            RpcObserver observer);
 
+  const Guard guard_;
   TrainingApi training_;
+  TokensApi tokens_;
   WorkerApi worker_;
   ListenAddress address_;
   std::unique_ptr<grpc::Server> server_;

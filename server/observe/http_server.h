@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "absl/status/status.h"
@@ -22,13 +23,26 @@ struct HttpPages {
   std::function<absl::Status()> health;
 };
 
-// Plain HTTP for machines: GET /metrics and /healthz (200 "ok", or 503 with the reason). Nothing else.
+// Who may ask.
+struct HttpRules {
+  // Whether "GET /metrics" may be called with this value of the header `authorization` (empty: it is not there).
+  std::function<absl::Status(std::string_view route, std::string_view authorization)> admit;
+  // Only those who call this server by a name of this host's loopback: a page that a browser on this host shows can't
+  // read it by pointing a name of its own here ("DNS rebinding").
+  bool loopback_names_only = false;
+  // /healthz says why not.
+  bool health_has_reason = false;
+};
+
+// Plain HTTP for machines: GET /metrics and /healthz (200 "ok", or 503). Anything else is answered with a list of
+// these, and pages of other origins (header `Origin`) are refused.
 class HttpServer {
  public:
-  // Port 0 is any free one. `pages` is called by several threads.
+  // Port 0 is any free one. `pages` and `rules` are called by several threads.
   //
   // UNAVAILABLE: nothing can listen there.
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& host, int port, HttpPages pages);
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& host, int port, HttpPages pages,
+                                                           HttpRules rules);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;

@@ -74,7 +74,10 @@ def server(start_server, namespaces, tmp_path):
     )
     worker.chmod(0o755)
     return start_server(
-        slots="cpu:2", listen="10.77.0.254:0", environment=UNCOMPARED, options=[f"--worker-binary={worker}"]
+        slots="cpu:2",
+        listen="10.77.0.254:0",
+        environment=UNCOMPARED,
+        options=["--insecure", f"--worker-binary={worker}"],
     )
 
 
