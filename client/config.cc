@@ -53,8 +53,12 @@ absl::StatusOr<ClientConfig> ReadClientConfig(const std::string& path) {
   if (!text.ok()) return text.status();
   ClientConfig config;
   std::string token_file;
-  const std::vector<std::pair<std::string, std::string*>> keys = {
-      {"server", &config.server}, {"token", &config.token}, {"token_file", &token_file}};
+  const std::vector<std::pair<std::string, std::string*>> keys = {{"server", &config.server},
+                                                                  {"token", &config.token},
+                                                                  {"token_file", &token_file},
+                                                                  {"ca_file", &config.tls.ca_file},
+                                                                  {"cert_file", &config.tls.certificate_file},
+                                                                  {"key_file", &config.tls.key_file}};
   try {
     const YAML::Node root = YAML::Load(*text);
     if (root.IsNull()) return config;
@@ -79,6 +83,9 @@ absl::StatusOr<ClientConfig> ReadClientConfig(const std::string& path) {
     }
   } catch (const YAML::Exception& e) {
     return Problem(path, e.mark, absl::StrCat("is not valid YAML: ", e.msg));
+  }
+  for (std::string* file : {&config.tls.ca_file, &config.tls.certificate_file, &config.tls.key_file}) {
+    if (!file->empty()) *file = (fs::path(path).parent_path() / *file).string();
   }
   if (token_file.empty()) return config;
   if (!config.token.empty()) {

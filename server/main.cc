@@ -40,6 +40,14 @@ namespace {
 // For the gangs to stop: a worker's own grace (server/launch/local_launcher.h) and the kill after it.
 constexpr std::chrono::seconds kStopLimit{45};
 
+// How often the files that TLS is made of are looked at.
+constexpr std::chrono::seconds kTlsInterval{1};
+
+void LogTlsReload(const absl::Status& status) {
+  if (status.ok()) return spdlog::info("TLS: new files are taken over");
+  spdlog::error("TLS: new files are refused, the old ones are used: {}", std::string(status.message()));
+}
+
 int Fail(int exit_code, const std::string& what) {
   spdlog::error("{}", what);
   return exit_code;
@@ -123,6 +131,18 @@ int Serve(const ServerOptions& options) {
     tokens = *std::move(opened);
   }
   const Authenticator authenticator(tokens.get());
+  prometheus::Registry registry;
+  ServerMetrics server_metrics(registry, TEMPER_VERSION, clock.Wall());
+  std::unique_ptr<CertificateWatcher> certificates;
+  if (!options.tls.certificate.empty()) {
+    auto watcher =
+        CertificateWatcher::Start(options.tls, options.data_dir / "tls", kTlsInterval, [&](const absl::Status& status) {
+          server_metrics.CountTlsReload(status);
+          LogTlsReload(status);
+        });
+    if (!watcher.ok()) return Fail(kServerTls, std::string(watcher.status().message()));
+    certificates = *std::move(watcher);
+  }
   LocalLauncher launcher({.worker_binary = options.worker_binary, .gpus = options.gpus});
   JobControllerOptions controller_options;
   controller_options.runs_dir = options.data_dir / "runs";
@@ -135,9 +155,7 @@ int Serve(const ServerOptions& options) {
   controller_options.uploads = uploads->get();
   JobController controller(**store, launcher, clock, controller_options);
 
-  prometheus::Registry registry;
   JobMetrics job_metrics(registry, clock);
-  ServerMetrics server_metrics(registry, TEMPER_VERSION, clock.Wall());
   WatchHub hub({});
   controller.AddListener([&](const v1::Job& job, const v1::JobEvent& event) {
     job_metrics.OnEvent(job, event);
@@ -152,7 +170,7 @@ int Serve(const ServerOptions& options) {
     return Fail(kServerAddress, absl::StrCat(status.message(), "; choose another with --http HOST:PORT"));
   }
   auto rpc = RpcServer::Start(
-      options.listen, controller, hub, **uploads, authenticator,
+      {.address = options.listen, .certificates = certificates.get()}, controller, hub, **uploads, authenticator,
       [&](std::string_view method, const absl::Status& status) { server_metrics.CountRpc(method, status); });
   if (!rpc.ok()) {
     return Fail(kServerAddress, absl::StrCat(rpc.status().message(), "; choose another with --listen HOST:PORT"));
@@ -163,6 +181,7 @@ int Serve(const ServerOptions& options) {
     if (const auto counts = (*store)->CountByState(); counts.ok()) server_metrics.SetJobs(*counts);
     server_metrics.SetWatchers(hub.watchers());
     server_metrics.SetClockDrift(clock.Drift());
+    if (certificates != nullptr) server_metrics.SetTlsExpiry(certificates->expiry());
     return prometheus::TextSerializer().Serialize(registry.Collect());
   };
   pages.health = [&] { return (*store)->CountByState().status(); };
@@ -173,16 +192,18 @@ int Serve(const ServerOptions& options) {
   // With tokens a page in a browser has nothing to show.
   rules.loopback_names_only = tokens == nullptr && options.http.IsLoopback();
   rules.health_has_reason = tokens == nullptr;
-  auto http = HttpServer::Start(options.http.host, options.http.port, std::move(pages), std::move(rules));
+  auto http =
+      HttpServer::Start(options.http.host, options.http.port, std::move(pages), std::move(rules), certificates.get());
   if (!http.ok()) return Fail(kServerAddress, std::string(http.status().message()));
 
-  controller.Start((*rpc)->address().Reachable().Text());
+  controller.Start((*rpc)->gang_address().Text());
   const ListenAddress http_address{options.http.host, (*http)->port()};
   if (auto status = WriteAddressFile(address_file, (*rpc)->address(), http_address); !status.ok()) {
     return Fail(kServerDataDir, std::string(status.message()));
   }
-  std::printf("temper-server %s: gRPC on %s, metrics on http://%s/metrics, data in %s\n", TEMPER_VERSION,
-              (*rpc)->address().Text().c_str(), http_address.Text().c_str(), options.data_dir.c_str());
+  std::printf("temper-server %s: gRPC on %s, metrics on %s://%s/metrics, data in %s\n", TEMPER_VERSION,
+              (*rpc)->address().Text().c_str(), certificates == nullptr ? "http" : "https", http_address.Text().c_str(),
+              options.data_dir.c_str());
   std::fflush(stdout);
 
   const int signal = WaitForStop();

@@ -28,15 +28,17 @@ constexpr char kFooter[] =
     "create`).\n\n"
     "Exit codes:\n"
     "  0  stopped on request\n"
-    "  2  the command line is wrong\n"
+    "  2  the command line is wrong, or leaves the server unprotected\n"
     "  3  the data directory is in use or can't be used\n"
     "  4  an address is taken, or is none of this host\n"
     "  5  there is no worker binary\n"
+    "  6  certificate or key can't be used\n"
     "  7  anything else\n\n"
     "Examples:\n"
     "  temper-server\n"
     "  temper-server --data-dir ./data --slots cpu:2\n"
     "  temper-server --slots cpu:1,cuda:8\n"
+    "  temper-server --listen 0.0.0.0:8470 --http 0.0.0.0:8480 --tls-cert tls.crt --tls-key tls.key\n"
     "  temper-server --listen 127.0.0.1:0 --http 127.0.0.1:0 --data-dir /tmp/temper-test";
 
 std::filesystem::path DefaultDataDir() {
@@ -62,13 +64,14 @@ T Take(const char* option, absl::StatusOr<T> parsed) {
 }  // namespace
 
 absl::Status CheckExposure(const ServerOptions& options) {
-  if (options.insecure) return absl::OkStatus();
+  if (options.insecure || !options.tls.certificate.empty()) return absl::OkStatus();
   for (const auto& [option, address] : {std::pair("--listen", options.listen), std::pair("--http", options.http)}) {
     if (address.IsLoopback()) continue;
     return absl::InvalidArgumentError(
         absl::StrCat(option, " ", address.Text(),
-                     " can be reached from other hosts, and is not protected. Keep it on "
-                     "127.0.0.1 (ssh -L brings it elsewhere), or accept that with --insecure"));
+                     " can be reached from other hosts, and is not protected. Give it TLS "
+                     "and tokens with --tls-cert FILE --tls-key FILE, keep it on 127.0.0.1 (ssh -L brings it "
+                     "elsewhere), or accept that with --insecure"));
   }
   return absl::OkStatus();
 }
@@ -78,6 +81,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   std::string worker_binary = DefaultWorkerBinary().string();
   std::string listen = "127.0.0.1:8470";
   std::string http = "127.0.0.1:8480";
+  std::string tls_cert, tls_key, tls_client_ca;
   std::string slots = "cpu:1";
   std::string log_level = "info";
   std::string log_format = "text";
@@ -93,6 +97,15 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   app.add_option("--data-dir", data_dir, "Where jobs are kept, created when missing")->capture_default_str();
   app.add_option("--listen", listen, "Address for gRPC; port 0 takes any free one")->capture_default_str();
   app.add_option("--http", http, "Address for /metrics and /healthz")->capture_default_str();
+  CLI::Option* certificate = app.add_option(
+      "--tls-cert", tls_cert, "Certificate to show callers, with its chain (PEM): TLS, and tokens with it");
+  CLI::Option* key =
+      app.add_option("--tls-key", tls_key, "Its key (PEM). Files that change are taken over as they are");
+  certificate->needs(key);
+  key->needs(certificate);
+  app.add_option("--tls-client-ca", tls_client_ca,
+                 "Callers must show a certificate that one of these has signed (PEM): mutual TLS")
+      ->needs(certificate);
   app.add_flag("--require-tokens", options.require_tokens,
                "Ask every caller for a token (`temper-server token`, `temper token`), for what its role allows");
   app.add_flag("--insecure", options.insecure,
@@ -151,6 +164,11 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
     options.worker_binary = std::filesystem::absolute(worker_binary);
     options.listen = Take("--listen", ListenAddress::Parse(listen));
     options.http = Take("--http", ListenAddress::Parse(http));
+    const auto absolute = [](const std::string& file) {
+      return file.empty() ? std::filesystem::path() : std::filesystem::absolute(file);
+    };
+    options.tls = {absolute(tls_cert), absolute(tls_key), absolute(tls_client_ca)};
+    if (!tls_cert.empty()) options.require_tokens = true;
     options.slots = Take("--slots", ParseDeviceSlots(slots));
     const auto cuda = options.slots.find("cuda");
     const int gpus = cuda == options.slots.end() ? 0 : cuda->second;

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "server/api/listen_address.h"
+#include "server/auth/certificate_watcher.h"
 #include "server/jobs/job_machine.h"
 #include "server/jobs/scheduler.h"
 
@@ -17,10 +18,11 @@ namespace temper {
 // What temper-server tells the shell. Never renumbered.
 enum ServerExitCode {
   kServerOk = 0,
-  kServerUsage = 2,    // the command line is wrong
+  kServerUsage = 2,    // the command line is wrong, or leaves the server unprotected
   kServerDataDir = 3,  // the data directory is in use, can't be used, or is of a newer temper
   kServerAddress = 4,  // an address is taken, or is none of this host
   kServerWorker = 5,   // there is no worker binary
+  kServerTls = 6,      // certificate or key can't be used
   kServerOther = 7,
 };
 
@@ -28,8 +30,9 @@ struct ServerOptions {
   std::filesystem::path data_dir;
   ListenAddress listen;
   ListenAddress http;
-  bool require_tokens = false;
-  bool insecure = false;  // addresses that others reach are allowed to be without TLS and tokens
+  TlsFiles tls;                 // without a certificate: plain text
+  bool require_tokens = false;  // and with one
+  bool insecure = false;        // addresses that others reach are allowed to be without TLS and tokens
   DeviceSlots slots;
   std::vector<std::string> gpus;  // as many as there are slots "cuda", as CUDA_VISIBLE_DEVICES names them
   std::filesystem::path worker_binary;

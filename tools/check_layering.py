@@ -29,7 +29,7 @@ ARROWS: dict[str, list[str]] = {
     "server/jobs": ["server/launch", "server/sqlite", "common/rpc"],
     "server/sqlite": [],
     "server/launch": ["common/rpc"],
-    "server/observe": ["server/jobs"],
+    "server/observe": ["server/auth", "server/jobs"],
     "client": ["common/rpc"],
     "client/command": ["client"],
     "worker": ["worker/session", "worker/train"],

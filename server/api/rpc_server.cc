@@ -4,8 +4,11 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/security/server_credentials.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
 #include <grpcpp/server_builder.h>
 
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -13,6 +16,26 @@
 #include "common/rpc/keepalive.h"
 
 namespace temper {
+namespace {
+
+// Seconds until gRPC sees that the watcher has replaced its copies.
+constexpr unsigned kRefreshInterval = 1;
+
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(const CertificateWatcher* certificates) {
+  if (certificates == nullptr) return grpc::InsecureServerCredentials();
+  const TlsFiles files = certificates->copies();
+  grpc::experimental::TlsServerCredentialsOptions options(
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(files.key, files.certificate,
+                                                                           files.client_ca, kRefreshInterval));
+  options.watch_identity_key_cert_pairs();
+  if (!files.client_ca.empty()) {
+    options.watch_root_certs();
+    options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  }
+  return grpc::experimental::TlsServerCredentials(options);
+}
+
+}  // namespace
 
 RpcServer::RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, const Authenticator& authenticator,
                      RpcObserver observer)
@@ -23,18 +46,21 @@ RpcServer::RpcServer(JobController& controller, WatchHub& hub, UploadStore& uplo
 
 RpcServer::~RpcServer() { Shutdown(std::chrono::milliseconds(0)); }
 
-absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ListenAddress& address, JobController& controller,
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options, JobController& controller,
                                                             WatchHub& hub, UploadStore& uploads,
                                                             const Authenticator& authenticator, RpcObserver observer) {
   // gRPC says only that it failed.
-  if (auto status = CheckFree(address); !status.ok()) return status;
+  if (auto status = CheckFree(options.address); !status.ok()) return status;
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
   auto server = std::unique_ptr<RpcServer>(new RpcServer(controller, hub, uploads, authenticator, std::move(observer)));
-  server->address_ = address;
+  server->address_ = options.address;
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(address.Text(), grpc::InsecureServerCredentials(), &server->address_.port);
+  builder.AddListeningPort(options.address.Text(), CredentialsOf(options.certificates), &server->address_.port);
+  if (options.certificates != nullptr) {
+    builder.AddListeningPort(GangAddress(0).Text(), grpc::InsecureServerCredentials(), &server->gang_port_);
+  }
   // With SO_REUSEPORT a second server would start on the same port and take half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   SetServerKeepalive({}, builder);
@@ -43,7 +69,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ListenAddress&
   builder.RegisterService(&server->worker_);
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr) {
-    return absl::UnavailableError(absl::StrCat(address.Text(), ": gRPC could not listen there"));
+    return absl::UnavailableError(absl::StrCat(options.address.Text(), ": gRPC could not listen there"));
   }
   if (auto* health = server->server_->GetHealthCheckService()) {
     health->SetServingStatus("temper.v1.TrainingService", true);

@@ -14,17 +14,26 @@
 #include "server/api/training_api.h"
 #include "server/api/watch_hub.h"
 #include "server/api/worker_api.h"
+#include "server/auth/certificate_watcher.h"
 #include "server/jobs/job_controller.h"
 
 namespace temper {
 
-// The gRPC server: TrainingService, TokenService, WorkerService, grpc.health.v1 and reflection, on one plain-text port.
+struct RpcServerOptions {
+  ListenAddress address;
+  // What it shows its callers, and asks of them; null: plain text. Must outlive the server.
+  const CertificateWatcher* certificates = nullptr;
+};
+
+// The gRPC server: TrainingService, TokenService, WorkerService, grpc.health.v1 and reflection, on one port. Over TLS,
+// a second one in plain text on loopback is for the gangs of this host: they need no certificate, and it asks for the
+// same tokens.
 class RpcServer {
  public:
   // Serves as soon as it returns. Everything that it is given must outlive it.
   //
   // ALREADY_EXISTS: somebody listens there. UNAVAILABLE, INVALID_ARGUMENT: the address is not one of this host.
-  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const ListenAddress& address, JobController& controller,
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const RpcServerOptions& options, JobController& controller,
                                                           WatchHub& hub, UploadStore& uploads,
                                                           const Authenticator& authenticator, RpcObserver observer);
   ~RpcServer();
@@ -33,6 +42,8 @@ class RpcServer {
 
   // With the real port.
   const ListenAddress& address() const { return address_; }
+  // Where gangs on this host reach it.
+  ListenAddress gang_address() const { return gang_port_ == 0 ? address_.Reachable() : GangAddress(gang_port_); }
 
   // Tells health checks that the server goes away. It still answers: gangs that stop have to report.
   void AnnounceStop();
@@ -43,11 +54,14 @@ class RpcServer {
   RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, const Authenticator& authenticator,
             RpcObserver observer);
 
+  static ListenAddress GangAddress(int port) { return {"127.0.0.1", port}; }
+
   const Guard guard_;
   TrainingApi training_;
   TokensApi tokens_;
   WorkerApi worker_;
   ListenAddress address_;
+  int gang_port_ = 0;  // 0: none of their own
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <httplib.h>
+#include <openssl/ssl.h>
 
 #include <algorithm>
 #include <array>
@@ -69,9 +70,25 @@ bool Passes(const HttpRules& rules, const httplib::Request& request, httplib::Re
   return false;
 }
 
+// Of each connection: it begins with the newest sound pair.
+int UseNewest(SSL* connection, void* certificates) {
+  const std::shared_ptr<SSL_CTX> newest = static_cast<const CertificateWatcher*>(certificates)->context();
+  return SSL_set_SSL_CTX(connection, newest.get()) == nullptr ? 0 : 1;  // the connection shares it
+}
+
+std::unique_ptr<httplib::Server> MakeServer(const CertificateWatcher* certificates) {
+  if (certificates == nullptr) return std::make_unique<httplib::Server>();
+  return std::make_unique<httplib::SSLServer>([certificates](SSL_CTX& context) {
+    SSL_CTX_set_cert_cb(&context, UseNewest, const_cast<CertificateWatcher*>(certificates));
+    const int verify = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+    if (!certificates->copies().client_ca.empty()) SSL_CTX_set_verify(&context, verify, nullptr);
+    return SSL_CTX_set_min_proto_version(&context, TLS1_2_VERSION) == 1;
+  });
+}
+
 }  // namespace
 
-HttpServer::HttpServer() : server_(std::make_unique<httplib::Server>()) {}
+HttpServer::HttpServer(const CertificateWatcher* certificates) : server_(MakeServer(certificates)) {}
 
 HttpServer::~HttpServer() {
   server_->stop();
@@ -79,8 +96,8 @@ HttpServer::~HttpServer() {
 }
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& host, int port, HttpPages pages,
-                                                              HttpRules rules) {
-  auto server = std::unique_ptr<HttpServer>(new HttpServer);
+                                                              HttpRules rules, const CertificateWatcher* certificates) {
+  auto server = std::unique_ptr<HttpServer>(new HttpServer(certificates));
   httplib::Server& http = *server->server_;
   const bool health_has_reason = rules.health_has_reason;
   http.Get("/metrics", [metrics = std::move(pages.metrics)](const httplib::Request&, httplib::Response& response) {

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/auth/certificate_watcher.h"
 
 namespace httplib {
 class Server;
@@ -34,15 +35,17 @@ struct HttpRules {
   bool health_has_reason = false;
 };
 
-// Plain HTTP for machines: GET /metrics and /healthz (200 "ok", or 503). Anything else is answered with a list of
-// these, and pages of other origins (header `Origin`) are refused.
+// HTTP for machines, over TLS where there are certificates: GET /metrics and /healthz (200 "ok", or 503). Anything else
+// is answered with a list of these, and pages of other origins (header `Origin`) are refused.
 class HttpServer {
  public:
-  // Port 0 is any free one. `pages` and `rules` are called by several threads.
+  // Port 0 is any free one. `pages` and `rules` are called by several threads. `certificates`: null: plain text; they
+  // must outlive the server.
   //
   // UNAVAILABLE: nothing can listen there.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& host, int port, HttpPages pages,
-                                                           HttpRules rules);
+                                                           HttpRules rules,
+                                                           const CertificateWatcher* certificates = nullptr);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
@@ -50,7 +53,7 @@ class HttpServer {
   int port() const { return port_; }
 
  private:
-  HttpServer();
+  explicit HttpServer(const CertificateWatcher* certificates);
 
   std::unique_ptr<httplib::Server> server_;
   int port_ = 0;

@@ -60,7 +60,7 @@ class ApiTest : public testing::Test {
     controller->AddListener(
         [this](const v1::Job& job, const v1::JobEvent& event) { hub->OnEvent(job.name(), event.sequence()); });
     ASSERT_TRUE(controller->Recover().ok());
-    auto started = RpcServer::Start({"127.0.0.1", port}, *controller, *hub, *uploads, authenticator,
+    auto started = RpcServer::Start({.address = {"127.0.0.1", port}}, *controller, *hub, *uploads, authenticator,
                                     [this](std::string_view method, const absl::Status& status) {
                                       std::lock_guard lock(mutex);
                                       ended.emplace_back(method, status.code());

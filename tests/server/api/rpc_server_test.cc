@@ -13,14 +13,14 @@ using testing::HasSubstr;
 class RpcServerTest : public ApiTest {};
 
 TEST_F(RpcServerTest, PortIsTaken_SaysSo) {
-  const auto second = RpcServer::Start(server->address(), *controller, *hub, *uploads, authenticator,
+  const auto second = RpcServer::Start({.address = server->address()}, *controller, *hub, *uploads, authenticator,
                                        [](std::string_view, const absl::Status&) {});
   EXPECT_TRUE(absl::IsAlreadyExists(second.status())) << second.status();
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(server->address().Text() + ": Address already in use"));
 }
 
 TEST_F(RpcServerTest, AddressOfAnotherHost_SaysSo) {
-  const auto other = RpcServer::Start({"192.0.2.1", 0}, *controller, *hub, *uploads, authenticator,
+  const auto other = RpcServer::Start({.address = {"192.0.2.1", 0}}, *controller, *hub, *uploads, authenticator,
                                       [](std::string_view, const absl::Status&) {});
   EXPECT_TRUE(absl::IsUnavailable(other.status())) << other.status();
 }
