@@ -170,7 +170,11 @@ int Serve(const ServerOptions& options) {
     return Fail(kServerAddress, absl::StrCat(status.message(), "; choose another with --http HOST:PORT"));
   }
   auto rpc = RpcServer::Start(
-      {.address = options.listen, .certificates = certificates.get()}, controller, hub, **uploads, authenticator,
+      {.address = options.listen,
+       .certificates = certificates.get(),
+       .uris = options.uris,
+       .max_calls_per_second = options.max_calls_per_second},
+      controller, hub, **uploads, authenticator,
       [&](std::string_view method, const absl::Status& status) { server_metrics.CountRpc(method, status); });
   if (!rpc.ok()) {
     return Fail(kServerAddress, absl::StrCat(rpc.status().message(), "; choose another with --listen HOST:PORT"));

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -81,6 +82,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   std::string worker_binary = DefaultWorkerBinary().string();
   std::string listen = "127.0.0.1:8470";
   std::string http = "127.0.0.1:8480";
+  std::vector<std::string> allow_uri;
   std::string tls_cert, tls_key, tls_client_ca;
   std::string slots = "cpu:1";
   std::string log_level = "info";
@@ -108,6 +110,14 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
       ->needs(certificate);
   app.add_flag("--require-tokens", options.require_tokens,
                "Ask every caller for a token (`temper-server token`, `temper token`), for what its role allows");
+  app.add_option("--max-calls-per-second", options.max_calls_per_second,
+                 "Calls of each identity with a token, in the long run; 0: no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--allow-uri", allow_uri,
+                 "Places that jobs may name as model, data, adapter, output or resume_from: file:///data/** and "
+                 "s3://bucket/team/** are all below. Any number. Default: whatever the server can read or write")
+      ->take_all();
   app.add_flag("--insecure", options.insecure,
                "Let addresses that other hosts reach be without TLS: what is sent, tokens too, can be read on the way, "
                "and without --require-tokens everybody there can train and read what this server can");
@@ -167,6 +177,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
     const auto absolute = [](const std::string& file) {
       return file.empty() ? std::filesystem::path() : std::filesystem::absolute(file);
     };
+    options.uris = Take("--allow-uri", UriPolicy::Parse(allow_uri, options.data_dir / "uploads"));
     options.tls = {absolute(tls_cert), absolute(tls_key), absolute(tls_client_ca)};
     if (!tls_cert.empty()) options.require_tokens = true;
     options.slots = Take("--slots", ParseDeviceSlots(slots));

@@ -12,6 +12,7 @@
 #include "server/auth/certificate_watcher.h"
 #include "server/jobs/job_machine.h"
 #include "server/jobs/scheduler.h"
+#include "server/jobs/uri_policy.h"
 
 namespace temper {
 
@@ -33,6 +34,8 @@ struct ServerOptions {
   TlsFiles tls;                 // without a certificate: plain text
   bool require_tokens = false;  // and with one
   bool insecure = false;        // addresses that others reach are allowed to be without TLS and tokens
+  UriPolicy uris;
+  double max_calls_per_second = 100;  // of each identity; 0: no limit
   DeviceSlots slots;
   std::vector<std::string> gpus;  // as many as there are slots "cuda", as CUDA_VISIBLE_DEVICES names them
   std::filesystem::path worker_binary;

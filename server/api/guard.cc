@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "server/auth/route_rules.h"
 
 namespace temper {
@@ -23,6 +24,10 @@ std::string JobOf(std::string_view name) { return std::string(name.substr(0, nam
 absl::StatusOr<Identity> Guard::Admit(const grpc::CallbackServerContext& context, std::string_view route,
                                       std::string_view job) const {
   auto caller = authenticator_.Admit(route, Authorization(context));
+  if (caller.ok() && !caller->name.empty() && !limiter_.Take(caller->name)) {
+    return WithReason(absl::ResourceExhaustedError(absl::StrCat(caller->name, " calls too often: wait a second")),
+                      "TOO_MANY_CALLS");
+  }
   const std::optional<RouteRule> rule = RuleOf(route);
   if (!caller.ok() || rule->admission != Admission::kOwnJob || caller->role == Role::kAdmin) return caller;
   // Whoever has got here may see all jobs: that there is no such job is no secret.

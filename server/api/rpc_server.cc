@@ -18,6 +18,10 @@
 namespace temper {
 namespace {
 
+// What a caller may send at once. Uploads come in pieces of 1 MiB, and a report holds no more than that.
+constexpr int kMaxMessageBytes = 4 << 20;
+constexpr int kMaxMetadataBytes = 16 << 10;
+
 // Seconds until gRPC sees that the watcher has replaced its copies.
 constexpr unsigned kRefreshInterval = 1;
 
@@ -37,10 +41,12 @@ std::shared_ptr<grpc::ServerCredentials> CredentialsOf(const CertificateWatcher*
 
 }  // namespace
 
-RpcServer::RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, const Authenticator& authenticator,
-                     RpcObserver observer)
-    : guard_(authenticator, controller, observer),
-      training_(controller, hub, uploads, guard_, observer),
+RpcServer::RpcServer(const RpcServerOptions& options, JobController& controller, WatchHub& hub, UploadStore& uploads,
+                     const Authenticator& authenticator, RpcObserver observer)
+    : uris_(options.uris),
+      limiter_(options.max_calls_per_second, clock_),
+      guard_(authenticator, limiter_, controller, observer),
+      training_(controller, hub, uploads, uris_, guard_, observer),
       tokens_(authenticator.tokens(), guard_, observer),
       worker_(controller, guard_, std::move(observer)) {}
 
@@ -54,7 +60,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
-  auto server = std::unique_ptr<RpcServer>(new RpcServer(controller, hub, uploads, authenticator, std::move(observer)));
+  auto server =
+      std::unique_ptr<RpcServer>(new RpcServer(options, controller, hub, uploads, authenticator, std::move(observer)));
   server->address_ = options.address;
   grpc::ServerBuilder builder;
   builder.AddListeningPort(options.address.Text(), CredentialsOf(options.certificates), &server->address_.port);
@@ -63,6 +70,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   }
   // With SO_REUSEPORT a second server would start on the same port and take half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   SetServerKeepalive({}, builder);
   builder.RegisterService(&server->training_);
   builder.RegisterService(&server->tokens_);

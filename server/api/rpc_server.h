@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "common/clock.h"
 #include "server/api/guard.h"
 #include "server/api/listen_address.h"
 #include "server/api/rpc_observer.h"
@@ -16,6 +17,7 @@
 #include "server/api/worker_api.h"
 #include "server/auth/certificate_watcher.h"
 #include "server/jobs/job_controller.h"
+#include "server/jobs/uri_policy.h"
 
 namespace temper {
 
@@ -23,6 +25,10 @@ struct RpcServerOptions {
   ListenAddress address;
   // What it shows its callers, and asks of them; null: plain text. Must outlive the server.
   const CertificateWatcher* certificates = nullptr;
+  // What jobs may name.
+  UriPolicy uris;
+  // Of each identity with a token; 0: no limit.
+  double max_calls_per_second = 0;
 };
 
 // The gRPC server: TrainingService, TokenService, WorkerService, grpc.health.v1 and reflection, on one port. Over TLS,
@@ -51,11 +57,14 @@ class RpcServer {
   void Shutdown(std::chrono::milliseconds grace);
 
  private:
-  RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, const Authenticator& authenticator,
-            RpcObserver observer);
+  RpcServer(const RpcServerOptions& options, JobController& controller, WatchHub& hub, UploadStore& uploads,
+            const Authenticator& authenticator, RpcObserver observer);
 
   static ListenAddress GangAddress(int port) { return {"127.0.0.1", port}; }
 
+  const RealClock clock_;
+  const UriPolicy uris_;
+  CallLimiter limiter_;
   const Guard guard_;
   TrainingApi training_;
   TokensApi tokens_;

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/rpc/timestamp.h"
+#include "server/api/audit.h"
 #include "server/api/unary_answer.h"
 
 namespace temper {
@@ -70,9 +71,13 @@ absl::Status NoTokens() {
 grpc::ServerUnaryReactor* TokensApi::CreateToken(grpc::CallbackServerContext* context,
                                                  const v1::CreateTokenRequest* request,
                                                  v1::CreateTokenResponse* response) {
-  return guard_.Pass(context, "/temper.v1.TokenService/CreateToken", "", [&](const Identity&) {
+  return guard_.Pass(context, "/temper.v1.TokenService/CreateToken", "", [&](const Identity& caller) {
     absl::StatusOr<v1::CreateTokenResponse> created = NoTokens();
     if (tokens_ != nullptr) created = Create(*tokens_, *request);
+    Audit(
+        *context, &caller, "CreateToken",
+        created.ok() ? absl::StrCat(created->token().name(), " of ", created->token().identity()) : request->identity(),
+        created.status());
     return Answer(context, "CreateToken", observer_, std::move(created), response);
   });
 }
@@ -88,9 +93,10 @@ grpc::ServerUnaryReactor* TokensApi::ListTokens(grpc::CallbackServerContext* con
 
 grpc::ServerUnaryReactor* TokensApi::RevokeToken(grpc::CallbackServerContext* context,
                                                  const v1::RevokeTokenRequest* request, v1::Token* response) {
-  return guard_.Pass(context, "/temper.v1.TokenService/RevokeToken", "", [&](const Identity&) {
+  return guard_.Pass(context, "/temper.v1.TokenService/RevokeToken", "", [&](const Identity& caller) {
     absl::StatusOr<v1::Token> revoked = NoTokens();
     if (tokens_ != nullptr) revoked = Revoke(*tokens_, request->name());
+    Audit(*context, &caller, "RevokeToken", request->name(), revoked.status());
     return Answer(context, "RevokeToken", observer_, std::move(revoked), response);
   });
 }

@@ -15,10 +15,10 @@ namespace temper {
 class TrainingApi final : public v1::TrainingService::CallbackService {
  public:
   // All must outlive it.
-  TrainingApi(JobController& controller, WatchHub& hub, UploadStore& uploads, const Guard& guard,
+  TrainingApi(JobController& controller, WatchHub& hub, UploadStore& uploads, const UriPolicy& uris, const Guard& guard,
               const RpcObserver& observer)
       : guard_(guard),
-        jobs_(controller, observer),
+        jobs_(controller, uris, observer),
         watch_(controller, hub, observer),
         artifacts_(controller, observer),
         families_(observer),
@@ -42,22 +42,22 @@ class TrainingApi final : public v1::TrainingService::CallbackService {
   grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext* context, const v1::CancelJobRequest* request,
                                       v1::Job* response) override {
     return guard_.Pass(context, "/temper.v1.TrainingService/CancelJob", request->name(),
-                       [&](const Identity&) { return jobs_.Cancel(context, *request, response); });
+                       [&](const Identity& caller) { return jobs_.Cancel(context, caller, *request, response); });
   }
   grpc::ServerUnaryReactor* PauseJob(grpc::CallbackServerContext* context, const v1::PauseJobRequest* request,
                                      v1::Job* response) override {
     return guard_.Pass(context, "/temper.v1.TrainingService/PauseJob", request->name(),
-                       [&](const Identity&) { return jobs_.Pause(context, *request, response); });
+                       [&](const Identity& caller) { return jobs_.Pause(context, caller, *request, response); });
   }
   grpc::ServerUnaryReactor* ResumeJob(grpc::CallbackServerContext* context, const v1::ResumeJobRequest* request,
                                       v1::Job* response) override {
     return guard_.Pass(context, "/temper.v1.TrainingService/ResumeJob", request->name(),
-                       [&](const Identity&) { return jobs_.Resume(context, *request, response); });
+                       [&](const Identity& caller) { return jobs_.Resume(context, caller, *request, response); });
   }
   grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext* context, const v1::DeleteJobRequest* request,
                                       google::protobuf::Empty* response) override {
     return guard_.Pass(context, "/temper.v1.TrainingService/DeleteJob", request->name(),
-                       [&](const Identity&) { return jobs_.Delete(context, *request, response); });
+                       [&](const Identity& caller) { return jobs_.Delete(context, caller, *request, response); });
   }
   grpc::ServerUnaryReactor* QueryMetrics(grpc::CallbackServerContext* context, const v1::QueryMetricsRequest* request,
                                          v1::QueryMetricsResponse* response) override {

@@ -261,6 +261,57 @@ def test_a_token_in_a_file_comes_before_the_environment(place, tmp_path):
     assert "does not know the token" in place.server.temper("list", environment=wrong, check=3).stderr
 
 
+def test_who_changed_what_and_who_was_refused_is_in_the_log(place):
+    server = place.server
+    ana, ben = ({"TEMPER_TOKEN": place.tokens[f"submitter, {whose}"]} for whose in ("own job", "other's job"))
+    server.temper("submit", "-", "--job-id", "audited", text=JOB, environment=ana, check=0)
+    server.temper("cancel", "audited", environment=ben, check=3)
+    server.temper("cancel", "audited", environment=ana, check=0)
+    server.temper("delete", 'a" identity=root', environment=ana, check=3)
+    lines = [line.split("audit ", 1)[1] for line in server.log.read_text().splitlines() if " audit " in line]
+    lines = [re.sub(r" peer=\S+:\d+ ", " ", line) for line in lines if "audited" in line or "root" in line]
+    assert lines[-4:] == [
+        'action=CreateJob object="jobs/audited" identity=ana role=submitter result=OK',
+        'action=CancelJob object="jobs/audited" identity=- role=- result=PERMISSION_DENIED',
+        'action=CancelJob object="jobs/audited" identity=ana role=submitter result=OK',
+        'action=DeleteJob object="jobs/a\\" identity=root" identity=- role=- result=INVALID_ARGUMENT',
+    ]
+
+
+def test_an_identity_that_calls_too_often_is_told_so(tmp_path):
+    server = Server(tmp_path, options=["--require-tokens", "--max-calls-per-second", "1"]).start()
+    ana, ben = ({"TEMPER_TOKEN": make_token(server, name, "reader")} for name in ("ana", "ben"))
+    answers = [server.temper("list", environment=ana) for _ in range(10)]
+    assert any("ana calls too often" in answer.stderr for answer in answers)
+    server.temper("list", environment=ben, check=0)
+    server.stop()
+
+
+def test_jobs_name_only_places_that_the_server_allows(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/out").symlink_to("/etc")
+    allowed = ["--allow-uri", f"file://{tmp_path}/data/**", "--allow-uri", "s3://bucket/team/**"]
+    server = Server(tmp_path / "data", options=allowed).start()
+    places = {"model.uri": "data/model", "data.uri": "data/train.jsonl", "output.uri": "data"}
+    fields = {field: f"{tmp_path}/{place}" for field, place in places.items()}
+
+    def submit(check, **changes):
+        settings = [f"{field}={uri}" for field, uri in (fields | changes).items()]
+        return server.temper("submit", "-", *(w for s in settings for w in ("--set", s)), text=JOB, check=check)
+
+    submit(0)
+    submit(0, **{"output.uri": "s3://bucket/team/ana"})
+    for field, uri in (
+        ("model.uri", "/etc"),
+        ("data.uri", f"{tmp_path}/data/../secret"),
+        ("output.uri", f"file://{tmp_path}/data/%2e%2e/other"),
+        ("resume_from", f"{tmp_path}/data/out/checkpoint"),
+        ("validation.uri", "s3://bucket/other"),
+    ):
+        assert f"{field}: '{uri}' is no place" in submit(3, **{field: uri}).stderr
+    server.stop()
+
+
 def test_a_server_without_tokens_makes_none(tmp_path):
     server = Server(tmp_path).start()
     refused = server.temper("token", "create", "ana", "--role", "admin", check=3)

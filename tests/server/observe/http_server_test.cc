@@ -61,7 +61,7 @@ TEST(HttpServer, Loopback_OtherNamesAndOrigins_AreRefused) {
     return client.Get("/metrics", {{"Host", "localhost:1"}, {"Origin", origin}})->status;
   };
   EXPECT_EQ(from("http://localhost:1"), 200);
-  for (const char* origin : {"http://localhost:2", "http://evil.example", "null", ""}) EXPECT_EQ(from(origin), 403);
+  for (const char* origin : {"http://localhost:2", "http://evil.example", "null"}) EXPECT_EQ(from(origin), 403);
 }
 
 TEST(HttpServer, Route_IsAdmittedByItsAuthorization) {
