@@ -5,12 +5,18 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <fstream>
+#include <iterator>
 #include <string_view>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/rpc/keepalive.h"
 
 namespace temper {
 namespace {
+
+constexpr std::string_view kHttps = "https://";
 
 constexpr char kServiceConfig[] = R"({
   "methodConfig": [{
@@ -30,16 +36,47 @@ bool IsThisHost(std::string_view address) {
          address.starts_with("unix:");
 }
 
-}  // namespace
-
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
+                                           const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
   grpc::ChannelArguments arguments;
   arguments.SetServiceConfigJSON(kServiceConfig);
   SetClientKeepalive({}, arguments);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
   if (IsThisHost(address)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(address, credentials, arguments);
+}
+
+// Into `text`, which stays empty without a path.
+absl::Status ReadPem(const std::string& path, std::string& text) {
+  if (path.empty()) return absl::OkStatus();
+  std::ifstream file(path, std::ios::binary);
+  text.assign(std::istreambuf_iterator<char>(file), {});
+  if (file.is_open() && !file.bad() && !text.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("cannot read ", path, ", or it is empty"));
+}
+
+}  // namespace
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+  return MakeChannel(address, grpc::InsecureChannelCredentials());
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address, const ChannelTls& tls) {
+  const bool https = address.starts_with(kHttps);
+  if (!https && tls.ca_file.empty() && tls.certificate_file.empty() && tls.key_file.empty()) {
+    return MakeChannel(address);
+  }
+  if (tls.certificate_file.empty() != tls.key_file.empty()) {
+    return absl::InvalidArgumentError("a client's certificate needs its key, and the key its certificate");
+  }
+  grpc::SslCredentialsOptions options;
+  for (const auto& [path, text] :
+       {std::pair(&tls.ca_file, &options.pem_root_certs), std::pair(&tls.certificate_file, &options.pem_cert_chain),
+        std::pair(&tls.key_file, &options.pem_private_key)}) {
+    if (absl::Status status = ReadPem(*path, *text); !status.ok()) return status;
+  }
+  return MakeChannel(https ? address.substr(kHttps.size()) : address, grpc::SslCredentials(options));
 }
 
 }  // namespace temper

@@ -53,8 +53,12 @@ absl::StatusOr<ClientConfig> ReadClientConfig(const std::string& path) {
   if (!text.ok()) return text.status();
   ClientConfig config;
   std::string token_file;
-  const std::vector<std::pair<std::string, std::string*>> keys = {
-      {"server", &config.server}, {"token", &config.token}, {"token_file", &token_file}};
+  const std::vector<std::pair<std::string, std::string*>> keys = {{"server", &config.server},
+                                                                  {"token", &config.token},
+                                                                  {"token_file", &token_file},
+                                                                  {"ca_file", &config.tls.ca_file},
+                                                                  {"cert_file", &config.tls.certificate_file},
+                                                                  {"key_file", &config.tls.key_file}};
   try {
     const YAML::Node root = YAML::Load(*text);
     if (root.IsNull()) return config;
@@ -80,16 +84,25 @@ absl::StatusOr<ClientConfig> ReadClientConfig(const std::string& path) {
   } catch (const YAML::Exception& e) {
     return Problem(path, e.mark, absl::StrCat("is not valid YAML: ", e.msg));
   }
+  for (std::string* file : {&config.tls.ca_file, &config.tls.certificate_file, &config.tls.key_file}) {
+    if (!file->empty()) *file = (fs::path(path).parent_path() / *file).string();
+  }
   if (token_file.empty()) return config;
   if (!config.token.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": has token and token_file; remove one of them"));
   }
-  const absl::StatusOr<std::string> token = ReadText((fs::path(path).parent_path() / token_file).string());
+  const absl::StatusOr<std::string> token = ReadToken((fs::path(path).parent_path() / token_file).string());
   if (!token.ok()) {
     return absl::FailedPreconditionError(absl::StrCat(path, ": token_file: ", token.status().message()));
   }
-  config.token = std::string(absl::StripAsciiWhitespace(*token));
+  config.token = *token;
   return config;
+}
+
+absl::StatusOr<std::string> ReadToken(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadText(path);
+  if (!text.ok()) return text.status();
+  return std::string(absl::StripAsciiWhitespace(*text));
 }
 
 }  // namespace temper

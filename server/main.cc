@@ -23,6 +23,8 @@
 #include "common/log.h"
 #include "server/api/rpc_server.h"
 #include "server/api/watch_hub.h"
+#include "server/auth/authenticator.h"
+#include "server/auth/token_store.h"
 #include "server/jobs/job_controller.h"
 #include "server/jobs/job_store.h"
 #include "server/jobs/upload_store.h"
@@ -37,6 +39,14 @@ namespace {
 
 // For the gangs to stop: a worker's own grace (server/launch/local_launcher.h) and the kill after it.
 constexpr std::chrono::seconds kStopLimit{45};
+
+// How often the files that TLS is made of are looked at.
+constexpr std::chrono::seconds kTlsInterval{1};
+
+void LogTlsReload(const absl::Status& status) {
+  if (status.ok()) return spdlog::info("TLS: new files are taken over");
+  spdlog::error("TLS: new files are refused, the old ones are used: {}", std::string(status.message()));
+}
 
 int Fail(int exit_code, const std::string& what) {
   spdlog::error("{}", what);
@@ -92,6 +102,9 @@ absl::Status AddExistingJobs(const JobController& controller, JobMetrics& metric
 }
 
 int Serve(const ServerOptions& options) {
+  if (absl::Status status = CheckExposure(options); !status.ok()) {
+    return Fail(kServerUsage, std::string(status.message()));
+  }
   if (::access(options.worker_binary.c_str(), X_OK) != 0) {
     return Fail(kServerWorker, absl::StrCat(options.worker_binary.string(),
                                             " can't be executed; name the temper-worker with --worker-binary"));
@@ -111,6 +124,25 @@ int Serve(const ServerOptions& options) {
                                     .max_total_bytes = options.max_uploads_bytes},
                                    clock);
   if (!uploads.ok()) return Fail(kServerDataDir, std::string(uploads.status().message()));
+  std::unique_ptr<TokenStore> tokens;
+  if (options.require_tokens) {
+    auto opened = TokenStore::Open(options.data_dir, machine_clock);
+    if (!opened.ok()) return Fail(kServerDataDir, std::string(opened.status().message()));
+    tokens = *std::move(opened);
+  }
+  const Authenticator authenticator(tokens.get());
+  prometheus::Registry registry;
+  ServerMetrics server_metrics(registry, TEMPER_VERSION, clock.Wall());
+  std::unique_ptr<CertificateWatcher> certificates;
+  if (!options.tls.certificate.empty()) {
+    auto watcher =
+        CertificateWatcher::Start(options.tls, options.data_dir / "tls", kTlsInterval, [&](const absl::Status& status) {
+          server_metrics.CountTlsReload(status);
+          LogTlsReload(status);
+        });
+    if (!watcher.ok()) return Fail(kServerTls, std::string(watcher.status().message()));
+    certificates = *std::move(watcher);
+  }
   LocalLauncher launcher({.worker_binary = options.worker_binary, .gpus = options.gpus});
   JobControllerOptions controller_options;
   controller_options.runs_dir = options.data_dir / "runs";
@@ -123,9 +155,7 @@ int Serve(const ServerOptions& options) {
   controller_options.uploads = uploads->get();
   JobController controller(**store, launcher, clock, controller_options);
 
-  prometheus::Registry registry;
   JobMetrics job_metrics(registry, clock);
-  ServerMetrics server_metrics(registry, TEMPER_VERSION, clock.Wall());
   WatchHub hub({});
   controller.AddListener([&](const v1::Job& job, const v1::JobEvent& event) {
     job_metrics.OnEvent(job, event);
@@ -140,7 +170,11 @@ int Serve(const ServerOptions& options) {
     return Fail(kServerAddress, absl::StrCat(status.message(), "; choose another with --http HOST:PORT"));
   }
   auto rpc = RpcServer::Start(
-      options.listen, controller, hub, **uploads,
+      {.address = options.listen,
+       .certificates = certificates.get(),
+       .uris = options.uris,
+       .max_calls_per_second = options.max_calls_per_second},
+      controller, hub, **uploads, authenticator,
       [&](std::string_view method, const absl::Status& status) { server_metrics.CountRpc(method, status); });
   if (!rpc.ok()) {
     return Fail(kServerAddress, absl::StrCat(rpc.status().message(), "; choose another with --listen HOST:PORT"));
@@ -151,19 +185,29 @@ int Serve(const ServerOptions& options) {
     if (const auto counts = (*store)->CountByState(); counts.ok()) server_metrics.SetJobs(*counts);
     server_metrics.SetWatchers(hub.watchers());
     server_metrics.SetClockDrift(clock.Drift());
+    if (certificates != nullptr) server_metrics.SetTlsExpiry(certificates->expiry());
     return prometheus::TextSerializer().Serialize(registry.Collect());
   };
   pages.health = [&] { return (*store)->CountByState().status(); };
-  auto http = HttpServer::Start(options.http.host, options.http.port, std::move(pages));
+  HttpRules rules;
+  rules.admit = [&](std::string_view route, std::string_view authorization) {
+    return authenticator.Admit(route, authorization).status();
+  };
+  // With tokens a page in a browser has nothing to show.
+  rules.loopback_names_only = tokens == nullptr && options.http.IsLoopback();
+  rules.health_has_reason = tokens == nullptr;
+  auto http =
+      HttpServer::Start(options.http.host, options.http.port, std::move(pages), std::move(rules), certificates.get());
   if (!http.ok()) return Fail(kServerAddress, std::string(http.status().message()));
 
-  controller.Start((*rpc)->address().Reachable().Text());
+  controller.Start((*rpc)->gang_address().Text());
   const ListenAddress http_address{options.http.host, (*http)->port()};
   if (auto status = WriteAddressFile(address_file, (*rpc)->address(), http_address); !status.ok()) {
     return Fail(kServerDataDir, std::string(status.message()));
   }
-  std::printf("temper-server %s: gRPC on %s, metrics on http://%s/metrics, data in %s\n", TEMPER_VERSION,
-              (*rpc)->address().Text().c_str(), http_address.Text().c_str(), options.data_dir.c_str());
+  std::printf("temper-server %s: gRPC on %s, metrics on %s://%s/metrics, data in %s\n", TEMPER_VERSION,
+              (*rpc)->address().Text().c_str(), certificates == nullptr ? "http" : "https", http_address.Text().c_str(),
+              options.data_dir.c_str());
   std::fflush(stdout);
 
   const int signal = WaitForStop();

@@ -5,10 +5,14 @@
 #include <chrono>
 #include <cstdlib>
 #include <iostream>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "server/launch/gpu_names.h"
+#include "server/token_command.h"
 
 namespace temper {
 namespace {
@@ -21,19 +25,21 @@ constexpr char kFooter[] =
     "have to tell (they wait for it for an hour). SIGINT (Ctrl-C) ends the jobs, too: each commits a checkpoint and "
     "is\n"
     "queued again.\n\n"
-    "There is no authentication yet: whoever reaches the ports can train. Keep them on loopback or a trusted "
-    "network.\n\n"
+    "On loopback, whoever is on this machine can train, unless --require-tokens asks for tokens (`temper-server token "
+    "create`).\n\n"
     "Exit codes:\n"
     "  0  stopped on request\n"
-    "  2  the command line is wrong\n"
+    "  2  the command line is wrong, or leaves the server unprotected\n"
     "  3  the data directory is in use or can't be used\n"
     "  4  an address is taken, or is none of this host\n"
     "  5  there is no worker binary\n"
+    "  6  certificate or key can't be used\n"
     "  7  anything else\n\n"
     "Examples:\n"
     "  temper-server\n"
     "  temper-server --data-dir ./data --slots cpu:2\n"
     "  temper-server --slots cpu:1,cuda:8\n"
+    "  temper-server --listen 0.0.0.0:8470 --http 0.0.0.0:8480 --tls-cert tls.crt --tls-key tls.key\n"
     "  temper-server --listen 127.0.0.1:0 --http 127.0.0.1:0 --data-dir /tmp/temper-test";
 
 std::filesystem::path DefaultDataDir() {
@@ -58,11 +64,26 @@ T Take(const char* option, absl::StatusOr<T> parsed) {
 
 }  // namespace
 
+absl::Status CheckExposure(const ServerOptions& options) {
+  if (options.insecure || !options.tls.certificate.empty()) return absl::OkStatus();
+  for (const auto& [option, address] : {std::pair("--listen", options.listen), std::pair("--http", options.http)}) {
+    if (address.IsLoopback()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(option, " ", address.Text(),
+                     " can be reached from other hosts, and is not protected. Give it TLS "
+                     "and tokens with --tls-cert FILE --tls-key FILE, keep it on 127.0.0.1 (ssh -L brings it "
+                     "elsewhere), or accept that with --insecure"));
+  }
+  return absl::OkStatus();
+}
+
 bool ParseServerOptions(int argc, char** argv, const std::string& version, ServerOptions& options, int& exit_code) {
   std::string data_dir = DefaultDataDir().string();
   std::string worker_binary = DefaultWorkerBinary().string();
   std::string listen = "127.0.0.1:8470";
   std::string http = "127.0.0.1:8480";
+  std::vector<std::string> allow_uri;
+  std::string tls_cert, tls_key, tls_client_ca;
   std::string slots = "cpu:1";
   std::string log_level = "info";
   std::string log_format = "text";
@@ -78,6 +99,28 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   app.add_option("--data-dir", data_dir, "Where jobs are kept, created when missing")->capture_default_str();
   app.add_option("--listen", listen, "Address for gRPC; port 0 takes any free one")->capture_default_str();
   app.add_option("--http", http, "Address for /metrics and /healthz")->capture_default_str();
+  CLI::Option* certificate = app.add_option(
+      "--tls-cert", tls_cert, "Certificate to show callers, with its chain (PEM): TLS, and tokens with it");
+  CLI::Option* key =
+      app.add_option("--tls-key", tls_key, "Its key (PEM). Files that change are taken over as they are");
+  certificate->needs(key);
+  key->needs(certificate);
+  app.add_option("--tls-client-ca", tls_client_ca,
+                 "Callers must show a certificate that one of these has signed (PEM): mutual TLS")
+      ->needs(certificate);
+  app.add_flag("--require-tokens", options.require_tokens,
+               "Ask every caller for a token (`temper-server token`, `temper token`), for what its role allows");
+  app.add_option("--max-calls-per-second", options.max_calls_per_second,
+                 "Calls of each identity with a token, in the long run; 0: no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--allow-uri", allow_uri,
+                 "Places that jobs may name as model, data, adapter, output or resume_from: file:///data/** and "
+                 "s3://bucket/team/** are all below. Any number. Default: whatever the server can read or write")
+      ->take_all();
+  app.add_flag("--insecure", options.insecure,
+               "Let addresses that other hosts reach be without TLS: what is sent, tokens too, can be read on the way, "
+               "and without --require-tokens everybody there can train and read what this server can");
   app.add_option("--slots", slots, "How many ranks may run at a time, by kind of device: cpu:N, cuda:N (GPUs)")
       ->capture_default_str();
   app.add_option("--worker-binary", worker_binary, "The temper-worker to start")->capture_default_str();
@@ -119,13 +162,24 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
       ->check(CLI::IsMember({"text", "json"}))
       ->envname(kLogFormatVariable)
       ->capture_default_str();
+  const TokenCommand token(app, data_dir);
   app.footer(kFooter);
   try {
     app.parse(argc, argv);
+    if (token.asked_for()) {
+      exit_code = token.Run();
+      return false;
+    }
     options.data_dir = std::filesystem::absolute(data_dir);
     options.worker_binary = std::filesystem::absolute(worker_binary);
     options.listen = Take("--listen", ListenAddress::Parse(listen));
     options.http = Take("--http", ListenAddress::Parse(http));
+    const auto absolute = [](const std::string& file) {
+      return file.empty() ? std::filesystem::path() : std::filesystem::absolute(file);
+    };
+    options.uris = Take("--allow-uri", UriPolicy::Parse(allow_uri, options.data_dir / "uploads"));
+    options.tls = {absolute(tls_cert), absolute(tls_key), absolute(tls_client_ca)};
+    if (!tls_cert.empty()) options.require_tokens = true;
     options.slots = Take("--slots", ParseDeviceSlots(slots));
     const auto cuda = options.slots.find("cuda");
     const int gpus = cuda == options.slots.end() ? 0 : cuda->second;

@@ -106,6 +106,12 @@ class Server:
         return result
 
 
+def make_token(server: Server, identity: str, role: str, *options: str) -> str:
+    """As an admin does on the server's own machine."""
+    command = [BIN / "temper-server", "token", "create", identity, "--role", role, "--data-dir", server.data, *options]
+    return subprocess.run(command, text=True, capture_output=True, check=True, timeout=LIMIT).stdout.strip()
+
+
 class Node:
     """The node of a gang: what temper-worker is to the server."""
 

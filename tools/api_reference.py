@@ -19,7 +19,7 @@ from grpc_tools import protoc
 REPOSITORY = Path(__file__).resolve().parent.parent
 REFERENCE = REPOSITORY / "docs/API.md"
 # What clients use; worker_service.proto is between temper's own processes.
-PROTOS = ("temper/v1/training_service.proto", "temper/v1/job.proto")
+PROTOS = ("temper/v1/training_service.proto", "temper/v1/job.proto", "temper/v1/token_service.proto")
 WELL_KNOWN = "https://protobuf.dev/reference/protobuf/google.protobuf/"
 
 HEAD = """\
@@ -28,9 +28,11 @@ HEAD = """\
 # API
 
 gRPC, package `temper.v1`: [training_service.proto](../proto/temper/v1/training_service.proto) has the calls,
-[job.proto](../proto/temper/v1/job.proto) what a job file says. The server answers health checks and reflection, too:
-`grpcurl -plaintext 127.0.0.1:8470 describe temper.v1.TrainingService`. Clients in C++ ([client/](../client)) and
-[Python](../client/python/README.md) wrap all of it.
+[job.proto](../proto/temper/v1/job.proto) what a job file says,
+[token_service.proto](../proto/temper/v1/token_service.proto) who may use a server that asks for tokens. The server
+answers health checks and reflection, too:
+`grpcurl -plaintext 127.0.0.1:8470 describe temper.v1.TrainingService`. The client in C++ ([client/](../client)) wraps
+all of it, the one in [Python](../client/python/README.md) all but tokens.
 """
 
 # Paths of SourceCodeInfo: field numbers of descriptor.proto.

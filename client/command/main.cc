@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "client/command/exit_code.h"
 #include "client/command/interrupt.h"
 #include "client/command/terminal.h"
+#include "client/command/token.h"
 #include "client/config.h"
 #include "client/suggestion.h"
 #include "client/training_client.h"
@@ -41,11 +43,24 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
   CommandLine line;
+  std::string token_file;
+  ChannelTls tls;
+  std::optional<TokenClient> tokens;
   const auto config = ReadClientConfig(ClientConfigPath());
   const bool configured = config.ok() && !config->server.empty();
   line.server = Environment("TEMPER_SERVER", configured ? config->server.c_str() : kDefaultServer);
-  app.add_option("--server", line.server, "Address of the server, HOST:PORT (environment: TEMPER_SERVER)")
+  app.add_option("--server", line.server,
+                 "Address of the server, HOST:PORT or https://HOST:PORT (environment: TEMPER_SERVER)")
       ->capture_default_str();
+  if (config.ok()) tls = config->tls;
+  app.add_option("--ca-file", tls.ca_file,
+                 "Who may have signed the server's certificate (PEM); with it, or https://HOST:PORT, calls go over TLS")
+      ->envname("TEMPER_CA_FILE");
+  app.add_option("--cert-file", tls.certificate_file, "What to show a server that asks for a certificate (PEM)")
+      ->envname("TEMPER_CERT_FILE");
+  app.add_option("--key-file", tls.key_file, "Of that certificate (PEM)")->envname("TEMPER_KEY_FILE");
+  app.add_option("--token-file", token_file,
+                 "File with the token to show the server (environment: TEMPER_TOKEN, the token itself)");
   app.add_option("--output", line.output,
                  "'table' for people; 'json' for programs: one object, or one a line for watch and logs")
       ->check(CLI::IsMember({"table", "json"}))
@@ -68,20 +83,21 @@ int main(int argc, char** argv) {
   AddDelete(app, line);
   AddCheckpoints(app, line);
   AddDownload(app, line);
+  AddToken(app, line, tokens);
   AddCompletion(app, line);
-  app.footer(
-      absl::StrCat("Environment:\n"
-                   "  TEMPER_SERVER  as --server\n"
-                   "  TEMPER_TOKEN   sent to the server with every call, when set\n"
-                   "  NO_COLOR       no colours, when set\n\n"
-                   "~/.config/temper/config.yaml may say `server`, and `token` or `token_file`; the environment comes "
-                   "first.\n\n",
-                   kExitCodeHelp,
-                   "\nExamples:\n"
-                   "  temper submit client/examples/sft.yaml --watch\n"
-                   "  temper list --state running\n"
-                   "  temper download JOB --to ./my-model\n\n"
-                   "`temper COMMAND --help` says more about each."));
+  app.footer(absl::StrCat(
+      "Environment:\n"
+      "  TEMPER_SERVER  as --server\n"
+      "  TEMPER_TOKEN   shown to the server with every call, when set; --token-file comes first\n"
+      "  NO_COLOR       no colours, when set\n\n"
+      "~/.config/temper/config.yaml may say `server`, `token` or `token_file`, `ca_file`, `cert_file` and\n"
+      "`key_file`; the environment comes first.\n\n",
+      kExitCodeHelp,
+      "\nExamples:\n"
+      "  temper submit client/examples/sft.yaml --watch\n"
+      "  temper list --state running\n"
+      "  temper download JOB --to ./my-model\n\n"
+      "`temper COMMAND --help` says more about each."));
   if (argc > 1 && std::string_view(argv[1]) == "__complete") {
     for (const std::string& one : Complete(app, {argv + 2, argv + argc})) std::cout << one << "\n";
     return kExitOk;
@@ -106,10 +122,21 @@ int main(int argc, char** argv) {
     return kExitUsage;
   }
 
+  absl::StatusOr<std::string> token = Environment("TEMPER_TOKEN", config.ok() ? config->token.c_str() : "");
+  if (!token_file.empty()) token = ReadToken(token_file);
+  if (!token.ok()) {
+    std::cerr << "temper: --token-file: " << token.status().message() << "\n";
+    return kExitUsage;
+  }
+
   Interrupt interrupt;
   const Terminal terminal = Terminal::OfStandardOutput(line.color);
-  const TrainingClient client(
-      MakeChannel(line.server),
-      {.token = Environment("TEMPER_TOKEN", config.ok() ? config->token.c_str() : ""), .stop = interrupt.token()});
+  const auto channel = MakeChannel(line.server, tls);
+  if (!channel.ok()) {
+    std::cerr << "temper: " << channel.status().message() << "\n";
+    return kExitUsage;
+  }
+  const TrainingClient client(*channel, {.token = *token, .stop = interrupt.token()});
+  tokens.emplace(*channel, client.options());
   return line.action({.client = client, .terminal = terminal, .server = line.server, .json = line.output == "json"});
 }

@@ -1,13 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/jobs_api.h"
 
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/rpc/status.h"
+#include "server/api/audit.h"
 #include "server/api/unary_answer.h"
 
 namespace temper {
+namespace {
 
-grpc::ServerUnaryReactor* JobsApi::Create(grpc::CallbackServerContext* context, const v1::CreateJobRequest& request,
-                                          v1::Job* response) {
-  return Answer(context, "CreateJob", observer_, controller_.Create(request), response);
+absl::Status SetOwner(const Identity& caller, v1::Job& job) {
+  const bool says_so = !job.spec().owner().empty() && job.spec().owner() != caller.name;
+  if (caller.name.empty() || !job.has_spec() || (says_so && caller.role == Role::kAdmin)) return absl::OkStatus();
+  if (says_so) {
+    return WithReason(absl::PermissionDeniedError(absl::StrCat("owner is ", job.spec().owner(), ", but the token is ",
+                                                               caller.name, "'s: leave the owner out")),
+                      "NOT_THE_OWNER");
+  }
+  job.mutable_spec()->set_owner(caller.name);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* JobsApi::Create(grpc::CallbackServerContext* context, const Identity& caller,
+                                          const v1::CreateJobRequest& request, v1::Job* response) {
+  const auto create = [&]() -> absl::StatusOr<v1::Job> {
+    v1::CreateJobRequest owned = request;
+    if (absl::Status status = SetOwner(caller, *owned.mutable_job()); !status.ok()) return status;
+    if (absl::Status status = uris_.Check(owned.job().spec()); !status.ok()) return status;
+    return controller_.Create(std::move(owned));
+  };
+  auto job = create();
+  Audit(*context, &caller, "CreateJob", job.ok() ? job->name() : request.job_id(), job.status());
+  return Answer(context, "CreateJob", observer_, std::move(job), response);
 }
 
 grpc::ServerUnaryReactor* JobsApi::Get(grpc::CallbackServerContext* context, const v1::GetJobRequest& request,
@@ -20,25 +48,32 @@ grpc::ServerUnaryReactor* JobsApi::List(grpc::CallbackServerContext* context, co
   return Answer(context, "ListJobs", observer_, controller_.List(request), response);
 }
 
-grpc::ServerUnaryReactor* JobsApi::Cancel(grpc::CallbackServerContext* context, const v1::CancelJobRequest& request,
-                                          v1::Job* response) {
-  return Answer(context, "CancelJob", observer_, controller_.Cancel(request.name()), response);
+grpc::ServerUnaryReactor* JobsApi::Cancel(grpc::CallbackServerContext* context, const Identity& caller,
+                                          const v1::CancelJobRequest& request, v1::Job* response) {
+  auto job = controller_.Cancel(request.name());
+  Audit(*context, &caller, "CancelJob", request.name(), job.status());
+  return Answer(context, "CancelJob", observer_, std::move(job), response);
 }
 
-grpc::ServerUnaryReactor* JobsApi::Pause(grpc::CallbackServerContext* context, const v1::PauseJobRequest& request,
-                                         v1::Job* response) {
-  return Answer(context, "PauseJob", observer_, controller_.Pause(request.name()), response);
+grpc::ServerUnaryReactor* JobsApi::Pause(grpc::CallbackServerContext* context, const Identity& caller,
+                                         const v1::PauseJobRequest& request, v1::Job* response) {
+  auto job = controller_.Pause(request.name());
+  Audit(*context, &caller, "PauseJob", request.name(), job.status());
+  return Answer(context, "PauseJob", observer_, std::move(job), response);
 }
 
-grpc::ServerUnaryReactor* JobsApi::Resume(grpc::CallbackServerContext* context, const v1::ResumeJobRequest& request,
-                                          v1::Job* response) {
-  return Answer(context, "ResumeJob", observer_, controller_.Resume(request.name()), response);
+grpc::ServerUnaryReactor* JobsApi::Resume(grpc::CallbackServerContext* context, const Identity& caller,
+                                          const v1::ResumeJobRequest& request, v1::Job* response) {
+  auto job = controller_.Resume(request.name());
+  Audit(*context, &caller, "ResumeJob", request.name(), job.status());
+  return Answer(context, "ResumeJob", observer_, std::move(job), response);
 }
 
-grpc::ServerUnaryReactor* JobsApi::Delete(grpc::CallbackServerContext* context, const v1::DeleteJobRequest& request,
-                                          google::protobuf::Empty* response) {
+grpc::ServerUnaryReactor* JobsApi::Delete(grpc::CallbackServerContext* context, const Identity& caller,
+                                          const v1::DeleteJobRequest& request, google::protobuf::Empty* response) {
   absl::StatusOr<google::protobuf::Empty> result = google::protobuf::Empty();
   if (absl::Status status = controller_.Delete(request.name()); !status.ok()) result = status;
+  Audit(*context, &caller, "DeleteJob", request.name(), result.status());
   return Answer(context, "DeleteJob", observer_, std::move(result), response);
 }
 

@@ -19,6 +19,9 @@ struct ListenAddress {
   std::string Text() const;
   // Where a process on this host reaches it: a wildcard host becomes loopback.
   ListenAddress Reachable() const;
+  // Whether only this host reaches it: every address that the host name stands for is loopback. True of a name that
+  // stands for none, where nothing can listen.
+  bool IsLoopback() const;
 };
 
 // Why nothing can listen there, found out by trying: "Address already in use". OK when something could.

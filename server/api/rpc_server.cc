@@ -4,8 +4,11 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/security/server_credentials.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
 #include <grpcpp/server_builder.h>
 
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -13,33 +16,73 @@
 #include "common/rpc/keepalive.h"
 
 namespace temper {
-RpcServer::RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, RpcObserver observer)
-    : training_(controller, hub, uploads, observer), worker_(controller, std::move(observer)) {}
+namespace {
+
+// What a caller may send at once. Uploads come in pieces of 1 MiB, and a report holds no more than that.
+constexpr int kMaxMessageBytes = 4 << 20;
+constexpr int kMaxMetadataBytes = 16 << 10;
+
+// Seconds until gRPC sees that the watcher has replaced its copies.
+constexpr unsigned kRefreshInterval = 1;
+
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(const CertificateWatcher* certificates) {
+  if (certificates == nullptr) return grpc::InsecureServerCredentials();
+  const TlsFiles files = certificates->copies();
+  grpc::experimental::TlsServerCredentialsOptions options(
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(files.key, files.certificate,
+                                                                           files.client_ca, kRefreshInterval));
+  options.watch_identity_key_cert_pairs();
+  if (!files.client_ca.empty()) {
+    options.watch_root_certs();
+    options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  }
+  return grpc::experimental::TlsServerCredentials(options);
+}
+
+}  // namespace
+
+RpcServer::RpcServer(const RpcServerOptions& options, JobController& controller, WatchHub& hub, UploadStore& uploads,
+                     const Authenticator& authenticator, RpcObserver observer)
+    : uris_(options.uris),
+      limiter_(options.max_calls_per_second, clock_),
+      guard_(authenticator, limiter_, controller, observer),
+      training_(controller, hub, uploads, uris_, guard_, observer),
+      tokens_(authenticator.tokens(), guard_, observer),
+      worker_(controller, guard_, std::move(observer)) {}
 
 RpcServer::~RpcServer() { Shutdown(std::chrono::milliseconds(0)); }
 
-absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ListenAddress& address, JobController& controller,
-                                                            WatchHub& hub, UploadStore& uploads, RpcObserver observer) {
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options, JobController& controller,
+                                                            WatchHub& hub, UploadStore& uploads,
+                                                            const Authenticator& authenticator, RpcObserver observer) {
   // gRPC says only that it failed.
-  if (auto status = CheckFree(address); !status.ok()) return status;
+  if (auto status = CheckFree(options.address); !status.ok()) return status;
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
-  auto server = std::unique_ptr<RpcServer>(new RpcServer(controller, hub, uploads, std::move(observer)));
-  server->address_ = address;
+  auto server =
+      std::unique_ptr<RpcServer>(new RpcServer(options, controller, hub, uploads, authenticator, std::move(observer)));
+  server->address_ = options.address;
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(address.Text(), grpc::InsecureServerCredentials(), &server->address_.port);
+  builder.AddListeningPort(options.address.Text(), CredentialsOf(options.certificates), &server->address_.port);
+  if (options.certificates != nullptr) {
+    builder.AddListeningPort(GangAddress(0).Text(), grpc::InsecureServerCredentials(), &server->gang_port_);
+  }
   // With SO_REUSEPORT a second server would start on the same port and take half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   SetServerKeepalive({}, builder);
   builder.RegisterService(&server->training_);
+  builder.RegisterService(&server->tokens_);
   builder.RegisterService(&server->worker_);
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr) {
-    return absl::UnavailableError(absl::StrCat(address.Text(), ": gRPC could not listen there"));
+    return absl::UnavailableError(absl::StrCat(options.address.Text(), ": gRPC could not listen there"));
   }
   if (auto* health = server->server_->GetHealthCheckService()) {
     health->SetServingStatus("temper.v1.TrainingService", true);
+    health->SetServingStatus("temper.v1.TokenService", true);
     health->SetServingStatus("temper.v1.WorkerService", true);
   }
   return server;

@@ -7,29 +7,49 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "server/api/guard.h"
 #include "server/api/listen_address.h"
 #include "server/api/rpc_observer.h"
+#include "server/api/tokens_api.h"
 #include "server/api/training_api.h"
 #include "server/api/watch_hub.h"
 #include "server/api/worker_api.h"
+#include "server/auth/certificate_watcher.h"
 #include "server/jobs/job_controller.h"
+#include "server/jobs/uri_policy.h"
 
 namespace temper {
 
-// The gRPC server: TrainingService, WorkerService, grpc.health.v1 and reflection, on one plain-text port.
+struct RpcServerOptions {
+  ListenAddress address;
+  // What it shows its callers, and asks of them; null: plain text. Must outlive the server.
+  const CertificateWatcher* certificates = nullptr;
+  // What jobs may name.
+  UriPolicy uris;
+  // Of each identity with a token; 0: no limit.
+  double max_calls_per_second = 0;
+};
+
+// The gRPC server: TrainingService, TokenService, WorkerService, grpc.health.v1 and reflection, on one port. Over TLS,
+// a second one in plain text on loopback is for the gangs of this host: they need no certificate, and it asks for the
+// same tokens.
 class RpcServer {
  public:
-  // Serves as soon as it returns. `controller`, `hub` and `uploads` must outlive it.
+  // Serves as soon as it returns. Everything that it is given must outlive it.
   //
   // ALREADY_EXISTS: somebody listens there. UNAVAILABLE, INVALID_ARGUMENT: the address is not one of this host.
-  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const ListenAddress& address, JobController& controller,
-                                                          WatchHub& hub, UploadStore& uploads, RpcObserver observer);
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const RpcServerOptions& options, JobController& controller,
+                                                          WatchHub& hub, UploadStore& uploads,
+                                                          const Authenticator& authenticator, RpcObserver observer);
   ~RpcServer();
   RpcServer(const RpcServer&) = delete;
   RpcServer& operator=(const RpcServer&) = delete;
 
   // With the real port.
   const ListenAddress& address() const { return address_; }
+  // Where gangs on this host reach it.
+  ListenAddress gang_address() const { return gang_port_ == 0 ? address_.Reachable() : GangAddress(gang_port_); }
 
   // Tells health checks that the server goes away. It still answers: gangs that stop have to report.
   void AnnounceStop();
@@ -37,11 +57,20 @@ class RpcServer {
   void Shutdown(std::chrono::milliseconds grace);
 
  private:
-  RpcServer(JobController& controller, WatchHub& hub, UploadStore& uploads, RpcObserver observer);
+  RpcServer(const RpcServerOptions& options, JobController& controller, WatchHub& hub, UploadStore& uploads,
+            const Authenticator& authenticator, RpcObserver observer);
 
+  static ListenAddress GangAddress(int port) { return {"127.0.0.1", port}; }
+
+  const RealClock clock_;
+  const UriPolicy uris_;
+  CallLimiter limiter_;
+  const Guard guard_;
   TrainingApi training_;
+  TokensApi tokens_;
   WorkerApi worker_;
   ListenAddress address_;
+  int gang_port_ = 0;  // 0: none of their own
   std::unique_ptr<grpc::Server> server_;
 };
 

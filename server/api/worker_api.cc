@@ -152,8 +152,8 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
   bool finished_ = false;
 };
 
-WorkerApi::WorkerApi(JobController& controller, RpcObserver observer)
-    : controller_(controller), observer_(std::move(observer)), committer_([this] { Run(); }) {}
+WorkerApi::WorkerApi(JobController& controller, const Guard& guard, RpcObserver observer)
+    : controller_(controller), guard_(guard), observer_(std::move(observer)), committer_([this] { Run(); }) {}
 
 WorkerApi::~WorkerApi() {
   {
@@ -164,8 +164,12 @@ WorkerApi::~WorkerApi() {
   committer_.join();
 }
 
-grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* WorkerApi::Attach(grpc::CallbackServerContext*) {
-  return new Stream(*this);  // deletes itself when it is done
+grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* WorkerApi::Attach(
+    grpc::CallbackServerContext* context) {
+  using Reactor = grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>;
+  return guard_.Pass(context, "/temper.v1.WorkerService/Attach", "", [this](const Identity&) -> Reactor* {
+    return new Stream(*this);  // deletes itself when it is done
+  });
 }
 
 void WorkerApi::Schedule(Stream* stream) {

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "server/api/guard.h"
 #include "server/api/rpc_observer.h"
 #include "server/jobs/job_controller.h"
 #include "temper/v1/worker_service.grpc.pb.h"
@@ -23,8 +24,8 @@ namespace temper {
 // then: however many nodes there are, the disk is flushed as often as it can be.
 class WorkerApi final : public v1::WorkerService::CallbackService {
  public:
-  // `controller` must outlive every stream.
-  WorkerApi(JobController& controller, RpcObserver observer);
+  // `controller` and `guard` must outlive every stream.
+  WorkerApi(JobController& controller, const Guard& guard, RpcObserver observer);
   // When no stream is left.
   ~WorkerApi() override;
 
@@ -39,6 +40,7 @@ class WorkerApi final : public v1::WorkerService::CallbackService {
   void Commit(const std::vector<Stream*>& streams);
 
   JobController& controller_;
+  const Guard& guard_;
   const RpcObserver observer_;
   std::mutex mutex_;
   std::condition_variable changed_;

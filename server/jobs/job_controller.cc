@@ -6,15 +6,14 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <random>
 #include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "common/digest.h"
 #include "common/fault_point.h"
 #include "common/rpc/timestamp.h"
+#include "common/secret.h"
 #include "common/storage/job_layout.h"
 #include "common/storage/object_store.h"
 #include "common/storage/publication.h"
@@ -24,14 +23,6 @@ namespace {
 
 // How often limits are looked at when nothing happens.
 constexpr std::chrono::milliseconds kTick{500};
-
-// 256 random bits.
-std::string NewToken() {
-  std::random_device random;
-  std::string token;
-  for (int i = 0; i < 8; ++i) absl::StrAppendFormat(&token, "%08x", random());
-  return token;
-}
 
 std::string DeviceOf(const v1::JobSpec& spec) {
   switch (spec.resources().device()) {
@@ -438,7 +429,7 @@ std::vector<GangSpec> JobController::StartJobs(const std::string& server_address
     GangSpec spec;
     spec.key = {id, draft.life().epoch};
     spec.server_address = server_address;
-    spec.token = NewToken();
+    spec.token = NewSecret();
     spec.run_dir = options_.runs_dir / id / absl::StrCat("e", spec.key.epoch);
     spec.nodes = NodesOf(live.record);
     if (UsesGpus(live.record)) spec.gpus_per_node = RanksPerNode(live.record);

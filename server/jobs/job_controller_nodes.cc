@@ -8,6 +8,7 @@
 #include "common/digest.h"
 #include "common/fault_point.h"
 #include "common/rpc/status.h"
+#include "common/secret.h"
 #include "server/jobs/job_controller.h"
 #include "server/jobs/job_name.h"
 
@@ -57,7 +58,7 @@ absl::StatusOr<NodeAttachment> JobController::AttachNode(const v1::Hello& hello,
   auto epoch = store_.GetEpoch(*id, hello.epoch());
   if (absl::IsNotFound(epoch.status())) return wrong_token;
   if (!epoch.ok()) return epoch.status();
-  if (Sha256Hex(hello.token()) != epoch->token_hash) return wrong_token;
+  if (!EqualSecrets(Sha256Hex(hello.token()), epoch->token_hash)) return wrong_token;
 
   // Not EPOCH_OVER: the next server adopts this gang.
   if (shutting_down_) return absl::UnavailableError("the server shuts down");

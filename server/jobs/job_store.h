@@ -16,8 +16,8 @@
 #include "common/storage/job_layout.h"
 #include "server/jobs/data_directory.h"
 #include "server/jobs/job_machine.h"
-#include "server/jobs/sqlite.h"
 #include "server/jobs/wal_checkpointer.h"
+#include "server/sqlite/sqlite.h"
 #include "temper/v1/training_service.pb.h"
 
 namespace temper {

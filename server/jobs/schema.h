@@ -2,7 +2,7 @@
 #pragma once
 
 #include "absl/status/status.h"
-#include "server/jobs/sqlite.h"
+#include "server/sqlite/sqlite.h"
 
 namespace temper {
 

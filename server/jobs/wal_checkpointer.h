@@ -6,7 +6,7 @@
 #include <mutex>
 #include <thread>
 
-#include "server/jobs/sqlite.h"
+#include "server/sqlite/sqlite.h"
 
 namespace temper {
 

@@ -1,32 +1,119 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/observe/http_server.h"
 
+#include <arpa/inet.h>
 #include <httplib.h>
+#include <openssl/ssl.h>
 
+#include <algorithm>
+#include <array>
 #include <utility>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace temper {
+namespace {
 
-HttpServer::HttpServer() : server_(std::make_unique<httplib::Server>()) {}
+constexpr std::array<std::string_view, 2> kPaths = {"/metrics", "/healthz"};
+
+void Answer(int status, const std::string& text, httplib::Response& response) {
+  response.status = status;
+  response.set_content(text + "\n", "text/plain; charset=utf-8");
+}
+
+int HttpStatus(const absl::Status& status) {
+  if (absl::IsUnauthenticated(status)) return 401;
+  return absl::IsPermissionDenied(status) ? 403 : 503;
+}
+
+// "localhost", of "localhost:8480"; "::1", of "[::1]:8480".
+std::string HostName(std::string_view host) {
+  if (host.starts_with('[')) return std::string(host.substr(1, host.find(']') - 1));
+  return absl::AsciiStrToLower(std::string(host.substr(0, host.find(':'))));
+}
+
+bool IsLoopbackName(const std::string& name) {
+  if (name == "localhost") return true;
+  in_addr v4{};
+  if (::inet_pton(AF_INET, name.c_str(), &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
+  in6_addr v6{};
+  return ::inet_pton(AF_INET6, name.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+bool IsSameOrigin(const std::string& origin, const std::string& host) {
+  const size_t scheme = origin.find("://");
+  return scheme != std::string::npos && absl::EqualsIgnoreCase(origin.substr(scheme + 3), host);
+}
+
+// False: `response` says why the request is not answered.
+bool Passes(const HttpRules& rules, const httplib::Request& request, httplib::Response& response) {
+  const std::string host = request.get_header_value("Host");
+  if (rules.loopback_names_only && !IsLoopbackName(HostName(host))) {
+    Answer(403, absl::StrCat("this server is not '", host, "': it listens on loopback, call it localhost"), response);
+    return false;
+  }
+  if (request.has_header("Origin") && !IsSameOrigin(request.get_header_value("Origin"), host)) {
+    Answer(403, "pages of other origins may not read this", response);
+    return false;
+  }
+  const bool reads = request.method == "GET" || request.method == "HEAD";
+  if (!reads || std::find(kPaths.begin(), kPaths.end(), request.path) == kPaths.end()) {
+    Answer(404, "there is nothing here but GET /metrics and GET /healthz", response);
+    return false;
+  }
+  const absl::Status status = rules.admit("GET " + request.path, request.get_header_value("Authorization"));
+  if (status.ok()) return true;
+  if (absl::IsUnauthenticated(status)) response.set_header("WWW-Authenticate", "Bearer");
+  Answer(HttpStatus(status), std::string(status.message()), response);
+  return false;
+}
+
+// Of each connection: it begins with the newest sound pair.
+int UseNewest(SSL* connection, void* certificates) {
+  const std::shared_ptr<SSL_CTX> newest = static_cast<const CertificateWatcher*>(certificates)->context();
+  return SSL_set_SSL_CTX(connection, newest.get()) == nullptr ? 0 : 1;  // the connection shares it
+}
+
+std::unique_ptr<httplib::Server> MakeServer(const CertificateWatcher* certificates) {
+  if (certificates == nullptr) return std::make_unique<httplib::Server>();
+  return std::make_unique<httplib::SSLServer>([certificates](SSL_CTX& context) {
+    SSL_CTX_set_cert_cb(&context, UseNewest, const_cast<CertificateWatcher*>(certificates));
+    const int verify = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+    if (!certificates->copies().client_ca.empty()) SSL_CTX_set_verify(&context, verify, nullptr);
+    return SSL_CTX_set_min_proto_version(&context, TLS1_2_VERSION) == 1;
+  });
+}
+
+}  // namespace
+
+HttpServer::HttpServer(const CertificateWatcher* certificates) : server_(MakeServer(certificates)) {}
 
 HttpServer::~HttpServer() {
   server_->stop();
   if (thread_.joinable()) thread_.join();
 }
 
-absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& host, int port, HttpPages pages) {
-  auto server = std::unique_ptr<HttpServer>(new HttpServer);
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& host, int port, HttpPages pages,
+                                                              HttpRules rules, const CertificateWatcher* certificates) {
+  auto server = std::unique_ptr<HttpServer>(new HttpServer(certificates));
   httplib::Server& http = *server->server_;
+  const bool health_has_reason = rules.health_has_reason;
   http.Get("/metrics", [metrics = std::move(pages.metrics)](const httplib::Request&, httplib::Response& response) {
     response.set_content(metrics(), "text/plain; version=0.0.4; charset=utf-8");
   });
-  http.Get("/healthz", [health = std::move(pages.health)](const httplib::Request&, httplib::Response& response) {
-    const absl::Status status = health();
-    response.status = status.ok() ? 200 : 503;
-    response.set_content(status.ok() ? "ok\n" : absl::StrCat(status.message(), "\n"), "text/plain; charset=utf-8");
-  });
+  http.Get("/healthz",
+           [health = std::move(pages.health), health_has_reason](const httplib::Request&, httplib::Response& response) {
+             const absl::Status status = health();
+             if (status.ok()) return Answer(200, "ok", response);
+             Answer(503, health_has_reason ? std::string(status.message()) : "the server can't do its work", response);
+           });
+  http.set_pre_routing_handler(
+      [rules = std::move(rules)](const httplib::Request& request, httplib::Response& response) {
+        return Passes(rules, request, response) ? httplib::Server::HandlerResponse::Unhandled
+                                                : httplib::Server::HandlerResponse::Handled;
+      });
   // The library's default has SO_REUSEPORT, with which a second server starts on the same port.
   http.set_socket_options([](int fd) {
     const int on = 1;

@@ -4,10 +4,12 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/auth/certificate_watcher.h"
 
 namespace httplib {
 class Server;
@@ -22,13 +24,28 @@ struct HttpPages {
   std::function<absl::Status()> health;
 };
 
-// Plain HTTP for machines: GET /metrics and /healthz (200 "ok", or 503 with the reason). Nothing else.
+// Who may ask.
+struct HttpRules {
+  // Whether "GET /metrics" may be called with this value of the header `authorization` (empty: it is not there).
+  std::function<absl::Status(std::string_view route, std::string_view authorization)> admit;
+  // Only those who call this server by a name of this host's loopback: a page that a browser on this host shows can't
+  // read it by pointing a name of its own here ("DNS rebinding").
+  bool loopback_names_only = false;
+  // /healthz says why not.
+  bool health_has_reason = false;
+};
+
+// HTTP for machines, over TLS where there are certificates: GET /metrics and /healthz (200 "ok", or 503). Anything else
+// is answered with a list of these, and pages of other origins (header `Origin`) are refused.
 class HttpServer {
  public:
-  // Port 0 is any free one. `pages` is called by several threads.
+  // Port 0 is any free one. `pages` and `rules` are called by several threads. `certificates`: null: plain text; they
+  // must outlive the server.
   //
   // UNAVAILABLE: nothing can listen there.
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& host, int port, HttpPages pages);
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& host, int port, HttpPages pages,
+                                                           HttpRules rules,
+                                                           const CertificateWatcher* certificates = nullptr);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
@@ -36,7 +53,7 @@ class HttpServer {
   int port() const { return port_; }
 
  private:
-  HttpServer();
+  explicit HttpServer(const CertificateWatcher* certificates);
 
   std::unique_ptr<httplib::Server> server_;
   int port_ = 0;

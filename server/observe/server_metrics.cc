@@ -23,7 +23,17 @@ ServerMetrics::ServerMetrics(prometheus::Registry& registry, const std::string& 
                        .Name("temper_server_clock_drift_seconds")
                        .Help("By how much the machine's clock was set since the server started, which does not follow")
                        .Register(registry)
-                       .Add({})) {
+                       .Add({})),
+      tls_reloads_(
+          prometheus::BuildCounter()
+              .Name("temper_server_tls_reloads_total")
+              .Help("Changes of the files that TLS is made of, by result: taken over, or refused, which leaves "
+                    "what was there before")
+              .Register(registry)),
+      tls_expiry_(prometheus::BuildGauge()
+                      .Name("temper_server_tls_expiry_time_seconds")
+                      .Help("When the certificate that callers are shown expires, in seconds since 1970")
+                      .Register(registry)) {
   prometheus::BuildGauge()
       .Name("temper_server_build_info")
       .Help("What was built; always 1")
@@ -56,6 +66,14 @@ void ServerMetrics::SetWatchers(int watchers) { watchers_.Set(watchers); }
 
 void ServerMetrics::SetClockDrift(std::chrono::nanoseconds drift) {
   clock_drift_.Set(std::chrono::duration<double>(drift).count());
+}
+
+void ServerMetrics::CountTlsReload(const absl::Status& status) {
+  tls_reloads_.Add({{"result", status.ok() ? "taken" : "refused"}}).Increment();
+}
+
+void ServerMetrics::SetTlsExpiry(WallTime expiry) {
+  tls_expiry_.Add({}).Set(std::chrono::duration<double>(expiry.time_since_epoch()).count());
 }
 
 }  // namespace temper

@@ -27,16 +27,22 @@ class ServerMetrics {
   // An RpcObserver.
   void CountRpc(std::string_view method, const absl::Status& status);
 
+  // A CertificateWatcher's observer.
+  void CountTlsReload(const absl::Status& status);
+
   // Set before every scrape.
   void SetJobs(const std::map<v1::JobState, int64_t>& jobs_by_state);
   void SetWatchers(int watchers);
   void SetClockDrift(std::chrono::nanoseconds drift);
+  void SetTlsExpiry(WallTime expiry);
 
  private:
   prometheus::Family<prometheus::Counter>& rpcs_;
   prometheus::Family<prometheus::Gauge>& jobs_;
   prometheus::Gauge& watchers_;
   prometheus::Gauge& clock_drift_;
+  prometheus::Family<prometheus::Counter>& tls_reloads_;
+  prometheus::Family<prometheus::Gauge>& tls_expiry_;
 };
 
 }  // namespace temper

@@ -32,6 +32,15 @@ TEST_F(ClientConfigTest, Read_TokenFile_IsMeantRelativeToTheConfig) {
   EXPECT_EQ(ReadClientConfig(Write("token: inline\n"))->token, "inline");
 }
 
+TEST_F(ClientConfigTest, Read_TlsFiles_AreMeantRelativeToTheConfig) {
+  const auto config = ReadClientConfig(Write("ca_file: ca.pem\ncert_file: /etc/temper/me.pem\nkey_file: me.key\n"));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->tls.ca_file, (directory_.path() / "ca.pem").string());
+  EXPECT_EQ(config->tls.certificate_file, "/etc/temper/me.pem");
+  EXPECT_EQ(config->tls.key_file, (directory_.path() / "me.key").string());
+  EXPECT_EQ(ReadClientConfig(Write("token: a\n"))->tls.ca_file, "");
+}
+
 TEST_F(ClientConfigTest, Read_NothingWrittenDown_IsEmpty) {
   EXPECT_EQ(ReadClientConfig("/nonexistent/config.yaml")->server, "");
   EXPECT_EQ(ReadClientConfig("")->server, "");
@@ -43,7 +52,7 @@ TEST_F(ClientConfigTest, Read_WhatIsWrong_IsSaidWithItsLine) {
     return std::string(ReadClientConfig(Write(text)).status().message());
   };
   EXPECT_THAT(problem("token: a\nservr: b\n"), testing::HasSubstr("config.yaml:2: unknown key 'servr'; did you mean"));
-  EXPECT_THAT(problem("colour: b\n"), testing::HasSubstr("possible are server, token and token_file"));
+  EXPECT_THAT(problem("colour: b\n"), testing::HasSubstr("possible are server, token, token_file, ca_file"));
   EXPECT_THAT(problem("server: [a]\n"), testing::HasSubstr("config.yaml:1: server must be a text"));
   EXPECT_THAT(problem("- a\n"), testing::HasSubstr("expected `server: HOST:PORT`"));
   EXPECT_THAT(problem("server: [\n"), testing::HasSubstr("is not valid YAML"));

@@ -73,7 +73,11 @@ def server(start_server, namespaces, tmp_path):
         f'{shlex.quote(str(BIN / "temper-worker"))} "$@" --address 10.78.0.$((node + 1))\n'
     )
     worker.chmod(0o755)
-    return start_server(slots="cpu:2", listen="10.77.0.254:0", options=[f"--worker-binary={worker}"])
+    return start_server(
+        slots="cpu:2",
+        listen="10.77.0.254:0",
+        options=["--insecure", f"--worker-binary={worker}"],
+    )
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
-from temper._config import config_path, read_config
+from temper._config import Config, config_path, read_config
 from temper._spec import JobSource, absolute_uri
 from temper._state import State, state_names
 from temper.errors import TemperError, from_rpc_error
@@ -77,19 +77,44 @@ class Connection:
     address: str
     deadline: float
     token: str = field(default="", repr=False)
+    tls: bool = False
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
 
     @classmethod
-    def of(cls, address: str | None, token: str | None, deadline: float) -> "Connection":
-        """What is None is taken from the environment, or else from the user's config file."""
-        if address is None:
-            address = os.environ.get("TEMPER_SERVER")
-        if token is None:
-            token = os.environ.get("TEMPER_TOKEN")
-        if not address or token is None:
-            config = read_config(config_path())
-            address = address or config.server or DEFAULT_ADDRESS
-            token = config.token if token is None else token
-        return cls(address, deadline, token)
+    def of(cls, address: str | None, token: str | None, ca_file: str | None, deadline: float) -> "Connection":
+        """What is None is taken from the environment, or else from the user's config file, which is not looked at when
+        address and token are known without it."""
+        address = os.environ.get("TEMPER_SERVER") if address is None else address
+        token = os.environ.get("TEMPER_TOKEN") if token is None else token
+        ca_file = os.environ.get("TEMPER_CA_FILE") if ca_file is None else ca_file
+        config = Config() if address and token is not None else read_config(config_path())
+        address = address or config.server or DEFAULT_ADDRESS
+        ca_file = config.ca_file if ca_file is None else ca_file
+        cert_file = os.environ.get("TEMPER_CERT_FILE", config.cert_file)
+        key_file = os.environ.get("TEMPER_KEY_FILE", config.key_file)
+        return cls(
+            address.removeprefix("https://"),
+            deadline,
+            config.token if token is None else token,
+            tls=address.startswith("https://") or bool(ca_file or cert_file or key_file),
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+        )
+
+    @property
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Of a channel over TLS. None: plain text. OSError: a file can't be read."""
+        if not self.tls:
+            return None
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("a client's certificate needs its key, and the key its certificate")
+        ca, key, certificate = (
+            Path(file).read_bytes() if file else None for file in (self.ca_file, self.key_file, self.cert_file)
+        )
+        return grpc.ssl_channel_credentials(ca, key, certificate)
 
     @property
     def channel_options(self) -> list[tuple[str, Any]]:

@@ -29,15 +29,27 @@ class Client:
 
     `address` is HOST:PORT; `token`, where there is one, is sent with every call. By default they are what TEMPER_SERVER
     and TEMPER_TOKEN say, or else `server` and `token` of ~/.config/temper/config.yaml, or else 127.0.0.1:8470 and none.
-    A call that is answered at once takes at most `deadline` seconds. Connects when it is needed; plain
-    text: meant for loopback and trusted networks.
+    Calls go over TLS to https://HOST:PORT, or with `ca_file`, who may have signed the server's certificate (or
+    TEMPER_CA_FILE, or the config's; TEMPER_CERT_FILE and TEMPER_KEY_FILE for a server that asks for a certificate), and
+    in plain text otherwise, which is for loopback and trusted networks. A call that is answered at once takes at most
+    `deadline` seconds. Connects when it is needed.
     """
 
     def __init__(
-        self, address: str | None = None, token: str | None = None, *, deadline: float = calls.DEFAULT_DEADLINE
+        self,
+        address: str | None = None,
+        token: str | None = None,
+        *,
+        ca_file: str | None = None,
+        deadline: float = calls.DEFAULT_DEADLINE,
     ) -> None:
-        self._connection = Connection.of(address, token, deadline)
-        self._channel = grpc.insecure_channel(self._connection.address, self._connection.channel_options)
+        self._connection = Connection.of(address, token, ca_file, deadline)
+        where, credentials = self._connection.address, self._connection.credentials
+        options = self._connection.channel_options
+        if credentials is None:
+            self._channel = grpc.insecure_channel(where, options)
+        else:
+            self._channel = grpc.secure_channel(where, credentials, options)
         self._closed = False
 
     @property

@@ -12,6 +12,9 @@ class Config:
 
     server: str = ""
     token: str = field(default="", repr=False)
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
 
 
 def config_path() -> Path:
@@ -21,7 +24,8 @@ def config_path() -> Path:
 
 
 def read_config(path: Path) -> Config:
-    """Reads a file with the keys `server`, and `token` or `token_file`. A file that does not exist says nothing.
+    """Reads a file with the keys `server`, `token` or `token_file`, `ca_file`, `cert_file` and `key_file`. Relative
+    paths are meant relative to the file. A file that does not exist says nothing.
 
     ValueError: what is wrong with it. ImportError: there is one, but no PyYAML.
     """
@@ -41,7 +45,7 @@ def read_config(path: Path) -> Config:
         raise ValueError(f"{path}: {error}") from None
     if keys is None:
         return Config()
-    known = ("server", "token", "token_file")
+    known = ("server", "token", "token_file", "ca_file", "cert_file", "key_file")
     if not isinstance(keys, dict) or any(key not in known for key in keys):
         raise ValueError(f"{path}: expected the keys {', '.join(known)}, found {keys!r}")
     for key, value in keys.items():
@@ -55,4 +59,5 @@ def read_config(path: Path) -> Config:
             token = (path.parent / token_file).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise ValueError(f"{path}: token_file: {error}") from None
-    return Config(keys.get("server", ""), token)
+    files = {name: str(path.parent / keys[name]) for name in ("ca_file", "cert_file", "key_file") if keys.get(name)}
+    return Config(keys.get("server", ""), token, **files)

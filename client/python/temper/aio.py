@@ -36,9 +36,14 @@ class Client:
     """A temper-server, for one event loop. Close it, or use it in `async with`. `temper.Client` explains the rest."""
 
     def __init__(
-        self, address: str | None = None, token: str | None = None, *, deadline: float = calls.DEFAULT_DEADLINE
+        self,
+        address: str | None = None,
+        token: str | None = None,
+        *,
+        ca_file: str | None = None,
+        deadline: float = calls.DEFAULT_DEADLINE,
     ) -> None:
-        self._connection = Connection.of(address, token, deadline)
+        self._connection = Connection.of(address, token, ca_file, deadline)
         self._opened: grpc.aio.Channel | None = None
         self._closed = False
 
@@ -117,7 +122,12 @@ class Client:
     def _channel(self) -> grpc.aio.Channel:
         # Not before there is an event loop, to which it belongs.
         if self._opened is None:
-            self._opened = grpc.aio.insecure_channel(self._connection.address, self._connection.channel_options)
+            where, credentials = self._connection.address, self._connection.credentials
+            options = self._connection.channel_options
+            if credentials is None:
+                self._opened = grpc.aio.insecure_channel(where, options)
+            else:
+                self._opened = grpc.aio.secure_channel(where, credentials, options)
         return self._opened
 
     async def _upload(self, source: JobSource) -> None:

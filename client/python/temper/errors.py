@@ -94,9 +94,15 @@ class ResourceExhausted(TemperError):
 
 
 class Unauthenticated(TemperError):
-    """The token is missing or wrong."""
+    """The token is missing or wrong, was revoked, or has expired."""
 
     default_code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(TemperError):
+    """The token's role does not allow this, or the job is somebody else's."""
+
+    default_code = grpc.StatusCode.PERMISSION_DENIED
 
 
 class DataLoss(TemperError):
@@ -127,6 +133,7 @@ _BY_CODE: dict[grpc.StatusCode, type[TemperError]] = {
         DeadlineExceeded,
         ResourceExhausted,
         Unauthenticated,
+        PermissionDenied,
         DataLoss,
     )
 }

@@ -16,7 +16,7 @@ def config(tmp_path, monkeypatch):
 
 
 def place(address=None, token=None):
-    connection = Connection.of(address, token, 10)
+    connection = Connection.of(address, token, None, 10)
     return connection.address, connection.token
 
 
@@ -32,10 +32,36 @@ def test_argument_environment_file_default(config, monkeypatch):
     assert place("argument:1", "of the argument") == ("argument:1", "of the argument")
 
 
+def test_tls_comes_with_https_or_a_file(config, monkeypatch):
+    for variable in ("TEMPER_CA_FILE", "TEMPER_CERT_FILE", "TEMPER_KEY_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def connection(address=None, ca_file=None):
+        return Connection.of(address, None, ca_file, 10)
+
+    assert connection().credentials is None
+    assert connection("https://host:1").credentials is not None
+    assert connection("https://host:1").address == "host:1"
+    config.write_text("ca_file: ca.pem\n")
+    assert connection().tls
+    assert connection().ca_file == str(config.parent / "ca.pem")
+    monkeypatch.setenv("TEMPER_CA_FILE", "/environment.pem")
+    assert connection().ca_file == "/environment.pem"
+    assert connection(ca_file="/argument.pem").ca_file == "/argument.pem"
+    with pytest.raises(FileNotFoundError, match=r"argument\.pem"):
+        _ = connection(ca_file="/argument.pem").credentials
+    monkeypatch.setenv("TEMPER_CERT_FILE", "/me.pem")
+    with pytest.raises(ValueError, match="needs its key"):
+        _ = connection().credentials
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("servr: a\n", "expected the keys server, token, token_file, found {'servr': 'a'}"),
+        (
+            "servr: a\n",
+            "expected the keys server, token, token_file, ca_file, cert_file, key_file, found {'servr': 'a'}",
+        ),
         ("- a\n", "expected the keys"),
         ("server: 1\n", "server must be a text"),
         ("token: a\ntoken_file: b\n", "has token and token_file"),

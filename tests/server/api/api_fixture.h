@@ -60,7 +60,7 @@ class ApiTest : public testing::Test {
     controller->AddListener(
         [this](const v1::Job& job, const v1::JobEvent& event) { hub->OnEvent(job.name(), event.sequence()); });
     ASSERT_TRUE(controller->Recover().ok());
-    auto started = RpcServer::Start({"127.0.0.1", port}, *controller, *hub, *uploads,
+    auto started = RpcServer::Start({.address = {"127.0.0.1", port}}, *controller, *hub, *uploads, authenticator,
                                     [this](std::string_view method, const absl::Status& status) {
                                       std::lock_guard lock(mutex);
                                       ended.emplace_back(method, status.code());
@@ -163,6 +163,7 @@ class ApiTest : public testing::Test {
   std::unique_ptr<UploadStore> uploads;
   std::unique_ptr<JobController> controller;
   std::unique_ptr<WatchHub> hub;
+  const Authenticator authenticator{nullptr};
   std::unique_ptr<RpcServer> server;
   std::mutex mutex;
   std::vector<std::pair<std::string, absl::StatusCode>> ended;  // calls, as the observer was told

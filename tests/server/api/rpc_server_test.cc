@@ -13,15 +13,15 @@ using testing::HasSubstr;
 class RpcServerTest : public ApiTest {};
 
 TEST_F(RpcServerTest, PortIsTaken_SaysSo) {
-  const auto second =
-      RpcServer::Start(server->address(), *controller, *hub, *uploads, [](std::string_view, const absl::Status&) {});
+  const auto second = RpcServer::Start({.address = server->address()}, *controller, *hub, *uploads, authenticator,
+                                       [](std::string_view, const absl::Status&) {});
   EXPECT_TRUE(absl::IsAlreadyExists(second.status())) << second.status();
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(server->address().Text() + ": Address already in use"));
 }
 
 TEST_F(RpcServerTest, AddressOfAnotherHost_SaysSo) {
-  const auto other =
-      RpcServer::Start({"192.0.2.1", 0}, *controller, *hub, *uploads, [](std::string_view, const absl::Status&) {});
+  const auto other = RpcServer::Start({.address = {"192.0.2.1", 0}}, *controller, *hub, *uploads, authenticator,
+                                      [](std::string_view, const absl::Status&) {});
   EXPECT_TRUE(absl::IsUnavailable(other.status())) << other.status();
 }
 
@@ -48,6 +48,15 @@ TEST(ListenAddress, Wildcard_IsReachedOverLoopback) {
   EXPECT_EQ(ListenAddress({"0.0.0.0", 1}).Reachable().Text(), "127.0.0.1:1");
   EXPECT_EQ(ListenAddress({"::", 1}).Reachable().Text(), "[::1]:1");
   EXPECT_EQ(ListenAddress({"10.0.0.1", 1}).Reachable().Text(), "10.0.0.1:1");
+}
+
+TEST(ListenAddress, Loopback_IsWhatOnlyThisHostReaches) {
+  for (const char* host : {"127.0.0.1", "127.9.9.9", "::1", "localhost"}) {
+    EXPECT_TRUE(ListenAddress({host, 1}).IsLoopback()) << host;
+  }
+  for (const char* host : {"0.0.0.0", "::", "10.0.0.1", "192.0.2.1", "fe80::1", "::ffff:10.0.0.1"}) {
+    EXPECT_FALSE(ListenAddress({host, 1}).IsLoopback()) << host;
+  }
 }
 
 }  // namespace

@@ -15,7 +15,7 @@
 #include "common/rpc/timestamp.h"
 #include "common/storage/job_layout.h"
 #include "common/storage/publication.h"
-#include "server/jobs/sqlite.h"
+#include "server/sqlite/sqlite.h"
 #include "tests/common/scratch_directory.h"
 #include "tests/server/jobs/fake_launcher.h"
 #include "tests/server/jobs/valid_spec.h"

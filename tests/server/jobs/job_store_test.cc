@@ -10,7 +10,7 @@
 
 #include <fstream>
 
-#include "server/jobs/sqlite.h"
+#include "server/sqlite/sqlite.h"
 #include "tests/common/scratch_directory.h"
 
 namespace temper {

@@ -12,8 +12,12 @@ HttpPages Pages(absl::Status health = absl::OkStatus()) {
   return {.metrics = [] { return "temper_up 1\n"; }, .health = [health] { return health; }};
 }
 
+HttpRules Open() {
+  return {.admit = [](std::string_view, std::string_view) { return absl::OkStatus(); }, .health_has_reason = true};
+}
+
 TEST(HttpServer, Metrics_AreServedAsPrometheusText) {
-  const auto server = HttpServer::Start("127.0.0.1", 0, Pages());
+  const auto server = HttpServer::Start("127.0.0.1", 0, Pages(), Open());
   ASSERT_TRUE(server.ok()) << server.status();
   const auto response = httplib::Client("127.0.0.1", (*server)->port()).Get("/metrics");
   ASSERT_TRUE(response);
@@ -23,10 +27,10 @@ TEST(HttpServer, Metrics_AreServedAsPrometheusText) {
 }
 
 TEST(HttpServer, Health_SaysWhyNot) {
-  const auto well = HttpServer::Start("127.0.0.1", 0, Pages());
+  const auto well = HttpServer::Start("127.0.0.1", 0, Pages(), Open());
   ASSERT_TRUE(well.ok()) << well.status();
   EXPECT_EQ(httplib::Client("127.0.0.1", (*well)->port()).Get("/healthz")->status, 200);
-  const auto ill = HttpServer::Start("127.0.0.1", 0, Pages(absl::UnavailableError("disk full")));
+  const auto ill = HttpServer::Start("127.0.0.1", 0, Pages(absl::UnavailableError("disk full")), Open());
   ASSERT_TRUE(ill.ok()) << ill.status();
   const auto response = httplib::Client("127.0.0.1", (*ill)->port()).Get("/healthz");
   ASSERT_TRUE(response);
@@ -35,15 +39,57 @@ TEST(HttpServer, Health_SaysWhyNot) {
 }
 
 TEST(HttpServer, OtherPath_IsNotFound) {
-  const auto server = HttpServer::Start("127.0.0.1", 0, Pages());
+  const auto server = HttpServer::Start("127.0.0.1", 0, Pages(), Open());
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_EQ(httplib::Client("127.0.0.1", (*server)->port()).Get("/../etc/passwd")->status, 404);
 }
 
+TEST(HttpServer, Loopback_OtherNamesAndOrigins_AreRefused) {
+  HttpRules rules = Open();
+  rules.loopback_names_only = true;
+  const auto server = HttpServer::Start("127.0.0.1", 0, Pages(), rules);
+  ASSERT_TRUE(server.ok()) << server.status();
+  httplib::Client client("127.0.0.1", (*server)->port());
+  for (const char* host : {"localhost", "LOCALHOST:1", "127.0.0.1:8480", "127.1.2.3", "[::1]:8480", "[::1]"}) {
+    EXPECT_EQ(client.Get("/metrics", {{"Host", host}})->status, 200) << host;
+  }
+  for (const char* host : {"", "evil.example", "evil.example:8480", "localhost.evil.example", "127.0.0.1.evil.example",
+                           "10.0.0.1", "[::2]", "[", "127.1"}) {
+    EXPECT_EQ(client.Get("/metrics", {{"Host", host}})->status, 403) << host;
+  }
+  const auto from = [&](const char* origin) {
+    return client.Get("/metrics", {{"Host", "localhost:1"}, {"Origin", origin}})->status;
+  };
+  EXPECT_EQ(from("http://localhost:1"), 200);
+  for (const char* origin : {"http://localhost:2", "http://evil.example", "null"}) EXPECT_EQ(from(origin), 403);
+}
+
+TEST(HttpServer, Route_IsAdmittedByItsAuthorization) {
+  HttpRules rules;
+  rules.admit = [](std::string_view route, std::string_view authorization) -> absl::Status {
+    if (route == "GET /healthz" || authorization == "Bearer right") return absl::OkStatus();
+    if (authorization == "Bearer low") return absl::PermissionDeniedError("low");
+    return absl::UnauthenticatedError("who?");
+  };
+  const auto server = HttpServer::Start("127.0.0.1", 0, Pages(absl::UnavailableError("/secret/path")), rules);
+  ASSERT_TRUE(server.ok()) << server.status();
+  httplib::Client client("127.0.0.1", (*server)->port());
+  const auto unknown = client.Get("/metrics");
+  EXPECT_EQ(unknown->status, 401);
+  EXPECT_EQ(unknown->get_header_value("WWW-Authenticate"), "Bearer");
+  EXPECT_EQ(unknown->body, "who?\n");
+  EXPECT_EQ(client.Get("/metrics", {{"Authorization", "Bearer low"}})->status, 403);
+  EXPECT_EQ(client.Get("/metrics", {{"Authorization", "Bearer right"}})->status, 200);
+  EXPECT_EQ(client.Head("/metrics")->status, 401);
+  const auto health = client.Get("/healthz");
+  EXPECT_EQ(health->status, 503);
+  EXPECT_EQ(health->body, "the server can't do its work\n");
+}
+
 TEST(HttpServer, PortIsTaken_SaysSo) {
-  const auto first = HttpServer::Start("127.0.0.1", 0, Pages());
+  const auto first = HttpServer::Start("127.0.0.1", 0, Pages(), Open());
   ASSERT_TRUE(first.ok()) << first.status();
-  EXPECT_TRUE(absl::IsUnavailable(HttpServer::Start("127.0.0.1", (*first)->port(), Pages()).status()));
+  EXPECT_TRUE(absl::IsUnavailable(HttpServer::Start("127.0.0.1", (*first)->port(), Pages(), Open()).status()));
 }
 
 }  // namespace

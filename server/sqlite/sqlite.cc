@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/jobs/sqlite.h"
+#include "server/sqlite/sqlite.h"
 
 #include <sqlite3.h>
 

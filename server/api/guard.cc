@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/api/guard.h"
+
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "server/auth/route_rules.h"
+
+namespace temper {
+namespace {
+
+// Empty when there is none, or when there are several: no one of them is what the caller meant.
+std::string_view Authorization(const grpc::CallbackServerContext& context) {
+  const auto [first, last] = context.client_metadata().equal_range("authorization");
+  if (first == last || std::next(first) != last) return {};
+  return {first->second.data(), first->second.size()};
+}
+
+// "jobs/x", of "jobs/x/checkpoints/5".
+std::string JobOf(std::string_view name) { return std::string(name.substr(0, name.find('/', name.find('/') + 1))); }
+
+}  // namespace
+
+absl::StatusOr<Identity> Guard::Admit(const grpc::CallbackServerContext& context, std::string_view route,
+                                      std::string_view job) const {
+  auto caller = authenticator_.Admit(route, Authorization(context));
+  if (caller.ok() && !caller->name.empty() && !limiter_.Take(caller->name)) {
+    return WithReason(absl::ResourceExhaustedError(absl::StrCat(caller->name, " calls too often: wait a second")),
+                      "TOO_MANY_CALLS");
+  }
+  const std::optional<RouteRule> rule = RuleOf(route);
+  if (!caller.ok() || rule->admission != Admission::kOwnJob || caller->role == Role::kAdmin) return caller;
+  // Whoever has got here may see all jobs: that there is no such job is no secret.
+  const auto found = controller_.Get(JobOf(job));
+  if (!found.ok()) return found.status();
+  const absl::Status owner = Authenticator::CheckOwner(route, *caller, found->spec().owner());
+  return owner.ok() ? caller : owner;
+}
+
+}  // namespace temper

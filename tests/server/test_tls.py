@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server over TLS: whom it and its callers believe, and files that change while it serves."""
+
+import ssl
+import subprocess
+import urllib.error
+
+import pytest
+from temper_process import BIN, JOB, LIMIT, Node, wait_for
+from tls_server import Authority, TlsServer
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"), "ours")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("stranger"), "theirs")
+
+
+@pytest.fixture
+def server(tmp_path, authority):
+    server = TlsServer(tmp_path, authority.issue("first"), authority.certificate)
+    yield server.start()
+    server.stop()
+
+
+def test_callers_need_the_right_authority_and_a_token(server, stranger):
+    server.call("list")
+    server.call("--server", f"https://{server.grpc}", "list")
+    assert "asks for a token" in server.call("list", check=3, TEMPER_TOKEN="").stderr
+    server.call("list", check=6, TEMPER_CA_FILE=stranger.certificate)
+    server.call("list", check=6, TEMPER_CA_FILE="")  # plain text
+    assert server.page("/healthz") == "ok\n"
+    assert "temper_server_tls_expiry_time_seconds" in server.page("/metrics")
+    with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+        server.page("/healthz", ssl.create_default_context(cafile=stranger.certificate))
+
+
+def test_new_files_are_taken_over_without_a_restart_and_a_bad_pair_is_not(server, authority):
+    assert server.subjects() == {"subject=CN=first"}
+    server.put(*authority.issue("second"))
+    wait_for(lambda: server.subjects() == {"subject=CN=second"}, "the second certificate")
+    third, _ = authority.issue("third")
+    server.put(third, authority.directory / "second.key")
+    refused = 'temper_server_tls_reloads_total{result="refused"} 1'
+    wait_for(lambda: refused in server.page("/metrics"), "the metric of a bad pair")
+    server.call("list")
+    assert server.subjects() == {"subject=CN=second"}
+    assert "tls.key: not the key of" in server.log.read_text()
+    server.put(third, authority.directory / "third.key")
+    wait_for(lambda: server.subjects() == {"subject=CN=third"}, "the third certificate")
+    assert 'temper_server_tls_reloads_total{result="taken"}' in server.page("/metrics")
+
+
+def test_mutual_tls_lets_in_only_whom_the_authority_knows(tmp_path, authority, stranger):
+    options = ["--tls-client-ca", str(authority.certificate)]
+    server = TlsServer(tmp_path, authority.issue("first"), authority.certificate, *options).start()
+
+    def pair(files):
+        return {"TEMPER_CERT_FILE": files[0], "TEMPER_KEY_FILE": files[1]}
+
+    known, unknown = authority.issue("ana"), stranger.issue("ana")
+    server.call("list", **pair(known))
+    assert "asks for a token" in server.call("list", check=3, TEMPER_TOKEN="", **pair(known)).stderr
+    server.call("list", check=6)
+    server.call("list", check=6, **pair(unknown))
+    assert "needs its key" in server.call("list", check=2, TEMPER_CERT_FILE=known[0]).stderr
+    context = ssl.create_default_context(cafile=authority.certificate)
+    with pytest.raises(OSError, match="EOF|CERTIFICATE_REQUIRED|reset"):
+        server.page("/healthz", context)
+    context.load_cert_chain(*known)
+    assert server.page("/healthz", context) == "ok\n"
+    server.stop()
+
+
+def test_gangs_come_over_loopback_with_their_tokens(server, protos):
+    server.temper("submit", "-", "--job-id", "a", text=JOB, check=0, environment={
+        "TEMPER_TOKEN": server.token, "TEMPER_CA_FILE": str(server.ca)})  # fmt: skip
+    server.environment_of("a")
+    arguments = (server.data / "runs/a/e1/arguments").read_text().split()
+    public, server.grpc = server.grpc, arguments[arguments.index("--server") + 1]
+    assert server.grpc.startswith("127.0.0.1:")
+    assert server.grpc != public
+    node = Node(server, protos, "a")
+    assert node.assignment.job == "jobs/a"
+    node.close()
+    assert "asks for a token" in server.temper("list", environment={"TEMPER_TOKEN": ""}, check=3).stderr
+
+
+def test_files_that_can_not_be_used_end_the_start(tmp_path, authority):
+    first, _ = authority.issue("first")
+    _, key = authority.issue("second")
+    command = [BIN / "temper-server", "--data-dir", tmp_path, "--worker-binary", "/bin/true"]
+    command += ["--listen", "0.0.0.0:0", "--http", "0.0.0.0:0", "--tls-cert", first]
+    result = subprocess.run(command, text=True, capture_output=True, timeout=LIMIT, check=False)
+    assert result.returncode == 2
+    assert "--tls-key" in result.stderr
+    result = subprocess.run([*command, "--tls-key", key], text=True, capture_output=True, timeout=LIMIT, check=False)
+    assert result.returncode == 6
+    assert "second.key: not the key of" in result.stderr
