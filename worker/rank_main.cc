@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // temper-rank: one device of a gang.
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
@@ -75,7 +76,7 @@ int main(int argc, char** argv) {
   CLI::App* train = app.add_subcommand("train", "Train without a server; prints one JSON object a line");
   train
       ->add_option("files", job_files,
-                   "The job (temper.v1.JobSpec) as JSON; of several, one after the other is trained")
+                   "The job (temper.v1.JobSpec) as JSON; several are trained one after the other, whatever ends one")
       ->required();
   train->add_option("--job-id", job_id, "Results go to OUTPUT/ID/export-e0001")->capture_default_str();
   bool trust_remote_code = false;
@@ -92,10 +93,11 @@ int main(int argc, char** argv) {
     job.trust_remote_code = trust_remote_code;
     return ::RunTrainJob(job, observer, stop);
   };
+  int code = 0;
   for (const std::string& file : job_files) {
-    const int code = temper::RunStandalone(file, job_id, train_alone, std::cout, std::cerr);
-    if (code != 0 || &file == &job_files.back()) return code;
+    code = std::max(code, temper::RunStandalone(file, job_id, train_alone, std::cout, std::cerr));
   }
+  if (*train) return code;
 
   if (*verify) return temper::RunVerify(verify_request, std::cout, std::cerr);
 

@@ -29,13 +29,16 @@ struct Backend {
   std::vector<std::string> lacks;
 };
 
-// docs/TRAINING.md ("Models without a native family") says the same at length.
+// docs/TRAINING.md ("Models without a native family") says the same at length, and tests/worker/train/backends.py how
+// jobs are refused that ask for it all the same.
 std::vector<Backend> Backends() {
   return {{.name = "native", .models = "the families above", .lacks = {}},
           {.name = "hf",
            .models = "causal language models of the transformers that TEMPER_PYTHON has",
-           .lacks = {"training.recompute", "shards of single layers: each rank gathers the whole model for a step",
-                     "adapters on embed_tokens, lm_head and experts", "the loss for an even use of experts",
+           .lacks = {"training.recompute", "adapters on embed_tokens, lm_head and experts",
+                     "the loss for an even use of experts",
+                     "a comparison of exports with transformers' own model, which is what trained",
+                     "shards of single layers: each rank gathers the whole model for a step",
                      "packed documents where attention does not go through transformers' interface",
                      "MFU where the model's FLOPs can't be counted"}}};
 }

@@ -60,7 +60,6 @@ absl::StatusOr<std::unique_ptr<HfDecoder>> HfDecoder::Make(std::unique_ptr<HfMod
   if (options.lora) {
     if (absl::Status added = decoder->AddAdapters(*options.lora, options.dtype); !added.ok()) return added;
   }
-  for (const Leaf& leaf : decoder->leaves_) decoder->trained_ |= leaf.parameter->trainable;
   return decoder;
 }
 
@@ -147,15 +146,19 @@ void HfDecoder::AdoptMemory() {
   for (const Leaf& leaf : leaves_) leaf.tensor.set_data(leaf.parameter->weight.detach().view(leaf.tensor.sizes()));
 }
 
+bool HfDecoder::embedding_trainable() const {
+  return std::ranges::any_of(leaves_, [](const Leaf& leaf) { return leaf.parameter->trainable; });
+}
+
 at::Tensor HfDecoder::Embed(const BatchContext& context) {
   LookAtWeights();
-  if (!std::exchange(head_chosen_, true)) ChooseHead(context);
+  if (!head_chosen_) ChooseHead(context);
   const bool records = at::GradMode::is_enabled();
   const at::Tensor hidden_TD =
       ValueOrThrow(model_->Hidden(context.tokens_T, context.positions_T, context.document_starts, records));
   if (!records) return hidden_TD;
   recorded_TD_ = hidden_TD;
-  return hidden_TD.detach().requires_grad_(trained_);
+  return hidden_TD.detach().requires_grad_(embedding_trainable());
 }
 
 void HfDecoder::EmbedBackward(const BatchContext& context, const at::Tensor& grad_TD) {
@@ -167,6 +170,7 @@ void HfDecoder::EmbedBackward(const BatchContext& context, const at::Tensor& gra
 void HfDecoder::LookAtWeights() {
   if (std::exchange(looked_at_weights_, true)) return;
   const at::NoGradGuard no_grad;
+  for (const Leaf& leaf : leaves_) leaf.tensor.requires_grad_(leaf.parameter->trainable);
   if (const std::string why = ValueOrThrow(model_->CheckPacking()); !why.empty()) {
     say_(absl::StrCat("documents of ", description_.architecture,
                       " are not packed but rows of their own, padded: ", why));
@@ -204,6 +208,9 @@ void HfDecoder::ChooseHead(const BatchContext& context) {
   const at::Tensor hidden_TD =
       ValueOrThrow(model_->Hidden(tokens_T, context.positions_T.narrow(0, 0, rows), {0, rows}, /*train=*/false));
   const at::Tensor expected_TV = ValueOrThrow(model_->Logits(tokens_T));
+  // Of numbers that are none nothing can be told; the loss will not be finite either, and the next rows are looked at.
+  if (!expected_TV.isfinite().all().item<bool>()) return;
+  head_chosen_ = true;
   const at::ScalarType dtype = hidden_TD.scalar_type();
   const auto own = [this](const at::Tensor& hidden_SD) { return ValueOrThrow(model_->OwnLogits(hidden_SD)); };
   const at::Tensor larger_TD = hidden_TD * kLarger;

@@ -52,7 +52,7 @@ class HfDecoder : public TrainableModel {
   }
   at::Tensor Embed(const BatchContext& context) override;
   void EmbedBackward(const BatchContext& context, const at::Tensor& grad_TD) override;
-  bool embedding_trainable() const override { return trained_; }
+  bool embedding_trainable() const override;
 
   int num_units() const override { return 0; }
   const std::vector<Parameter*>& unit_parameters(int unit) const override { return none_; }
@@ -75,7 +75,8 @@ class HfDecoder : public TrainableModel {
   absl::Status AddAdapters(const LoraConfig& lora, at::ScalarType dtype);
   // The weight that an adapter sits on, as out × in.
   at::Tensor AdaptedWeight(const LoraAdapter& adapter) const;
-  // Decides what only weights can tell, and what only tokens can, once. The weights are gathered.
+  // Decides what only weights and the choice of the trained ones can tell, and what only tokens can, once. The weights
+  // are gathered.
   void LookAtWeights();
   void ChooseHead(const BatchContext& context);
 
@@ -91,7 +92,6 @@ class HfDecoder : public TrainableModel {
   std::vector<LoraAdapter*> adapters_;
   const std::vector<Parameter*> none_;
   std::unique_ptr<LmHead> head_;
-  bool trained_ = false;
   bool looked_at_weights_ = false, head_chosen_ = false;
   HfProducts products_;
   std::map<std::string, Parameter*, std::less<>> by_name_;  // in memory

@@ -30,8 +30,9 @@ absl::Status FromText(const std::string& text) {
 
 absl::Status Agree(const absl::Status& mine, ProcessGroup* ranks) {
   if (ranks == nullptr) return mine;
-  for (const std::string& text : ranks->AllGatherText(ToText(mine))) {
-    if (!text.empty()) return FromText(text);
+  const std::string own = ToText(mine);
+  for (const std::string& text : ranks->AllGatherText(own)) {
+    if (!text.empty()) return text == own ? mine : FromText(text);  // one's own may carry more than its text
   }
   return absl::OkStatus();
 }

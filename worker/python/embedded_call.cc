@@ -17,23 +17,24 @@ std::string Traceback(const py::error_already_set& error) {
   }
 }
 
-// torch reports a failed allocation as a plain error.
+// torch reports a failed allocation as a plain error, and the loader of extension modules one of its own.
 bool IsOutOfMemory(const py::error_already_set& error, const std::string& text) {
-  return error.matches(PyExc_MemoryError) || text.find("can't allocate memory") != text.npos ||
-         text.find("out of memory") != text.npos;
+  const auto says = [&](const char* words) { return text.find(words) != text.npos; };
+  return error.matches(PyExc_MemoryError) || says("can't allocate memory") || says("Cannot allocate memory") ||
+         says("out of memory") || says("failed to map segment");
 }
 
 absl::Status Translate(const py::error_already_set& error) {
   const std::string text = py::str(error.value()).cast<std::string>();
   const std::string kind = py::str(error.type().attr("__name__")).cast<std::string>();
   if (kind == "Unsupported") return absl::UnimplementedError(text);
-  if (error.matches(PyExc_ImportError)) {
-    return absl::UnavailableError(absl::StrCat("the Python environment lacks something: ", kind, ": ", text,
-                                               ". Set TEMPER_PYTHON to the python of one with torch and transformers"));
-  }
   if (IsOutOfMemory(error, text)) {
     return WithCause(absl::ResourceExhaustedError(absl::StrCat("transformers: ", kind, ": ", text)),
                      FailureCause::kOutOfMemory);
+  }
+  if (error.matches(PyExc_ImportError)) {
+    return absl::UnavailableError(absl::StrCat("the Python environment lacks something: ", kind, ": ", text,
+                                               ". Set TEMPER_PYTHON to the python of one with torch and transformers"));
   }
   return absl::InternalError(absl::StrCat("transformers: ", kind, ": ", text));
 }
@@ -42,7 +43,8 @@ absl::Status Translate(const py::error_already_set& error) {
 
 absl::Status StatusOf(py::error_already_set& error) {
   absl::Status status = Translate(error);
-  status.SetPayload(kTracebackPayload, absl::Cord(Traceback(error)));
+  // What can't be trained is no mistake of any code: its message says all.
+  if (!absl::IsUnimplemented(status)) status.SetPayload(kTracebackPayload, absl::Cord(Traceback(error)));
   return status;
 }
 

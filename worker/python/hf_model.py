@@ -111,9 +111,20 @@ def read_config(config_json: str, directory: str, remote_code: bool):
     return transformers.CONFIG_MAPPING[model_type].from_dict(values)
 
 
+def refuse_what_is_not_trained(config) -> None:
+    """Losses beside that of tokens, which the model's own forward pass adds to it."""
+    config = config.get_text_config()
+    if getattr(config, "output_router_logits", False) and getattr(config, "router_aux_loss_coef", 0):
+        raise Unsupported(
+            "config.json: output_router_logits asks for the loss for an even use of experts, which a model that "
+            "transformers trains is not given; set it to false to train without"
+        )
+
+
 def build(config_json: str, directory: str, remote_code: bool, attention: str) -> torch.nn.Module:
     """The model without its weights: on CPU they are whatever was in memory."""
     config = read_config(config_json, directory, remote_code)
+    refuse_what_is_not_trained(config)
     if not remote_code and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         raise Unsupported(f"transformers has no causal language model of type {config.model_type!r}")
     with no_init_weights():

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "common/failure.h"
 #include "python_interface.h"
 
 namespace temper {
@@ -36,7 +37,12 @@ absl::StatusOr<void*> PythonSymbol(const std::filesystem::path& module, const st
   // Global: extension modules of Python take the interpreter's symbols from there.
   void* handle = dlopen(module.c_str(), RTLD_NOW | RTLD_GLOBAL);
   if (handle == nullptr) {
-    return absl::UnavailableError(absl::StrCat("Python cannot be loaded: ", dlerror(),
+    const std::string said = dlerror();
+    if (said.find("failed to map segment") != said.npos) {
+      return WithCause(absl::ResourceExhaustedError(absl::StrCat("there is no memory to load Python: ", said)),
+                       FailureCause::kOutOfMemory);
+    }
+    return absl::UnavailableError(absl::StrCat("Python cannot be loaded: ", said,
                                                ". It needs the Python and the torch that temper was built with"));
   }
   auto* const interface = reinterpret_cast<const char* (*)()>(dlsym(handle, "temper_python_interface"));

@@ -13,7 +13,7 @@ namespace temper {
 // stays until the process ends.
 //
 // The function `symbol` of the module. UNAVAILABLE, with what to install, when the module was not built, cannot be
-// loaded, or is of a build with another interface. Any thread.
+// loaded, or is of a build with another interface; RESOURCE_EXHAUSTED (OUT_OF_MEMORY). Any thread.
 absl::StatusOr<void*> PythonSymbol(const std::string& symbol);
 
 // The same of the module in that file.

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
-#include "common/failure.h"
 #include "worker/train/hf_repository_backend.h"
 #include "worker/train/native_check.h"
 
@@ -38,6 +38,22 @@ std::string WithoutList(std::string_view message) {
 // Whether transformers may do where temper can't: the directory is a model's, and it is not damaged.
 bool IsForTransformers(const absl::Status& native) { return absl::IsUnimplemented(native); }
 
+// The same error, with `before` before its message.
+absl::Status After(const std::string& before, const absl::Status& status) {
+  absl::Status said(status.code(), absl::StrCat(before, status.message()));
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) { said.SetPayload(url, payload); });
+  return said;
+}
+
+// Of what the backend lacks (server/api/families_api.cc), what a job can ask for whatever its model.
+absl::Status CheckForTransformers(const TrainJob& job) {
+  if (job.training.recompute == RecomputePolicy::kAuto || job.training.recompute == RecomputePolicy::kNone) {
+    return absl::OkStatus();
+  }
+  return absl::UnimplementedError(
+      "training.recompute: transformers keeps all activations of a model that it trains; leave it at AUTO");
+}
+
 }  // namespace
 
 absl::StatusOr<ChosenModel> ChooseBackend(const TrainJob& job, at::ScalarType dtype, const ModelVerifier& verifier,
@@ -55,11 +71,9 @@ absl::StatusOr<ChosenModel> ChooseBackend(const TrainJob& job, at::ScalarType dt
                      FailureCause::kUserInput);
   }
   auto model = OpenForTransformers(job.model_uri, job.trust_remote_code, Once(std::move(say)));
-  if (model.ok()) return ChosenModel{*std::move(model), absl::StrCat("transformers trains it: ", WithoutList(why)), ""};
-  if (job.backend == Backend::kHf) return model.status();
-  return WithCause(absl::Status(absl::StatusCode::kUnimplemented,
-                                absl::StrCat(why, ". Nor can transformers train it here: ", model.status().message())),
-                   FailureCause::kUserInput);
+  absl::Status able = model.ok() ? CheckForTransformers(job) : model.status();
+  if (able.ok()) return ChosenModel{*std::move(model), absl::StrCat("transformers trains it: ", WithoutList(why)), ""};
+  return job.backend == Backend::kHf ? able : After(absl::StrCat(why, ". Nor can transformers train it here: "), able);
 }
 
 }  // namespace temper

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/failure.h"
 #include "worker/checkpoint/hf_config.h"
 #include "worker/ops/packed_attention.h"
 
@@ -76,6 +77,12 @@ ModelConfig ConfigOf(const HfDescription& description) {
   return config;
 }
 
+// A model that Python can't make is the user's to mend, whatever it raises, as is a Python that is not there; where
+// memory ends is not.
+absl::Status OfModel(const absl::Status& status) {
+  return CauseOf(status) == FailureCause::kOutOfMemory ? status : WithCause(status, FailureCause::kUserInput);
+}
+
 class TransformersBackend : public ForeignBackend {
  public:
   TransformersBackend(HfModelSource source, bool remote_code, nlohmann::ordered_json config, HfDescription description,
@@ -127,11 +134,11 @@ absl::StatusOr<NativeRepository> OpenForTransformers(std::string_view uri, bool 
   }
   HfModelSource source = {.config = config.dump(), .directory = (*repository)->directory(), .remote_code = remote_code};
   const auto shapes = HfModel::Open(source, /*meta=*/true, Attend);
-  if (!shapes.ok()) return shapes.status();
+  if (!shapes.ok()) return OfModel(shapes.status());
   std::vector<std::string> stored;
   for (const RepositoryTensor& tensor : (*repository)->tensors()) stored.push_back(tensor.entry.name);
   auto description = (*shapes)->Describe(stored);
-  if (!description.ok()) return description.status();
+  if (!description.ok()) return OfModel(description.status());
   auto family = RulesOf(*description);
   if (!family.ok()) return family.status();
   NativeRepository opened;

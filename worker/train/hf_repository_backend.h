@@ -13,7 +13,8 @@ namespace temper {
 // tensors are ours. `remote_code`: code that lies in the directory may be run. `say` gets what people should know of
 // the models that are made, on the thread that uses them; it outlives them.
 //
-// Errors as HfRepository::Open and HfModel have them; UNIMPLEMENTED for what neither can train.
+// Errors as HfRepository::Open and HfModel have them, the latter USER_INPUT unless memory ended; UNIMPLEMENTED for what
+// neither can train.
 absl::StatusOr<NativeRepository> OpenForTransformers(std::string_view uri, bool remote_code, HfDecoder::Say say);
 
 }  // namespace temper

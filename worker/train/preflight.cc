@@ -5,7 +5,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <exception>
 #include <map>
 #include <optional>
 #include <set>
@@ -25,6 +24,7 @@
 #include "worker/train/choose_backend.h"
 #include "worker/train/compute_dtype.h"
 #include "worker/train/device.h"
+#include "worker/train/exception_barrier.h"
 #include "worker/train/memory_estimate.h"
 #include "worker/train/model_export.h"
 #include "worker/train/plan_adapters.h"
@@ -321,13 +321,8 @@ absl::Status RunPreflight(const TrainJob& job, TrainObserver& observer, const St
                           const ModelVerifier& verifier) {
   StepBehind();
   at::set_num_threads(job.threads > 0 ? job.ranks_per_node * job.threads : ThreadsOf(job));
-  try {
-    return Look(job, observer, stop, verifier);
-  } catch (const std::bad_alloc& error) {
-    return WithCause(absl::ResourceExhaustedError("out of memory while reading the data"), FailureCause::kOutOfMemory);
-  } catch (const std::exception& error) {
-    return absl::InternalError(error.what());
-  }
+  return WithoutExceptions(observer, "out of memory while looking at model and data",
+                           [&] { return Look(job, observer, stop, verifier); });
 }
 
 }  // namespace temper

@@ -6,7 +6,6 @@
 
 #include <atomic>
 #include <memory>
-#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -17,14 +16,13 @@
 #include "absl/strings/str_format.h"
 #include "common/counted.h"
 #include "common/failure.h"
-#include "worker/hf_backend/status_error.h"
 #include "worker/ops/cpu/instruction_set.h"
-#include "worker/ops/out_of_memory.h"
 #include "worker/parallel/agree.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/choose_backend.h"
 #include "worker/train/compute_dtype.h"
 #include "worker/train/device.h"
+#include "worker/train/exception_barrier.h"
 #include "worker/train/gang.h"
 #include "worker/train/memory_estimate.h"
 #include "worker/train/model_export.h"
@@ -289,23 +287,9 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   }
 }
 
-absl::Status OutOfMemory(const std::string& detail) {
-  return WithCause(
-      absl::ResourceExhaustedError(absl::StrCat(
-          "out of memory: lower training.micro_batch_tokens, set training.recompute to block, or train adapters "
-          "(lora). The system said: ",
-          detail)),
-      FailureCause::kOutOfMemory);
-}
-
-// What Python has to say of an error goes to the log.
-absl::Status Explained(const absl::Status& status, TrainObserver& observer) {
-  const std::string traceback = PythonTraceback(status);
-  if (!traceback.empty()) observer.OnLog(LogSeverity::kError, traceback);
-  return CauseOf(status) == FailureCause::kOutOfMemory && !traceback.empty()
-             ? OutOfMemory(std::string(status.message()))
-             : status;
-}
+constexpr char kOutOfMemory[] =
+    "out of memory: lower training.micro_batch_tokens, train adapters (lora), or, with temper's own engine, set "
+    "training.recompute to block";
 
 }  // namespace
 
@@ -319,20 +303,7 @@ absl::Status RunTrainJob(const TrainJob& job, TrainObserver& observer, const Sto
                      FailureCause::kLaunch);
   }
   at::set_num_threads(ThreadsOf(job));
-  try {
-    return Explained(Train(job, observer, stop, verifiers), observer);
-  } catch (const CollectiveError& error) {
-    return error.status();
-  } catch (const StatusError& error) {
-    return Explained(error.status(), observer);
-  } catch (const c10::Error& error) {
-    const std::string message = error.what_without_backtrace();
-    return ops::IsOutOfMemory(error) ? OutOfMemory(message) : absl::InternalError(message);
-  } catch (const std::bad_alloc& error) {
-    return OutOfMemory(error.what());
-  } catch (const std::exception& error) {
-    return absl::InternalError(error.what());
-  }
+  return WithoutExceptions(observer, kOutOfMemory, [&] { return Train(job, observer, stop, verifiers); });
 }
 
 }  // namespace temper

@@ -23,6 +23,7 @@ class OwnForCausalLM(GPT2LMHeadModel):
     config_class = OwnConfig
 
     def __init__(self, config):
+        IN_THE_BEGINNING
         super().__init__(config)
         self.transformer.h[1].register_forward_pre_hook(self.before_last)
 
@@ -39,14 +40,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-def train(folder, name, before_last, *options):
+def train(folder, name, *options, before_last="pass", in_the_beginning="pass"):
     model = folder / name
     shutil.copytree(folder / "gpt2", model)
     config = json.loads((model / "config.json").read_text())
     auto_map = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
     config |= {"architectures": ["OwnForCausalLM"], "model_type": "own", "auto_map": auto_map}
     (model / "config.json").write_text(json.dumps(config))
-    (model / "own.py").write_text(CODE.replace("BEFORE_LAST", before_last))
+    code = CODE.replace("BEFORE_LAST", before_last).replace("IN_THE_BEGINNING", in_the_beginning)
+    (model / "own.py").write_text(code)
     spec = job(folder, name, f"{name}-out")
     spec["training"]["steps"] = 2
     (folder / f"{name}.json").write_text(json.dumps(spec))
@@ -66,14 +68,14 @@ def test_a_build_without_python_says_what_to_install(folder, tmp_path):
 
 
 def test_it_trains_where_it_is_allowed(folder):
-    result = train(folder, "allowed", "pass", "--trust-remote-code")
+    result = train(folder, "allowed", "--trust-remote-code")
     assert result.returncode == 0, result.stderr
     assert '"step":2' in result.stdout
     assert (folder / "allowed-out/local/export-e0001/own.py").exists()
 
 
 def test_it_is_not_run_where_it_is_not(folder):
-    result = train(folder, "refused", f"open({str(folder / 'was_run')!r}, 'w')")
+    result = train(folder, "refused", in_the_beginning=f"open({str(folder / 'was_run')!r}, 'w')")
     assert result.returncode == 1
     assert "USER_INPUT" in result.stderr
     assert "temper-server --trust-remote-code" in result.stderr
@@ -81,17 +83,30 @@ def test_it_is_not_run_where_it_is_not(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "raises", "cause", "message"),
+    ("where", "raises", "cause", "message"),
     [
-        ("raises", "raise KeyError('no such thing')", "INTERNAL", "transformers: KeyError: 'no such thing'"),
-        ("memory", "raise MemoryError('all of it')", "OUT_OF_MEMORY", "out of memory: lower training.micro_batch"),
+        ("before_last", "raise KeyError('no such thing')", "INTERNAL", "transformers: KeyError: 'no such thing'"),
+        # What can't even be made is the model's fault, unless memory ended.
+        (
+            "in_the_beginning",
+            "raise KeyError('no such thing')",
+            "USER_INPUT",
+            "transformers: KeyError: 'no such thing'",
+        ),
+        (
+            "in_the_beginning",
+            "raise MemoryError('all of it')",
+            "OUT_OF_MEMORY",
+            "out of memory: lower training.micro_b",
+        ),
     ],
+    ids=["in a step", "when it is made", "memory"],
 )
-def test_what_it_raises_is_the_jobs_error_and_the_traceback_is_logged(folder, name, raises, cause, message):
-    result = train(folder, name, raises, "--trust-remote-code")
+def test_what_it_raises_is_the_jobs_error_and_the_traceback_is_logged(folder, where, raises, cause, message, request):
+    result = train(folder, request.node.callspec.id, "--trust-remote-code", **{where: raises})
     assert result.returncode == 1
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith(f"temper-rank: {cause}: ")
     assert message in last
     assert "Traceback (most recent call last)" in result.stderr
-    assert "in before_last" in result.stderr
+    assert f"in {'before_last' if where == 'before_last' else '__init__'}" in result.stderr

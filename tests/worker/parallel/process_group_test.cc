@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/cord.h"
 #include "common/failure.h"
 #include "tests/worker/parallel/gang.h"
 #include "worker/parallel/agree.h"
@@ -112,6 +113,20 @@ TEST(Agree, TheFirstRanksError_IsEveryones) {
     EXPECT_EQ(all, WithCause(absl::UnavailableError("disk 1"), FailureCause::kPreempted));
   });
   EXPECT_EQ(Agree(absl::DataLossError("alone"), nullptr), absl::DataLossError("alone"));
+}
+
+// Such as the traceback of Python, which is for the log of the rank that has it.
+TEST(Agree, OnesOwnError_KeepsAllThatItCarries) {
+  RunGang(2, [](ProcessGroup& group) {
+    absl::Status mine;
+    if (group.rank() == 0) {
+      mine = absl::InternalError("raised");
+      mine.SetPayload("traceback", absl::Cord("line 1"));
+    }
+    const absl::Status all = Agree(mine, &group);
+    EXPECT_EQ(all.message(), "raised");
+    EXPECT_EQ(all.GetPayload("traceback").has_value(), group.rank() == 0);
+  });
 }
 
 TEST(ProcessGroup, AllGatherValues_IsRankByRank) {

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 from e2e import tiny_chat_model
+from worker.train.backends import BACKENDS
 
 
-@pytest.fixture(scope="session")
-def inputs(tmp_path_factory):
-    """model/ and train.jsonl: a tiny model, and conversations that it can learn."""
-    directory = tmp_path_factory.mktemp("inputs")
+@pytest.fixture(scope="session", params=BACKENDS)
+def inputs(request, tmp_path_factory):
+    """model/ and train.jsonl: a tiny model, and conversations that it can learn; for the backend that the folder is
+    named after."""
+    directory = tmp_path_factory.mktemp("inputs") / request.param
     tiny_chat_model.write_model(directory / "model")
     tiny_chat_model.write_data(directory / "train.jsonl")
     return directory

@@ -7,6 +7,7 @@
 //              [--nudge] [--export DIR [--adapters adapter|merged|both]]
 //              [--job DIR [--checkpoint-every S] [--resume-from URI] [--bf16] [--dropout X] [--profile S]
 //               [--keep-weights] [--reduce-once]]
+//              [--hf]
 //
 // Rank 0 prints a JSON line a step (step, loss, grad_norm, sent_bytes, and where its time went: seconds, communication,
 // phases, which is their sum), and one of a validation once all are taken (validation_loss, scored_tokens). Each rank
@@ -16,7 +17,7 @@
 // --stop-rank is told to stop, --die-rank kills itself, when the step is over. --memory-limit: what a rank may allocate
 // from before the model is loaded on. --nudge: trained weights are changed a little (probe_gang.h) after the steps.
 // --job: all of it, as a job's ranks do it, with checkpoints and the export below DIR; a line tells of each checkpoint
-// (checkpoint, bytes, pause), and of what the training goes on from (resumed_after).
+// (checkpoint, bytes, pause), and of what the training goes on from (resumed_after). --hf: transformers trains.
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -41,6 +42,7 @@
 #include "worker/train/adamw.h"
 #include "worker/train/checkpointer.h"
 #include "worker/train/gang.h"
+#include "worker/train/hf_repository_backend.h"
 #include "worker/train/model_export.h"
 #include "worker/train/plan_adapters.h"
 #include "worker/train/step_loop.h"
@@ -53,6 +55,7 @@ namespace {
 
 struct Arguments {
   std::string model, data;
+  bool hf = false;
   int world = 1;
   int64_t steps = 4;
   std::vector<std::string> targets, modules;
@@ -117,6 +120,7 @@ class Printer : public SilentObserver {
 
 TrainJob MakeJob(const Arguments& arguments) {
   TrainJob job = {.job_id = "probe", .model_uri = arguments.model};
+  if (arguments.hf) job.backend = Backend::kHf;
   job.data.sources.push_back({.uri = arguments.data});
   if (!arguments.targets.empty()) {
     job.lora = LoraOptions{
@@ -139,6 +143,11 @@ TrainJob MakeJob(const Arguments& arguments) {
     if (!uri.empty()) job.output.uri = uri;
   }
   return job;
+}
+
+absl::StatusOr<NativeRepository> OpenSource(const Arguments& arguments) {
+  if (!arguments.hf) return OpenNativeRepository(arguments.model);
+  return OpenForTransformers(arguments.model, /*remote_code=*/false, [](const std::string&) {});
 }
 
 // Allocations beyond fail. Files that are mapped do not count.
@@ -199,7 +208,7 @@ std::string Run(const Arguments& arguments, const Rendezvous& rendezvous, TrainO
   std::unique_ptr<ProcessGroup> group;
   if (rendezvous.size > 1) group = Value(ProcessGroup::Connect(rendezvous));
   if (arguments.memory_limit_mb > 0) LimitMemory(arguments.memory_limit_mb);
-  const NativeRepository source = Value(OpenNativeRepository(job.model_uri));
+  const NativeRepository source = Value(OpenSource(arguments));
   const auto plan = Value(PlanAdapters(job, source));
   const TransformerOptions options =
       plan != nullptr ? plan->ModelOptions(at::kFloat, /*seed=*/0) : TransformerOptions{};
@@ -222,6 +231,7 @@ int Main(int argc, char** argv) {
   CLI::App app("Takes a training's steps on several ranks.");
   app.add_option("model", arguments.model)->required();
   app.add_option("data", arguments.data)->required();
+  app.add_flag("--hf", arguments.hf);
   app.add_option("--world", arguments.world);
   app.add_option("--steps", arguments.steps);
   app.add_option("--lora", arguments.targets);
@@ -246,6 +256,8 @@ int Main(int argc, char** argv) {
       {"adapter", AdapterExport::kAdapter}, {"merged", AdapterExport::kMerged}, {"both", AdapterExport::kBoth}};
   app.add_option("--adapters", arguments.adapters)->transform(CLI::CheckedTransformer(adapters));
   CLI11_PARSE(app, argc, argv);
+  // Python starts once, before there are ranks: it takes seconds, and threads it has none yet.
+  if (arguments.hf) Value(OpenSource(arguments));
   const ProbeRank rank = StartRanks(arguments.world);
   std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
   ops::InitializeVectorMath();

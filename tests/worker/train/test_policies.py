@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 from e2e import tiny_chat_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.trainer_pt_utils import LabelSmoother
-from worker.train.training_run import STEPS, checkpoint, digests, job, run, train
+from worker.train.backends import BALANCE_LOSS, LAYERS, ONE_SHOWS_AS_MUCH, RECOMPUTE, lacks, refusal
+from worker.train.training_run import STEPS, assert_refused, checkpoint, digests, job, run, train
 
 ONE_TEXT = 32  # tokens of a row that has room for one text of spike_job
 # What a step does depends on no step behind it then.
@@ -62,6 +64,7 @@ def test_validation_loss_is_that_of_transformers(inputs, tmp_path):
     assert {line["scored_tokens"] for line in validations} == {validations[0]["scored_tokens"]}
 
 
+@ONE_SHOWS_AS_MUCH
 def test_validation_by_share_holds_samples_out(inputs, tmp_path):
     texts = [f"the {thing} is {colour}" for thing in tiny_chat_model.THINGS for colour in tiny_chat_model.COLOURS]
     data = write_texts(tmp_path / "train.jsonl", texts)
@@ -74,6 +77,7 @@ def test_validation_by_share_holds_samples_out(inputs, tmp_path):
     assert [line["validated_step"] for line in validations_of(lines)] == list(range(1, STEPS + 1))
 
 
+@ONE_SHOWS_AS_MUCH
 def test_early_stop_ends_the_run_and_keeps_the_best(inputs, tmp_path):
     # What is learned makes the held-out texts less likely, sooner or later.
     data = write_texts(tmp_path / "train.jsonl", TEXTS * 8)
@@ -103,6 +107,7 @@ def test_early_stop_ends_the_run_and_keeps_the_best(inputs, tmp_path):
     assert [line["step"] for line in lines if line.get("best") and "pause_seconds" in line][-1] == 2 * (best + 1)
 
 
+@ONE_SHOWS_AS_MUCH
 def test_a_lower_loss_is_kept_though_it_improves_by_too_little_to_go_on(inputs, tmp_path):
     data = write_texts(tmp_path / "train.jsonl", TEXTS * 8)
     held_out = write_texts(tmp_path / "held_out.jsonl", TEXTS[::-1])  # the loss falls and falls
@@ -145,6 +150,7 @@ def test_validation_goes_on_as_if_never_stopped(inputs, tmp_path):
     assert digests(tmp_path / "resumed/local/export-e0001") == digests(tmp_path / "whole/local/export-e0001")
 
 
+@ONE_SHOWS_AS_MUCH
 def test_a_checkpoint_after_its_own_validation_does_not_repeat_it(inputs, tmp_path):
     data = write_texts(tmp_path / "train.jsonl", TEXTS * 8)
     changes = {"data__uri": data, "validation": {"share": 0.2, "every_steps": 5}}
@@ -154,6 +160,7 @@ def test_a_checkpoint_after_its_own_validation_does_not_repeat_it(inputs, tmp_pa
     assert [line["validated_step"] for line in validations_of(resumed)] == [12]
 
 
+@ONE_SHOWS_AS_MUCH
 def test_max_minutes_ends_with_an_export(inputs, tmp_path):
     result = run(job(inputs, tmp_path / "out", training__max_minutes=1e-6), tmp_path)
     assert result.returncode == 0, result.stderr
@@ -163,6 +170,7 @@ def test_max_minutes_ends_with_an_export(inputs, tmp_path):
     assert any("export" in line for line in lines)
 
 
+@ONE_SHOWS_AS_MUCH
 def test_length_in_tokens(inputs, tmp_path):
     spec = job(inputs, tmp_path / "out", training__tokens=1000)
     del spec["training"]["steps"]
@@ -211,10 +219,7 @@ def test_frozen_weights_stay_and_others_do_not(inputs, tmp_path, precision):
     ],
 )
 def test_freezing_what_makes_no_sense_says_so(inputs, tmp_path, patterns, message):
-    result = run(job(inputs, tmp_path / "out", training__freeze=patterns), tmp_path)
-    assert result.returncode == 1
-    assert "USER_INPUT" in result.stderr
-    assert message in result.stderr
+    assert_refused(job(inputs, tmp_path / "out", training__freeze=patterns), tmp_path, message)
 
 
 def test_label_smoothing_and_z_loss_are_those_of_transformers(inputs, tmp_path):
@@ -248,7 +253,7 @@ def weights_after(spec, steps, tmp_path):
     output = tmp_path / "part"
     spec = spec | {"training": spec["training"] | {"steps": steps}, "output": {"uri": str(output)}}
     shutil.rmtree(output, ignore_errors=True)
-    result = run(spec, tmp_path, TEMPER_PYTHON="/none")
+    result = run(spec, tmp_path, compared=False)
     assert result.returncode == 0, result.stderr
     return weights_of(output / "local/export-e0001"), result.stderr
 
@@ -309,6 +314,7 @@ def test_a_step_that_is_not_finite_changes_no_weight(inputs, tmp_path):
     assert before == after != behind
 
 
+@ONE_SHOWS_AS_MUCH
 def test_too_many_skipped_steps_end_the_job(inputs, tmp_path):
     spec = broken_job(inputs, tmp_path, training__numerics={"max_skipped_steps": 2})
     write_texts(tmp_path / "train.jsonl", ["an @ sign"])
@@ -357,6 +363,7 @@ def test_what_a_spike_does_to_the_weights(inputs, tmp_path):
     assert back != before
 
 
+@ONE_SHOWS_AS_MUCH
 @pytest.mark.parametrize(
     ("on_spike", "message", "skips"),
     [
@@ -378,6 +385,7 @@ def test_a_spike_is_found_and_dealt_with(inputs, tmp_path, on_spike, message, sk
     assert steps[step - 1]["skipped"] is skips
 
 
+@ONE_SHOWS_AS_MUCH
 def test_a_spike_may_end_the_job(inputs, tmp_path):
     result = run(spike_job(inputs, tmp_path / "out", "ON_SPIKE_STOP"), tmp_path)
     assert result.returncode == 1
@@ -387,6 +395,7 @@ def test_a_spike_may_end_the_job(inputs, tmp_path):
     assert "checkpoint" in lines[-1]  # none that was being written is lost
 
 
+@ONE_SHOWS_AS_MUCH
 def test_roll_back_without_a_checkpoint_skips(inputs, tmp_path):
     spec = spike_job(inputs, tmp_path / "out", "ON_SPIKE_ROLL_BACK", checkpoints={"every_minutes": 0})
     result = run(spec, tmp_path)
@@ -414,8 +423,37 @@ def test_profile_records_the_steps_that_were_asked_for_and_changes_nothing(input
     (trace,) = (tmp_path / "profiled/local/profile-e0001").iterdir()
     assert trace.name == "steps-3-4.json"
     names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
-    assert {"step 3", "step 4", "forward, unit 0", "backward, unit 0", "LM head and loss", "optimizer"} <= names
+    assert {"step 3", "step 4", "LM head and loss", "optimizer"} <= names
+    assert ({"forward, unit 0", "backward, unit 0"} <= names) is not lacks(inputs, LAYERS)
     assert not {"step 2", "step 5"} & names
     assert any(name.startswith("aten::") for name in names if name)
     exports = [digests(tmp_path / out / "local/export-e0001") for out in ("plain", "profiled")]
     assert exports[0] == exports[1]
+
+
+def test_recomputed_activations_change_no_bit_of_what_is_trained(inputs, tmp_path):
+    spec = job(inputs, tmp_path / "again", training__recompute="RECOMPUTE_BLOCK")
+    if refused := refusal(inputs, RECOMPUTE):
+        assert_refused(spec, tmp_path, refused)
+        return
+    train(spec, tmp_path, compared=False)
+    train(job(inputs, tmp_path / "kept", training__recompute="RECOMPUTE_NONE"), tmp_path, compared=False)
+    exports = [digests(tmp_path / out / "local/export-e0001") for out in ("again", "kept")]
+    assert exports[0] == exports[1]
+
+
+def test_experts_are_used_evenly_where_the_model_asks_for_it(inputs, tmp_path):
+    """What config.json says is no matter of taste: the loss is another one with it."""
+    losses = {}
+    for asked in (False, True):
+        model = tmp_path / f"model-{asked}"
+        tokenizer = tiny_chat_model.make_tokenizer()
+        tokenizer.save_pretrained(model)
+        shape = tiny_models.VARIANTS["mixtral"]["balanced_window"] | {"output_router_logits": asked}
+        tiny_models.make(model, "mixtral", vocab_size=len(tokenizer), **shape)
+        spec = job(inputs, tmp_path / f"out-{asked}", model__uri=str(model), training__steps=1)
+        if asked and (refused := refusal(inputs, BALANCE_LOSS)):
+            assert_refused(spec, tmp_path, refused)
+            return
+        losses[asked] = steps_of(train(spec, tmp_path, compared=False))[0]["loss"]
+    assert losses[True] > losses[False]

@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs temper-rank alone on a job file, and reads what it says."""
 
+import atexit
+import contextlib
+import functools
 import hashlib
 import json
 import os
 import subprocess
+import tempfile
+import time
 from pathlib import Path
+
+from worker.train.backends import backend_of
 
 ROOT = Path(__file__).resolve().parents[3]
 RANK = Path(os.environ.get("TEMPER_BIN", ROOT / "build/release/bin")) / "temper-rank"
 STEPS = 12
+ENVIRONMENT = dict(os.environ)  # before any test changes it
 
 
 def job(inputs: Path, output: Path, **changes) -> dict:
@@ -28,6 +36,8 @@ def job(inputs: Path, output: Path, **changes) -> dict:
         "output": {"uri": str(output)},
         "checkpoints": {"every_steps": 5, "keep_last": 10},
     }
+    if backend := backend_of(inputs):
+        spec["backend"] = f"BACKEND_{backend.upper()}"
     for path, value in changes.items():
         *parents, name = path.split("__")
         target = spec
@@ -37,7 +47,66 @@ def job(inputs: Path, output: Path, **changes) -> dict:
     return spec
 
 
-def run(spec: dict, directory: Path, **environment: str) -> subprocess.CompletedProcess:
+class JobsInTurn:
+    """A temper-rank that is given one job after the other. To start transformers takes it longer than to train a tiny
+    model, so it is started once for all jobs that want it."""
+
+    MOST_JOBS = 10_000
+
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        # Two, in turn: one that was read to its end is closed by the time the other is opened.
+        self.files = [Path(self.folder.name) / name for name in ("even", "odd")]
+        for file in self.files:
+            os.mkfifo(file)
+        self.said = [Path(self.folder.name) / name for name in ("stdout", "stderr")]
+        with contextlib.ExitStack() as stack:
+            stdout, stderr = (stack.enter_context(path.open("w")) for path in self.said)
+            command = [RANK, "train", *(self.files * (self.MOST_JOBS // 2))]
+            self.process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=ENVIRONMENT)
+        atexit.register(self.process.kill)
+        self.jobs = 0
+        self.wait_for_the_next()
+
+    def wait_for_the_next(self) -> None:
+        """Until the rank reads the file of its next job, or is no more."""
+        self.job = None
+        deadline = time.monotonic() + 120
+        while self.job is None and self.process.poll() is None:
+            with contextlib.suppress(OSError):  # nobody reads it yet
+                self.job = os.open(self.files[self.jobs % 2], os.O_WRONLY | os.O_NONBLOCK)
+                break
+            assert time.monotonic() < deadline, "the job takes too long"
+            time.sleep(0.005)
+        self.jobs += 1
+
+    def run(self, text: str) -> subprocess.CompletedProcess:
+        before = [path.stat().st_size for path in self.said]
+        with os.fdopen(self.job, "w") as file:
+            file.write(text)
+        self.wait_for_the_next()
+        stdout, stderr = (path.read_bytes()[size:].decode() for path, size in zip(self.said, before, strict=True))
+        code = self.process.poll()
+        if code is None:
+            code = int(any(line.startswith("temper-rank: ") for line in stderr.splitlines()))
+        return subprocess.CompletedProcess(["train"], code, stdout, stderr)
+
+
+@functools.cache
+def rank_with_transformers() -> JobsInTurn:
+    return JobsInTurn()
+
+
+def run(spec: dict, directory: Path, compared: bool = True, **environment: str) -> subprocess.CompletedProcess:
+    """`compared`: the export with transformers' model, for which it must be started; where it trains it has been."""
+    if spec.get("backend") == "BACKEND_HF" and not environment:
+        rank = rank_with_transformers()
+        if rank.process.poll() is not None:  # the job before has killed it
+            rank_with_transformers.cache_clear()
+            rank = rank_with_transformers()
+        return rank.run(json.dumps(spec))
+    if not compared:
+        environment["TEMPER_PYTHON"] = "/none"
     file = directory / "job.json"
     file.write_text(json.dumps(spec))
     return subprocess.run(
@@ -45,10 +114,17 @@ def run(spec: dict, directory: Path, **environment: str) -> subprocess.Completed
     )
 
 
-def train(spec: dict, directory: Path) -> list[dict]:
-    result = run(spec, directory)
+def train(spec: dict, directory: Path, compared: bool = True) -> list[dict]:
+    result = run(spec, directory, compared)
     assert result.returncode == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def assert_refused(spec: dict, directory: Path, *messages: str) -> None:
+    result = run(spec, directory)
+    assert result.returncode == 1
+    for message in ("USER_INPUT", *messages):
+        assert message in result.stderr
 
 
 def digests(export: Path) -> dict:
