@@ -42,8 +42,8 @@ def ends(lines):
     return {line["rank"]: (line["steps"], line["end"]) for line in lines if "rank" in line}
 
 
-# Each run of transformers takes seconds to start, so there is one world that has all that may go wrong: five rows a step,
-# so that one of three ranks has nothing to compute. Of all weights, tests/e2e/test_fallback.py compares worlds.
+# Each run of transformers takes seconds to start, so there is one world that has all that may go wrong: five rows a
+# step, so that one of three ranks has nothing to compute. Of all weights, tests/e2e/test_fallback.py compares worlds.
 WORLDS = {"native": (2, 3, 4), "hf": (3,)}
 
 
