@@ -8,6 +8,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "common/failure.h"
 #include "worker/train/hf_repository_backend.h"
 #include "worker/train/native_check.h"
 
