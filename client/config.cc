@@ -76,7 +76,7 @@ absl::StatusOr<ClientConfig> ReadClientConfig(const std::string& path) {
         return Problem(path, entry.first.Mark(),
                        absl::StrCat("unknown key '", name, "'; ",
                                     meant ? absl::StrCat("did you mean '", *meant, "'?")
-                                          : "possible are server, token and token_file"));
+                                          : "possible are server, token, token_file, ca_file, cert_file and key_file"));
       }
       if (!entry.second.IsScalar()) return Problem(path, entry.first.Mark(), absl::StrCat(name, " must be a text"));
       *value = entry.second.as<std::string>();
