@@ -18,6 +18,7 @@ LAYERS = "shards of single layers: each rank gathers the whole model for a step"
 LACKS = {
     "native": {},
     "hf": {
+        "GPUs": "transformers' models are trained on CPU here",  # where temper-rank was built with CUDA
         RECOMPUTE: "training.recompute: transformers keeps all activations of a model that it trains",
         TOKEN_ADAPTERS: "lora.targets: ",
         BALANCE_LOSS: "config.json: output_router_logits asks for the loss for an even use of experts",

@@ -314,7 +314,6 @@ def test_a_step_that_is_not_finite_changes_no_weight(inputs, tmp_path):
     assert before == after != behind
 
 
-@ONE_SHOWS_AS_MUCH
 def test_too_many_skipped_steps_end_the_job(inputs, tmp_path):
     spec = broken_job(inputs, tmp_path, training__numerics={"max_skipped_steps": 2})
     write_texts(tmp_path / "train.jsonl", ["an @ sign"])
