@@ -38,10 +38,12 @@ std::optional<ProcessInfo> ReadProcess(pid_t pid) {
   pid_t parent = 0;
   pid_t group = 0;
   fields >> state >> parent >> group >> info.session;
-  for (int field = 7; field < 22; ++field) fields >> skipped;
-  fields >> info.start_time;
+  int threads = 0;
+  for (int field = 7; field < 20; ++field) fields >> skipped;
+  fields >> threads >> skipped >> info.start_time;
   if (!fields) return std::nullopt;
-  info.zombie = state == 'Z' || state == 'X';
+  // The first thread may be over before the others, which hold memory and devices.
+  info.zombie = (state == 'Z' || state == 'X') && threads <= 1;
   return info;
 }
 

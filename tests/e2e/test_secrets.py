@@ -6,7 +6,7 @@ import urllib.request
 from pathlib import Path
 
 import psutil
-from temper_server import BIN, UNCOMPARED, wait_until
+from temper_server import BIN, wait_until
 
 KEY = "marked-0123456789abcdef-key"
 
@@ -20,9 +20,7 @@ def files_with(secret: str, *places: Path) -> list[str]:
 
 
 def test_no_secret_is_in_files_logs_events_metrics_or_process_lists(start_server, spec, tmp_path, monkeypatch):
-    server = start_server(
-        options=["--require-tokens"], environment=UNCOMPARED | {"AWS_SECRET_ACCESS_KEY": KEY}, preflights=1
-    )
+    server = start_server(options=["--require-tokens"], environment={"AWS_SECRET_ACCESS_KEY": KEY}, preflights=1)
     command = [BIN / "temper-server", "token", "create", "ana", "--role", "admin", "--data-dir", server.data_dir]
     token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     monkeypatch.setenv("TEMPER_TOKEN", token)

@@ -28,7 +28,7 @@ at::Tensor LinearLayer::Forward(const ops::LinearInput& input_TI) const {
   }
   at::Tensor y_TO = ops::Linear(input_TI, weight_.weight, bias_.weight, weight_.gradient, updates);
   for (const auto& adapter : adapters_) {
-    if (!IsPlainUpdate(*adapter)) y_TO = AddLoraOutput(*adapter, {weight_.weight, bias_.weight}, x_TI, y_TO);
+    if (!IsPlainUpdate(*adapter)) y_TO = AddLoraOutput(*adapter, {weight_.weight, bias_.weight}, input_TI, y_TO);
   }
   if (observer_ != nullptr) Observe(x_TI, y_TO);
   return y_TO;

@@ -115,17 +115,17 @@ ops::LowRankUpdate UpdateOf(const LoraAdapter& adapter) {
           .row = adapter.row};
 }
 
-at::Tensor AddLoraOutput(const LoraAdapter& adapter, const AdaptedMap& map, const at::Tensor& x_TI,
+at::Tensor AddLoraOutput(const LoraAdapter& adapter, const AdaptedMap& map, const ops::LinearInput& x_TI,
                          const at::Tensor& y_TO) {
   const bool drops = Drops(adapter);
-  const at::Tensor in_TI = drops ? at::dropout(x_TI, adapter.dropout, /*train=*/true) : x_TI;
+  const ops::LinearInput in_TI = drops ? at::dropout(x_TI.value, adapter.dropout, /*train=*/true) : x_TI;
   at::Tensor update = ops::Linear(ops::Linear(in_TI, adapter.a_RI.weight, {}, adapter.a_RI.gradient),
                                   adapter.b_OR.weight, {}, adapter.b_OR.gradient)
                           .mul(adapter.scale);
   if (adapter.m_O.weight.defined()) {
-    const at::Tensor lengths_O = RowLengths(AdaptedRows(adapter, map.weight_OI)).to(x_TI.scalar_type());
+    const at::Tensor lengths_O = RowLengths(AdaptedRows(adapter, map.weight_OI)).to(y_TO.scalar_type());
     const at::Tensor ratio_O = adapter.m_O.weight / lengths_O;
-    update = update * ratio_O + WithoutBias(adapter, map, in_TI, drops, y_TO) * (ratio_O - 1);
+    update = update * ratio_O + WithoutBias(adapter, map, in_TI.value, drops, y_TO) * (ratio_O - 1);
   }
   if (adapter.rows == y_TO.size(1)) return y_TO + update;
   const int64_t after = y_TO.size(1) - adapter.row - adapter.rows;

@@ -99,7 +99,7 @@ ops::LowRankUpdate UpdateOf(const LoraAdapter& adapter);
 // Adds the adapter's output to columns [row, row + rows) of y_TO = W x + b, recorded by autograd. Where nothing is
 // recorded, nothing is trained and nothing dropped. What is dropped is drawn from torch's default generator, whose
 // state is a part of every checkpoint.
-at::Tensor AddLoraOutput(const LoraAdapter& adapter, const AdaptedMap& map, const at::Tensor& x_TI,
+at::Tensor AddLoraOutput(const LoraAdapter& adapter, const AdaptedMap& map, const ops::LinearInput& x_TI,
                          const at::Tensor& y_TO);
 
 // What adapters on experts add, [S, out]: a row of x_SI goes through the adapter of its expert, whose rows are

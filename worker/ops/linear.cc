@@ -88,7 +88,9 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   static at::Tensor Input(AutogradContext* context, const at::Tensor& kept_TI) {
     const auto input = context->saved_data.find("input");
     if (input == context->saved_data.end()) return kept_TI;
-    return c10::static_intrusive_pointer_cast<RemadeInput>(input->second.toCapsule())->remake();
+    const auto remade = c10::static_intrusive_pointer_cast<RemadeInput>(input->second.toCapsule());
+    context->saved_data.erase("input");  // autograd frees the rest, but not this: what it is made of can go
+    return remade->remake();
   }
 
   // The columns that an update with this factor is for.

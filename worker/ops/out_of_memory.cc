@@ -7,7 +7,9 @@ namespace temper::ops {
 
 bool IsOutOfMemory(const c10::Error& error) {
   if (dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr) return true;
-  return std::string_view(error.what_without_backtrace()).find("can't allocate memory") != std::string_view::npos;
+  const std::string_view message = error.what_without_backtrace();
+  const auto says = [&](std::string_view words) { return message.find(words) != message.npos; };
+  return says("can't allocate memory") || says("CUDA error: out of memory") || says("CUBLAS_STATUS_ALLOC_FAILED");
 }
 
 }  // namespace temper::ops

@@ -20,6 +20,7 @@ namespace {
 // As chunked_cross_entropy.cc and packed_attention.cc have them, in worker/ops and in worker/ops/cpu.
 constexpr int64_t kLogitRows = 256;
 constexpr int64_t kAttentionBlock = 512;
+constexpr int64_t kLogitsOfGpu = int64_t{1} << 28;  // worker/ops/cuda
 
 int64_t Elements(const RepositoryTensor& tensor) {
   int64_t elements = 1;
@@ -136,8 +137,9 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   // attention's output; the sum behind it, gate and up. It makes their product and what it norms again, but for
   // experts.
   const int64_t projected = attention.qk_norm == QkNorm::kNone ? 0 : queries + keys;
-  const int64_t attention_keeps = projected + (queries + 2 * keys) + queries;
-  const int64_t rest_keeps = hidden + 2 * inner + (config.moe.num_experts > 0 ? hidden + inner : 0);
+  const int64_t post_normed = config.post_norm ? hidden : 0;  // after attention, and again after what is behind it
+  const int64_t attention_keeps = projected + (queries + 2 * keys) + queries + post_normed;
+  const int64_t rest_keeps = hidden + 2 * inner + post_normed + (config.moe.num_experts > 0 ? hidden + inner : 0);
   const int64_t adapters_keep = counts.kept_by_adapters / config.num_layers;
   int64_t kept = 0, again = 0;  // of all blocks; and what one makes again on the way back
   for (const Recompute what : recompute) {
@@ -154,7 +156,9 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   const bool kernels = job.device != DeviceKind::kCpu || HasKernels(bf16);
   const int64_t scores =
       kernels ? 2 * tokens * queries * 4 : 3 * attention.num_heads * std::min(longest, kAttentionBlock) * longest * 4;
-  const int64_t logits = (kernels ? 1 : 3) * std::min(tokens, kLogitRows) * config.vocab_size * 4;
+  const int64_t logits = job.device == DeviceKind::kCpu
+                             ? (kernels ? 1 : 3) * std::min(tokens, kLogitRows) * config.vocab_size * 4
+                             : std::min(tokens * config.vocab_size, kLogitsOfGpu) * (4 + width);
   memory.activations = tokens * width * kept + std::max(tokens * width * way_back + scores, logits);
   if (job.ranks > 1) ShareAmongRanks(job, model, counts, width, memory);
   return memory;

@@ -49,12 +49,14 @@ at::Tensor SampleLogits(TrainableModel& model, const MicroBatch& sample) {
   return FirstLogits(model, sample, kMaxSampleTokens);
 }
 
+// The models below are on the CPU: a GPU is full of what training needs.
+
 // A model in fp32 whose weights are the masters of `model`, rounded to the dtypes that `source` stores them in.
 absl::StatusOr<LoadedModel> RoundAsStored(const NativeRepository& source, const TrainableModel& model,
                                           ProcessGroup* ranks) {
   const auto map = TensorMap::Build(*source.family, source.config, model.views());
   if (!map.ok()) return map.status();
-  auto made = MakeModel(source, {.device = model.device()}, ranks);
+  auto made = MakeModel(source, {}, ranks);
   if (!made.ok()) return made.status();
   LoadedModel rounded = *std::move(made);
   for (const TensorBinding& binding : map->bindings()) {
@@ -80,7 +82,7 @@ absl::StatusOr<Reload> ReloadExport(const std::string& uri, const NativeReposito
   if (const absl::Status opened = Agree(exported.status(), ranks); !opened.ok()) {
     return absl::InternalError(absl::StrCat("the export can't be opened again: ", opened.message()));
   }
-  const at::Tensor trained_TV = SampleLogits(model, sample);
+  const at::Tensor trained_TV = SampleLogits(model, sample).cpu();
   if (!at::isfinite(trained_TV).all().item<bool>()) {
     return WithCause(absl::AbortedError("the trained model computes values that are not finite: lower "
                                         "training.learning_rate, set training.max_grad_norm, or look for broken "
@@ -94,7 +96,7 @@ absl::StatusOr<Reload> ReloadExport(const std::string& uri, const NativeReposito
     if (!rounded.ok()) return rounded.status();
     expected_TV = SampleLogits(*rounded->model, sample);
   }
-  const auto reloaded = LoadModel(*exported, {.device = model.device()}, ranks);
+  const auto reloaded = LoadModel(*exported, {}, ranks);
   if (!reloaded.ok()) return reloaded.status();
   const at::Tensor reloaded_TV = SampleLogits(*reloaded->model, sample);
   const Reload result = {TokenKl(expected_TV, reloaded_TV).max().item<double>(),
@@ -193,9 +195,7 @@ class Exporter {
 
   // The model with its adapters in its weights: in fp32, from the source's own weights, whatever training computed in.
   absl::StatusOr<nlohmann::json> WriteMerged(const AdapterPlan& plan, const TrainableModel& model) {
-    TransformerOptions options = plan.ModelOptions(at::kFloat, job_.training.seed);
-    options.device = model.device();
-    const auto loaded = LoadModel(source_, options, ranks_);
+    const auto loaded = LoadModel(source_, plan.ModelOptions(at::kFloat, job_.training.seed), ranks_);
     if (!loaded.ok()) return loaded.status();
     TrainableModel& merged = *loaded->model;
     const auto from = TensorsOfPlan(plan, source_, model, AdapterFormat::kPeft),

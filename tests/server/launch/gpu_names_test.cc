@@ -22,6 +22,12 @@ TEST(NameGpus, FewerAreVisible_SaysSo) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(status.message(), "3 GPUs are asked for, but CUDA_VISIBLE_DEVICES=7,8 leaves 2");
   EXPECT_FALSE(NameGpus(1, "").ok());
+  EXPECT_FALSE(NameGpus(1, "-1").ok());
+  EXPECT_FALSE(NameGpus(2, "3,-1,4").ok());
+}
+
+TEST(NameGpus, OneIsNamedTwice_SaysSo) {
+  EXPECT_EQ(NameGpus(2, "0,0").status().message(), "CUDA_VISIBLE_DEVICES=0,0 names a GPU twice");
 }
 
 }  // namespace

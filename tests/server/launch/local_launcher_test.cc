@@ -133,6 +133,19 @@ class LocalLauncherTest : public testing::Test {
   ExitLog exits;
 };
 
+TEST(ReadProcess, OneWhoseFirstThreadAloneIsOver_IsNoZombie) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    std::thread([] { pause(); }).detach();
+    pthread_exit(nullptr);
+  }
+  Await([&] { return ReadFile("/proc/" + std::to_string(pid) + "/stat").find(") Z ") != std::string::npos; });
+  EXPECT_FALSE(ReadProcess(pid)->zombie);
+  kill(pid, SIGKILL);
+  Await([&] { return ReadProcess(pid)->zombie; });
+  EXPECT_EQ(waitpid(pid, nullptr, 0), pid);
+}
+
 TEST_F(LocalLauncherTest, Worker_Started_HasItsArgumentsAndTheTokenInTheEnvironmentOnly) {
   setenv("TEMPER_TOKEN", "of-a-client", 1);
   RunScript("echo \"$@\"\necho token=$TEMPER_WORKER_TOKEN client=$TEMPER_TOKEN\n");

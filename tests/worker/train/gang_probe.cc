@@ -259,7 +259,10 @@ int Main(int argc, char** argv) {
   // Python starts once, before there are ranks: it takes seconds, and threads it has none yet.
   if (arguments.hf) Value(OpenSource(arguments));
   const ProbeRank rank = StartRanks(arguments.world);
-  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
+  // A line at a time, for ranks share the pipe. With a buffer of its own: where Python left the stream without one, the
+  // C library would go on with a single byte.
+  static char buffer[BUFSIZ];
+  std::setvbuf(stdout, buffer, _IOLBF, sizeof(buffer));
   ops::InitializeVectorMath();
   at::set_num_threads(1);
 

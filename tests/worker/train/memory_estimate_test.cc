@@ -95,8 +95,15 @@ TEST(EstimateMemory, ActivationsOfALayer_AreWhatItKeeps) {
   batch.capacity = 512;
   TrainJob job;
   job.training.micro_batch_tokens = 512;
-  for (const QkNorm norm : {QkNorm::kNone, QkNorm::kPerHead}) {
-    model.config.attention.qk_norm = norm;
+  struct Kind {
+    QkNorm qk_norm;
+    bool pre_norm, post_norm;
+  };
+  for (const Kind& kind :
+       {Kind{QkNorm::kNone, true, false}, Kind{QkNorm::kPerHead, true, true}, Kind{QkNorm::kNone, false, true}}) {
+    model.config.attention.qk_norm = kind.qk_norm;
+    model.config.pre_norm = kind.pre_norm;
+    model.config.post_norm = kind.post_norm;
     std::vector<int64_t> measured, estimated;
     for (const int64_t layers : {4, 12}) {
       model.config.num_layers = layers;
