@@ -4,6 +4,7 @@
 #include <set>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
@@ -17,7 +18,7 @@ absl::StatusOr<std::vector<std::string>> NameGpus(int count, const char* visible
   }
   // As CUDA reads it: what follows a name that is none does not count.
   for (const absl::string_view name : absl::StrSplit(visible, ',', absl::SkipWhitespace())) {
-    if (name.starts_with("-")) break;
+    if (absl::StartsWith(name, "-")) break;
     names.emplace_back(name);
   }
   if (static_cast<int>(names.size()) < count) {

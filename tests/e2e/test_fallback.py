@@ -87,7 +87,7 @@ def test_what_code_of_a_model_raises_in_preflight_is_in_the_jobs_log(start_serve
     config |= {"architectures": ["OwnForCausalLM"], "model_type": "own", "auto_map": auto_map}
     (model / "config.json").write_text(json.dumps(config))
     (model / "own.py").write_text(RAISING)
-    server = start_server(preflights=1, options=["--trust-remote-code"])
+    server = start_server(preflights=1, transformers=True, options=["--trust-remote-code"])
     job = server.submit(spec | {"model": {"uri": str(model)}})
     ended = server.wait_for_end(job)
     assert (ended["state"], ended["cause"]) == ("JOB_STATE_FAILED", "FAILURE_CAUSE_USER_INPUT")
@@ -107,7 +107,7 @@ def test_whatever_ends_its_gangs_costs_no_bit(start_server, spec, gpt2, tmp_path
     spec["model"]["uri"] = str(model)
     spec["training"]["steps"] = STEPS
     spec["checkpoints"] = {"every_steps": 20}
-    server = start_server()
+    server = start_server(transformers=True)
     exports = []
     for disturbed in (False, True):
         job = server.submit(spec)
