@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -137,7 +138,7 @@ TEST(ReadProcess, OneWhoseFirstThreadAloneIsOver_IsNoZombie) {
   const pid_t pid = fork();
   if (pid == 0) {
     std::thread([] { pause(); }).detach();
-    pthread_exit(nullptr);
+    syscall(SYS_exit, 0);  // of this thread alone
   }
   Await([&] { return ReadFile("/proc/" + std::to_string(pid) + "/stat").find(") Z ") != std::string::npos; });
   EXPECT_FALSE(ReadProcess(pid)->zombie);
