@@ -79,6 +79,10 @@ int UseNewest(SSL* connection, void* certificates) {
 std::unique_ptr<httplib::Server> MakeServer(const CertificateWatcher* certificates) {
   if (certificates == nullptr) return std::make_unique<httplib::Server>();
   return std::make_unique<httplib::SSLServer>([certificates](SSL_CTX& context) {
+    // Every connection shows its certificates: what was resumed would go by those of an older one.
+    SSL_CTX_set_options(&context, SSL_OP_NO_TICKET);
+    SSL_CTX_set_num_tickets(&context, 0);
+    SSL_CTX_set_session_cache_mode(&context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_cert_cb(&context, UseNewest, const_cast<CertificateWatcher*>(certificates));
     const int verify = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
     if (!certificates->copies().client_ca.empty()) SSL_CTX_set_verify(&context, verify, nullptr);
@@ -122,7 +126,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
   // Its threads are few: nobody may hold one for long.
   http.set_read_timeout(5);
   http.set_write_timeout(5);
-  http.set_keep_alive_timeout(5);
+  // What a refused request carries is not read: it must not become the next request of its connection.
+  http.set_keep_alive_max_count(1);
   http.set_payload_max_length(1 << 16);
 
   server->port_ = port == 0 ? http.bind_to_any_port(host.c_str()) : (http.bind_to_port(host.c_str(), port) ? port : -1);
