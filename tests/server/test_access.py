@@ -319,6 +319,14 @@ def test_a_server_without_tokens_makes_none(tmp_path):
     server.stop()
 
 
+def test_a_name_that_stands_for_no_address_is_not_taken_for_loopback(tmp_path):
+    command = [BIN / "temper-server", "--data-dir", tmp_path / "data", "--worker-binary", "/bin/true"]
+    command += ["--listen", f"{'x' * 300}:0"]
+    result = subprocess.run(command, text=True, capture_output=True, timeout=LIMIT, check=False)
+    assert result.returncode == 2
+    assert "stands for no address now" in result.stderr
+
+
 @pytest.mark.parametrize(("option", "address"), [("--listen", "0.0.0.0:0"), ("--http", "[::]:0")])
 def test_an_address_that_others_reach_is_refused_unless_that_is_wanted(tmp_path, option, address):
     addresses = {"--listen": "127.0.0.1:0", "--http": "127.0.0.1:0"} | {option: address}
