@@ -196,8 +196,8 @@ int Serve(const ServerOptions& options) {
   };
   pages.health = [&] { return (*store)->CountByState().status(); };
   HttpRules rules;
-  rules.admit = [&](std::string_view route, std::string_view authorization) {
-    return authenticator.Admit(route, authorization).status();
+  rules.admit = [&](std::string_view route, std::string_view authorization, std::string_view peer) {
+    return (*rpc)->guard().PassPage(route, authorization, peer);
   };
   // With tokens a page in a browser has nothing to show.
   rules.loopback_names_only = tokens == nullptr && options.http.IsLoopback();

@@ -56,6 +56,9 @@ class RpcServer {
   // Where gangs on this host reach it, as gRPC's clients take it.
   const std::string& gang_address() const { return gang_address_; }
 
+  // For pages of HTTP that take the same tokens.
+  const Guard& guard() const { return guard_; }
+
   // Tells health checks that the server goes away. It still answers: gangs that stop have to report.
   void AnnounceStop();
   // Takes no more calls, and ends those that are not done within `grace`.

@@ -25,6 +25,7 @@ void Answer(int status, const std::string& text, httplib::Response& response) {
 
 int HttpStatus(const absl::Status& status) {
   if (absl::IsUnauthenticated(status)) return 401;
+  if (absl::IsResourceExhausted(status)) return 429;
   return absl::IsPermissionDenied(status) ? 403 : 503;
 }
 
@@ -47,6 +48,13 @@ bool IsSameOrigin(const std::string& origin, const std::string& host) {
   return scheme != std::string::npos && absl::EqualsIgnoreCase(origin.substr(scheme + 3), host);
 }
 
+// As gRPC names the callers of its calls.
+std::string PeerOf(const httplib::Request& request) {
+  const bool v6 = request.remote_addr.find(':') != std::string::npos;
+  return v6 ? absl::StrCat("ipv6:[", request.remote_addr, "]:", request.remote_port)
+            : absl::StrCat("ipv4:", request.remote_addr, ":", request.remote_port);
+}
+
 // False: `response` says why the request is not answered.
 bool Passes(const HttpRules& rules, const httplib::Request& request, httplib::Response& response) {
   const std::string host = request.get_header_value("Host");
@@ -63,7 +71,8 @@ bool Passes(const HttpRules& rules, const httplib::Request& request, httplib::Re
     Answer(404, "there is nothing here but GET /metrics and GET /healthz", response);
     return false;
   }
-  const absl::Status status = rules.admit("GET " + request.path, request.get_header_value("Authorization"));
+  const absl::Status status =
+      rules.admit("GET " + request.path, request.get_header_value("Authorization"), PeerOf(request));
   if (status.ok()) return true;
   if (absl::IsUnauthenticated(status)) response.set_header("WWW-Authenticate", "Bearer");
   Answer(HttpStatus(status), std::string(status.message()), response);

@@ -16,7 +16,8 @@ HttpPages Pages(absl::Status health = absl::OkStatus()) {
 }
 
 HttpRules Open() {
-  return {.admit = [](std::string_view, std::string_view) { return absl::OkStatus(); }, .health_has_reason = true};
+  return {.admit = [](std::string_view, std::string_view, std::string_view) { return absl::OkStatus(); },
+          .health_has_reason = true};
 }
 
 TEST(HttpServer, Metrics_AreServedAsPrometheusText) {
@@ -100,8 +101,10 @@ TEST(HttpServer, BodyOfARefusedRequest_IsNoRequest) {
 
 TEST(HttpServer, Route_IsAdmittedByItsAuthorization) {
   HttpRules rules;
-  rules.admit = [](std::string_view route, std::string_view authorization) -> absl::Status {
+  rules.admit = [](std::string_view route, std::string_view authorization, std::string_view peer) -> absl::Status {
+    EXPECT_TRUE(peer.starts_with("ipv4:127.0.0.1:")) << peer;
     if (route == "GET /healthz" || authorization == "Bearer right") return absl::OkStatus();
+    if (authorization == "Bearer often") return absl::ResourceExhaustedError("too often");
     if (authorization == "Bearer low") return absl::PermissionDeniedError("low");
     return absl::UnauthenticatedError("who?");
   };
@@ -113,6 +116,7 @@ TEST(HttpServer, Route_IsAdmittedByItsAuthorization) {
   EXPECT_EQ(unknown->get_header_value("WWW-Authenticate"), "Bearer");
   EXPECT_EQ(unknown->body, "who?\n");
   EXPECT_EQ(client.Get("/metrics", {{"Authorization", "Bearer low"}})->status, 403);
+  EXPECT_EQ(client.Get("/metrics", {{"Authorization", "Bearer often"}})->status, 429);
   EXPECT_EQ(client.Get("/metrics", {{"Authorization", "Bearer right"}})->status, 200);
   EXPECT_EQ(client.Head("/metrics")->status, 401);
   const auto health = client.Get("/healthz");
