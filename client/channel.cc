@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/channel.h"
 
+#include <arpa/inet.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
@@ -10,6 +11,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/rpc/keepalive.h"
 
@@ -32,8 +34,18 @@ constexpr char kServiceConfig[] = R"({
 })";
 
 bool IsThisHost(std::string_view address) {
-  return address.starts_with("127.") || address.starts_with("localhost:") || address.starts_with("[::1]") ||
-         address.starts_with("unix:");
+  if (address.starts_with("unix:")) return true;
+  std::string host(address.substr(0, address.rfind(':')));
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  if (absl::EqualsIgnoreCase(host, "localhost")) return true;
+  in_addr v4{};
+  if (::inet_pton(AF_INET, host.c_str(), &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
+  in6_addr v6{};
+  return ::inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+bool IsOverTls(const std::string& address, const ChannelTls& tls) {
+  return address.starts_with(kHttps) || !tls.ca_file.empty() || !tls.certificate_file.empty() || !tls.key_file.empty();
 }
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
@@ -63,10 +75,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address, const ChannelTls& tls) {
-  const bool https = address.starts_with(kHttps);
-  if (!https && tls.ca_file.empty() && tls.certificate_file.empty() && tls.key_file.empty()) {
-    return MakeChannel(address);
-  }
+  if (!IsOverTls(address, tls)) return MakeChannel(address);
   if (tls.certificate_file.empty() != tls.key_file.empty()) {
     return absl::InvalidArgumentError("a client's certificate needs its key, and the key its certificate");
   }
@@ -76,7 +85,15 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& ad
         std::pair(&tls.key_file, &options.pem_private_key)}) {
     if (absl::Status status = ReadPem(*path, *text); !status.ok()) return status;
   }
-  return MakeChannel(https ? address.substr(kHttps.size()) : address, grpc::SslCredentials(options));
+  return MakeChannel(address.starts_with(kHttps) ? address.substr(kHttps.size()) : address,
+                     grpc::SslCredentials(options));
+}
+
+absl::Status CheckTokenIsPrivate(const std::string& address, const ChannelTls& tls) {
+  if (IsOverTls(address, tls) || IsThisHost(address)) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("the token would be sent to ", address,
+                                                    " in plain text: use https://HOST:PORT or --ca-file, or accept "
+                                                    "that with --insecure"));
 }
 
 }  // namespace temper

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace temper {
@@ -28,5 +29,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address);
 // The same over TLS where `address` is https://HOST:PORT or `tls` has anything. FAILED_PRECONDITION: a file can't be
 // read. INVALID_ARGUMENT: a certificate without its key, or the reverse.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address, const ChannelTls& tls);
+
+// FAILED_PRECONDITION where a token, sent over MakeChannel(address, tls), would leave this host in plain text.
+absl::Status CheckTokenIsPrivate(const std::string& address, const ChannelTls& tls);
 
 }  // namespace temper

@@ -52,13 +52,14 @@ absl::StatusOr<ClientConfig> ReadClientConfig(const std::string& path) {
   const absl::StatusOr<std::string> text = ReadText(path);
   if (!text.ok()) return text.status();
   ClientConfig config;
-  std::string token_file;
+  std::string token_file, insecure;
   const std::vector<std::pair<std::string, std::string*>> keys = {{"server", &config.server},
                                                                   {"token", &config.token},
                                                                   {"token_file", &token_file},
                                                                   {"ca_file", &config.tls.ca_file},
                                                                   {"cert_file", &config.tls.certificate_file},
-                                                                  {"key_file", &config.tls.key_file}};
+                                                                  {"key_file", &config.tls.key_file},
+                                                                  {"insecure", &insecure}};
   try {
     const YAML::Node root = YAML::Load(*text);
     if (root.IsNull()) return config;
@@ -73,13 +74,17 @@ absl::StatusOr<ClientConfig> ReadClientConfig(const std::string& path) {
       }
       if (value == nullptr) {
         const auto meant = ClosestName(name, names);
-        return Problem(path, entry.first.Mark(),
-                       absl::StrCat("unknown key '", name, "'; ",
-                                    meant ? absl::StrCat("did you mean '", *meant, "'?")
-                                          : "possible are server, token, token_file, ca_file, cert_file and key_file"));
+        return Problem(
+            path, entry.first.Mark(),
+            absl::StrCat("unknown key '", name, "'; ",
+                         meant ? absl::StrCat("did you mean '", *meant, "'?")
+                               : "possible are server, token, token_file, ca_file, cert_file, key_file and insecure"));
       }
       if (!entry.second.IsScalar()) return Problem(path, entry.first.Mark(), absl::StrCat(name, " must be a text"));
       *value = entry.second.as<std::string>();
+      if (value == &insecure && insecure != "true" && insecure != "false") {
+        return Problem(path, entry.first.Mark(), "insecure must be true or false");
+      }
     }
   } catch (const YAML::Exception& e) {
     return Problem(path, e.mark, absl::StrCat("is not valid YAML: ", e.msg));
@@ -87,6 +92,7 @@ absl::StatusOr<ClientConfig> ReadClientConfig(const std::string& path) {
   for (std::string* file : {&config.tls.ca_file, &config.tls.certificate_file, &config.tls.key_file}) {
     if (!file->empty()) *file = (fs::path(path).parent_path() / *file).string();
   }
+  config.insecure = insecure == "true";
   if (token_file.empty()) return config;
   if (!config.token.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": has token and token_file; remove one of them"));

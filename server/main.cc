@@ -109,6 +109,10 @@ int Serve(const ServerOptions& options) {
     return Fail(kServerWorker, absl::StrCat(options.worker_binary.string(),
                                             " can't be executed; name the temper-worker with --worker-binary"));
   }
+  const std::filesystem::path gang_socket = options.data_dir / "gang.sock";
+  if (auto address = UnixAddress(gang_socket); !options.tls.certificate.empty() && !address.ok()) {
+    return Fail(kServerDataDir, absl::StrCat(address.status().message(), "; choose a shorter --data-dir"));
+  }
   auto store = JobStore::Open(options.data_dir);
   if (!store.ok()) return Fail(kServerDataDir, std::string(store.status().message()));
 
@@ -116,6 +120,7 @@ int Serve(const ServerOptions& options) {
   const std::filesystem::path address_file = options.data_dir / "address.json";
   std::error_code ignored;
   std::filesystem::remove(address_file, ignored);
+  std::filesystem::remove(gang_socket, ignored);
 
   const RealClock machine_clock;
   const SteadyClock clock(machine_clock);
@@ -172,6 +177,7 @@ int Serve(const ServerOptions& options) {
   auto rpc = RpcServer::Start(
       {.address = options.listen,
        .certificates = certificates.get(),
+       .gang_socket = gang_socket,
        .uris = options.uris,
        .max_calls_per_second = options.max_calls_per_second},
       controller, hub, **uploads, authenticator,
@@ -190,8 +196,8 @@ int Serve(const ServerOptions& options) {
   };
   pages.health = [&] { return (*store)->CountByState().status(); };
   HttpRules rules;
-  rules.admit = [&](std::string_view route, std::string_view authorization) {
-    return authenticator.Admit(route, authorization).status();
+  rules.admit = [&](std::string_view route, std::string_view authorization, std::string_view peer) {
+    return (*rpc)->guard().PassPage(route, authorization, peer);
   };
   // With tokens a page in a browser has nothing to show.
   rules.loopback_names_only = tokens == nullptr && options.http.IsLoopback();
@@ -200,7 +206,7 @@ int Serve(const ServerOptions& options) {
       HttpServer::Start(options.http.host, options.http.port, std::move(pages), std::move(rules), certificates.get());
   if (!http.ok()) return Fail(kServerAddress, std::string(http.status().message()));
 
-  controller.Start((*rpc)->gang_address().Text());
+  controller.Start((*rpc)->gang_address());
   const ListenAddress http_address{options.http.host, (*http)->port()};
   if (auto status = WriteAddressFile(address_file, (*rpc)->address(), http_address); !status.ok()) {
     return Fail(kServerDataDir, std::string(status.message()));

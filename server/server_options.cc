@@ -68,11 +68,11 @@ absl::Status CheckExposure(const ServerOptions& options) {
   if (options.insecure || !options.tls.certificate.empty()) return absl::OkStatus();
   for (const auto& [option, address] : {std::pair("--listen", options.listen), std::pair("--http", options.http)}) {
     if (address.IsLoopback()) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat(option, " ", address.Text(),
-                     " can be reached from other hosts, and is not protected. Give it TLS "
-                     "and tokens with --tls-cert FILE --tls-key FILE, keep it on 127.0.0.1 (ssh -L brings it "
-                     "elsewhere), or accept that with --insecure"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        option, " ", address.Text(),
+        " can be reached from other hosts, or stands for no address now, and is not protected. Give it TLS "
+        "and tokens with --tls-cert FILE --tls-key FILE, keep it on 127.0.0.1 (ssh -L brings it "
+        "elsewhere), or accept that with --insecure"));
   }
   return absl::OkStatus();
 }

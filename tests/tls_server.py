@@ -50,9 +50,10 @@ class TlsServer(Server):
             shutil.copy(source, self.directory / "part")
             (self.directory / "part").rename(self.directory / name)
 
-    def call(self, *arguments, check=0, **environment: str | Path):
+    def call(self, *arguments, check=0, text=None, **environment: str | Path):
         variables = {"TEMPER_TOKEN": self.token, "TEMPER_CA_FILE": self.ca, **environment}
-        return self.temper(*arguments, environment={k: str(v) for k, v in variables.items()}, check=check)
+        environment = {name: str(value) for name, value in variables.items()}
+        return self.temper(*arguments, text=text, environment=environment, check=check)
 
     def subjects(self) -> set[str]:
         """Of the certificates that gRPC and HTTP show now."""

@@ -45,6 +45,7 @@ int main(int argc, char** argv) {
   CommandLine line;
   std::string token_file;
   ChannelTls tls;
+  bool insecure = false;
   std::optional<TokenClient> tokens;
   const auto config = ReadClientConfig(ClientConfigPath());
   const bool configured = config.ok() && !config->server.empty();
@@ -52,7 +53,10 @@ int main(int argc, char** argv) {
   app.add_option("--server", line.server,
                  "Address of the server, HOST:PORT or https://HOST:PORT (environment: TEMPER_SERVER)")
       ->capture_default_str();
-  if (config.ok()) tls = config->tls;
+  if (config.ok()) {
+    tls = config->tls;
+    insecure = config->insecure;
+  }
   app.add_option("--ca-file", tls.ca_file,
                  "Who may have signed the server's certificate (PEM); with it, or https://HOST:PORT, calls go over TLS")
       ->envname("TEMPER_CA_FILE");
@@ -61,6 +65,8 @@ int main(int argc, char** argv) {
   app.add_option("--key-file", tls.key_file, "Of that certificate (PEM)")->envname("TEMPER_KEY_FILE");
   app.add_option("--token-file", token_file,
                  "File with the token to show the server (environment: TEMPER_TOKEN, the token itself)");
+  app.add_flag("--insecure", insecure,
+               "Let the token go to another host in plain text, where whoever is on the way can read it");
   app.add_option("--output", line.output,
                  "'table' for people; 'json' for programs: one object, or one a line for watch and logs")
       ->check(CLI::IsMember({"table", "json"}))
@@ -85,19 +91,19 @@ int main(int argc, char** argv) {
   AddDownload(app, line);
   AddToken(app, line, tokens);
   AddCompletion(app, line);
-  app.footer(absl::StrCat(
-      "Environment:\n"
-      "  TEMPER_SERVER  as --server\n"
-      "  TEMPER_TOKEN   shown to the server with every call, when set; --token-file comes first\n"
-      "  NO_COLOR       no colours, when set\n\n"
-      "~/.config/temper/config.yaml may say `server`, `token` or `token_file`, `ca_file`, `cert_file` and\n"
-      "`key_file`; the environment comes first.\n\n",
-      kExitCodeHelp,
-      "\nExamples:\n"
-      "  temper submit client/examples/sft.yaml --watch\n"
-      "  temper list --state running\n"
-      "  temper download JOB --to ./my-model\n\n"
-      "`temper COMMAND --help` says more about each."));
+  app.footer(
+      absl::StrCat("Environment:\n"
+                   "  TEMPER_SERVER  as --server\n"
+                   "  TEMPER_TOKEN   shown to the server with every call, when set; --token-file comes first\n"
+                   "  NO_COLOR       no colours, when set\n\n"
+                   "~/.config/temper/config.yaml may say `server`, `token` or `token_file`, `ca_file`, `cert_file`,\n"
+                   "`key_file` and `insecure: true`; the environment comes first.\n\n",
+                   kExitCodeHelp,
+                   "\nExamples:\n"
+                   "  temper submit client/examples/sft.yaml --watch\n"
+                   "  temper list --state running\n"
+                   "  temper download JOB --to ./my-model\n\n"
+                   "`temper COMMAND --help` says more about each."));
   if (argc > 1 && std::string_view(argv[1]) == "__complete") {
     for (const std::string& one : Complete(app, {argv + 2, argv + argc})) std::cout << one << "\n";
     return kExitOk;
@@ -126,6 +132,11 @@ int main(int argc, char** argv) {
   if (!token_file.empty()) token = ReadToken(token_file);
   if (!token.ok()) {
     std::cerr << "temper: --token-file: " << token.status().message() << "\n";
+    return kExitUsage;
+  }
+
+  if (absl::Status status = CheckTokenIsPrivate(line.server, tls); !token->empty() && !insecure && !status.ok()) {
+    std::cerr << "temper: " << status.message() << "\n";
     return kExitUsage;
   }
 

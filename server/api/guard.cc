@@ -21,13 +21,28 @@ std::string JobOf(std::string_view name) { return std::string(name.substr(0, nam
 
 }  // namespace
 
-absl::StatusOr<Identity> Guard::Admit(const grpc::CallbackServerContext& context, std::string_view route,
-                                      std::string_view job) const {
-  auto caller = authenticator_.Admit(route, Authorization(context));
-  if (caller.ok() && !caller->name.empty() && !limiter_.Take(caller->name)) {
-    return WithReason(absl::ResourceExhaustedError(absl::StrCat(caller->name, " calls too often: wait a second")),
+absl::Status Guard::PassPage(std::string_view route, std::string_view authorization, std::string_view peer) const {
+  Identity known;
+  const absl::Status status = AdmitCaller(route, authorization, known).status();
+  if (status.ok()) return status;
+  const size_t space = route.find(' ');
+  Audit(peer, known.name.empty() ? nullptr : &known, route.substr(0, space), route.substr(space + 1), status);
+  return status;
+}
+
+absl::StatusOr<Identity> Guard::AdmitCaller(std::string_view route, std::string_view authorization,
+                                            Identity& known) const {
+  auto caller = authenticator_.Admit(route, authorization, &known);
+  if (!known.name.empty() && !limiter_.Take(known.name)) {
+    return WithReason(absl::ResourceExhaustedError(absl::StrCat(known.name, " calls too often: wait a second")),
                       "TOO_MANY_CALLS");
   }
+  return caller;
+}
+
+absl::StatusOr<Identity> Guard::Admit(const grpc::CallbackServerContext& context, std::string_view route,
+                                      std::string_view job, Identity& known) const {
+  auto caller = AdmitCaller(route, Authorization(context), known);
   const std::optional<RouteRule> rule = RuleOf(route);
   if (!caller.ok() || rule->admission != Admission::kOwnJob || caller->role == Role::kAdmin) return caller;
   // Whoever has got here may see all jobs: that there is no such job is no secret.

@@ -32,14 +32,19 @@ class Guard {
   template <typename Call>
   auto Pass(grpc::CallbackServerContext* context, std::string_view route, std::string_view job, const Call& call) const
       -> std::invoke_result_t<Call, const Identity&> {
-    const absl::StatusOr<Identity> caller = Admit(*context, route, job);
+    Identity known;
+    const absl::StatusOr<Identity> caller = Admit(*context, route, job, known);
     if (caller.ok()) return call(*caller);
     const std::string_view method = route.substr(route.rfind('/') + 1);
     observer_(method, caller.status());
-    Audit(*context, nullptr, method, job, caller.status());
+    Audit(context->peer(), known.name.empty() ? nullptr : &known, method, job, caller.status());
     using Reactor = std::remove_pointer_t<std::invoke_result_t<Call, const Identity&>>;
     return new Refusal<Reactor>(caller.status());  // deletes itself when it is done
   }
+
+  // The same for a page of HTTP ("GET /metrics"), asked for by `peer` with this header `authorization`: whether it may
+  // be shown.
+  absl::Status PassPage(std::string_view route, std::string_view authorization, std::string_view peer) const;
 
  private:
   template <typename Reactor>
@@ -49,8 +54,11 @@ class Guard {
     void OnDone() override { delete this; }
   };
 
+  // `known`: as Authenticator::Admit has it.
   absl::StatusOr<Identity> Admit(const grpc::CallbackServerContext& context, std::string_view route,
-                                 std::string_view job) const;
+                                 std::string_view job, Identity& known) const;
+  // What calls and pages have in common.
+  absl::StatusOr<Identity> AdmitCaller(std::string_view route, std::string_view authorization, Identity& known) const;
 
   const Authenticator& authenticator_;
   CallLimiter& limiter_;

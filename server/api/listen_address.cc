@@ -4,12 +4,14 @@
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <memory>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
@@ -48,7 +50,7 @@ bool ListenAddress::IsLoopback() const {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
   addrinfo* found = nullptr;
-  if (::getaddrinfo(host.c_str(), nullptr, &hints, &found) != 0) return true;
+  if (::getaddrinfo(host.c_str(), nullptr, &hints, &found) != 0) return false;
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, ::freeaddrinfo);
   for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
     if (one->ai_family == AF_INET) {
@@ -60,6 +62,21 @@ bool ListenAddress::IsLoopback() const {
     }
   }
   return true;
+}
+
+absl::StatusOr<std::string> UnixAddress(const std::filesystem::path& path) {
+  constexpr size_t kMaxPath = sizeof(sockaddr_un::sun_path) - 1;
+  if (path.string().size() > kMaxPath) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path.string(), ": too long for a socket, whose path has at most ", kMaxPath, " bytes"));
+  }
+  std::string text = "unix:";
+  for (const char c : path.string()) {
+    const bool plain = absl::ascii_isalnum(static_cast<unsigned char>(c)) || std::strchr("/-._~", c) != nullptr;
+    absl::StrAppend(&text, plain ? std::string(1, c)
+                                 : absl::StrCat("%", absl::Hex(static_cast<unsigned char>(c), absl::kZeroPad2)));
+  }
+  return text;
 }
 
 absl::Status CheckFree(const ListenAddress& address) {

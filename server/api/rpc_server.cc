@@ -7,7 +7,10 @@
 #include <grpcpp/security/tls_certificate_provider.h>
 #include <grpcpp/security/tls_credentials_options.h>
 #include <grpcpp/server_builder.h>
+#include <sys/stat.h>
 
+#include <cerrno>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -66,7 +69,10 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   grpc::ServerBuilder builder;
   builder.AddListeningPort(options.address.Text(), CredentialsOf(options.certificates), &server->address_.port);
   if (options.certificates != nullptr) {
-    builder.AddListeningPort(GangAddress(0).Text(), grpc::InsecureServerCredentials(), &server->gang_port_);
+    const auto address = UnixAddress(options.gang_socket);
+    if (!address.ok()) return address.status();
+    server->gang_address_ = *address;
+    builder.AddListeningPort(*address, grpc::InsecureServerCredentials());
   }
   // With SO_REUSEPORT a second server would start on the same port and take half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
@@ -79,6 +85,11 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr) {
     return absl::UnavailableError(absl::StrCat(options.address.Text(), ": gRPC could not listen there"));
+  }
+  if (options.certificates == nullptr) {
+    server->gang_address_ = server->address_.Reachable().Text();
+  } else if (::chmod(options.gang_socket.c_str(), 0600) != 0) {
+    return absl::UnavailableError(absl::StrCat(options.gang_socket.string(), ": ", std::strerror(errno)));
   }
   if (auto* health = server->server_->GetHealthCheckService()) {
     health->SetServingStatus("temper.v1.TrainingService", true);

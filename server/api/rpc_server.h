@@ -4,7 +4,9 @@
 #include <grpcpp/server.h>
 
 #include <chrono>
+#include <filesystem>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "common/clock.h"
@@ -25,6 +27,9 @@ struct RpcServerOptions {
   ListenAddress address;
   // What it shows its callers, and asks of them; null: plain text. Must outlive the server.
   const CertificateWatcher* certificates = nullptr;
+  // With certificates: where this host's gangs come, in plain text: they need no certificate. A socket that is there is
+  // replaced. UnixAddress() must be possible.
+  std::filesystem::path gang_socket;
   // What jobs may name.
   UriPolicy uris;
   // Of each identity with a token; 0: no limit.
@@ -32,8 +37,8 @@ struct RpcServerOptions {
 };
 
 // The gRPC server: TrainingService, TokenService, WorkerService, grpc.health.v1 and reflection, on one port. Over TLS,
-// a second one in plain text on loopback is for the gangs of this host: they need no certificate, and it asks for the
-// same tokens.
+// also on a Unix socket in plain text, for the gangs of this host: the file system lets in this user alone, the address
+// is the same after a restart, and the same tokens are asked for.
 class RpcServer {
  public:
   // Serves as soon as it returns. Everything that it is given must outlive it.
@@ -48,8 +53,11 @@ class RpcServer {
 
   // With the real port.
   const ListenAddress& address() const { return address_; }
-  // Where gangs on this host reach it.
-  ListenAddress gang_address() const { return gang_port_ == 0 ? address_.Reachable() : GangAddress(gang_port_); }
+  // Where gangs on this host reach it, as gRPC's clients take it.
+  const std::string& gang_address() const { return gang_address_; }
+
+  // For pages of HTTP that take the same tokens.
+  const Guard& guard() const { return guard_; }
 
   // Tells health checks that the server goes away. It still answers: gangs that stop have to report.
   void AnnounceStop();
@@ -60,8 +68,6 @@ class RpcServer {
   RpcServer(const RpcServerOptions& options, JobController& controller, WatchHub& hub, UploadStore& uploads,
             const Authenticator& authenticator, RpcObserver observer);
 
-  static ListenAddress GangAddress(int port) { return {"127.0.0.1", port}; }
-
   const RealClock clock_;
   const UriPolicy uris_;
   CallLimiter limiter_;
@@ -70,7 +76,7 @@ class RpcServer {
   TokensApi tokens_;
   WorkerApi worker_;
   ListenAddress address_;
-  int gang_port_ = 0;  // 0: none of their own
+  std::string gang_address_;
   std::unique_ptr<grpc::Server> server_;
 };
 

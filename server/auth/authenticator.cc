@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/auth/authenticator.h"
 
+#include <spdlog/spdlog.h>
+
 #include <optional>
 #include <string>
 
@@ -24,7 +26,8 @@ std::string_view BearerToken(std::string_view authorization) {
 
 }  // namespace
 
-absl::StatusOr<Identity> Authenticator::Admit(std::string_view route, std::string_view authorization) const {
+absl::StatusOr<Identity> Authenticator::Admit(std::string_view route, std::string_view authorization,
+                                              Identity* known) const {
   const std::optional<RouteRule> rule = RuleOf(route);
   if (!rule) return absl::PermissionDeniedError(absl::StrCat(std::string(route), " is open to nobody"));
   if (rule->admission == Admission::kAnyone || rule->admission == Admission::kGang) return Identity();
@@ -36,7 +39,14 @@ absl::StatusOr<Identity> Authenticator::Admit(std::string_view route, std::strin
                       "TOKEN_MISSING");
   }
   auto caller = tokens_->Authenticate(token);
-  if (!caller.ok() || caller->role >= rule->role) return caller;
+  if (absl::IsUnauthenticated(caller.status())) return caller;
+  if (!caller.ok()) {
+    // It names files and tokens, and nobody has been let in yet.
+    spdlog::error("tokens can't be looked up: {}", std::string(caller.status().message()));
+    return absl::UnavailableError("the server can't look up tokens");
+  }
+  if (known != nullptr) *known = *caller;
+  if (caller->role >= rule->role) return caller;
   return WithReason(absl::PermissionDeniedError(absl::StrCat(caller->name, " is ", RoleName(caller->role),
                                                              ", and this takes ", RoleName(rule->role))),
                     "ROLE_TOO_LOW", {{"role", RoleName(caller->role)}, {"needed", RoleName(rule->role)}});

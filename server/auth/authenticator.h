@@ -19,11 +19,13 @@ class Authenticator {
   // Null as above.
   TokenStore* tokens() const { return tokens_; }
 
-  // Who calls `route` with this value of the header `authorization` (empty: it is not there). Looks at no job.
+  // Who calls `route` with this value of the header `authorization` (empty: it is not there). Looks at no job. `known`
+  // becomes the holder of the token, let in or not, and stays as it is where there is none.
   //
   // UNAUTHENTICATED (TOKEN_MISSING, or as TokenStore::Authenticate has it), PERMISSION_DENIED (ROLE_TOO_LOW, or nobody
-  // may). What the store fails with.
-  absl::StatusOr<Identity> Admit(std::string_view route, std::string_view authorization) const;
+  // may). UNAVAILABLE: the store fails; why is in the log alone.
+  absl::StatusOr<Identity> Admit(std::string_view route, std::string_view authorization,
+                                 Identity* known = nullptr) const;
 
   // Whether somebody who was admitted may do this to a job of `owner`. PERMISSION_DENIED (NOT_THE_OWNER).
   static absl::Status CheckOwner(std::string_view route, const Identity& caller, std::string_view owner);

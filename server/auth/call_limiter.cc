@@ -8,7 +8,7 @@ namespace temper {
 
 bool CallLimiter::Take(const std::string& identity) {
   if (per_second_ <= 0) return true;
-  const double size = 2 * per_second_;
+  const double size = std::max(1.0, 2 * per_second_);
   const MonotonicTime now = clock_.Monotonic();
   std::lock_guard lock(mutex_);
   Bucket& bucket = buckets_.try_emplace(identity, Bucket{.left = size, .filled = now}).first->second;

@@ -9,8 +9,8 @@
 
 namespace temper {
 
-// How often each identity may call: `per_second` in the long run, and twice as many at once (a token bucket). Any
-// thread.
+// How often each identity may call: `per_second` in the long run, and twice as many at once, but one at least (a token
+// bucket). Any thread.
 class CallLimiter {
  public:
   // 0 calls: no limit. `clock` must outlive it.

@@ -24,12 +24,13 @@ namespace {
 namespace fs = std::filesystem;
 
 absl::StatusOr<std::string> Read(const fs::path& path) {
+  errno = 0;
   std::ifstream file(path, std::ios::binary);
   std::string text(std::istreambuf_iterator<char>(file), {});
-  if (!file.is_open() || file.bad()) {
-    return absl::FailedPreconditionError(absl::StrCat(path.string(), ": can't be read: ", std::strerror(errno)));
-  }
-  return text;
+  if (file.is_open() && !file.bad()) return text;
+  const int error = errno;
+  const std::string message = absl::StrCat(path.string(), ": can't be read: ", std::strerror(error));
+  return error == ENOENT ? absl::FailedPreconditionError(message) : absl::UnavailableError(message);
 }
 
 absl::Status Write(const fs::path& path, const std::string& text) {
@@ -167,6 +168,7 @@ absl::StatusOr<CertificateWatcher::Loaded> CertificateWatcher::Load(const fs::pa
 
 void CertificateWatcher::Run(std::chrono::milliseconds interval) {
   std::string last = seen_;
+  absl::Status told;
   std::unique_lock lock(mutex_);
   while (!changed_.wait_for(lock, interval, [this] { return stopping_; })) {
     lock.unlock();
@@ -174,8 +176,12 @@ void CertificateWatcher::Run(std::chrono::milliseconds interval) {
     // Not while one file is replaced and the next is about to be: that pair would be refused, and somebody alarmed.
     const bool settled = now == std::exchange(last, now);
     if (settled && now != seen_) {
-      seen_ = now;
-      observer_(TakeOver());
+      const absl::Status status = TakeOver();
+      // A full disk or a failure to read passes: the next look tries again, and says only what is new.
+      const bool passing = !status.ok() && !absl::IsFailedPrecondition(status);
+      if (!passing) seen_ = now;
+      if (!passing || status != told) observer_(status);
+      told = status;
     }
     lock.lock();
   }

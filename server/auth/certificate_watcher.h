@@ -30,12 +30,14 @@ struct TlsFiles {
 // what was there before. Any thread.
 class CertificateWatcher {
  public:
-  // Told of every change: OK, or why it is not taken over. On the watcher's thread.
+  // Told of every change: OK, or why it is not taken over (UNAVAILABLE: not yet, it is tried again). On the watcher's
+  // thread.
   using Observer = std::function<void(const absl::Status&)>;
 
   // `directory` is the watcher's own, created when missing: copies of what is sound, which gRPC reads.
   //
-  // FAILED_PRECONDITION: why what the files have now can't be used. UNAVAILABLE: the directory can't be written.
+  // FAILED_PRECONDITION: why what the files have now can't be used. UNAVAILABLE: a file can't be read, or the directory
+  // can't be written.
   static absl::StatusOr<std::unique_ptr<CertificateWatcher>> Start(TlsFiles files, std::filesystem::path directory,
                                                                    std::chrono::milliseconds interval,
                                                                    Observer observer);

@@ -7,12 +7,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/digest.h"
+#include "common/private_directory.h"
 #include "common/rpc/status.h"
 #include "common/secret.h"
 #include "server/sqlite/sqlite.h"
@@ -76,8 +76,7 @@ bool IsName(std::string_view name) {
 }
 
 absl::Status CreateFile(const std::filesystem::path& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path.parent_path(), error);
+  MakePrivateDirectory(path.parent_path());  // what fails, fails below
   // The files that SQLite adds beside it get its mode.
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
   if (file < 0) return absl::UnavailableError(absl::StrCat(path.string(), ": can't be used: ", std::strerror(errno)));

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,6 +12,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "common/private_directory.h"
 
 namespace temper {
 namespace {
@@ -37,10 +37,7 @@ absl::Status InUse(const std::filesystem::path& path, int lock) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DataDirectory>> DataDirectory::Hold(const std::filesystem::path& path) {
-  std::error_code error;
-  const bool created = std::filesystem::create_directories(path, error);
-  if (error) return Unusable(path, error.value());
-  if (created) chmod(path.c_str(), 0700);
+  if (const std::error_code error = MakePrivateDirectory(path)) return Unusable(path, error.value());
   const std::filesystem::path lock_path = path / "LOCK";
   const int lock = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (lock < 0) return Unusable(lock_path, errno);

@@ -46,8 +46,8 @@ bool IsBelow(const std::string& path, const std::string& directory) {
 
 std::vector<UriField> UrisOf(const v1::JobSpec& spec) {
   std::vector<UriField> fields;
-  const auto add = [&fields](std::string path, const std::string& uri) {
-    if (!uri.empty()) fields.push_back({std::move(path), uri});
+  const auto add = [&fields](std::string path, const std::string& uri, bool written = false) {
+    if (!uri.empty()) fields.push_back({std::move(path), uri, written});
   };
   add("spec.model.uri", spec.model().uri());
   add("spec.data.uri", spec.data().uri());
@@ -56,7 +56,7 @@ std::vector<UriField> UrisOf(const v1::JobSpec& spec) {
   }
   add("spec.validation.uri", spec.validation().uri());
   add("spec.lora.adapter", spec.lora().adapter());
-  add("spec.output.uri", spec.output().uri());
+  add("spec.output.uri", spec.output().uri(), /*written=*/true);
   add("spec.resume_from", spec.resume_from());
   return fields;
 }
@@ -82,6 +82,7 @@ absl::StatusOr<UriPolicy> UriPolicy::Parse(const std::vector<std::string>& patte
     place->below = below;
     policy.allowed_.push_back(*std::move(place));
   }
+  policy.allowed_.back().read_only = true;  // the uploads
   return policy;
 }
 
@@ -106,9 +107,9 @@ absl::StatusOr<UriPolicy::Place> UriPolicy::PlaceOf(std::string_view uri) {
   return Place{.local = true, .path = WithoutSlash(canonical.string())};
 }
 
-bool UriPolicy::Allows(const Place& place) const {
-  return std::any_of(allowed_.begin(), allowed_.end(), [&place](const Place& allowed) {
-    return allowed.local == place.local && allowed.parameters == place.parameters &&
+bool UriPolicy::Allows(const Place& place, bool written) const {
+  return std::any_of(allowed_.begin(), allowed_.end(), [&place, written](const Place& allowed) {
+    return allowed.local == place.local && allowed.parameters == place.parameters && !(written && allowed.read_only) &&
            (allowed.path == place.path || (allowed.below && IsBelow(place.path, allowed.path)));
   });
 }
@@ -118,7 +119,7 @@ absl::Status UriPolicy::Check(const v1::JobSpec& spec) const {
   std::vector<FieldViolation> violations;
   for (const UriField& field : UrisOf(spec)) {
     const auto place = PlaceOf(field.uri);
-    if (place.ok() && Allows(*place)) continue;
+    if (place.ok() && Allows(*place, field.written)) continue;
     // Where its links lead is not said: that would show the disk.
     violations.push_back({field.path, absl::StrCat("'", field.uri,
                                                    "' is no place that this server's jobs may use "

@@ -17,6 +17,7 @@ namespace temper {
 struct UriField {
   std::string path;  // "spec.model.uri"
   std::string uri;
+  bool written = false;  // by the job, not only read
 };
 
 // All that are set.
@@ -29,7 +30,8 @@ class UriPolicy {
   // Everything is allowed.
   UriPolicy() = default;
   // Only what one of `patterns` allows: file:///dir/** (or /dir/**) and s3://bucket/dir/** what is below, and the
-  // directory itself; without /** that very place. `uploads` is allowed as well.
+  // directory itself; without /** that very place. `uploads` may be
+  // read as well.
   //
   // INVALID_ARGUMENT: a pattern is none of these.
   static absl::StatusOr<UriPolicy> Parse(const std::vector<std::string>& patterns,
@@ -47,10 +49,11 @@ class UriPolicy {
     std::string path;        // canonical, or bucket/key; without a slash at its end
     std::string parameters;  // of s3: another endpoint is another place
     bool below = false;      // what is below it, too
+    bool read_only = false;  // where it is allowed: for fields that are not written
   };
 
   static absl::StatusOr<Place> PlaceOf(std::string_view uri);
-  bool Allows(const Place& place) const;
+  bool Allows(const Place& place, bool written) const;
 
   bool everything_ = true;
   std::vector<Place> allowed_;

@@ -25,6 +25,7 @@ void Answer(int status, const std::string& text, httplib::Response& response) {
 
 int HttpStatus(const absl::Status& status) {
   if (absl::IsUnauthenticated(status)) return 401;
+  if (absl::IsResourceExhausted(status)) return 429;
   return absl::IsPermissionDenied(status) ? 403 : 503;
 }
 
@@ -47,6 +48,13 @@ bool IsSameOrigin(const std::string& origin, const std::string& host) {
   return scheme != std::string::npos && absl::EqualsIgnoreCase(origin.substr(scheme + 3), host);
 }
 
+// As gRPC names the callers of its calls.
+std::string PeerOf(const httplib::Request& request) {
+  const bool v6 = request.remote_addr.find(':') != std::string::npos;
+  return v6 ? absl::StrCat("ipv6:[", request.remote_addr, "]:", request.remote_port)
+            : absl::StrCat("ipv4:", request.remote_addr, ":", request.remote_port);
+}
+
 // False: `response` says why the request is not answered.
 bool Passes(const HttpRules& rules, const httplib::Request& request, httplib::Response& response) {
   const std::string host = request.get_header_value("Host");
@@ -63,7 +71,8 @@ bool Passes(const HttpRules& rules, const httplib::Request& request, httplib::Re
     Answer(404, "there is nothing here but GET /metrics and GET /healthz", response);
     return false;
   }
-  const absl::Status status = rules.admit("GET " + request.path, request.get_header_value("Authorization"));
+  const absl::Status status =
+      rules.admit("GET " + request.path, request.get_header_value("Authorization"), PeerOf(request));
   if (status.ok()) return true;
   if (absl::IsUnauthenticated(status)) response.set_header("WWW-Authenticate", "Bearer");
   Answer(HttpStatus(status), std::string(status.message()), response);
@@ -79,6 +88,10 @@ int UseNewest(SSL* connection, void* certificates) {
 std::unique_ptr<httplib::Server> MakeServer(const CertificateWatcher* certificates) {
   if (certificates == nullptr) return std::make_unique<httplib::Server>();
   return std::make_unique<httplib::SSLServer>([certificates](SSL_CTX& context) {
+    // Every connection shows its certificates: what was resumed would go by those of an older one.
+    SSL_CTX_set_options(&context, SSL_OP_NO_TICKET);
+    SSL_CTX_set_num_tickets(&context, 0);
+    SSL_CTX_set_session_cache_mode(&context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_cert_cb(&context, UseNewest, const_cast<CertificateWatcher*>(certificates));
     const int verify = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
     if (!certificates->copies().client_ca.empty()) SSL_CTX_set_verify(&context, verify, nullptr);
@@ -122,7 +135,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
   // Its threads are few: nobody may hold one for long.
   http.set_read_timeout(5);
   http.set_write_timeout(5);
-  http.set_keep_alive_timeout(5);
+  // What a refused request carries is not read: it must not become the next request of its connection.
+  http.set_keep_alive_max_count(1);
   http.set_payload_max_length(1 << 16);
 
   server->port_ = port == 0 ? http.bind_to_any_port(host.c_str()) : (http.bind_to_port(host.c_str(), port) ? port : -1);

@@ -26,8 +26,9 @@ struct HttpPages {
 
 // Who may ask.
 struct HttpRules {
-  // Whether "GET /metrics" may be called with this value of the header `authorization` (empty: it is not there).
-  std::function<absl::Status(std::string_view route, std::string_view authorization)> admit;
+  // Whether "GET /metrics" may be called with this value of the header `authorization` (empty: it is not there) by
+  // `peer` ("ipv4:10.0.0.7:51234").
+  std::function<absl::Status(std::string_view route, std::string_view authorization, std::string_view peer)> admit;
   // Only those who call this server by a name of this host's loopback: a page that a browser on this host shows can't
   // read it by pointing a name of its own here ("DNS rebinding").
   bool loopback_names_only = false;

@@ -41,6 +41,24 @@ TEST_F(ClientConfigTest, Read_TlsFiles_AreMeantRelativeToTheConfig) {
   EXPECT_EQ(ReadClientConfig(Write("token: a\n"))->tls.ca_file, "");
 }
 
+TEST_F(ClientConfigTest, Read_Insecure_IsTrueOrFalse) {
+  EXPECT_TRUE(ReadClientConfig(Write("insecure: true\n"))->insecure);
+  EXPECT_FALSE(ReadClientConfig(Write("insecure: false\n"))->insecure);
+  EXPECT_FALSE(ReadClientConfig(Write("token: a\n"))->insecure);
+  EXPECT_THAT(std::string(ReadClientConfig(Write("insecure: please\n")).status().message()),
+              testing::HasSubstr("config.yaml:1: insecure must be true or false"));
+}
+
+TEST(Channel, TokenOverPlainText_StaysOnThisHost) {
+  for (const char* address : {"127.0.0.1:1", "localhost:1", "[::1]:1", "unix:/run/temper.sock", "https://host:1"}) {
+    EXPECT_TRUE(CheckTokenIsPrivate(address, {}).ok()) << address;
+  }
+  for (const char* address : {"host:1", "10.0.0.1:1", "127.evil.example:1", "localhost.evil.example:1", "[::2]:1"}) {
+    EXPECT_TRUE(absl::IsFailedPrecondition(CheckTokenIsPrivate(address, {}))) << address;
+    EXPECT_TRUE(CheckTokenIsPrivate(address, {.ca_file = "ca.pem"}).ok()) << address;
+  }
+}
+
 TEST_F(ClientConfigTest, Read_NothingWrittenDown_IsEmpty) {
   EXPECT_EQ(ReadClientConfig("/nonexistent/config.yaml")->server, "");
   EXPECT_EQ(ReadClientConfig("")->server, "");

@@ -382,6 +382,16 @@ def test_token_comes_from_the_environment_or_else_from_the_config_file(protos, c
     assert sent == [None, "Bearer of the file", "Bearer of the environment"]
 
 
+def test_token_goes_to_other_hosts_in_plain_text_only_if_that_is_wanted(config, run):
+    place = ("--server", "0.0.0.0:1", "list")  # no name of loopback, and nobody answers there
+    refused = run(*place, TEMPER_TOKEN="secret")
+    assert refused.returncode == 2
+    assert "the token would be sent to 0.0.0.0:1 in plain text" in refused.stderr
+    assert run("--insecure", *place, TEMPER_TOKEN="secret").returncode == 6
+    config.write_text("insecure: true\n")
+    assert run(*place, TEMPER_TOKEN="secret").returncode == 6
+
+
 def test_config_file_says_where_the_server_is(server, config, run):
     config.write_text(f"server: {server.grpc}\n")
     assert run("list").stdout == "No jobs.\n"

@@ -272,10 +272,15 @@ def test_who_changed_what_and_who_was_refused_is_in_the_log(place):
     lines = [re.sub(r" peer=\S+:\d+ ", " ", line) for line in lines if "audited" in line or "root" in line]
     assert lines[-4:] == [
         'action=CreateJob object="jobs/audited" identity=ana role=submitter result=OK',
-        'action=CancelJob object="jobs/audited" identity=- role=- result=PERMISSION_DENIED',
+        'action=CancelJob object="jobs/audited" identity=ben role=submitter result=PERMISSION_DENIED',
         'action=CancelJob object="jobs/audited" identity=ana role=submitter result=OK',
-        'action=DeleteJob object="jobs/a\\" identity=root" identity=- role=- result=INVALID_ARGUMENT',
+        'action=DeleteJob object="jobs/a\\" identity=root" identity=ana role=submitter result=INVALID_ARGUMENT',
     ]
+    get(server, "/metrics", "")
+    lines = [line.split("audit ", 1)[1] for line in server.log.read_text().splitlines() if 'object="/metrics"' in line]
+    assert re.sub(r" peer=ipv4:127\.0\.0\.1:\d+ ", " ", lines[-1]) == (
+        'action=GET object="/metrics" identity=- role=- result=UNAUTHENTICATED'
+    )
 
 
 def test_an_identity_that_calls_too_often_is_told_so(tmp_path):
@@ -284,6 +289,7 @@ def test_an_identity_that_calls_too_often_is_told_so(tmp_path):
     answers = [server.temper("list", environment=ana) for _ in range(10)]
     assert any("ana calls too often" in answer.stderr for answer in answers)
     server.temper("list", environment=ben, check=0)
+    assert "429" in [get(server, "/metrics", ben["TEMPER_TOKEN"]) for _ in range(10)]
     server.stop()
 
 
@@ -317,6 +323,14 @@ def test_a_server_without_tokens_makes_none(tmp_path):
     refused = server.temper("token", "create", "ana", "--role", "admin", check=3)
     assert "asks for no tokens" in refused.stderr
     server.stop()
+
+
+def test_a_name_that_stands_for_no_address_is_not_taken_for_loopback(tmp_path):
+    command = [BIN / "temper-server", "--data-dir", tmp_path / "data", "--worker-binary", "/bin/true"]
+    command += ["--listen", f"{'x' * 300}:0"]
+    result = subprocess.run(command, text=True, capture_output=True, timeout=LIMIT, check=False)
+    assert result.returncode == 2
+    assert "stands for no address now" in result.stderr
 
 
 @pytest.mark.parametrize(("option", "address"), [("--listen", "0.0.0.0:0"), ("--http", "[::]:0")])

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server over TLS: whom it and its callers believe, and files that change while it serves."""
 
+import json
+import signal
+import socket
 import ssl
 import subprocess
 import urllib.error
@@ -76,18 +79,66 @@ def test_mutual_tls_lets_in_only_whom_the_authority_knows(tmp_path, authority, s
     server.stop()
 
 
-def test_gangs_come_over_loopback_with_their_tokens(server, protos):
-    server.temper("submit", "-", "--job-id", "a", text=JOB, check=0, environment={
-        "TEMPER_TOKEN": server.token, "TEMPER_CA_FILE": str(server.ca)})  # fmt: skip
-    server.environment_of("a")
-    arguments = (server.data / "runs/a/e1/arguments").read_text().split()
-    public, server.grpc = server.grpc, arguments[arguments.index("--server") + 1]
-    assert server.grpc.startswith("127.0.0.1:")
-    assert server.grpc != public
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_every_connection_shows_its_certificate(tmp_path, authority, version):
+    options = ["--tls-client-ca", str(authority.certificate)]
+    server = TlsServer(tmp_path, authority.issue("first"), authority.certificate, *options).start()
+    context = ssl.create_default_context(cafile=authority.certificate)
+    context.load_cert_chain(*authority.issue("ana"))
+    context.minimum_version = context.maximum_version = version
+
+    def visit(session=None):
+        with (
+            socket.create_connection(("127.0.0.1", int(server.http.rsplit(":", 1)[1])), LIMIT) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as connection,
+        ):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+            return connection.session, connection.session_reused
+
+    session, _ = visit()
+    assert not session.has_ticket
+    assert visit(session)[1] is False
+    server.stop()
+
+
+def gang_address(server, job):
+    server.environment_of(job)
+    arguments = (server.data / f"runs/{job}/e1/arguments").read_text().split()
+    return arguments[arguments.index("--server") + 1]
+
+
+def test_gangs_come_over_a_socket_with_their_tokens_and_are_adopted_after_a_restart(tmp_path, authority, protos):
+    directory = tmp_path / "a b"
+    directory.mkdir()
+    server = TlsServer(directory, authority.issue("first"), authority.certificate).start()
+    server.call("submit", "-", "--job-id", "a", text=JOB)
+    socket_file = server.data / "gang.sock"
+    assert socket_file.stat().st_mode & 0o777 == 0o600
+    server.grpc = gang_address(server, "a")
+    assert server.grpc == f"unix:{socket_file}".replace(" ", "%20")
     node = Node(server, protos, "a")
     assert node.assignment.job == "jobs/a"
-    node.close()
     assert "asks for a token" in server.temper("list", environment={"TEMPER_TOKEN": ""}, check=3).stderr
+    server.process.send_signal(signal.SIGKILL)
+    server.process.wait(LIMIT)
+    node.close()
+    server.start()
+    public, server.grpc = server.grpc, gang_address(server, "a")
+    node = Node(server, protos, "a")
+    server.grpc = public
+    job = json.loads(server.call("get", "a", "--output", "json").stdout)
+    assert (job["state"], job["epoch"]) == ("JOB_STATE_RUNNING", 1)
+    server.stop()
+    node.close()
+
+
+def test_a_data_directory_whose_name_is_too_long_for_a_socket_ends_the_start(tmp_path, authority):
+    server = TlsServer(tmp_path, authority.issue("first"), authority.certificate)
+    server.command[server.command.index("--data-dir") + 1] = tmp_path / ("x" * 107)
+    result = subprocess.run(server.command, text=True, capture_output=True, timeout=LIMIT, check=False)
+    assert result.returncode == 3
+    assert "choose a shorter --data-dir" in result.stderr + result.stdout
 
 
 def test_files_that_can_not_be_used_end_the_start(tmp_path, authority):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The calls of temper.v1.TrainingService with their types, and how they are made. Shared by both clients."""
 
+import ipaddress
 import json
 import os
 import uuid
@@ -13,7 +14,7 @@ import grpc
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
-from temper._config import Config, config_path, read_config
+from temper._config import config_path, read_config
 from temper._spec import JobSource, absolute_uri
 from temper._state import State, state_names
 from temper.errors import TemperError, from_rpc_error
@@ -70,6 +71,17 @@ _SERVICE_CONFIG = {
 }
 
 
+def is_this_host(address: str) -> bool:
+    """Whether what is sent there stays on this machine."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True)
 class Connection:
     """Where the server is, and how it is talked to."""
@@ -83,22 +95,39 @@ class Connection:
     key_file: str = ""
 
     @classmethod
-    def of(cls, address: str | None, token: str | None, ca_file: str | None, deadline: float) -> "Connection":
-        """What is None is taken from the environment, or else from the user's config file, which is not looked at when
-        address and token are known without it."""
+    def of(
+        cls,
+        address: str | None,
+        token: str | None,
+        ca_file: str | None,
+        deadline: float,
+        insecure: bool | None = None,
+    ) -> "Connection":
+        """What is None is taken from the environment, or else from the user's config file.
+
+        ValueError: the file is wrong, or the token would be sent to another host in plain text.
+        """
         address = os.environ.get("TEMPER_SERVER") if address is None else address
         token = os.environ.get("TEMPER_TOKEN") if token is None else token
         ca_file = os.environ.get("TEMPER_CA_FILE") if ca_file is None else ca_file
-        config = Config() if address and token is not None else read_config(config_path())
+        config = read_config(config_path())
         address = address or config.server or DEFAULT_ADDRESS
         ca_file = config.ca_file if ca_file is None else ca_file
         cert_file = os.environ.get("TEMPER_CERT_FILE", config.cert_file)
         key_file = os.environ.get("TEMPER_KEY_FILE", config.key_file)
+        token = config.token if token is None else token
+        tls = address.startswith("https://") or bool(ca_file or cert_file or key_file)
+        insecure = config.insecure if insecure is None else insecure
+        if token and not (tls or insecure or is_this_host(address)):
+            raise ValueError(
+                f"the token would be sent to {address} in plain text: use https://HOST:PORT or ca_file, "
+                "or accept that with insecure"
+            )
         return cls(
             address.removeprefix("https://"),
             deadline,
-            config.token if token is None else token,
-            tls=address.startswith("https://") or bool(ca_file or cert_file or key_file),
+            token,
+            tls=tls,
             ca_file=ca_file,
             cert_file=cert_file,
             key_file=key_file,
@@ -127,7 +156,7 @@ class Connection:
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ]
-        if self.address.startswith(("127.", "localhost:", "[::1]", "unix:")):
+        if is_this_host(self.address):
             options.append(("grpc.enable_http_proxy", 0))
         return options
 

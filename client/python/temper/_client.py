@@ -31,8 +31,9 @@ class Client:
     and TEMPER_TOKEN say, or else `server` and `token` of ~/.config/temper/config.yaml, or else 127.0.0.1:8470 and none.
     Calls go over TLS to https://HOST:PORT, or with `ca_file`, who may have signed the server's certificate (or
     TEMPER_CA_FILE, or the config's; TEMPER_CERT_FILE and TEMPER_KEY_FILE for a server that asks for a certificate), and
-    in plain text otherwise, which is for loopback and trusted networks. A call that is answered at once takes at most
-    `deadline` seconds. Connects when it is needed.
+    in plain text otherwise. That is for loopback: a token goes in plain text to another host only with `insecure` (or
+    the config's; False: not even then), for a network that is trusted, and is a ValueError otherwise. A call that is
+    answered at once takes at most `deadline` seconds. Connects when it is needed.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class Client:
         token: str | None = None,
         *,
         ca_file: str | None = None,
+        insecure: bool | None = None,
         deadline: float = calls.DEFAULT_DEADLINE,
     ) -> None:
-        self._connection = Connection.of(address, token, ca_file, deadline)
+        self._connection = Connection.of(address, token, ca_file, deadline, insecure)
         where, credentials = self._connection.address, self._connection.credentials
         options = self._connection.channel_options
         if credentials is None:

@@ -15,6 +15,7 @@ class Config:
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+    insecure: bool = False
 
 
 def config_path() -> Path:
@@ -24,8 +25,8 @@ def config_path() -> Path:
 
 
 def read_config(path: Path) -> Config:
-    """Reads a file with the keys `server`, `token` or `token_file`, `ca_file`, `cert_file` and `key_file`. Relative
-    paths are meant relative to the file. A file that does not exist says nothing.
+    """Reads a file with the keys `server`, `token` or `token_file`, `ca_file`, `cert_file`, `key_file` and `insecure`.
+    Relative paths are meant relative to the file. A file that does not exist says nothing.
 
     ValueError: what is wrong with it. ImportError: there is one, but no PyYAML.
     """
@@ -45,9 +46,12 @@ def read_config(path: Path) -> Config:
         raise ValueError(f"{path}: {error}") from None
     if keys is None:
         return Config()
-    known = ("server", "token", "token_file", "ca_file", "cert_file", "key_file")
+    known = ("server", "token", "token_file", "ca_file", "cert_file", "key_file", "insecure")
     if not isinstance(keys, dict) or any(key not in known for key in keys):
         raise ValueError(f"{path}: expected the keys {', '.join(known)}, found {keys!r}")
+    insecure = keys.pop("insecure", False)
+    if not isinstance(insecure, bool):
+        raise ValueError(f"{path}: insecure must be true or false")
     for key, value in keys.items():
         if not isinstance(value, str):
             raise ValueError(f"{path}: {key} must be a text")
@@ -60,4 +64,4 @@ def read_config(path: Path) -> Config:
         except OSError as error:
             raise ValueError(f"{path}: token_file: {error}") from None
     files = {name: str(path.parent / keys[name]) for name in ("ca_file", "cert_file", "key_file") if keys.get(name)}
-    return Config(keys.get("server", ""), token, **files)
+    return Config(keys.get("server", ""), token, **files, insecure=insecure)

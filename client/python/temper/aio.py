@@ -41,9 +41,10 @@ class Client:
         token: str | None = None,
         *,
         ca_file: str | None = None,
+        insecure: bool | None = None,
         deadline: float = calls.DEFAULT_DEADLINE,
     ) -> None:
-        self._connection = Connection.of(address, token, ca_file, deadline)
+        self._connection = Connection.of(address, token, ca_file, deadline, insecure)
         self._opened: grpc.aio.Channel | None = None
         self._closed = False
 

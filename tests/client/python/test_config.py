@@ -23,13 +23,13 @@ def place(address=None, token=None):
 def test_argument_environment_file_default(config, monkeypatch):
     assert place() == ("127.0.0.1:8470", "")
     (config.parent / "secret").write_text("of the file\n")
-    config.write_text("server: file:1\ntoken_file: secret\n")
-    assert place() == ("file:1", "of the file")
-    monkeypatch.setenv("TEMPER_SERVER", "environment:1")
-    assert place() == ("environment:1", "of the file")
+    config.write_text("server: localhost:1\ntoken_file: secret\n")
+    assert place() == ("localhost:1", "of the file")
+    monkeypatch.setenv("TEMPER_SERVER", "localhost:2")
+    assert place() == ("localhost:2", "of the file")
     monkeypatch.setenv("TEMPER_TOKEN", "of the environment")
-    assert place() == ("environment:1", "of the environment")
-    assert place("argument:1", "of the argument") == ("argument:1", "of the argument")
+    assert place() == ("localhost:2", "of the environment")
+    assert place("localhost:3", "of the argument") == ("localhost:3", "of the argument")
 
 
 def test_tls_comes_with_https_or_a_file(config, monkeypatch):
@@ -55,15 +55,41 @@ def test_tls_comes_with_https_or_a_file(config, monkeypatch):
         _ = connection().credentials
 
 
+def test_the_files_of_tls_are_read_where_address_and_token_are_known(config):
+    config.write_text("ca_file: ca.pem\n")
+    assert Connection.of("host:1", "secret", None, 10).ca_file == str(config.parent / "ca.pem")
+
+
+@pytest.mark.parametrize(
+    "address", ["host:1", "10.0.0.1:1", "127.evil.example:1", "localhost.evil.example:1", "[::2]:1"]
+)
+def test_a_token_goes_to_other_hosts_in_plain_text_only_if_that_is_wanted(config, address):
+    with pytest.raises(ValueError, match="would be sent to .* in plain text"):
+        place(address, "secret")
+    assert place(address, "") == (address, "")
+    assert Connection.of(address, "secret", None, 10, insecure=True).credentials is None
+    assert Connection.of(f"https://{address}", "secret", None, 10).tls
+    config.write_text("insecure: true\n")
+    assert place(address, "secret") == (address, "secret")
+    with pytest.raises(ValueError, match="in plain text"):
+        Connection.of(address, "secret", None, 10, insecure=False)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:1", "[::1]:1", "unix:/run/temper.sock"])
+def test_a_token_stays_on_this_host_in_plain_text(config, address):
+    assert place(address, "secret") == (address, "secret")
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         (
             "servr: a\n",
-            "expected the keys server, token, token_file, ca_file, cert_file, key_file, found {'servr': 'a'}",
+            "expected the keys server, token, token_file, ca_file, cert_file, key_file, insecure, found {'servr': 'a'}",
         ),
         ("- a\n", "expected the keys"),
         ("server: 1\n", "server must be a text"),
+        ("insecure: please\n", "insecure must be true or false"),
         ("token: a\ntoken_file: b\n", "has token and token_file"),
         ("token_file: nowhere\n", "token_file: .*nowhere"),
         ("server: [\n", "config.yaml: "),

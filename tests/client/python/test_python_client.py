@@ -303,10 +303,10 @@ def test_unreachable_server_is_unavailable():
 def test_defaults_come_from_the_environment(monkeypatch):
     monkeypatch.delenv("TEMPER_SERVER", raising=False)
     assert temper.Client().address == "127.0.0.1:8470"
-    monkeypatch.setenv("TEMPER_SERVER", "somewhere:1")
+    monkeypatch.setenv("TEMPER_SERVER", "localhost:1")
     monkeypatch.setenv("TEMPER_TOKEN", "secret")
     client = temper.Client()
-    assert client.address == "somewhere:1"
+    assert client.address == "localhost:1"
     assert client._connection.metadata == (("authorization", "Bearer secret"),)
     assert "secret" not in repr(client._connection)
 

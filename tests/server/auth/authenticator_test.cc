@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "common/rpc/status.h"
+#include "server/sqlite/sqlite.h"
 #include "tests/common/scratch_directory.h"
 
 namespace temper {
@@ -60,6 +61,26 @@ TEST_F(AuthenticatorTest, Admit_WithoutTokens_EverybodyIsAnAdminWithoutAName) {
   ASSERT_TRUE(caller.ok()) << caller.status();
   EXPECT_EQ(caller->name, "");
   EXPECT_EQ(caller->role, Role::kAdmin);
+}
+
+TEST_F(AuthenticatorTest, Admit_WhoIsRefusedForTheRole_IsKnown) {
+  const Authenticator authenticator(store.get());
+  Identity known;
+  EXPECT_FALSE(authenticator.Admit(kTokens, Header(Role::kSubmitter), &known).ok());
+  EXPECT_EQ(known.name, "ana");
+  EXPECT_EQ(known.role, Role::kSubmitter);
+  Identity unknown;
+  EXPECT_FALSE(authenticator.Admit(kTokens, "Bearer temper_0_0", &unknown).ok());
+  EXPECT_EQ(unknown.name, "");
+}
+
+TEST_F(AuthenticatorTest, Admit_StoreFails_CallersLearnNothingOfIt) {
+  const std::string header = Header(Role::kAdmin);
+  auto database = Sqlite::Open((scratch.path() / "tokens.db").string(), Sqlite::Mode::kReadWrite);
+  ASSERT_TRUE(database.ok()) << database.status();
+  ASSERT_TRUE((*database)->Execute("UPDATE tokens SET role = 'none of ours'").ok());
+  EXPECT_EQ(Authenticator(store.get()).Admit(kRead, header).status(),
+            absl::UnavailableError("the server can't look up tokens"));
 }
 
 TEST_F(AuthenticatorTest, Admit_RouteWithoutARule_IsOpenToNobody) {

@@ -29,6 +29,14 @@ TEST(CallLimiter, Take_EachIdentityHasItsOwn) {
   EXPECT_EQ(Taken(limiter, "ben"), 20);
 }
 
+TEST(CallLimiter, Take_LessThanOneASecond_IsOneAtATime) {
+  FakeClock clock;
+  CallLimiter limiter(0.25, clock);
+  EXPECT_EQ(Taken(limiter, "ana"), 1);
+  clock.Advance(std::chrono::seconds(4));
+  EXPECT_EQ(Taken(limiter, "ana"), 1);
+}
+
 TEST(CallLimiter, Take_NoRate_IsNoLimit) {
   FakeClock clock;
   CallLimiter limiter(0, clock);

@@ -119,6 +119,20 @@ TEST_F(CertificateWatcherTest, UnsoundPair_LeavesWhatWasThere) {
   EXPECT_TRUE(WaitUntil([&](const absl::Status& status) { return status.ok() && Subject(**watcher) == "/CN=second"; }));
 }
 
+TEST_F(CertificateWatcherTest, FailureThatPasses_IsTriedAgain) {
+  const auto watcher = Start();
+  ASSERT_TRUE(watcher.ok()) << watcher.status();
+  MakeCertificate(scratch.path(), "second");
+  const fs::path obstacle = scratch.path() / "copies/incoming-identity.pem";
+  fs::create_directory(obstacle);  // where the copy is written
+  Put("second", "second");
+  ASSERT_TRUE(WaitUntil([](const absl::Status& status) { return absl::IsUnavailable(status); }));
+  EXPECT_EQ(Subject(**watcher), "/CN=first");
+  fs::remove(obstacle);
+  EXPECT_TRUE(WaitUntil([&](const absl::Status& status) { return status.ok() && Subject(**watcher) == "/CN=second"; }));
+  EXPECT_EQ(told.size(), 2u);  // not once a look
+}
+
 TEST_F(CertificateWatcherTest, Start_UnsoundFiles_SaysWhichAndWhy) {
   MakeCertificate(scratch.path(), "second");
   Put("first", "second");

@@ -109,6 +109,9 @@ TEST_F(TokenStoreTest, List_HasEverythingButTheSecret) {
 TEST_F(TokenStoreTest, Files_AreTheOwnersAloneAndHaveNoSecret) {
   const CreatedToken created = Create();
   const std::string secret = created.token.substr(created.token.rfind('_') + 1);
+  struct stat directory{};
+  ASSERT_EQ(::stat((scratch.path() / "data").c_str(), &directory), 0);
+  EXPECT_EQ(directory.st_mode & 0777, 0700u);
   int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(scratch.path() / "data")) {
     struct stat status{};

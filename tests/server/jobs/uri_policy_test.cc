@@ -60,6 +60,23 @@ TEST_F(UriPolicyTest, Check_AnywhereElse_IsNot) {
   }
 }
 
+TEST_F(UriPolicyTest, Check_Uploads_AreToBeReadNotWritten) {
+  const std::string uploads = (scratch.path() / "uploads").string();
+  const auto policy = UriPolicy::Parse({data.string() + "/**"}, uploads);
+  ASSERT_TRUE(policy.ok()) << policy.status();
+  v1::JobSpec spec;
+  spec.mutable_data()->set_uri(uploads + "/a/train.jsonl");
+  spec.mutable_output()->set_uri(data.string());
+  EXPECT_TRUE(policy->Check(spec).ok());
+  spec.mutable_output()->set_uri(uploads + "/a");
+  const auto violations = FieldViolationsOf(policy->Check(spec));
+  ASSERT_EQ(violations.size(), 1u);
+  EXPECT_EQ(violations[0].field, "spec.output.uri");
+  const auto wanted = UriPolicy::Parse({scratch.path().string() + "/**"}, uploads);
+  ASSERT_TRUE(wanted.ok()) << wanted.status();
+  EXPECT_TRUE(wanted->Check(spec).ok());
+}
+
 TEST_F(UriPolicyTest, Check_SymbolicLinks_AreJudgedByWhereTheyLead) {
   fs::create_directory_symlink(scratch.path() / "secret", data / "out");
   fs::create_directory_symlink(data / "models", scratch.path() / "in");

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 namespace temper {
 namespace {
@@ -13,7 +16,8 @@ HttpPages Pages(absl::Status health = absl::OkStatus()) {
 }
 
 HttpRules Open() {
-  return {.admit = [](std::string_view, std::string_view) { return absl::OkStatus(); }, .health_has_reason = true};
+  return {.admit = [](std::string_view, std::string_view, std::string_view) { return absl::OkStatus(); },
+          .health_has_reason = true};
 }
 
 TEST(HttpServer, Metrics_AreServedAsPrometheusText) {
@@ -64,10 +68,43 @@ TEST(HttpServer, Loopback_OtherNamesAndOrigins_AreRefused) {
   for (const char* origin : {"http://localhost:2", "http://evil.example", "null"}) EXPECT_EQ(from(origin), 403);
 }
 
+// All that the server answers to these bytes, until it closes.
+std::string AnswerTo(int port, const std::string& bytes) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::string answer;
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
+      ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size())) {
+    char buffer[4096];
+    for (ssize_t size = 0; (size = ::recv(fd, buffer, sizeof buffer, 0)) > 0;)
+      answer.append(buffer, static_cast<size_t>(size));
+  }
+  ::close(fd);
+  return answer;
+}
+
+TEST(HttpServer, BodyOfARefusedRequest_IsNoRequest) {
+  HttpRules rules = Open();
+  rules.loopback_names_only = true;
+  const auto server = HttpServer::Start("127.0.0.1", 0, Pages(), rules);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const std::string body = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  const std::string answer =
+      AnswerTo((*server)->port(), "POST /metrics HTTP/1.1\r\nHost: evil.example\r\nContent-Length: " +
+                                      std::to_string(body.size()) + "\r\n\r\n" + body);
+  EXPECT_THAT(answer, testing::StartsWith("HTTP/1.1 403"));
+  EXPECT_THAT(answer, testing::Not(testing::HasSubstr("temper_up")));
+}
+
 TEST(HttpServer, Route_IsAdmittedByItsAuthorization) {
   HttpRules rules;
-  rules.admit = [](std::string_view route, std::string_view authorization) -> absl::Status {
+  rules.admit = [](std::string_view route, std::string_view authorization, std::string_view peer) -> absl::Status {
+    EXPECT_TRUE(peer.starts_with("ipv4:127.0.0.1:")) << peer;
     if (route == "GET /healthz" || authorization == "Bearer right") return absl::OkStatus();
+    if (authorization == "Bearer often") return absl::ResourceExhaustedError("too often");
     if (authorization == "Bearer low") return absl::PermissionDeniedError("low");
     return absl::UnauthenticatedError("who?");
   };
@@ -79,6 +116,7 @@ TEST(HttpServer, Route_IsAdmittedByItsAuthorization) {
   EXPECT_EQ(unknown->get_header_value("WWW-Authenticate"), "Bearer");
   EXPECT_EQ(unknown->body, "who?\n");
   EXPECT_EQ(client.Get("/metrics", {{"Authorization", "Bearer low"}})->status, 403);
+  EXPECT_EQ(client.Get("/metrics", {{"Authorization", "Bearer often"}})->status, 429);
   EXPECT_EQ(client.Get("/metrics", {{"Authorization", "Bearer right"}})->status, 200);
   EXPECT_EQ(client.Head("/metrics")->status, 401);
   const auto health = client.Get("/healthz");
