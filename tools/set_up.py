@@ -37,6 +37,7 @@ APT_PACKAGES = TOOLS / "apt-packages.txt"
 OLDEST_PYTHON = (3, 11)
 OLDEST_CARGO = (1, 85)
 DEBIAN_RUST = ["cargo-web", "rustc-web"]
+KEEP_UNUSED_DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,15 @@ def make_environment(directory: Path, environment: Environment) -> None:
         stamp.touch()
 
 
+def discard_unused(root: Path, environment: Environment) -> None:
+    """An environment has gigabytes, and each change of a lock makes another."""
+    for stamp in root.glob(f"{environment.name}-*/.complete"):
+        if time.time() - stamp.stat().st_mtime > KEEP_UNUSED_DAYS * 24 * 3600:
+            say(f"{stamp.parent} was not used for {KEEP_UNUSED_DAYS} days: removing it")
+            with locked(stamp.parent.with_suffix(".lock")):
+                shutil.rmtree(stamp.parent)
+
+
 def make_executable(environment: Path) -> None:
     """nvcc and what it calls: their wheels forget the bit."""
     for folder in ("bin", "nvvm/bin"):
@@ -241,6 +251,8 @@ def link(path: Path, target: Path) -> None:
 def set_up_environment(environment: Environment) -> None:
     directory = environment_directory(cache_root(), environment)
     make_environment(directory, environment)
+    (directory / ".complete").touch()
+    discard_unused(cache_root(), environment)
     path = REPOSITORY / "build" / environment.name
     if path.is_symlink() and path.readlink() == directory:
         return

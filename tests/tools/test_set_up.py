@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An environment counts as good only once it is whole, and is made once."""
 
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,15 @@ def test_environment_is_made_once(tmp_path: Path, commands: list[list[str]]) -> 
     assert made > 0
     set_up.make_environment(tmp_path / "venv-1", set_up.MAIN)
     assert len(commands) == made
+
+
+def test_environments_that_nobody_used_for_long_are_removed(tmp_path: Path, commands: list[list[str]]) -> None:
+    for name in ("venv-old", "venv-recent", "bench-venv-old"):
+        set_up.make_environment(tmp_path / name, set_up.MAIN)
+        age = 0 if name == "venv-recent" else (set_up.KEEP_UNUSED_DAYS + 1) * 24 * 3600
+        os.utime(tmp_path / name / ".complete", (time.time() - age,) * 2)
+    set_up.discard_unused(tmp_path, set_up.MAIN)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"venv-recent", "bench-venv-old"}
 
 
 def test_interrupted_environment_is_made_anew(tmp_path: Path, commands: list[list[str]]) -> None:
