@@ -20,6 +20,8 @@ import pytest
 import tiny_chat_model
 from temper_server import BIN
 
+from worker.train import training_run
+
 
 @dataclass
 class World:
@@ -614,9 +616,7 @@ def _(world):
 
 
 def run_engine(spec: dict, folder: Path) -> subprocess.CompletedProcess:
-    job = folder / "job.json"
-    job.write_text(json.dumps(spec))
-    return subprocess.run([BIN / "temper-rank", "train", job], capture_output=True, text=True, timeout=120, check=False)
+    return training_run.run(spec, folder)
 
 
 @pytest.mark.parametrize("name", ENGINE)

@@ -12,9 +12,19 @@
 #include "worker/train/step_metrics.h"
 
 namespace temper {
+namespace {
+
+// Asked of torch, the answer would be another one once Python has loaded all of it.
+#ifdef TEMPER_CUDA
+constexpr bool kBuiltWithCuda = true;
+#else
+constexpr bool kBuiltWithCuda = false;
+#endif
+
+}  // namespace
 
 absl::Status CheckDevice(const TrainJob& job) {
-  if (job.device == DeviceKind::kCpu || c10::impl::hasDeviceGuardImpl(at::kCUDA)) return absl::OkStatus();
+  if (job.device == DeviceKind::kCpu || kBuiltWithCuda) return absl::OkStatus();
   return WithCause(
       absl::UnimplementedError("resources.device is CUDA, but this temper-rank was built without: configure with "
                                "-DTEMPER_CUDA=ON, or ask for CPU"),

@@ -3,13 +3,13 @@
 
 import atexit
 import contextlib
-import functools
 import hashlib
 import json
 import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from worker.train.backends import backend_of
@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 RANK = Path(os.environ.get("TEMPER_BIN", ROOT / "build/release/bin")) / "temper-rank"
 STEPS = 12
 ENVIRONMENT = dict(os.environ)  # before any test changes it
+WITHOUT_TRANSFORMERS = {"TEMPER_PYTHON": "/none"}
 
 
 def job(inputs: Path, output: Path, **changes) -> dict:
@@ -48,12 +49,12 @@ def job(inputs: Path, output: Path, **changes) -> dict:
 
 
 class JobsInTurn:
-    """A temper-rank that is given one job after the other. To start transformers takes it longer than to train a tiny
-    model, so it is started once for all jobs that want it."""
+    """A temper-rank that is given one job after the other. To start torch and transformers takes longer than to train
+    a tiny model."""
 
     MOST_JOBS = 10_000
 
-    def __init__(self):
+    def __init__(self, environment: dict[str, str]):
         self.folder = tempfile.TemporaryDirectory()
         # Two, in turn: one that was read to its end is closed by the time the other is opened.
         self.files = [Path(self.folder.name) / name for name in ("even", "odd")]
@@ -63,7 +64,7 @@ class JobsInTurn:
         with contextlib.ExitStack() as stack:
             stdout, stderr = (stack.enter_context(path.open("w")) for path in self.said)
             command = [RANK, "train", *(self.files * (self.MOST_JOBS // 2))]
-            self.process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=ENVIRONMENT)
+            self.process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=environment)
         atexit.register(self.process.kill)
         self.jobs = 0
         self.wait_for_the_next()
@@ -92,25 +93,33 @@ class JobsInTurn:
         return subprocess.CompletedProcess(["train"], code, stdout, stderr)
 
 
-@functools.cache
-def rank_with_transformers() -> JobsInTurn:
-    return JobsInTurn()
+ranks_in_turn: dict[bool, JobsInTurn] = {}
+
+
+def rank_in_turn(compared: bool) -> JobsInTurn:
+    if compared not in ranks_in_turn or ranks_in_turn[compared].process.poll() is not None:  # a job has killed it
+        ranks_in_turn[compared] = JobsInTurn(ENVIRONMENT | ({} if compared else WITHOUT_TRANSFORMERS))
+    return ranks_in_turn[compared]
+
+
+def environment_is_changed() -> bool:
+    def ours(environment: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
+
+    return ours(os.environ) != ours(ENVIRONMENT)
 
 
 def run(spec: dict, directory: Path, compared: bool = True, **environment: str) -> subprocess.CompletedProcess:
-    """`compared`: the export with transformers' model, for which it must be started; where it trains it has been."""
-    if spec.get("backend") == "BACKEND_HF" and not environment:
-        rank = rank_with_transformers()
-        if rank.process.poll() is not None:  # the job before has killed it
-            rank_with_transformers.cache_clear()
-            rank = rank_with_transformers()
-        return rank.run(json.dumps(spec))
-    if not compared:
-        environment["TEMPER_PYTHON"] = "/none"
+    """`compared`: the export with transformers' model, for which it must be started; where it trains it has been. A
+    process of its own has the job of a test that changes the environment."""
+    compared = compared or spec.get("backend") == "BACKEND_HF"
+    if not environment and not environment_is_changed():
+        return rank_in_turn(compared).run(json.dumps(spec))
     file = directory / "job.json"
     file.write_text(json.dumps(spec))
+    environment = os.environ | environment | ({} if compared else WITHOUT_TRANSFORMERS)
     return subprocess.run(
-        [RANK, "train", file], capture_output=True, text=True, timeout=120, check=False, env=os.environ | environment
+        [RANK, "train", file], capture_output=True, text=True, timeout=120, check=False, env=environment
     )
 
 
