@@ -141,13 +141,10 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   const int64_t attention_keeps = projected + (queries + 2 * keys) + queries + post_normed;
   const int64_t rest_keeps = hidden + 2 * inner + post_normed + (config.moe.num_experts > 0 ? hidden + inner : 0);
   const int64_t adapters_keep = counts.kept_by_adapters / config.num_layers;
-  // What a block makes and does not keep leaves holes in the heap, between tensors that stay: a third of it, measured
-  // on SmolLM2. A GPU's allocator has none.
-  const int64_t holes = job.device == DeviceKind::kCpu ? (2 * hidden + inner + queries + keys) / 3 : 0;
   int64_t kept = 0, again = 0;  // of all blocks; and what one makes again on the way back
   for (const Recompute what : recompute) {
     kept += hidden;
-    if (what == Recompute::kNone) kept += attention_keeps + adapters_keep + holes;
+    if (what == Recompute::kNone) kept += attention_keeps + adapters_keep;
     if (what != Recompute::kBlock) kept += rest_keeps;
     if (what == Recompute::kAttention) again = std::max(again, attention_keeps + adapters_keep);
     if (what == Recompute::kBlock) again = std::max(again, attention_keeps + rest_keeps + adapters_keep);

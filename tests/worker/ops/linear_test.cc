@@ -127,18 +127,28 @@ INSTANTIATE_TEST_SUITE_P(Shapes, LinearWithUpdatesTest,
 // As in training: the weight is frozen, and what autograd would return is added to buffers.
 TEST(LinearWithUpdates, BuffersGetWhatAutogradWouldReturn) {
   at::manual_seed(5);
-  const at::Tensor x = at::randn({30, 20}).requires_grad_(), weight = at::randn({50, 20}), grad = at::randn({30, 50});
-  const at::Tensor a = at::randn({4, 20}).requires_grad_(), b = at::randn({30, 4}).requires_grad_();
-  LowRankUpdate update{.a_RI = a, .b_OR = b, .scale = 0.7, .row = 10};
-  const auto expected = torch::autograd::grad({Linear(x, weight, {}, {}, {update})}, {x, a, b}, {grad});
-  update.grad_a_RI = at::ones({4, 20});
-  update.grad_b_OR = at::ones({30, 4});
-  const auto grads = torch::autograd::grad({Linear(x, weight, {}, {}, {update})}, {x, a, b}, {grad}, std::nullopt,
-                                           false, /*allow_unused=*/true);
-  EXPECT_TRUE(at::equal(grads[0], expected[0]));
-  EXPECT_FALSE(grads[1].defined() || grads[2].defined());
-  EXPECT_LE(RelativeError(update.grad_a_RI, expected[1] + 1), 2e-6);
-  EXPECT_LE(RelativeError(update.grad_b_OR, expected[2] + 1), 2e-6);
+  const at::Tensor x = at::randn({30, 20}).requires_grad_(), weight = at::randn({90, 20}), grad = at::randn({30, 90});
+  std::vector<LowRankUpdate> updates = {{.a_RI = at::randn({4, 20}), .b_OR = at::randn({30, 4}), .scale = 0.7},
+                                        {.a_RI = at::randn({2, 20}), .b_OR = at::randn({70, 2}), .row = 20}};
+  for (size_t some = 1; some <= updates.size(); ++some) {
+    const std::vector<LowRankUpdate> first(updates.begin(), updates.begin() + static_cast<std::ptrdiff_t>(some));
+    std::vector<at::Tensor> of = {x}, buffers;
+    std::vector<LowRankUpdate> buffered = first;
+    for (LowRankUpdate& update : buffered) {
+      of.insert(of.end(), {update.a_RI.requires_grad_(), update.b_OR.requires_grad_()});
+      update.grad_a_RI = at::ones(update.a_RI.sizes());
+      update.grad_b_OR = at::ones(update.b_OR.sizes());
+      buffers.insert(buffers.end(), {update.grad_a_RI, update.grad_b_OR});
+    }
+    const auto expected = torch::autograd::grad({Linear(x, weight, {}, {}, first)}, of, {grad});
+    const auto grads = torch::autograd::grad({Linear(x, weight, {}, {}, buffered)}, of, {grad}, std::nullopt, false,
+                                             /*allow_unused=*/true);
+    EXPECT_TRUE(at::equal(grads[0], expected[0]));
+    for (size_t i = 1; i < of.size(); ++i) {
+      EXPECT_FALSE(grads[i].defined());
+      EXPECT_LE(RelativeError(buffers[i - 1], expected[i] + 1), 2e-6);
+    }
+  }
 }
 
 TEST(Linear, FrozenWeight_GetsNoGradient) {

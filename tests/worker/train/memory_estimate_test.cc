@@ -94,7 +94,6 @@ TEST(EstimateMemory, ActivationsOfALayer_AreWhatItKeeps) {
   batch.document_starts = {0, 512};
   batch.capacity = 512;
   TrainJob job;
-  job.device = DeviceKind::kCuda;  // no holes between tensors
   job.training.micro_batch_tokens = 512;
   struct Kind {
     QkNorm qk_norm;

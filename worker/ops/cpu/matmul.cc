@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "worker/ops/cpu/brgemm.h"
@@ -30,6 +31,29 @@ void RunPanels(int64_t panels, const Run& run) {
   });
 }
 
+int64_t RoundUp(int64_t size, int64_t grain) { return Pieces(size, grain) * grain; }
+
+// The order of sums depends on the shape alone.
+void MultiplyFlat(const MatMul& product) {
+  const int64_t rows = std::max(kDepth, RoundUp(Pieces(product.k, kFlatSums), kFlatDepth));
+  const int64_t tasks = Pieces(product.k, rows), size = product.m * product.n;
+  const at::Tensor sums = at::empty({tasks * size}, at::kFloat);
+  float* const sum = sums.mutable_data_ptr<float>();
+  RunTasks(tasks, [&] {
+    const at::Tensor memory = at::empty({kMatMulScratch + kFlatDepth * product.n * int64_t{sizeof(Bf16)}}, at::kByte);
+    const std::shared_ptr<void> release(nullptr, [memory](void*) { ReleaseBrgemm(); });
+    return [&, memory, release](int64_t task) {
+      char* const scratch = static_cast<char*>(memory.mutable_data_ptr());
+      Chosen().flat(product, {.begin = task * rows,
+                              .rows = std::min(rows, product.k - task * rows),
+                              .sum = sum + task * size,
+                              .scratch = scratch,
+                              .right = reinterpret_cast<Bf16*>(scratch + kMatMulScratch)});
+    };
+  });
+  RunTasks(product.m, [&] { return [&](int64_t row) { Chosen().add_sums(product, row, sum, tasks); }; });
+}
+
 }  // namespace
 
 bool CanMultiply(const at::Tensor& a_MK, const at::Tensor& b_KN, const at::Tensor& c_MN) {
@@ -57,6 +81,7 @@ void Multiply(const at::Tensor& a_MK, const at::Tensor& b_KN, at::Tensor c_MN, b
   product.b_stride = b_KN.stride(product.b_transposed ? 1 : 0);
   product.c = c_MN.mutable_data_ptr<float>();
   product.c_stride = c_MN.stride(0);
+  if (product.bf16 && product.m <= kPanel) return MultiplyFlat(product);
   at::Tensor b_right;
   if (product.bf16) {
     b_right = at::empty({product.padded_k() * product.n}, b_KN.options());

@@ -68,8 +68,34 @@ void ColumnPanel(const MatMul& p, int64_t row, int64_t column, char* scratch) {
   }
 }
 
+void Flat(const MatMul& p, const FlatTask& task) {
+  auto* const left = reinterpret_cast<Bf16*>(task.scratch);
+  auto* const work = left + kPanel * kFlatDepth;
+  const int64_t end = task.begin + task.rows;
+  for (int64_t k = task.begin; k < end; k += kFlatDepth) {
+    const int64_t depth = Smaller(kFlatDepth, end - k);
+    const int64_t padded = (depth + kDepthGrain - 1) / kDepthGrain * kDepthGrain;
+    PackLeftTransposed(Rows<Bf16>{static_cast<const Bf16*>(p.a) + k * p.a_stride, p.a_stride}, depth, p.m, padded, left,
+                       work);
+    PackRight(Rows<Bf16>{static_cast<const Bf16*>(p.b) + k * p.b_stride, p.b_stride}, depth, p.n, padded, task.right);
+    for (int64_t n = 0; n < p.n; n += kLength) {
+      Brgemm({p.m, Smaller(kLength, p.n - n), padded, padded, p.n, p.n}, k > task.begin, left, task.right + 2 * n,
+             task.sum + n);
+    }
+  }
+}
+
+void AddSums(const MatMul& p, int64_t row, const float* sums, int64_t count) {
+  float* const c = p.c + row * p.c_stride;
+  ForEachVector(p.n, [&](int64_t n, int64_t lanes) {
+    Floats total = p.add ? LoadSome(c + n, lanes) : Floats{};
+    for (int64_t i = 0; i < count; ++i) total += LoadSome(sums + (i * p.m + row) * p.n + n, lanes);
+    StoreSome(c + n, total, lanes);
+  });
+}
+
 }  // namespace
 
-const MatMulKernels kMatMul = {PackB, RowPanelOfAny, ColumnPanel};
+const MatMulKernels kMatMul = {PackB, RowPanelOfAny, ColumnPanel, Flat, AddSums};
 
 }  // namespace temper::ops::cpu::TEMPER_ISA
