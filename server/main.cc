@@ -148,7 +148,9 @@ int Serve(const ServerOptions& options) {
     if (!watcher.ok()) return Fail(kServerTls, std::string(watcher.status().message()));
     certificates = *std::move(watcher);
   }
-  LocalLauncher launcher({.worker_binary = options.worker_binary, .gpus = options.gpus});
+  LocalLauncher launcher({.worker_binary = options.worker_binary,
+                          .environment = WorkerEnvironment(options.worker_env),
+                          .gpus = options.gpus});
   JobControllerOptions controller_options;
   controller_options.runs_dir = options.data_dir / "runs";
   controller_options.slots = options.slots;

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "server/launch/gpu_names.h"
+#include "server/launch/worker_environment.h"
 #include "server/token_command.h"
 
 namespace temper {
@@ -132,6 +133,12 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option(
+  app.add_option("--worker-env", options.worker_env,
+                 "Variables of the server's environment that workers and ranks get besides the usual ones "
+                 "(docs/OPERATIONS.md): NAME, or BEGINNING*. Any number")
+      ->check(
+          [](const std::string& pattern) { return std::string(WorkerEnvironment::CheckPattern(pattern).message()); })
+      ->take_all();
          "--silence-limit", silence_limit,
          "Seconds without a word from a node that is attached (it sends one every 5 s), after which its gang is "
          "ended and another takes its place")

@@ -41,6 +41,7 @@ struct ServerOptions {
   std::filesystem::path worker_binary;
   RetryPolicy retry;
   std::chrono::seconds silence_limit{120};
+  std::vector<std::string> worker_env;  // variables that workers get besides the usual ones (WorkerEnvironment)
   int max_preflights = 2;
   bool trust_remote_code = false;
   std::chrono::hours keep_ended{0};
