@@ -826,6 +826,26 @@ TEST_F(JobControllerTest, Cancel_EndedJob_IsRefused) {
 
 // --- events ---
 
+TEST_F(JobControllerTest, WhoAsked_IsInTheEventOfWhatWasAsked) {
+  ASSERT_TRUE(controller->Create(Request("a"), "ana").ok());
+  ASSERT_TRUE(controller->Pause("jobs/a", "ben").ok());
+  ASSERT_TRUE(controller->Pause("jobs/a", "eve").ok());  // it is paused already: nothing happens
+  ASSERT_TRUE(controller->Resume("jobs/a", "ben").ok());
+  Settle();
+  Attach("a");
+  ASSERT_TRUE(controller->Cancel("jobs/a", "ana").ok());
+  Settle();
+  launcher.Exit({"a", 1});
+  Settle();
+  std::vector<std::string> states;
+  for (const v1::JobEvent& event : Events("a")) {
+    if (!event.has_state()) continue;
+    states.push_back(StateName(event.state().state()) + " " + event.state().requested_by());
+  }
+  EXPECT_THAT(states, ElementsAre("QUEUED ana", "PAUSED ben", "QUEUED ben", "STARTING ", "RUNNING ", "STOPPING ana",
+                                  "CANCELLED "));
+}
+
 TEST_F(JobControllerTest, Events_InPages_MissAndRepeatNothing) {
   const int64_t node = Run("a");
   for (int i = 1; i <= 20; ++i) Send(node, {Step(i)});
