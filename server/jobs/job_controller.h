@@ -47,6 +47,8 @@ struct JobControllerOptions {
   std::chrono::seconds exit_limit{15};
   // A gang that is paused has so long to finish its step and commit a checkpoint before it is stopped the hard way.
   std::chrono::seconds pause_limit{600};
+  // Jobs that have not ended, at a time; one more is refused.
+  size_t max_unfinished = 10'000;
   // Log events that are kept per job; 5 % more for warnings and errors.
   int64_t max_log_events = 20'000;
   // A job that ended so long ago is deleted. 0: never.

@@ -18,6 +18,8 @@ constexpr int kDefaultPageSize = 50;
 constexpr int kMaxPageSize = 1000;
 constexpr int kDefaultPoints = 1000;
 constexpr int kMaxPoints = 10'000;
+// Each job that has not ended is in memory.
+constexpr size_t kMaxSpecBytes = 256 << 10;
 
 absl::Status NoSuchJob(const std::string& id) {
   return WithReason(absl::NotFoundError(absl::StrCat("there is no jobs/", id)), "JOB_NOT_FOUND",
@@ -73,6 +75,9 @@ absl::StatusOr<v1::Job> JobController::Create(v1::CreateJobRequest request, cons
     if (!options.ok()) return options.status();
     *request.mutable_verify() = *std::move(options);
   }
+  if (const size_t size = request.job().spec().ByteSizeLong(); size > kMaxSpecBytes) {
+    return InvalidFields({{"job.spec", absl::StrCat("has ", size, " bytes, and may have ", kMaxSpecBytes)}});
+  }
   auto spec = request.has_verify() ? CompleteVerifySpec(request.job().spec()) : CompleteJobSpec(request.job().spec());
   if (!spec.ok()) return spec.status();
   std::lock_guard lock(mutex_);
@@ -111,6 +116,12 @@ absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& req
     return WithReason(absl::AlreadyExistsError(absl::StrCat("there is a ", JobName(record.id),
                                                             " already: choose another id, or leave it to the server")),
                       "JOB_EXISTS", {{"job", JobName(record.id)}});
+  }
+  if (live_.size() >= options_.max_unfinished) {
+    return WithReason(absl::ResourceExhaustedError(absl::StrCat(
+                          "the server has as many jobs that have not ended as it takes, ", options_.max_unfinished,
+                          " (temper-server --max-unfinished-jobs): wait, or cancel some")),
+                      "TOO_MANY_JOBS");
   }
   if (!record.id.empty()) record.job.set_name(JobName(record.id));
   // To the job's life a verification is a preflight: a gang that takes no slot and trains nothing.

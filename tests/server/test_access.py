@@ -312,6 +312,25 @@ def test_an_identity_that_calls_too_often_is_told_so(tmp_path):
     server.stop()
 
 
+def test_open_streams_of_an_identity_are_bounded(tmp_path):
+    server = Server(tmp_path, options=["--require-tokens", "--max-watches", "1"]).start()
+    ana, ben = (make_token(server, name, "submitter") for name in ("ana", "ben"))
+    submit(server, ana, "a")
+    with grpc.insecure_channel(server.grpc) as channel:
+        route = TRAINING + "WatchJob"
+        request = dict(described_methods(channel))[route]
+        request.name = "jobs/a"
+        stream = channel.stream_stream(route)(
+            iter([request.SerializeToString()]), metadata=[("authorization", f"Bearer {ana}")], timeout=LIMIT
+        )
+        next(stream)
+        assert call(channel, route, request, ana) == "RESOURCE_EXHAUSTED"
+        assert call(channel, route, request, ben) == "OK"
+        stream.cancel()
+        wait_for(lambda: call(channel, route, request, ana) == "OK", "the place to be free again")
+    server.stop()
+
+
 def test_jobs_name_only_places_that_the_server_allows(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/out").symlink_to("/etc")
