@@ -33,7 +33,7 @@ const std::vector<std::string_view>& WorkerEnvironment::Patterns() {
   static const std::vector<std::string_view> patterns = {
       // The process
       "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LC_*", "XDG_CACHE_HOME",
-      "LD_LIBRARY_PATH", "MALLOC_*", "GLIBC_TUNABLES",
+      "LD_LIBRARY_PATH", "MALLOC_*", "GLIBC_TUNABLES", "TCMALLOC_*",
       // temper's own
       "TEMPER_CPU_KERNELS", "TEMPER_LOG_FORMAT", "TEMPER_PYTHON", "GRPC_*",
       // Threads, operators, devices, and traffic between ranks
