@@ -3,7 +3,10 @@
 
 #include <grpcpp/support/server_callback.h>
 
+#include <memory>
+
 #include "server/api/rpc_observer.h"
+#include "server/auth/stream_limiter.h"
 #include "server/jobs/job_controller.h"
 #include "temper/v1/training_service.pb.h"
 
@@ -18,8 +21,10 @@ class ArtifactsApi {
 
   grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context, const v1::ListArtifactsRequest& request,
                                  v1::ListArtifactsResponse* response);
+  // The stream keeps `place` until it is done.
   grpc::ServerWriteReactor<v1::ReadArtifactResponse>* Read(grpc::CallbackServerContext* context,
-                                                           const v1::ReadArtifactRequest& request);
+                                                           const v1::ReadArtifactRequest& request,
+                                                           std::unique_ptr<StreamPlace> place);
 
  private:
   const JobController& controller_;

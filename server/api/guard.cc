@@ -21,6 +21,10 @@ std::string JobOf(std::string_view name) { return std::string(name.substr(0, nam
 
 }  // namespace
 
+std::string Guard::NameOf(const Identity& caller, const std::string& peer) {
+  return caller.name.empty() ? peer.substr(0, peer.rfind(':')) : caller.name;  // without the port
+}
+
 absl::Status Guard::PassPage(std::string_view route, std::string_view authorization, std::string_view peer) const {
   Identity known;
   const absl::Status status = AdmitCaller(route, authorization, known).status();

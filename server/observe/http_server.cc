@@ -7,11 +7,13 @@
 
 #include <algorithm>
 #include <array>
+#include <semaphore>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/observe/http_connection.h"
 
 namespace temper {
 namespace {
@@ -85,9 +87,55 @@ int UseNewest(SSL* connection, void* certificates) {
   return SSL_set_SSL_CTX(connection, newest.get()) == nullptr ? 0 : 1;  // the connection shares it
 }
 
-std::unique_ptr<httplib::Server> MakeServer(const CertificateWatcher* certificates) {
-  if (certificates == nullptr) return std::make_unique<httplib::Server>();
-  return std::make_unique<httplib::SSLServer>([certificates](SSL_CTX& context) {
+SSL_CTX* ContextOf(const httplib::Server&) { return nullptr; }
+SSL_CTX* ContextOf(const httplib::SSLServer& server) { return server.ssl_context(); }
+
+// httplib's server, whose connections are ours: one request each, in limited time.
+template <typename Base>
+class Limited final : public Base {
+ public:
+  template <typename... Arguments>
+  explicit Limited(HttpLimits limits, Arguments&&... arguments)
+      : Base(std::forward<Arguments>(arguments)...), limits_(limits) {}
+
+ private:
+  bool process_and_close_socket(socket_t socket) override {
+    using std::chrono::steady_clock;
+    SSL_CTX* const context = ContextOf(static_cast<const Base&>(*this));
+    HttpConnection connection(socket, context, steady_clock::now() + limits_.request);
+    if (context != nullptr && !connection.Accept()) return false;
+    bool is_closed = false;
+    // What a refused request carries is not read: it must not become the next request of its connection.
+    return this->process_request(connection, /*close_connection=*/true, is_closed, [&](httplib::Request&) {
+      connection.SetDeadline(steady_clock::now() + limits_.response);  // its headers are there
+    });
+  }
+
+  const HttpLimits limits_;
+};
+
+// Threads for connections. Those that no thread is free for are few: they hold descriptors that others need.
+class BoundedPool final : public httplib::TaskQueue {
+ public:
+  explicit BoundedPool(int threads) : pool_(static_cast<size_t>(threads)) {}
+
+  void enqueue(std::function<void()> task) override {
+    waiting_.acquire();
+    pool_.enqueue([this, task = std::move(task)] {
+      waiting_.release();
+      task();
+    });
+  }
+  void shutdown() override { pool_.shutdown(); }
+
+ private:
+  std::counting_semaphore<> waiting_{64};
+  httplib::ThreadPool pool_;
+};
+
+std::unique_ptr<httplib::Server> MakeServer(const CertificateWatcher* certificates, HttpLimits limits) {
+  if (certificates == nullptr) return std::make_unique<Limited<httplib::Server>>(limits);
+  return std::make_unique<Limited<httplib::SSLServer>>(limits, [certificates](SSL_CTX& context) {
     // Every connection shows its certificates: what was resumed would go by those of an older one.
     SSL_CTX_set_options(&context, SSL_OP_NO_TICKET);
     SSL_CTX_set_num_tickets(&context, 0);
@@ -101,7 +149,8 @@ std::unique_ptr<httplib::Server> MakeServer(const CertificateWatcher* certificat
 
 }  // namespace
 
-HttpServer::HttpServer(const CertificateWatcher* certificates) : server_(MakeServer(certificates)) {}
+HttpServer::HttpServer(const CertificateWatcher* certificates, HttpLimits limits)
+    : server_(MakeServer(certificates, limits)) {}
 
 HttpServer::~HttpServer() {
   server_->stop();
@@ -109,8 +158,9 @@ HttpServer::~HttpServer() {
 }
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& host, int port, HttpPages pages,
-                                                              HttpRules rules, const CertificateWatcher* certificates) {
-  auto server = std::unique_ptr<HttpServer>(new HttpServer(certificates));
+                                                              HttpRules rules, const CertificateWatcher* certificates,
+                                                              HttpLimits limits) {
+  auto server = std::unique_ptr<HttpServer>(new HttpServer(certificates, limits));
   httplib::Server& http = *server->server_;
   const bool health_has_reason = rules.health_has_reason;
   http.Get("/metrics", [metrics = std::move(pages.metrics)](const httplib::Request&, httplib::Response& response) {
@@ -132,12 +182,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
     const int on = 1;
     ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   });
-  // Its threads are few: nobody may hold one for long.
-  http.set_read_timeout(5);
-  http.set_write_timeout(5);
-  // What a refused request carries is not read: it must not become the next request of its connection.
-  http.set_keep_alive_max_count(1);
-  http.set_payload_max_length(1 << 16);
+  http.new_task_queue = [threads = limits.threads] { return new BoundedPool(threads); };  // httplib deletes it
 
   server->port_ = port == 0 ? http.bind_to_any_port(host.c_str()) : (http.bind_to_port(host.c_str(), port) ? port : -1);
   if (server->port_ <= 0) return absl::UnavailableError(absl::StrCat("can't listen on ", host, ":", port));

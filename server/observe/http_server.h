@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -36,6 +37,13 @@ struct HttpRules {
   bool health_has_reason = false;
 };
 
+// How much of the server its callers may take.
+struct HttpLimits {
+  int threads = 32;  // connections that are served at a time; another 64 wait in the server, and the rest in the kernel
+  std::chrono::milliseconds request{5'000};    // for a request to be there, the handshake of TLS included
+  std::chrono::milliseconds response{10'000};  // for it to be answered, and the answer taken
+};
+
 // HTTP for machines, over TLS where there are certificates: GET /metrics and /healthz (200 "ok", or 503). Anything else
 // is answered with a list of these, and pages of other origins (header `Origin`) are refused.
 class HttpServer {
@@ -46,7 +54,8 @@ class HttpServer {
   // UNAVAILABLE: nothing can listen there.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& host, int port, HttpPages pages,
                                                            HttpRules rules,
-                                                           const CertificateWatcher* certificates = nullptr);
+                                                           const CertificateWatcher* certificates = nullptr,
+                                                           HttpLimits limits = {});
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
@@ -54,7 +63,7 @@ class HttpServer {
   int port() const { return port_; }
 
  private:
-  explicit HttpServer(const CertificateWatcher* certificates);
+  HttpServer(const CertificateWatcher* certificates, HttpLimits limits);
 
   std::unique_ptr<httplib::Server> server_;
   int port_ = 0;
