@@ -53,6 +53,7 @@ def test_every_promise(server: CloudServer):
     assert [info.path for info in left if info.is_file] == []
 
 
+@pytest.mark.long  # a thousand objects take it a while
 @only_on(FakeGcs)
 def test_lists_of_more_than_a_page(server: CloudServer):
     files = server.files()
