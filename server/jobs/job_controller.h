@@ -295,7 +295,9 @@ class JobController {
   // The parts of Create(), with mutex_ held. FindRepeated: the job that an earlier call with this request_id created.
   absl::StatusOr<std::optional<v1::Job>> FindRepeated(const v1::CreateJobRequest& request,
                                                       const v1::JobSpec& spec) const;
-  absl::StatusOr<v1::Job> CreateNew(const v1::CreateJobRequest& request, v1::JobSpec spec, const std::string& caller);
+  // `digest`: of what the request's request_id stands for.
+  absl::StatusOr<v1::Job> CreateNew(const v1::CreateJobRequest& request, std::string digest, v1::JobSpec spec,
+                                    const std::string& caller);
   void Loop();
   bool AnyGang() const;
 

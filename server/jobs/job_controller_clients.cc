@@ -10,6 +10,7 @@
 #include "server/jobs/job_controller.h"
 #include "server/jobs/job_name.h"
 #include "server/jobs/job_spec.h"
+#include "server/jobs/pinned_revisions.h"
 
 namespace temper {
 namespace {
@@ -80,6 +81,8 @@ absl::StatusOr<v1::Job> JobController::Create(v1::CreateJobRequest request, cons
   }
   auto spec = request.has_verify() ? CompleteVerifySpec(request.job().spec()) : CompleteJobSpec(request.job().spec());
   if (!spec.ok()) return spec.status();
+  v1::JobSpec pinned = *spec;
+  if (absl::Status status = PinRevisions(pinned); !status.ok()) return status;
   std::lock_guard lock(mutex_);
   if (shutting_down_) return absl::UnavailableError("the server shuts down: try again later");
   if (!request.request_id().empty()) {
@@ -87,7 +90,7 @@ absl::StatusOr<v1::Job> JobController::Create(v1::CreateJobRequest request, cons
     if (!earlier.ok()) return earlier.status();
     if (*earlier) return **std::move(earlier);
   }
-  return CreateNew(request, *std::move(spec), caller);
+  return CreateNew(request, BodyDigest(*spec, request), std::move(pinned), caller);
 }
 
 absl::StatusOr<std::optional<v1::Job>> JobController::FindRepeated(const v1::CreateJobRequest& request,
@@ -102,11 +105,11 @@ absl::StatusOr<std::optional<v1::Job>> JobController::FindRepeated(const v1::Cre
                     "REQUEST_ID_REUSED", {{"job", name}});
 }
 
-absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& request, v1::JobSpec spec,
-                                                 const std::string& caller) {
+absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& request, std::string digest,
+                                                 v1::JobSpec spec, const std::string& caller) {
   JobRecord record;
   record.request_id = request.request_id();
-  if (!record.request_id.empty()) record.request_digest = BodyDigest(spec, request);
+  if (!record.request_id.empty()) record.request_digest = std::move(digest);
   record.id = request.job_id();
   auto is_taken = [this](const std::string& id) { return !absl::IsNotFound(store_.Get(id).status()); };
   if (record.id.empty() && !request.validate_only()) {
