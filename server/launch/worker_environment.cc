@@ -42,9 +42,9 @@ const std::vector<std::string_view>& WorkerEnvironment::Patterns() {
       // transformers, tokenizers and the hub
       "HF_*", "HUGGING_FACE_HUB_TOKEN", "TRANSFORMERS_*", "TOKENIZERS_*",
       // Storage, and the way there
-      "AWS_*", "GOOGLE_*", "CLOUD_STORAGE_*", "STORAGE_EMULATOR_HOST", "AZURE_*", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE",
-      "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
-      "ALL_PROXY", "NO_PROXY"};
+      "AWS_*", "GOOGLE_*", "CLOUD_STORAGE_*", "STORAGE_EMULATOR_HOST", "AZURE_*", "SSL_CERT_FILE", "SSL_CERT_DIR",
+      "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY",
+      "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"};
   return patterns;
 }
 
