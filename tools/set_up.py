@@ -67,6 +67,7 @@ SERVERS = Environment(
     node_programs=TOOLS / "node",
     contents="about 0.9 GB, four minutes",
 )
+READERS = Environment("readers", TOOLS / "requirements-readers.lock", contents="about 0.5 GB")
 
 
 class SetUpError(Exception):
@@ -289,7 +290,7 @@ def main() -> int:
         if not bench:
             install_packages(listed(APT_PACKAGES))
             install_rust()
-        for environment in [BENCH] if bench else [MAIN, SERVERS]:
+        for environment in [BENCH] if bench else [MAIN, SERVERS, READERS]:
             set_up_environment(environment)
     except SetUpError as error:
         print(f"setup: error: {error}", file=sys.stderr)
