@@ -2,6 +2,7 @@
 // A job's spec, as any client may send it, and the places that it names. In text format: the bytes of the wire are
 // protobuf's affair, what they mean is ours.
 #include <google/protobuf/io/tokenizer.h>
+#include <google/protobuf/stubs/logging.h>
 #include <google/protobuf/text_format.h>
 #include <google/protobuf/util/message_differencer.h>
 
@@ -42,6 +43,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using temper::Require;
   static const temper::UriPolicy policy =
       *temper::UriPolicy::Parse({"file:///fuzz/**", "s3://bucket/team/**"}, "/fuzz");
+  [[maybe_unused]] static const auto silent = google::protobuf::SetLogHandler(nullptr);
   temper::SilentCollector errors;
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&errors);
