@@ -182,7 +182,7 @@ TEST_F(FewWatchersTest, OneTooMany_IsRefusedUntilAnotherIsGone) {
   auto first = std::async(std::launch::async,
                           [&, client = Client({.stop = stop.get_token()})]() mutable { return Watch(client, "a"); });
   ASSERT_TRUE(WatchersAre(1));
-  const Watched second = Watch(Client(), "a");
+  const Watched second = Watch(Client(), "a", 0, 1);
   EXPECT_TRUE(absl::IsResourceExhausted(second.status)) << second.status;
   EXPECT_THAT(std::string(second.status.message()),
               HasSubstr("ipv4:127.0.0.1 has as many streams that follow jobs open as one caller may at a time, 1 "

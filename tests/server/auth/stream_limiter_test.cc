@@ -12,7 +12,7 @@ namespace {
 // Of those that the caller may open now, while it keeps them all.
 int Entered(StreamLimiter& limiter, const std::string& caller, std::vector<std::unique_ptr<StreamPlace>>& places) {
   int entered = 0;
-  for (auto place = limiter.Enter(caller); place.ok(); place = limiter.Enter(caller)) {
+  for (auto place = limiter.Enter(caller); place.ok() && entered < 10; place = limiter.Enter(caller)) {
     places.push_back(*std::move(place));
     ++entered;
   }
