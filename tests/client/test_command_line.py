@@ -21,6 +21,7 @@ import grpc
 import pytest
 import yaml
 from pyarrow import fs
+from servers.hub import Hub
 from servers.s3_server import Versitygw
 from temper_process import BIN, JOB, LIMIT, ROOT, Node, wait_for
 
@@ -207,6 +208,27 @@ def test_download_straight_from_the_store_takes_ones_own_keys(bucket, server, pr
     for home in ("streamed", "direct"):
         for name in ("config.json", "model.safetensors"):
             assert (tmp_path / home / name).read_bytes() == (export / name).read_bytes()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with Hub() as hub:
+        for name, value in (hub.environment() | {"HF_HOME": str(tmp_path / "home"), "HF_TOKEN": ""}).items():
+            monkeypatch.setenv(name, value)
+        yield hub
+
+
+def test_submit_writes_the_commit_of_a_hub_into_the_job(hub, server):
+    commit = hub.push("org/name", {"config.json": b"{}"})
+    server.temper("submit", "-", "--job-id", "a", "--set", "model.uri=hf://org/name", text=JOB, check=0)
+    hub.push("org/name", {"config.json": b"newer"})
+    spec = json.loads(server.temper("get", "a", "--output", "json", check=0).stdout)["spec"]
+    assert spec["model"]["uri"] == f"hf://org/name@{commit}"
+    refused = server.temper("submit", "-", "--set", "model.uri=hf://org/none", text=JOB)
+    assert refused.returncode != 0
+    assert "There is no such repository" in refused.stderr
+    refused = server.temper("submit", "-", "--set", "output.uri=hf://org/name", text=JOB)
+    assert "only read" in refused.stderr
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
