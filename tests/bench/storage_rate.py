@@ -55,7 +55,8 @@ def published_seconds(server: Versitygw, path: str, size: int) -> float:
 
 
 def job_rates(server: Versitygw, directory: Path) -> dict[str, float]:
-    """Bytes a second of a checkpoint, from its snapshot to its commit, and of an export, until it is read back."""
+    """Bytes a second of a checkpoint, from its snapshot to its commit, and of an export, from the commit of the last
+    checkpoint until it is read back."""
     data = directory / "train.jsonl"
     data.write_text(json.dumps({"text": "The bucket is all it takes. " * 20}) + "\n")
     spec = {
@@ -74,6 +75,7 @@ def job_rates(server: Versitygw, directory: Path) -> dict[str, float]:
     for line in rank.stdout:
         event = json.loads(line)
         if "commit_seconds" in event:
+            exporting = time.perf_counter()  # the last one is waited for
             rates["checkpoint"] = event["bytes"] / event["commit_seconds"]
         if event.get("phase") == "PHASE_EXPORTING":
             exporting = time.perf_counter()

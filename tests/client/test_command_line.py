@@ -20,6 +20,9 @@ from concurrent import futures
 import grpc
 import pytest
 import yaml
+from pyarrow import fs
+from servers.hub import Hub
+from servers.s3_server import Versitygw
 from temper_process import BIN, JOB, LIMIT, ROOT, Node, wait_for
 
 
@@ -54,7 +57,8 @@ def run_to_the_end(server, protos, directory=None, cause=None, message=""):
     for number in (1, 2, 3, 4):
         node.report(step=step(training, number))
     if directory is not None:
-        node.report(export=training.ExportCommitted(uri=f"file://{directory}", bytes=2048002, files=2))
+        uri = directory if isinstance(directory, str) else f"file://{directory}"
+        node.report(export=training.ExportCommitted(uri=uri, bytes=2048002, files=2))
     node.report(end=node.messages.RankEnd(cause=cause or 0, message=message))
     node.close()
     server.end_worker("a")
@@ -177,6 +181,54 @@ def test_watch_in_a_pipe_has_a_line_a_step_and_download_brings_the_export(server
     (home / "config.json").unlink()
     damaged = server.temper("download", "a", "--to", home, check=7)
     assert "config.json: what is stored has the SHA-256" in damaged.stderr
+
+
+@pytest.fixture
+def bucket(export, tmp_path, monkeypatch):
+    """With the export in it, and its keys in the environment."""
+    with Versitygw(tmp_path / "s3") as bucket:
+        bucket.make_bucket("exports")
+        fs.copy_files(str(export), "exports/a", fs.LocalFileSystem(), bucket.files())
+        for name, value in bucket.environment().items():
+            monkeypatch.setenv(name, value)
+        yield bucket
+
+
+def test_download_straight_from_the_store_takes_ones_own_keys(bucket, server, protos, export, tmp_path, monkeypatch):
+    server.temper("submit", "-", "--job-id", "a", text=JOB, check=0)
+    assert "no export yet" in server.temper("download", "a", "--to", tmp_path / "x", "--direct", check=3).stderr
+    run_to_the_end(server, protos, "s3://exports/a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not the server's")
+    refused = server.temper("download", "a", "--to", tmp_path / "x", "--direct")
+    assert refused.returncode != 0
+    assert "AWS_SECRET_ACCESS_KEY" in refused.stderr
+    server.temper("download", "a", "--to", tmp_path / "streamed", check=0)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", bucket.environment()["AWS_SECRET_ACCESS_KEY"])
+    server.temper("download", "a", "--to", tmp_path / "direct", "--direct", check=0)
+    for home in ("streamed", "direct"):
+        for name in ("config.json", "model.safetensors"):
+            assert (tmp_path / home / name).read_bytes() == (export / name).read_bytes()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with Hub() as hub:
+        for name, value in (hub.environment() | {"HF_HOME": str(tmp_path / "home"), "HF_TOKEN": ""}).items():
+            monkeypatch.setenv(name, value)
+        yield hub
+
+
+def test_submit_writes_the_commit_of_a_hub_into_the_job(hub, server):
+    commit = hub.push("org/name", {"config.json": b"{}"})
+    server.temper("submit", "-", "--job-id", "a", "--set", "model.uri=hf://org/name", text=JOB, check=0)
+    hub.push("org/name", {"config.json": b"newer"})
+    spec = json.loads(server.temper("get", "a", "--output", "json", check=0).stdout)["spec"]
+    assert spec["model"]["uri"] == f"hf://org/name@{commit}"
+    refused = server.temper("submit", "-", "--set", "model.uri=hf://org/none", text=JOB)
+    assert refused.returncode != 0
+    assert "There is no such repository" in refused.stderr
+    refused = server.temper("submit", "-", "--set", "output.uri=hf://org/name", text=JOB)
+    assert "only read" in refused.stderr
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
