@@ -191,6 +191,8 @@ int Serve(const ServerOptions& options) {
     if (const auto counts = (*store)->CountByState(); counts.ok()) server_metrics.SetJobs(*counts);
     server_metrics.SetWatchers(hub.watchers());
     server_metrics.SetClockDrift(clock.Drift());
+    std::error_code unknown;
+    if (const auto disk = std::filesystem::space(options.data_dir, unknown); !unknown) server_metrics.SetDisk(disk);
     if (certificates != nullptr) server_metrics.SetTlsExpiry(certificates->expiry());
     return prometheus::TextSerializer().Serialize(registry.Collect());
   };

