@@ -19,6 +19,10 @@
 
 namespace temper {
 
+// The call's header `authorization`. Empty when there is none, or when there are several: no one of them is what the
+// caller meant.
+std::string_view AuthorizationOf(const grpc::CallbackServerContext& context);
+
 // What stands before every method of our services: the one place where a call is let through or refused. Any thread.
 class Guard {
  public:
@@ -33,7 +37,7 @@ class Guard {
   auto Pass(grpc::CallbackServerContext* context, std::string_view route, std::string_view job, const Call& call) const
       -> std::invoke_result_t<Call, const Identity&> {
     Identity known;
-    const absl::StatusOr<Identity> caller = Admit(*context, route, job, known);
+    const absl::StatusOr<Identity> caller = Admit(route, job, AuthorizationOf(*context), known);
     if (caller.ok()) return call(*caller);
     const std::string_view method = route.substr(route.rfind('/') + 1);
     observer_(method, caller.status());
@@ -42,9 +46,10 @@ class Guard {
     return new Refusal<Reactor>(caller.status());  // deletes itself when it is done
   }
 
-  // The same for a page of HTTP ("GET /metrics"), asked for by `peer` with this header `authorization`: whether it may
-  // be shown.
-  absl::Status PassPage(std::string_view route, std::string_view authorization, std::string_view peer) const;
+  // The same for HTTP ("GET /metrics"), asked for by `peer` with this header `authorization`: who asks, if that may be
+  // answered.
+  absl::StatusOr<Identity> PassPage(std::string_view route, std::string_view job, std::string_view authorization,
+                                    std::string_view peer) const;
 
  private:
   template <typename Reactor>
@@ -55,10 +60,8 @@ class Guard {
   };
 
   // `known`: as Authenticator::Admit has it.
-  absl::StatusOr<Identity> Admit(const grpc::CallbackServerContext& context, std::string_view route,
-                                 std::string_view job, Identity& known) const;
-  // What calls and pages have in common.
-  absl::StatusOr<Identity> AdmitCaller(std::string_view route, std::string_view authorization, Identity& known) const;
+  absl::StatusOr<Identity> Admit(std::string_view route, std::string_view job, std::string_view authorization,
+                                 Identity& known) const;
 
   const Authenticator& authenticator_;
   CallLimiter& limiter_;
