@@ -26,7 +26,7 @@ constexpr int64_t kPiece = 4 << 20;  // bytes of a file that are read at a time
 
 // Scripts, styles and data come from here alone, and nothing may frame a page.
 constexpr const char* kContentPolicy =
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 void Answer(int status, const std::string& text, httplib::Response& response) {

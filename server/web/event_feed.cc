@@ -32,13 +32,14 @@ EventFeed::News EventFeed::Wait(int64_t version, std::chrono::milliseconds timeo
 
 void EventFeed::Pause(std::chrono::milliseconds time) const {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, time, [&] { return stopping_; });
+  stopped_.wait_for(lock, time, [&] { return stopping_; });
 }
 
 void EventFeed::Stop() {
   std::lock_guard lock(mutex_);
   stopping_ = true;
   changed_.notify_all();
+  stopped_.notify_all();
 }
 
 }  // namespace temper

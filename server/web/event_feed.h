@@ -40,6 +40,7 @@ class EventFeed {
 
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
+  mutable std::condition_variable stopped_;  // apart, so that an event wakes nobody who pauses
   // Guarded by mutex_:
   int64_t version_ = 0;
   std::deque<std::string> recent_;  // of the newest versions, the last one's last

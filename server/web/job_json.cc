@@ -3,6 +3,7 @@
 
 #include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <string_view>
@@ -84,6 +85,23 @@ std::string MetricsJson(const v1::QueryMetricsResponse& metrics) {
   add("other", [](const Step& step) { return step.phases().other(); });
   absl::StrAppend(&json, ",\"total_steps\":", metrics.total_steps(), "}");
   return json;
+}
+
+void StepTimes::Add(int64_t step, double seconds) {
+  while (!times_.empty() && times_.back().first >= step) times_.pop_back();
+  times_.emplace_back(step, seconds);
+}
+
+std::string StepTimes::Json() const {
+  constexpr size_t kMost = 10'000;
+  const size_t stride = std::max<size_t>(1, (times_.size() + kMost - 1) / kMost);
+  std::vector<int64_t> steps;
+  std::vector<std::string> seconds;
+  for (size_t i = times_.empty() ? 0 : (times_.size() - 1) % stride; i < times_.size(); i += stride) {
+    steps.push_back(times_[i].first);
+    seconds.push_back(absl::StrFormat("%.3f", times_[i].second));
+  }
+  return absl::StrCat("{\"step\":[", absl::StrJoin(steps, ","), "],\"seconds\":[", absl::StrJoin(seconds, ","), "]}");
 }
 
 }  // namespace temper

@@ -3,7 +3,9 @@
 
 #include <google/protobuf/message.h>
 
+#include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "temper/v1/training_service.pb.h"
@@ -23,5 +25,16 @@ v1::Job Summary(const v1::Job& job);
 // Steps by column, {"step": […], "loss": […], …}, which is a tenth of them one by one. What is not known or not finite
 // is null.
 std::string MetricsJson(const v1::QueryMetricsResponse& metrics);
+
+// When steps ended, in seconds since the job was created. One that is taken again takes the place of the first.
+class StepTimes {
+ public:
+  void Add(int64_t step, double seconds);
+  // {"step": […], "seconds": […]}, at most 10,000 of each.
+  std::string Json() const;
+
+ private:
+  std::vector<std::pair<int64_t, double>> times_;  // by step
+};
 
 }  // namespace temper

@@ -15,7 +15,8 @@ constexpr int kPageSize = 256;  // events that are read from the store at a time
 // Whether the client is still there is looked at so often, and something is sent so that proxies keep the line.
 constexpr std::chrono::seconds kLook{1};
 constexpr int kLooksUntilSign = 10;
-// Between two messages about the list, for its readers are people.
+// Between two messages: their readers are people, and each event of any job wakes whoever waits.
+constexpr std::chrono::milliseconds kJobPause{100};
 constexpr std::chrono::milliseconds kListPause{400};
 
 // Waits for news. False: the stream is over.
@@ -74,6 +75,7 @@ void StreamJob(const JobController& controller, const EventFeed& feed, const std
     const bool has_news =
         news.missed || news.jobs.empty() || std::binary_search(news.jobs.begin(), news.jobs.end(), job);
     if (has_news && !WriteEvents(controller, job, after_sequence, write)) return;
+    feed.Pause(kJobPause);
   } while (follower.Next(news));
 }
 

@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "common/rpc/timestamp.h"
 #include "server/api/artifacts_api.h"
 #include "server/api/audit.h"
 #include "server/web/assets.h"
@@ -33,6 +34,8 @@ int64_t Number(const std::string& text) {
   int64_t number = 0;
   return absl::SimpleAtoi(text, &number) ? number : 0;
 }
+
+double Seconds(std::chrono::nanoseconds time) { return std::chrono::duration<double>(time).count(); }
 
 template <typename Message>
 HttpAnswer Answered(const absl::StatusOr<Message>& message) {
@@ -134,19 +137,23 @@ HttpAnswer WebApi::Metrics(const HttpRequest& request) const {
 HttpAnswer WebApi::History(const HttpRequest& request) const {
   const auto job = controller_.Get(NameOf(request));
   if (!job.ok()) return HttpError(job.status());
+  const WallTime begin = FromTimestamp(job->create_time());
   std::vector<std::string> found;
+  StepTimes times;
   int64_t sequence = 0;
   while (sequence < job->last_sequence()) {
     const auto page = controller_.Events(job->name(), sequence, kHistoryPage);
     if (!page.ok()) return HttpError(page.status());
     if (page->events.empty()) break;
     for (const v1::JobEvent& event : page->events) {
+      if (event.has_step()) times.Add(event.step().step(), Seconds(FromTimestamp(event.time()) - begin));
       if (!event.has_step() && !event.has_preflight() && !event.has_verdict()) found.push_back(ToJson(event));
     }
     sequence = page->events.back().sequence();
     if (sequence >= kHistoryBegin) sequence = std::max(sequence, job->last_sequence() - kHistoryEnd);
   }
-  return {.body = absl::StrCat("{\"last_sequence\":", sequence, ",\"events\":", JsonArray(found), "}")};
+  return {.body = absl::StrCat("{\"last_sequence\":", sequence, ",\"times\":", times.Json(),
+                               ",\"events\":", JsonArray(found), "}")};
 }
 
 HttpAnswer WebApi::Sparklines(const HttpRequest& request) const {

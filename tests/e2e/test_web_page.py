@@ -4,6 +4,7 @@
 import hashlib
 import json
 import subprocess
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,13 @@ def test_a_job_from_the_list_to_its_export(start_server, spec, open_page, tmp_pa
     assert value_of(page, "Loss") == f"{ended['latest_step']['loss']:.4g}"
     assert value_of(page, "Validation loss").startswith(f"{ended['latest_validation']['loss']:.4g}")
     assert page.locator(".spent").get_by_text("training").is_visible()
+
+    history = requests.get(f"http://{server.http}/api/v1/jobs/{job}/history", timeout=10).json()
+    (last,) = [event for event in server.events(job) if event.WhichOneof("event") == "step" and event.step.step == 400]
+    took = last.time.ToNanoseconds() / 1e9 - datetime.fromisoformat(ended["create_time"]).timestamp()
+    assert (history["times"]["step"][-1], history["times"]["seconds"][-1]) == (400, pytest.approx(took, abs=2e-3))
+    goodput = page.locator(".chart", has_text="Goodput").locator(".readout b").inner_text()
+    assert float(value_of(page, "Goodput").removesuffix(" %")) < float(goodput.removesuffix(" %")) <= 100
 
     page.get_by_role("tab", name="Data").click()
     assert "The apple is red." in page.locator("mark.scored").all_inner_texts()[0]

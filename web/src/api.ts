@@ -176,7 +176,10 @@ export const api = {
     get<{ jobs?: Job[]; next_page_token?: string; time: string }>(`jobs?page_token=${encodeURIComponent(page)}`),
   job: (id: string) => get<Job>(at(id)),
   metrics: (id: string, points: number) => get<Columns & { total_steps: number }>(at(id, `/metrics?points=${points}`)),
-  history: (id: string) => get<{ last_sequence: number; events: JobEvent[] }>(at(id, "/history")),
+  history: (id: string) =>
+    get<{ last_sequence: number; times: { step: number[]; seconds: number[] }; events: JobEvent[] }>(
+      at(id, "/history"),
+    ),
   checkpoints: (id: string) => get<{ checkpoints?: Checkpoint[] }>(at(id, "/checkpoints")),
   artifacts: (id: string, checkpoint = "") =>
     get<{ artifacts?: Artifact[] }>(at(id, `/artifacts?checkpoint=${encodeURIComponent(checkpoint)}`)),

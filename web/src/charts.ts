@@ -138,6 +138,10 @@ export class Chart {
     this.plot = undefined;
     if (this.plotBox.clientWidth === 0 || this.data.steps.length === 0) return;
     this.plot = new uPlot(this.uplotOptions(), this.columns(), this.plotBox);
+    // A finger shows what a mouse does; across the curve, for up and down is the page's.
+    for (const kind of ["touchstart", "touchmove"] as const) {
+      this.plot.over.addEventListener(kind, (event) => this.touch(event), { passive: true });
+    }
     if (this.group.zoom) this.applyZoom();
   }
 
@@ -254,6 +258,13 @@ export class Chart {
     const index = plot.cursor.idx;
     const inside = (plot.cursor.left ?? -1) >= 0;
     this.group.point(this, inside && index !== null && index !== undefined ? (this.data.steps[index] ?? null) : null);
+  }
+
+  private touch(event: TouchEvent): void {
+    const finger = event.touches[0];
+    if (!this.plot || !finger) return;
+    const box = this.plot.over.getBoundingClientRect();
+    this.plot.setCursor({ left: Math.min(box.width, Math.max(0, finger.clientX - box.left)), top: 5 });
   }
 
   private select(plot: uPlot): void {

@@ -15,6 +15,7 @@ function finite(value: unknown): number | null {
 export class StepHistory {
   readonly columns: Record<string, Column> = {};
   readonly validation = new Map<number, number>();
+  private readonly times = new Map<number, number>(); // when a step ended, in seconds since the job's creation
   readonly markers = new Map<string, Marker>();
 
   get steps(): number[] {
@@ -23,6 +24,27 @@ export class StepHistory {
 
   load(columns: Columns): void {
     for (const [name, values] of Object.entries(columns)) if (Array.isArray(values)) this.columns[name] = values;
+  }
+
+  loadTimes(times: { step: number[]; seconds: number[] }): void {
+    times.step.forEach((step, i) => this.times.set(step, times.seconds[i]!));
+  }
+
+  addTime(step: number, seconds: number): void {
+    this.times.set(step, seconds);
+  }
+
+  // The share of the wall-clock time up to each step in which steps were taken, each counted once.
+  goodput(): Column {
+    const seconds = this.column("seconds");
+    const stopped = this.column("checkpoint");
+    let sum = 0;
+    return this.steps.map((step, i) => {
+      // A thinned history has one step for several.
+      sum += ((seconds[i] ?? 0) - (stopped[i] ?? 0)) * (step - (this.steps[i - 1] ?? 0));
+      const all = this.times.get(step);
+      return all ? Math.min(1, sum / all) : null;
+    });
   }
 
   // One that is taken again takes the place of the first: so it is in the server.

@@ -53,7 +53,13 @@ export class JobCharts {
         zero: true,
       }),
       add("phases", { title: "Where a step's time goes", format: duration, zero: true, broad: true }),
-      add("seconds", { title: "Time of a step", format: duration, zero: true }),
+      add("goodput", {
+        title: "Goodput",
+        hint: "The share of the time since the job was created in which steps were taken, each counted once",
+        format: (value) => percent(value, 1),
+        zero: true,
+        top: 1,
+      }),
     );
     this.group.onZoom = () => (this.whole.hidden = this.group.zoom === undefined);
   }
@@ -111,7 +117,11 @@ export class JobCharts {
     one("grad_norm", "Gradient norm", history.column("grad_norm"), "--c4");
     one("speed", "Tokens/s", history.speed(), "--c3");
     one("memory", "Memory", history.column("peak_memory_bytes"), "--c5");
-    one("seconds", "Time of a step", history.column("seconds"), "--c7");
+    this.charts["goodput"]!.set({
+      steps,
+      markers,
+      lines: [{ label: "Goodput", color: "--c7", values: history.goodput(), gaps: true }],
+    });
     one("padding", "Padding", history.column("padding_ratio"), "--c6");
     this.charts["mfu"]!.set({
       steps,

@@ -251,6 +251,7 @@ export function jobPage(context: Context, id: string, first: string): View {
     seen = Number(event.sequence);
     if (event.step) {
       history.add(event.step);
+      history.addTime(Number(event.step.step), (Date.parse(event.time) - Date.parse(job.create_time ?? "")) / 1000);
       job.latest_step = event.step;
       job.current_step = event.step.step;
       job.total_steps = event.step.total_steps ?? job.total_steps;
@@ -283,6 +284,7 @@ export function jobPage(context: Context, id: string, first: string): View {
       if (closed) return;
       job = record;
       history.load(columns);
+      history.loadTimes(past.times);
       seen = past.last_sequence;
       past.events.forEach(note);
       showHead();

@@ -35,6 +35,21 @@ TEST(MetricsJson, Columns_AreAsLongAsThereAreSteps) {
   }
 }
 
+TEST(StepTimes, StepThatIsTakenAgain_ReplacesWhatCameAfterIt) {
+  StepTimes times;
+  for (int64_t step = 1; step <= 5; ++step) times.Add(step, static_cast<double>(step));
+  times.Add(3, 10.5);
+  EXPECT_EQ(times.Json(), R"({"step":[1,2,3],"seconds":[1.000,2.000,10.500]})");
+}
+
+TEST(StepTimes, Many_AreThinnedAndTheLastOneStays) {
+  StepTimes times;
+  for (int64_t step = 1; step <= 30'001; ++step) times.Add(step, 0);
+  const auto json = nlohmann::json::parse(times.Json());
+  EXPECT_LE(json["step"].size(), 10'000);
+  EXPECT_EQ(json["step"].back(), 30'001);
+}
+
 TEST(Summary, HasNoDetails) {
   v1::Job job;
   job.set_name("jobs/a");
