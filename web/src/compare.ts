@@ -38,6 +38,8 @@ export function comparePage(context: Context, ids: string[]): View {
     grad_norm: group.add({ title: "Gradient norm", format: figure }),
     learning_rate: group.add({ title: "Learning rate", format: figure, zero: true }),
     speed: group.add({ title: "Tokens/s", format: (value) => count(value), zero: true }),
+    mfu: group.add({ title: "FLOPs utilization (MFU)", format: (value) => percent(value, 1), zero: true }),
+    goodput: group.add({ title: "Goodput", format: (value) => percent(value, 1), zero: true, top: 1 }),
   };
   const table = h("div", { class: "card scroll", tabindex: 0 });
   const said = h("output", { class: "muted" }, smoothing.toFixed(2));
@@ -107,6 +109,8 @@ export function comparePage(context: Context, ids: string[]): View {
     set("grad_norm", ({ history }) => smooth(history.column("grad_norm"), smoothing));
     set("learning_rate", ({ history }) => history.column("learning_rate"));
     set("speed", ({ history }) => history.speed());
+    set("mfu", ({ history }) => history.column("mfu"));
+    set("goodput", ({ history }) => history.goodput());
     fill(table, facts());
   };
   const drawSoon = throttled(500, () => !closed && draw());
@@ -165,6 +169,7 @@ export function comparePage(context: Context, ids: string[]): View {
       all.forEach(({ job, columns, past }, i) => {
         const history = new StepHistory();
         history.load(columns);
+        history.loadTimes(past.times);
         past.events.forEach((event) => history.mark(event, 0));
         const each: Compared = { job, history, color: COLORS[i]! };
         compared.push(each);
@@ -187,7 +192,9 @@ export function comparePage(context: Context, ids: string[]): View {
 
   const take = (each: Compared, event: JobEvent) => {
     if (event.step) {
+      const created = Date.parse(each.job.create_time ?? "");
       each.history.add(event.step);
+      each.history.addTime(Number(event.step.step), (Date.parse(event.time) - created) / 1000);
       each.job = { ...each.job, latest_step: event.step, current_step: event.step.step };
     } else {
       each.history.mark(event, each.history.steps.at(-1) ?? 0);
