@@ -149,6 +149,8 @@ def test_the_page_comes_back_after_the_server_and_misses_nothing(start_server, e
     server = start_server()
     job = server.submit(endless_spec)
     page = open_page(f"http://{server.http}/#/jobs/{job}")
+    streams = []
+    page.on("request", lambda request: streams.append(request) if request.url.endswith("/stream") else None)
     page.locator(".status.up").wait_for()
     wait_until(lambda: value_of(page, "Loss") != "–")
     server.stop()
@@ -166,7 +168,8 @@ def test_the_page_comes_back_after_the_server_and_misses_nothing(start_server, e
     wait_until(lambda: f"step {newest:,}" in page.locator(".chart.wide .readout").inner_text())
     page.keyboard.press("Home")
     wait_until(lambda: "step 1" in page.locator(".chart.wide .readout").inner_text())
-    # Each step once, also those that came while the server was away.
+    # It went on where it was, and has each step once, also those that came while the server was away.
+    assert int(streams[-1].headers["last-event-id"]) > 100
     text = page.locator(".chart.wide .plot").get_attribute("aria-label")
     assert f"steps 1 to {newest}" in text
 
