@@ -37,9 +37,8 @@ bool IsWhole(const std::string& path, const v1::Artifact& artifact) {
 
 class Download {
  public:
-  Download(const TrainingClient& client, std::string_view parent,
-           absl::FunctionRef<void(const DownloadProgress&)> progress)
-      : client_(client), parent_(parent), progress_(progress) {}
+  Download(ReadArtifactFrom read, absl::FunctionRef<void(const DownloadProgress&)> progress)
+      : read_(read), progress_(progress) {}
 
   absl::StatusOr<DownloadResult> Run(const v1::ListArtifactsResponse& list, const std::string& directory) {
     for (const v1::Artifact& artifact : list.artifacts()) {
@@ -74,7 +73,7 @@ class Download {
         if (auto status = file->Restart(); !status.ok()) return status;
       }
     }
-    return absl::DataLossError(absl::StrCat(artifact.path(), ": what the server sends has the SHA-256 ", file->Sha256(),
+    return absl::DataLossError(absl::StrCat(artifact.path(), ": what is stored has the SHA-256 ", file->Sha256(),
                                             " and ", file->written(), " bytes, but the export was committed with ",
                                             artifact.sha256(), " and ", artifact.size_bytes(),
                                             " bytes; the stored file is damaged"));
@@ -86,13 +85,12 @@ class Download {
     while (file.written() < artifact.size_bytes()) {
       const int64_t before = file.written();
       absl::Status local;  // an error of ours, which no new stream would mend
-      const absl::Status status =
-          client_.ReadArtifact(parent_, artifact.path(), before, [&](std::string_view bytes) -> absl::Status {
-            result_.received_bytes += static_cast<int64_t>(bytes.size());
-            local = file.Write(bytes);
-            if (local.ok()) Report(artifact.path(), file.written());
-            return local;
-          });
+      const absl::Status status = read_(artifact.path(), before, [&](std::string_view bytes) -> absl::Status {
+        result_.received_bytes += static_cast<int64_t>(bytes.size());
+        local = file.Write(bytes);
+        if (local.ok()) Report(artifact.path(), file.written());
+        return local;
+      });
       if (!local.ok()) return local;
       if (status.ok()) return absl::OkStatus();
       fruitless = file.written() > before ? 0 : fruitless + 1;
@@ -101,8 +99,7 @@ class Download {
     return absl::OkStatus();
   }
 
-  const TrainingClient& client_;
-  std::string_view parent_;
+  ReadArtifactFrom read_;
   absl::FunctionRef<void(const DownloadProgress&)> progress_;
   DownloadResult result_;
   int64_t finished_bytes_ = 0;
@@ -113,13 +110,24 @@ class Download {
 absl::StatusOr<DownloadResult> DownloadArtifacts(const TrainingClient& client, std::string_view parent,
                                                  const std::string& directory,
                                                  absl::FunctionRef<void(const DownloadProgress&)> progress) {
+  const auto from_server = [&](const std::string& path, int64_t offset,
+                               absl::FunctionRef<absl::Status(std::string_view)> take) {
+    return client.ReadArtifact(parent, path, offset, take);
+  };
+  return DownloadArtifacts(client, parent, directory, progress, from_server);
+}
+
+absl::StatusOr<DownloadResult> DownloadArtifacts(const TrainingClient& client, std::string_view parent,
+                                                 const std::string& directory,
+                                                 absl::FunctionRef<void(const DownloadProgress&)> progress,
+                                                 ReadArtifactFrom read) {
   const auto list = client.ListArtifacts(parent);
   if (!list.ok()) return list.status();
   if (list->artifacts().empty()) {
     return absl::FailedPreconditionError(
         absl::StrCat(ToJobName(parent), " has no export yet; `temper get ", ToJobId(parent), "` shows how far it is"));
   }
-  return Download(client, parent, progress).Run(*list, directory);
+  return Download(read, progress).Run(*list, directory);
 }
 
 }  // namespace temper

@@ -24,12 +24,18 @@ struct DownloadResult {
   int64_t received_bytes = 0;  // that came over the network this time
 };
 
+// Gives a file's bytes from `offset` on to `take`, whose error ends it. UNAVAILABLE: it is asked again, from where it
+// ended.
+using ReadArtifactFrom = absl::FunctionRef<absl::Status(const std::string& path, int64_t offset,
+                                                        absl::FunctionRef<absl::Status(std::string_view bytes)> take)>;
+
 // Takes a job's export (`parent` is the job), or one of its checkpoints (CheckpointName()), home: every artifact, under
 // its own path, into `directory`, which is created when missing.
 //
 // A file that is there with the right size and SHA-256 is kept; a partial one (NAME.part, from an interrupted download)
 // goes on where it ended. A file appears under its name, by an atomic rename, only when it is whole, verified and on
-// disk. Streams that break are resumed.
+// disk. Streams that break are resumed. The server says which files there are, and sends them; or `read` gets them from
+// elsewhere.
 //
 // Errors: the server's; FAILED_PRECONDITION when the job has no export (yet); DATA_LOSS when the bytes do not match the
 // digest, twice; PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full) or INTERNAL, with the file's path, when it can't be
@@ -37,5 +43,9 @@ struct DownloadResult {
 absl::StatusOr<DownloadResult> DownloadArtifacts(const TrainingClient& client, std::string_view parent,
                                                  const std::string& directory,
                                                  absl::FunctionRef<void(const DownloadProgress&)> progress);
+absl::StatusOr<DownloadResult> DownloadArtifacts(const TrainingClient& client, std::string_view parent,
+                                                 const std::string& directory,
+                                                 absl::FunctionRef<void(const DownloadProgress&)> progress,
+                                                 ReadArtifactFrom read);
 
 }  // namespace temper

@@ -102,6 +102,20 @@ absl::Status AddExistingJobs(const JobController& controller, JobMetrics& metric
   return absl::OkStatus();
 }
 
+RpcServerOptions RpcOptions(const ServerOptions& options, const CertificateWatcher* certificates,
+                            const std::filesystem::path& gang_socket) {
+  RpcServerOptions rpc;
+  rpc.address = options.listen;
+  rpc.certificates = certificates;
+  rpc.gang_socket = gang_socket;
+  rpc.uris = options.uris;
+  rpc.max_calls_per_second = options.max_calls_per_second;
+  rpc.watches.per_caller = options.max_watches;
+  rpc.transfers.per_caller = options.max_transfers;
+  rpc.node_silence.attached = 2 * options.silence_limit;  // the controller has ended its gang by then
+  return rpc;
+}
+
 int Serve(const ServerOptions& options) {
   if (absl::Status status = CheckExposure(options); !status.ok()) {
     return Fail(kServerUsage, std::string(status.message()));
@@ -149,13 +163,16 @@ int Serve(const ServerOptions& options) {
     if (!watcher.ok()) return Fail(kServerTls, std::string(watcher.status().message()));
     certificates = *std::move(watcher);
   }
-  LocalLauncher launcher({.worker_binary = options.worker_binary, .gpus = options.gpus});
+  LocalLauncher launcher({.worker_binary = options.worker_binary,
+                          .environment = WorkerEnvironment(options.worker_env),
+                          .gpus = options.gpus});
   JobControllerOptions controller_options;
   controller_options.runs_dir = options.data_dir / "runs";
   controller_options.slots = options.slots;
   controller_options.retry = options.retry;
   controller_options.silence_limit = options.silence_limit;
   controller_options.max_preflights = options.max_preflights;
+  controller_options.max_unfinished = options.max_unfinished_jobs;
   controller_options.trust_remote_code = options.trust_remote_code;
   controller_options.keep_ended = options.keep_ended;
   controller_options.uploads = uploads->get();
@@ -178,12 +195,7 @@ int Serve(const ServerOptions& options) {
     return Fail(kServerAddress, absl::StrCat(status.message(), "; choose another with --http HOST:PORT"));
   }
   auto rpc = RpcServer::Start(
-      {.address = options.listen,
-       .certificates = certificates.get(),
-       .gang_socket = gang_socket,
-       .uris = options.uris,
-       .max_calls_per_second = options.max_calls_per_second},
-      controller, hub, **uploads, authenticator,
+      RpcOptions(options, certificates.get(), gang_socket), controller, hub, **uploads, authenticator,
       [&](std::string_view method, const absl::Status& status) { server_metrics.CountRpc(method, status); });
   if (!rpc.ok()) {
     return Fail(kServerAddress, absl::StrCat(rpc.status().message(), "; choose another with --listen HOST:PORT"));

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "server/launch/gpu_names.h"
+#include "server/launch/worker_environment.h"
 #include "server/token_command.h"
 
 namespace temper {
@@ -114,9 +115,18 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
                  "Calls of each identity with a token, in the long run; 0: no limit")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_option("--max-watches", options.max_watches,
+                 "Streams by which each identity, or each host of callers without a token, may follow jobs at a time")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--max-transfers", options.max_transfers,
+                 "Uploads and downloads of each identity, or of each host of callers without a token, at a time")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
   app.add_option("--allow-uri", allow_uri,
-                 "Places that jobs may name as model, data, adapter, output or resume_from: file:///data/** and "
-                 "s3://bucket/team/** are all below. Any number. Default: whatever the server can read or write")
+                 "Places that jobs may name as model, data, adapter, output or resume_from: file:///data/**, "
+                 "s3://bucket/team/**, gs://…, abfs://… and hf://org/** are all below. Any number. Default: whatever "
+                 "the server can read or write")
       ->take_all();
   app.add_flag("--insecure", options.insecure,
                "Let addresses that other hosts reach be without TLS: what is sent, tokens too, can be read on the way, "
@@ -124,6 +134,12 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   app.add_option("--slots", slots, "How many ranks may run at a time, by kind of device: cpu:N, cuda:N (GPUs)")
       ->capture_default_str();
   app.add_option("--worker-binary", worker_binary, "The temper-worker to start")->capture_default_str();
+  app.add_option("--worker-env", options.worker_env,
+                 "Variables of the server's environment that workers and ranks get besides the usual ones "
+                 "(docs/OPERATIONS.md): NAME, or BEGINNING*. Any number")
+      ->check(
+          [](const std::string& pattern) { return std::string(WorkerEnvironment::CheckPattern(pattern).message()); })
+      ->take_all();
   app.add_option("--max-restarts", options.retry.max_restarts,
                  "Restarts of a job without a new checkpoint between them, before it is given up")
       ->check(CLI::NonNegativeNumber)
@@ -140,6 +156,9 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   app.add_option("--max-preflights", options.max_preflights,
                  "Jobs whose model and data are looked at at a time, before they are queued; 0: none are")
       ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--max-unfinished-jobs", options.max_unfinished_jobs, "Jobs that wait or run at a time")
+      ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
   app.add_flag("--trust-remote-code", options.trust_remote_code,
                "Let gangs run the Python code that lies beside a model which transformers does not know by itself: "

@@ -36,12 +36,16 @@ struct ServerOptions {
   bool insecure = false;        // addresses that others reach are allowed to be without TLS and tokens
   UriPolicy uris;
   double max_calls_per_second = 100;  // of each identity; 0: no limit
+  int max_watches = 250;              // of each identity or host, at a time
+  int max_transfers = 16;             // the same: uploads and downloads
   DeviceSlots slots;
   std::vector<std::string> gpus;  // as many as there are slots "cuda", as CUDA_VISIBLE_DEVICES names them
   std::filesystem::path worker_binary;
+  std::vector<std::string> worker_env;  // variables that workers get besides the usual ones (WorkerEnvironment)
   RetryPolicy retry;
   std::chrono::seconds silence_limit{120};
   int max_preflights = 2;
+  size_t max_unfinished_jobs = 10'000;
   bool trust_remote_code = false;
   std::chrono::hours keep_ended{0};
   int64_t max_upload_bytes = 0;   // of one file

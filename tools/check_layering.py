@@ -42,7 +42,7 @@ ARROWS: dict[str, list[str]] = {
     "client": ["common/rpc"],
     "client/command": ["client"],
     "worker": ["worker/session", "worker/train"],
-    "worker/node": ["worker/session/frame.h", "worker/session/utf8.h", "common/rpc"],
+    "worker/node": ["worker/session/frame.h", "worker/session/spin_count.h", "worker/session/utf8.h", "common/rpc"],
     "worker/session": ["worker/train", "worker/verify", "common/rpc"],
     "worker/train": ["worker/data", "worker/checkpoint", "worker/parallel", "worker/model", "worker/hf_backend"],
     "worker/data": ["worker/text"],

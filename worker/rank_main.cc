@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // temper-rank: one device of a gang.
+#include <unistd.h>
+
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "CLI/CLI.hpp"
@@ -12,6 +16,7 @@
 #include "worker/ops/vector_math.h"
 #include "worker/parallel/flight_recorder.h"
 #include "worker/session/session.h"
+#include "worker/session/spin_count.h"
 #include "worker/session/standalone.h"
 #include "worker/train/preflight.h"
 #include "worker/train/trainer.h"
@@ -63,9 +68,19 @@ CLI::App* AddVerify(CLI::App& app, temper::VerifyRequest& request) {
   return verify;
 }
 
+// Begins anew with a spin count, unless the user or the node has chosen one; goes on without where that fails.
+void ChooseSpinCount(char** argv) {
+  if (temper::SpinCountIsChosen()) return;
+  setenv(temper::kSpinCountVariable, temper::kSpinCount, /*overwrite=*/0);
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) execv(program.c_str(), argv);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  ChooseSpinCount(argv);
   CLI::App app{
       "temper-rank: the training engine on one device.\n"
       "temper-worker starts it; by hand, use `temper-rank train JOB.json`."};

@@ -86,6 +86,7 @@ void EventView::ShowState(const v1::StateChange& change) {
   std::string text = terminal_.Paint(StateColor(change.state()), StateName(change.state()));
   if (change.cause() != v1::FAILURE_CAUSE_UNSPECIFIED) absl::StrAppend(&text, " (", CauseName(change.cause()), ")");
   if (!change.reason().empty()) absl::StrAppend(&text, ": ", Printable(change.reason()));
+  if (!change.requested_by().empty()) absl::StrAppend(&text, " (by ", Printable(change.requested_by()), ")");
   if (change.state() != v1::JOB_STATE_RUNNING) status_.Clear();
   status_.Print(text);
 }

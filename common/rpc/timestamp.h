@@ -1,21 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 
 #include "common/clock.h"
 #include "google/protobuf/timestamp.pb.h"
 
 namespace temper {
-
-// Microseconds since 1970, as the store keeps them.
-inline int64_t ToMicroseconds(WallTime time) {
-  return std::chrono::duration_cast<std::chrono::microseconds>(time.time_since_epoch()).count();
-}
-
-inline WallTime FromMicroseconds(int64_t microseconds) {
-  return WallTime(std::chrono::duration_cast<WallTime::duration>(std::chrono::microseconds(microseconds)));
-}
 
 inline google::protobuf::Timestamp ToTimestamp(WallTime time) {
   using std::chrono::nanoseconds;

@@ -20,7 +20,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/digest.h"
 #include "common/failure.h"
+#include "common/storage/azure.h"
+#include "common/storage/gcs.h"
+#include "common/storage/hub.h"
+#include "common/storage/remote_file_system.h"
 #include "common/storage/s3.h"
 #include "common/storage/storage_uri.h"
 
@@ -30,8 +35,12 @@ namespace {
 // Of one request; longer ranges are read in several at a time.
 constexpr int64_t kReadRequest = 8 << 20;
 
-// A file that is not whole yet carries this suffix beside its final name; List() does not show it.
-constexpr char kPartialSuffix[] = ".temper-partial";
+// Longer than a healthy store makes one wait.
+constexpr std::chrono::seconds kLongWrite{5};
+
+bool IsPartial(const std::string& path) {
+  return path.ends_with(kPartialSuffix) || path.find(absl::StrCat(kPartialSuffix, "/")) != path.npos;
+}
 
 absl::Status FromErrno(int error, const char* action, const std::string& where, const std::string& detail = "") {
   std::string message = absl::StrCat(action, " ", where, ": ", error != 0 ? std::strerror(error) : detail);
@@ -61,6 +70,10 @@ absl::Status FromErrno(int error, const char* action, const std::string& where, 
 
 absl::Status FromArrow(const arrow::Status& status, const char* action, const std::string& where) {
   if (status.ok()) return absl::OkStatus();
+  if (const auto ours = FromOurs(status)) {
+    const std::string message = absl::StrCat(action, " ", where, ": ", std::string(ours->message()));
+    return WithCause(absl::Status(ours->code(), message), CauseOf(*ours));
+  }
   const int error = arrow::internal::ErrnoFromStatus(status);
   const bool of_s3 = error == 0 && status.message().find("AWS Error ") != std::string::npos;
   return of_s3 ? FromS3Error(status, absl::StrCat(action, " ", where))
@@ -105,6 +118,29 @@ absl::Status CreateDirectories(arrow::fs::FileSystem& file_system, const std::st
   return status;
 }
 
+absl::StatusOr<RemotePlace> OpenLocal(std::string_view uri) {
+  std::string opened(uri);
+  std::string path = opened;
+  if (uri.starts_with("file:")) {
+    if (!uri.starts_with("file:///")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", opened, "\" is not a place on this machine: write file:///path, with three slashes"));
+    }
+    arrow::Result<std::string> parsed = arrow::fs::LocalFileSystem().PathFromUri(opened);
+    if (!parsed.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", opened, "\" is not a URI: ", parsed.status().message()));
+    }
+    path = *parsed;
+  } else if (!uri.starts_with('/')) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", opened, "\" is none of ", std::string(kStorageForms),
+                                                   "; where a relative path is depends on who asks"));
+  }
+  if (path.find('\0') != path.npos) return absl::InvalidArgumentError("a path must not contain a zero byte");
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  while (opened.size() > 1 && opened.back() == '/' && opened != "file:///") opened.pop_back();
+  return RemotePlace{std::make_shared<arrow::fs::LocalFileSystem>(), std::move(path), "", std::move(opened)};
+}
+
 // Arrow's streams close themselves when they are destroyed: an upload that can't be aborted now would become an object,
 // cut off, if the store came back in that moment. Such a stream is never destroyed; it holds one part at most.
 void Abandon(std::shared_ptr<arrow::io::OutputStream> stream) {
@@ -117,6 +153,15 @@ void Abandon(std::shared_ptr<arrow::io::OutputStream> stream) {
 }
 
 }  // namespace
+
+absl::StatusOr<std::string> PinnedUri(std::string_view uri, StorageOptions options) {
+  if (SchemeOf(uri) != StorageScheme::kHub) return std::string(uri);
+  const absl::StatusOr<HubPlace> place = ParseHubUri(uri);
+  if (!place.ok()) return place.status();
+  if (place->pinned()) return std::string(uri);
+  const absl::StatusOr<HubPlace> commit = PinHub(*place, options.deadline);
+  return commit.ok() ? absl::StatusOr<std::string>(commit->Uri()) : commit.status();
+}
 
 ObjectWriter::ObjectWriter(std::shared_ptr<arrow::io::OutputStream> stream, std::string path, std::string display)
     : stream_(std::move(stream)),
@@ -133,19 +178,12 @@ ObjectWriter::~ObjectWriter() {
 
 absl::Status ObjectWriter::Write(std::string_view bytes) {
   if (stream_ == nullptr) return absl::FailedPreconditionError(absl::StrCat(display_, " is closed already"));
-  while (!bytes.empty()) {
-    const std::string_view piece = partial_path_.empty() ? bytes.substr(0, kUploadWindow - in_flight_) : bytes;
-    const auto size = static_cast<int64_t>(piece.size());
-    absl::Status status = FromArrow(stream_->Write(piece.data(), size), "cannot write", display_);
-    // A remote store takes whatever it is given, and keeps it in memory until it is sent.
-    if (status.ok() && partial_path_.empty() && (in_flight_ += size) == kUploadWindow) {
-      status = FromArrow(stream_->Flush(), "cannot write", display_);
-      in_flight_ = 0;
-    }
-    if (!status.ok()) return status;
-    bytes.remove_prefix(piece.size());
-  }
-  return absl::OkStatus();
+  const auto begin = std::chrono::steady_clock::now();
+  arrow::Status status = stream_->Write(bytes.data(), static_cast<int64_t>(bytes.size()));
+  // Who had to wait may have waited for a store that is gone: that is seen now, not when all parts were tried.
+  const bool waited = std::chrono::steady_clock::now() - begin > kLongWrite;
+  if (status.ok() && waited && partial_path_.empty()) status = stream_->Flush();
+  return FromArrow(status, "cannot write", display_);
 }
 
 absl::Status ObjectWriter::Close() {
@@ -169,11 +207,39 @@ absl::Status ObjectWriter::Close() {
   return status;
 }
 
+// The digest of what was read, as long as it was read in order.
+struct ObjectReader::Check {
+  const std::string expected;
+  std::mutex mutex;
+  Sha256 digest;
+  int64_t next = 0;  // where what is digested ends
+};
+
 ObjectReader::ObjectReader(std::shared_ptr<arrow::io::RandomAccessFile> file, int64_t size, std::string display,
-                           bool local)
-    : file_(std::move(file)), size_(size), display_(std::move(display)), local_(local) {}
+                           bool local, const std::string& sha256)
+    : file_(std::move(file)),
+      size_(size),
+      display_(std::move(display)),
+      local_(local),
+      check_(sha256.empty() ? nullptr : new Check{.expected = sha256}) {}
 
 ObjectReader::~ObjectReader() = default;
+
+absl::Status ObjectReader::CheckDigest(int64_t offset, std::string_view bytes) const {
+  if (check_ == nullptr) return absl::OkStatus();
+  std::lock_guard lock(check_->mutex);
+  if (offset == 0) {
+    check_->digest = Sha256();
+    check_->next = 0;
+  }
+  if (offset != check_->next) return absl::OkStatus();
+  check_->digest.Update(bytes);
+  check_->next += static_cast<int64_t>(bytes.size());
+  if (check_->next < size_ || check_->digest.Hex() == check_->expected) return absl::OkStatus();
+  return WithCause(absl::DataLossError(absl::StrCat(display_, " came with the SHA-256 ", check_->digest.Hex(),
+                                                    ", and the store says ", check_->expected)),
+                   FailureCause::kStorage);
+}
 
 absl::StatusOr<std::string> ObjectReader::ReadAt(int64_t offset, int64_t length) const {
   // Not allocated before it is known that there are so many.
@@ -209,53 +275,42 @@ absl::Status ObjectReader::ReadAt(int64_t offset, int64_t length, char* out) con
     return WithCause(absl::DataLossError(absl::StrCat(display_, " became shorter while it was read")),
                      FailureCause::kStorage);
   }
-  return absl::OkStatus();
+  return CheckDigest(offset, {out, static_cast<size_t>(length)});
 }
 
-ObjectStore::ObjectStore(std::shared_ptr<arrow::fs::FileSystem> file_system, std::string root, std::string uri,
-                         std::string endpoint)
-    : file_system_(std::move(file_system)),
-      root_(std::move(root)),
-      uri_(std::move(uri)),
-      endpoint_(std::move(endpoint)),
-      local_(endpoint_.empty()) {}
+ObjectStore::ObjectStore(RemotePlace place, bool read_only)
+    : file_system_(std::move(place.file_system)),
+      root_(std::move(place.root)),
+      uri_(std::move(place.uri)),
+      endpoint_(std::move(place.endpoint)),
+      local_(endpoint_.empty()),
+      read_only_(read_only) {}
 
 ObjectStore::~ObjectStore() = default;
 
 absl::StatusOr<std::unique_ptr<ObjectStore>> ObjectStore::Open(std::string_view uri, StorageOptions options) {
-  if (uri.starts_with("s3://")) {
-    absl::StatusOr<S3Place> place = OpenS3(uri, options.deadline);
-    if (!place.ok()) return place.status();
-    const std::string opened = absl::StrCat("s3://", place->root, std::string(ParametersOf(uri)));
-    return std::unique_ptr<ObjectStore>(new ObjectStore(place->file_system, place->root, opened, place->endpoint));
-  }
-  std::string opened(uri);
-  std::string path;
-  if (uri.starts_with("file:")) {
-    if (!uri.starts_with("file:///")) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"", opened, "\" is not a place on this machine: write file:///path, with three slashes"));
-    }
-    arrow::Result<std::string> parsed = arrow::fs::LocalFileSystem().PathFromUri(opened);
-    if (!parsed.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("\"", opened, "\" is not a URI: ", parsed.status().message()));
-    }
-    path = *parsed;
-  } else if (uri.starts_with('/')) {
-    path = opened;
-  } else if (uri.find("://") != uri.npos) {
+  const std::optional<StorageScheme> scheme = SchemeOf(uri);
+  if (!scheme) {
     return absl::UnimplementedError(
-        absl::StrCat("\"", opened, "\": this build stores on file:///path and s3://bucket/path only"));
-  } else {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "\"", opened,
-        "\" is neither file:///path, s3://bucket/path nor an absolute path, so where it is depends on who asks"));
+        absl::StrCat("\"", std::string(WithoutParameters(uri)), "\" is none of ", std::string(kStorageForms)));
   }
-  if (path.find('\0') != path.npos) return absl::InvalidArgumentError("a path must not contain a zero byte");
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  while (opened.size() > 1 && opened.back() == '/' && opened != "file:///") opened.pop_back();
-  return std::unique_ptr<ObjectStore>(
-      new ObjectStore(std::make_shared<arrow::fs::LocalFileSystem>(), path, opened, /*endpoint=*/""));
+  absl::StatusOr<RemotePlace> place = [&]() -> absl::StatusOr<RemotePlace> {
+    switch (*scheme) {
+      case StorageScheme::kLocal:
+        return OpenLocal(uri);
+      case StorageScheme::kS3:
+        return OpenS3(uri, options.deadline);
+      case StorageScheme::kGcs:
+        return OpenGcs(uri, options.deadline);
+      case StorageScheme::kAzure:
+        return OpenAzure(uri, options.deadline);
+      case StorageScheme::kHub:
+        return OpenHub(uri, options.deadline);
+    }
+    return absl::InternalError("a scheme that is none");
+  }();
+  if (!place.ok()) return place.status();
+  return std::unique_ptr<ObjectStore>(new ObjectStore(*std::move(place), scheme == StorageScheme::kHub));
 }
 
 std::string ObjectStore::UriOf(std::string_view path) const { return path.empty() ? uri_ : UriBelow(uri_, path); }
@@ -268,18 +323,22 @@ std::string ObjectStore::Display(std::string_view path) const {
 // Remote stores don't tell a missing object from a missing bucket: asked when something was not there, until the bucket
 // has been seen.
 absl::Status ObjectStore::CheckBucket() const {
-  if (local_ || bucket_seen_) return absl::OkStatus();
+  if (local_ || read_only_ || bucket_seen_) return absl::OkStatus();
   const std::string bucket = root_.substr(0, root_.find('/'));
   const arrow::Result<arrow::fs::FileInfo> info = file_system_->GetFileInfo(bucket);
   if (info.ok() && info->type() == arrow::fs::FileType::NotFound) {
-    return WithCause(absl::FailedPreconditionError(
-                         absl::StrCat("there is no bucket ", bucket, " at ", endpoint_, ", so nothing is at ", uri_,
-                                      ". Create the bucket, or correct the URI or the endpoint")),
-                     FailureCause::kUserInput);
+    return NoSuchBucket(absl::StrCat("there is no bucket ", bucket, " at ", endpoint_, ", so nothing is at ", uri_));
   }
   // Who may not look at the bucket itself may still use what is in it.
   bucket_seen_ = true;
   return absl::OkStatus();
+}
+
+absl::Status ObjectStore::CheckCanWrite() const {
+  if (!read_only_) return absl::OkStatus();
+  return WithCause(
+      absl::PermissionDeniedError(absl::StrCat("cannot write ", uri_, ": a hub is only read. Choose another place")),
+      FailureCause::kUserInput);
 }
 
 absl::StatusOr<std::string> ObjectStore::FullPath(std::string_view path) const {
@@ -295,6 +354,7 @@ absl::StatusOr<std::string> ObjectStore::FullPath(std::string_view path) const {
 }
 
 absl::StatusOr<std::unique_ptr<ObjectWriter>> ObjectStore::Create(std::string_view path) {
+  if (absl::Status status = CheckCanWrite(); !status.ok()) return status;
   absl::StatusOr<std::string> full = FullPath(path);
   if (!full.ok()) return full.status();
   const std::string display = Display(path);
@@ -316,21 +376,18 @@ absl::Status ObjectStore::Write(std::string_view path, std::string_view bytes) {
 }
 
 absl::StatusOr<std::unique_ptr<ObjectReader>> ObjectStore::OpenForRead(std::string_view path) const {
-  absl::StatusOr<std::string> full = FullPath(path);
-  if (!full.ok()) return full.status();
+  const absl::StatusOr<arrow::fs::FileInfo> info = InfoOf(path);
+  if (!info.ok()) return info.status();
   const std::string display = Display(path);
-  arrow::Result<arrow::fs::FileInfo> info = file_system_->GetFileInfo(*full);
-  if (!info.ok()) return FromArrow(info.status(), "cannot read", display);
-  if (info->type() == arrow::fs::FileType::NotFound) {
-    absl::Status bucket = CheckBucket();
-    return bucket.ok() ? FromErrno(ENOENT, "cannot read", display) : bucket;
-  }
+  if (info->type() == arrow::fs::FileType::NotFound) return FromErrno(ENOENT, "cannot read", display);
   if (info->type() == arrow::fs::FileType::Directory) return FromErrno(EISDIR, "cannot read", display);
   arrow::Result<std::shared_ptr<arrow::io::RandomAccessFile>> file = file_system_->OpenInputFile(*info);
   if (!file.ok()) return FromArrow(file.status(), "cannot read", display);
   arrow::Result<int64_t> size = (*file)->GetSize();
   if (!size.ok()) return FromArrow(size.status(), "cannot read", display);
-  return std::unique_ptr<ObjectReader>(new ObjectReader(*file, *size, display, local_));
+  const auto* remote = dynamic_cast<const RemoteFile*>(file->get());
+  return std::unique_ptr<ObjectReader>(
+      new ObjectReader(*file, *size, display, local_, remote != nullptr ? remote->sha256() : ""));
 }
 
 absl::StatusOr<std::string> ObjectStore::Read(std::string_view path, int64_t max_size) const {
@@ -368,7 +425,7 @@ absl::StatusOr<std::vector<ObjectInfo>> ObjectStore::List(std::string_view direc
   const size_t prefix = root_ == "/" ? 1 : root_.size() + 1;
   std::vector<ObjectInfo> objects;
   for (const arrow::fs::FileInfo& info : *infos) {
-    if (info.type() != arrow::fs::FileType::File || info.path().ends_with(kPartialSuffix)) continue;
+    if (info.type() != arrow::fs::FileType::File || IsPartial(info.path())) continue;
     objects.push_back({info.path().substr(prefix), info.size()});
   }
   std::sort(objects.begin(), objects.end(), [](const auto& a, const auto& b) { return a.path < b.path; });
@@ -380,13 +437,13 @@ absl::StatusOr<std::vector<std::string>> ObjectStore::ListDirectories(std::strin
   if (!infos.ok()) return infos.status();
   std::vector<std::string> names;
   for (const arrow::fs::FileInfo& info : *infos) {
-    if (info.type() == arrow::fs::FileType::Directory) names.push_back(info.base_name());
+    if (info.type() == arrow::fs::FileType::Directory && !IsPartial(info.path())) names.push_back(info.base_name());
   }
   std::sort(names.begin(), names.end());
   return names;
 }
 
-absl::StatusOr<bool> ObjectStore::Exists(std::string_view path) const {
+absl::StatusOr<arrow::fs::FileInfo> ObjectStore::InfoOf(std::string_view path) const {
   absl::StatusOr<std::string> full = FullPath(path);
   if (!full.ok()) return full.status();
   arrow::Result<arrow::fs::FileInfo> info = file_system_->GetFileInfo(*full);
@@ -394,14 +451,32 @@ absl::StatusOr<bool> ObjectStore::Exists(std::string_view path) const {
   if (info->type() == arrow::fs::FileType::NotFound) {
     if (absl::Status bucket = CheckBucket(); !bucket.ok()) return bucket;
   }
+  return *std::move(info);
+}
+
+absl::StatusOr<bool> ObjectStore::Exists(std::string_view path) const {
+  const absl::StatusOr<arrow::fs::FileInfo> info = InfoOf(path);
+  if (!info.ok()) return info.status();
   return info->type() == arrow::fs::FileType::File;
 }
 
+absl::StatusOr<bool> ObjectStore::IsDirectory(std::string_view path) const {
+  const absl::StatusOr<arrow::fs::FileInfo> info = InfoOf(path);
+  if (!info.ok()) return info.status();
+  return info->type() == arrow::fs::FileType::Directory;
+}
+
 absl::Status ObjectStore::Move(std::string_view from, std::string_view to) {
+  if (absl::Status status = CheckCanWrite(); !status.ok()) return status;
   const absl::StatusOr<std::string> source = FullPath(from), target = FullPath(to);
   if (!source.ok()) return source.status();
   if (!target.ok()) return target.status();
   const std::string display = Display(to);
+  if (!local_) {
+    const absl::StatusOr<bool> exists = Exists(from);
+    if (!exists.ok()) return exists.status();
+    if (!*exists) return FromErrno(ENOENT, "cannot read", Display(from));
+  }
   if (local_) {
     absl::Status status = CreateDirectories(*file_system_, ParentOf(*target), display);
     if (!status.ok()) return status;
@@ -412,6 +487,7 @@ absl::Status ObjectStore::Move(std::string_view from, std::string_view to) {
 }
 
 absl::Status ObjectStore::Delete(std::string_view path) {
+  if (absl::Status status = CheckCanWrite(); !status.ok()) return status;
   absl::StatusOr<bool> exists = Exists(path);
   if (!exists.ok()) return exists.status();
   if (!*exists) return absl::OkStatus();
@@ -419,6 +495,7 @@ absl::Status ObjectStore::Delete(std::string_view path) {
 }
 
 absl::Status ObjectStore::DeleteDirectory(std::string_view directory) {
+  if (absl::Status status = CheckCanWrite(); !status.ok()) return status;
   absl::StatusOr<std::string> full = FullPath(directory);
   if (!full.ok()) return full.status();
   arrow::Result<arrow::fs::FileInfo> info = file_system_->GetFileInfo(*full);

@@ -27,6 +27,8 @@ class RandomAccessFile;
 
 namespace temper {
 
+struct RemotePlace;
+
 struct ObjectInfo {
   std::string path;  // relative to the store's root
   int64_t size = 0;
@@ -40,18 +42,20 @@ struct StorageOptions {
   std::chrono::milliseconds deadline = std::chrono::minutes(2);
 };
 
+// The URI with the commit in the place of the revision of hf:// (common/storage/hub.h), so that whoever opens it reads
+// the same. All others stay as they are, and those that name a commit. Errors as ObjectStore::Open() has them.
+absl::StatusOr<std::string> PinnedUri(std::string_view uri, StorageOptions options = {});
+
 // A sequential stream into one new object. The object appears, whole and durable, when Close() returns OK, and not at
 // all otherwise: a writer that is destroyed before that leaves nothing behind. (A store that can't be reached then, or
 // a process that is killed, leaves parts of an upload that nobody sees; docs/OPERATIONS.md has the bucket's rule that
-// removes them.) Large objects go to a remote store in parts, several at a time, while Write() takes more; at most
-// kUploadWindow bytes wait in memory. One thread at a time.
+// removes them.) Large objects go to S3 in parts, several at a time, while Write() takes more, until 160 MiB of the
+// process's uploads wait in memory. One thread at a time.
 class ObjectWriter {
  public:
   ~ObjectWriter();
   ObjectWriter(const ObjectWriter&) = delete;
   ObjectWriter& operator=(const ObjectWriter&) = delete;
-
-  static constexpr int64_t kUploadWindow = 160 << 20;
 
   absl::Status Write(std::string_view bytes);
   absl::Status Close();
@@ -63,11 +67,12 @@ class ObjectWriter {
   std::shared_ptr<arrow::io::OutputStream> stream_;  // null once closed
   std::string path_;                                 // on the file system; empty when not a local file
   std::string partial_path_;                         // where a local file grows until it is whole
-  int64_t in_flight_ = 0;                            // bytes that a remote store may not have yet
   std::string display_;                              // for messages
 };
 
-// Ranged reads of one object. From a remote store a long range is read in several requests at a time. Any thread.
+// Ranged reads of one object. From a remote store a long range is read in several requests at a time. Where the store
+// says the object's SHA-256 (hf://), it is compared once the object was read from its beginning to its end, piece after
+// piece. Any thread.
 class ObjectReader {
  public:
   ~ObjectReader();
@@ -75,39 +80,49 @@ class ObjectReader {
   ObjectReader& operator=(const ObjectReader&) = delete;
 
   int64_t size() const { return size_; }
-  // Exactly the bytes [offset, offset + length). OUT_OF_RANGE when the object ends before that.
+  // Exactly the bytes [offset, offset + length). OUT_OF_RANGE when the object ends before that, DATA_LOSS when it
+  // became shorter or its digest is wrong.
   absl::StatusOr<std::string> ReadAt(int64_t offset, int64_t length) const;
   // The same, to `out`.
   absl::Status ReadAt(int64_t offset, int64_t length, char* out) const;
 
  private:
   friend class ObjectStore;
-  ObjectReader(std::shared_ptr<arrow::io::RandomAccessFile> file, int64_t size, std::string display, bool local);
+  struct Check;
+  ObjectReader(std::shared_ptr<arrow::io::RandomAccessFile> file, int64_t size, std::string display, bool local,
+               const std::string& sha256);
+  absl::Status CheckDigest(int64_t offset, std::string_view bytes) const;
 
   std::shared_ptr<arrow::io::RandomAccessFile> file_;
   int64_t size_;
   std::string display_;
   bool local_;
+  std::unique_ptr<Check> check_;  // where the store says what it should be
 };
 
-// A directory of objects, on a local disk or in a bucket. Paths are relative to the root, with '/' between components;
-// a path that is absolute, empty or has a component "." or ".." is INVALID_ARGUMENT, so a path from a client is safe to
-// pass on. Any thread.
+// A directory of objects, on a local disk, in a bucket or in a repository of a hub. Paths are relative to the root,
+// with
+// '/' between components; a path that is absolute, empty or has a component "." or ".." is INVALID_ARGUMENT, so a path
+// from a client is safe to pass on. Any thread.
 //
 // Errors name the object and carry a FailureCause (common/failure.h):
 //   NOT_FOUND            no such object
-//   PERMISSION_DENIED    not readable or writable by this process, or wrong credentials     (user input)
-//   FAILED_PRECONDITION  a file where a directory must be, or the reverse; no such bucket   (user input)
+//   PERMISSION_DENIED    not readable or writable by this process, or wrong credentials;    (user input)
+//                        writing to a hub
+//   FAILED_PRECONDITION  a file where a directory must be, or the reverse; no such bucket,  (user input)
+//                        container, repository or revision
 //   RESOURCE_EXHAUSTED   disk or quota full, with the system's own text                     (storage)
 //   UNAVAILABLE          any other failure to read or write                                 (storage)
+//   DATA_LOSS            what was read is not what the store says it is                     (storage)
 class ObjectStore {
  public:
-  // `uri` is file:///path, an absolute path, or s3://bucket/path (common/storage/s3.h); the directory need not exist
-  // yet, the bucket has to when it is used. INVALID_ARGUMENT for a malformed URI, UNIMPLEMENTED for another scheme.
+  // `uri`: common/storage/storage_uri.h. The directory need not exist yet, the bucket has to when it is used. hf:// is
+  // only read, and its revision is looked up here: errors as reading has them. INVALID_ARGUMENT for a malformed URI,
+  // UNIMPLEMENTED for another scheme.
   static absl::StatusOr<std::unique_ptr<ObjectStore>> Open(std::string_view uri, StorageOptions options = {});
   ~ObjectStore();
 
-  // As it was opened, as a URI without a trailing slash.
+  // As it was opened, as a URI without a trailing slash; of hf:// with the commit that it was opened at.
   const std::string& uri() const { return uri_; }
   // The URI of an object or directory.
   std::string UriOf(std::string_view path) const;
@@ -125,6 +140,8 @@ class ObjectStore {
   // Names of the directories directly below one, sorted. Empty when there is no such directory.
   absl::StatusOr<std::vector<std::string>> ListDirectories(std::string_view directory) const;
   absl::StatusOr<bool> Exists(std::string_view path) const;
+  // Whether something lies below the path, which then is no object.
+  absl::StatusOr<bool> IsDirectory(std::string_view path) const;
   // Gives an object another path, at once and durably; what was there is replaced. NOT_FOUND: there is no object. A
   // remote store copies it, and for a moment has both.
   absl::Status Move(std::string_view from, std::string_view to);
@@ -140,11 +157,12 @@ class ObjectStore {
   std::optional<std::string> LocalPath(std::string_view path) const;
 
  private:
-  ObjectStore(std::shared_ptr<arrow::fs::FileSystem> file_system, std::string root, std::string uri,
-              std::string endpoint);
+  ObjectStore(RemotePlace place, bool read_only);
+  absl::Status CheckCanWrite() const;
   absl::StatusOr<std::string> FullPath(std::string_view path) const;
   std::string Display(std::string_view path) const;
   absl::Status CheckBucket() const;
+  absl::StatusOr<arrow::fs::FileInfo> InfoOf(std::string_view path) const;
   absl::StatusOr<std::vector<arrow::fs::FileInfo>> Select(std::string_view directory, bool recursive) const;
 
   std::shared_ptr<arrow::fs::FileSystem> file_system_;
@@ -152,6 +170,7 @@ class ObjectStore {
   std::string uri_;
   std::string endpoint_;  // of a remote store
   bool local_;
+  bool read_only_;
   mutable std::atomic<bool> bucket_seen_ = false;
 };
 

@@ -2,19 +2,20 @@
 #include "common/storage/s3.h"
 
 #include <arrow/filesystem/s3fs.h>
+#include <arrow/io/interfaces.h>
+#include <arrow/memory_pool.h>
 #include <arrow/result.h>
 #include <arrow/status.h>
-#include <arrow/util/uri.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <random>
+#include <string>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "common/failure.h"
+#include "common/storage/bounded_executor.h"
+#include "common/storage/retry.h"
 #include "common/storage/storage_uri.h"
 
 namespace temper {
@@ -23,8 +24,6 @@ namespace {
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::string_view kScheme = "s3://";
-constexpr milliseconds kFirstPause{100}, kLongestPause{5000};
 constexpr std::chrono::seconds kConnectLimit{5};
 // Without a single byte. Completing a large upload takes servers a while.
 constexpr milliseconds kSilenceLimit{30'000};
@@ -41,17 +40,19 @@ class RetryUntilDeadline final : public arrow::fs::S3RetryStrategy {
     return error.should_retry && Clock::now() - first_failure < deadline_;
   }
 
-  // Doubled each time, and then anything between a half and the whole of it, so that clients don't come back together.
   int64_t CalculateDelayBeforeNextRetry(const AWSErrorDetail&, int64_t attempted_retries) override {
-    static thread_local std::minstd_rand random{std::random_device()()};
-    const milliseconds pause = std::min(kFirstPause * (int64_t{1} << std::min<int64_t>(attempted_retries, 10)),
-                                        std::min(kLongestPause, deadline_));
-    return std::uniform_int_distribution<int64_t>(pause.count() / 2, pause.count())(random);
+    return RetryPauses::Pause(attempted_retries, deadline_).count();
   }
 
  private:
   const milliseconds deadline_;
 };
+
+// All uploads of the process share it: 16 parts of 10 MiB, which Arrow cuts, twice as many as are sent at a time.
+arrow::io::IOContext UploadContext() {
+  static auto* const executor = new BoundedExecutor(arrow::io::default_io_context().executor(), 16);
+  return arrow::io::IOContext(arrow::default_memory_pool(), executor);
+}
 
 // Once a process.
 absl::Status StartSdk() {
@@ -70,107 +71,66 @@ void StopSdkAtExit() {
   (void)registered;
 }
 
-std::string FirstOf(std::initializer_list<const char*> variables) {
-  for (const char* variable : variables) {
-    if (const char* value = std::getenv(variable); value != nullptr && *value != '\0') return value;
-  }
-  return "";
-}
-
 absl::Status Malformed(std::string_view uri, std::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat("\"", std::string(uri), "\" ", std::string(why)));
 }
 
-struct Parameters {
-  std::string endpoint, region;
-};
-
-absl::StatusOr<Parameters> ReadParameters(std::string_view uri) {
-  Parameters parameters;
-  std::string_view text = ParametersOf(uri);
-  if (!text.empty()) text.remove_prefix(1);  // '?'
-  const std::vector<std::string> words = absl::StrSplit(std::string(text), '&', absl::SkipEmpty());
-  for (const std::string& word : words) {
-    const std::pair<std::string, std::string> pair = absl::StrSplit(word, absl::MaxSplits('=', 1));
-    std::string value = arrow::util::UriUnescape(pair.second);
-    if (pair.first == "endpoint") {
-      parameters.endpoint = std::move(value);
-    } else if (pair.first == "region") {
-      parameters.region = std::move(value);
-    } else {
-      return Malformed(uri, absl::StrCat("has the parameter `", pair.first, "`; there are `endpoint` and `region`"));
-    }
-  }
-  return parameters;
-}
-
-absl::Status SetEndpoint(std::string_view uri, std::string endpoint, arrow::fs::S3Options& options) {
-  while (endpoint.ends_with('/')) endpoint.pop_back();
-  options.scheme = endpoint.starts_with("http://") ? "http" : "https";
-  const size_t scheme = endpoint.find("://");
-  if (scheme != endpoint.npos && !endpoint.starts_with("http://") && !endpoint.starts_with("https://")) {
-    return Malformed(uri, absl::StrCat("is to be found at ", endpoint,
-                                       ", which is no URL of HTTP: correct `endpoint`, "
-                                       "or AWS_ENDPOINT_URL"));
-  }
-  options.endpoint_override = scheme == endpoint.npos ? endpoint : endpoint.substr(scheme + 3);
+absl::Status SetEndpoint(std::string_view uri, const std::string& at, arrow::fs::S3Options& options) {
+  Endpoint endpoint;
+  if (absl::Status read = ReadEndpoint(uri, at, endpoint); !read.ok()) return read;
+  options.scheme = endpoint.scheme;
+  options.endpoint_override = endpoint.authority;
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> FindRegion(std::string_view uri, const std::string& bucket, bool amazon) {
-  if (std::string region = FirstOf({"AWS_REGION", "AWS_DEFAULT_REGION"}); !region.empty()) return region;
+  if (std::string region = FirstOfEnvironment({"AWS_REGION", "AWS_DEFAULT_REGION"}); !region.empty()) return region;
   if (!amazon) return "us-east-1";
   arrow::Result<std::string> region = arrow::fs::ResolveS3BucketRegion(bucket);
   if (region.ok()) return *region;
   return FromS3Error(region.status(), absl::StrCat("cannot find the region of ", std::string(uri)));
 }
 
-bool Contains(std::string_view text, std::initializer_list<const char*> words) {
-  return std::any_of(words.begin(), words.end(), [&](const char* word) { return text.find(word) != text.npos; });
-}
-
 }  // namespace
 
-absl::StatusOr<S3Place> OpenS3(std::string_view uri, milliseconds deadline) {
-  std::string_view path = WithoutParameters(uri).substr(kScheme.size());
-  while (path.ends_with('/')) path.remove_suffix(1);
-  const std::string bucket(path.substr(0, path.find('/')));
-  if (bucket.find('@') != bucket.npos) {
-    return absl::InvalidArgumentError(
-        "an s3:// URI holds a user name or a key: take them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
-  }
+absl::StatusOr<RemotePlace> OpenS3(std::string_view uri, milliseconds deadline) {
+  const absl::StatusOr<std::string> path = PathOfRemote(uri);
+  if (!path.ok()) return path.status();
+  const std::string bucket = path->substr(0, path->find('/'));
+  if (HasUserInformation(uri)) return UserInformation("s3://", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
   if (bucket.empty()) return Malformed(uri, "names no bucket: write s3://bucket/path");
-  if (Contains(absl::StrCat("/", std::string(path), "/"), {"//", "/./", "/../"})) {
-    return Malformed(uri, "has a component that is empty, \".\" or \"..\"");
-  }
-  const absl::StatusOr<Parameters> parameters = ReadParameters(uri);
+  const auto parameters = ReadParameters(uri);
   if (!parameters.ok()) return parameters.status();
+  std::string endpoint, region;
+  for (const UriParameter& parameter : *parameters)
+    (parameter.name == "endpoint" ? endpoint : region) = parameter.value;
   if (absl::Status started = StartSdk(); !started.ok()) return started;
 
   arrow::fs::S3Options options;
   options.ConfigureDefaultCredentials();
-  const std::string endpoint =
-      parameters->endpoint.empty() ? FirstOf({"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"}) : parameters->endpoint;
+  if (endpoint.empty()) endpoint = FirstOfEnvironment({"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"});
   if (!endpoint.empty()) {
     if (absl::Status set = SetEndpoint(uri, endpoint, options); !set.ok()) return set;
   }
-  options.region = parameters->region;
+  options.region = std::move(region);
   if (options.region.empty()) {
-    absl::StatusOr<std::string> region = FindRegion(uri, bucket, endpoint.empty());
-    if (!region.ok()) return region.status();
-    options.region = *std::move(region);
+    absl::StatusOr<std::string> found = FindRegion(uri, bucket, endpoint.empty());
+    if (!found.ok()) return found.status();
+    options.region = *std::move(found);
   }
   options.connect_timeout = kConnectLimit.count();
   options.request_timeout = std::chrono::duration<double>(std::min(kSilenceLimit, deadline)).count();
   options.retry_strategy = std::make_shared<RetryUntilDeadline>(deadline);
   // Small objects are one request, and appear at once.
   options.allow_delayed_open = true;
-  arrow::Result<std::shared_ptr<arrow::fs::S3FileSystem>> file_system = arrow::fs::S3FileSystem::Make(options);
+  arrow::Result<std::shared_ptr<arrow::fs::S3FileSystem>> file_system =
+      arrow::fs::S3FileSystem::Make(options, UploadContext());
   StopSdkAtExit();
   if (!file_system.ok()) {
     return FromS3Error(file_system.status(), absl::StrCat("cannot open ", std::string(uri)));
   }
-  return S3Place{*file_system, std::string(path), endpoint.empty() ? "Amazon S3" : endpoint};
+  return RemotePlace{*file_system, *path, endpoint.empty() ? "Amazon S3" : endpoint,
+                     absl::StrCat("s3://", *path, std::string(ParametersOf(uri)))};
 }
 
 absl::Status FromS3Error(const arrow::Status& status, std::string message) {
@@ -181,40 +141,35 @@ absl::Status FromS3Error(const arrow::Status& status, std::string message) {
   absl::StrAppend(&message, ": ", std::string(text));
   if (message.ends_with('.')) message.pop_back();
 
-  if (Contains(name, {"NO_SUCH_BUCKET"})) {
-    absl::StrAppend(&message, ". Create the bucket, or correct the URI or the endpoint");
-    return WithCause(absl::FailedPreconditionError(message), FailureCause::kUserInput);
+  if (ContainsAny(name, {"NO_SUCH_BUCKET"})) {
+    return NoSuchBucket(std::move(message));
   }
-  if (Contains(name, {"NO_SUCH_KEY", "RESOURCE_NOT_FOUND"})) return absl::NotFoundError(message);
-  if (Contains(name, {"INVALID_ACCESS_KEY_ID", "SIGNATURE", "TOKEN", "UNRECOGNIZED_CLIENT", "REQUEST_EXPIRED",
-                      "HTTP status 401"})) {
+  if (ContainsAny(name, {"NO_SUCH_KEY", "RESOURCE_NOT_FOUND"})) return absl::NotFoundError(message);
+  if (ContainsAny(name, {"INVALID_ACCESS_KEY_ID", "SIGNATURE", "TOKEN", "UNRECOGNIZED_CLIENT", "REQUEST_EXPIRED",
+                         "HTTP status 401"})) {
     absl::StrAppend(&message,
                     ". Its credentials are not right: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
                     "AWS_PROFILE, where this process runs");
     return WithCause(absl::PermissionDeniedError(message), FailureCause::kUserInput);
   }
-  if (Contains(name, {"ACCESS_DENIED", "HTTP status 403"})) {
-    absl::StrAppend(&message,
-                    ". The credentials that this process finds are missing, wrong, or not allowed to do this: "
-                    "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and the bucket's policy");
-    return WithCause(absl::PermissionDeniedError(message), FailureCause::kUserInput);
+  if (ContainsAny(name, {"ACCESS_DENIED", "HTTP status 403"})) {
+    return WrongCredentials(std::move(message),
+                            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and the bucket's policy");
   }
-  if (Contains(name, {"REQUEST_TIME_TOO_SKEWED"})) {
+  if (ContainsAny(name, {"REQUEST_TIME_TOO_SKEWED"})) {
     absl::StrAppend(&message, ". Set the clock of this machine");
     return WithCause(absl::FailedPreconditionError(message), FailureCause::kUserInput);
   }
-  if (Contains(text, {"configured region"}) || Contains(name, {"HTTP status 301"})) {
+  if (ContainsAny(text, {"configured region"}) || ContainsAny(name, {"HTTP status 301"})) {
     absl::StrAppend(&message, ". Add ?region=NAME to the URI, or set AWS_REGION");
     return WithCause(absl::FailedPreconditionError(message), FailureCause::kUserInput);
   }
-  if (Contains(name, {"HTTP status 507"}) || Contains(text, {"QuotaExceeded", "StorageFull"})) {
-    absl::StrAppend(&message, ". Free some space or choose another place");
-    return WithCause(absl::ResourceExhaustedError(message), FailureCause::kStorage);
+  if (ContainsAny(name, {"HTTP status 507"}) || ContainsAny(text, {"QuotaExceeded", "StorageFull"})) {
+    return StoreIsFull(std::move(message));
   }
-  if (Contains(name, {"NETWORK_CONNECTION", "TIMEOUT", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE", "SLOW_DOWN",
-                      "THROTTLING", "HTTP status 5"})) {
-    absl::StrAppend(&message,
-                    ". It was tried again for a while: see whether the store is up, and can be reached from here");
+  if (ContainsAny(name, {"NETWORK_CONNECTION", "TIMEOUT", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE", "SLOW_DOWN",
+                         "THROTTLING", "HTTP status 5"})) {
+    return StoreIsDown(std::move(message));
   }
   return WithCause(absl::UnavailableError(message), FailureCause::kStorage);
 }

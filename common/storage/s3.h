@@ -2,28 +2,14 @@
 #pragma once
 
 #include <chrono>
-#include <memory>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-
-namespace arrow {
-class Status;
-}  // namespace arrow
-namespace arrow::fs {
-class FileSystem;
-}  // namespace arrow::fs
+#include "common/storage/remote_file_system.h"
 
 namespace temper {
-
-// Where an s3:// URI leads.
-struct S3Place {
-  std::shared_ptr<arrow::fs::FileSystem> file_system;
-  std::string root;      // bucket, or bucket/prefix
-  std::string endpoint;  // for messages: "http://127.0.0.1:9000" or "Amazon S3"
-};
 
 // s3://bucket/prefix?endpoint=URL&region=NAME. Without `endpoint`: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else
 // Amazon's. Without `region`: AWS_REGION, AWS_DEFAULT_REGION, else the bucket's own at Amazon, us-east-1 elsewhere.
@@ -32,7 +18,7 @@ struct S3Place {
 //
 // A request that fails for a reason that may pass (no connection, no answer, 5xx, throttling) is repeated with growing
 // pauses until `deadline` has passed since its first failure. INVALID_ARGUMENT for a malformed URI. Any thread.
-absl::StatusOr<S3Place> OpenS3(std::string_view uri, std::chrono::milliseconds deadline);
+absl::StatusOr<RemotePlace> OpenS3(std::string_view uri, std::chrono::milliseconds deadline);
 
 // What an error of the S3 file system means, with a FailureCause. `message` says what was to be done and where; what
 // went wrong and what to do about it are added. Not for errors with an errno.

@@ -119,7 +119,8 @@ namespace {
 // One stream: a chunk is read, written, and its completion reads the next.
 class ReadStream final : public grpc::ServerWriteReactor<v1::ReadArtifactResponse> {
  public:
-  ReadStream(const RpcObserver& observer, int64_t offset) : observer_(observer), offset_(offset) {}
+  ReadStream(const RpcObserver& observer, int64_t offset, std::unique_ptr<StreamPlace> place)
+      : observer_(observer), place_(std::move(place)), offset_(offset) {}
 
   void Start(absl::StatusOr<std::unique_ptr<ObjectReader>> reader) {
     if (!reader.ok()) return End(reader.status());
@@ -152,6 +153,7 @@ class ReadStream final : public grpc::ServerWriteReactor<v1::ReadArtifactRespons
   }
 
   const RpcObserver& observer_;
+  const std::unique_ptr<StreamPlace> place_;
   std::unique_ptr<ObjectReader> reader_;
   int64_t offset_;     // of what comes after the piece
   std::string piece_;  // those from sent_ on are to be sent
@@ -168,8 +170,10 @@ grpc::ServerUnaryReactor* ArtifactsApi::List(grpc::CallbackServerContext* contex
 }
 
 grpc::ServerWriteReactor<v1::ReadArtifactResponse>* ArtifactsApi::Read(grpc::CallbackServerContext* context,
-                                                                       const v1::ReadArtifactRequest& request) {
-  auto* stream = new ReadStream(observer_, request.offset());  // deletes itself when it is done
+                                                                       const v1::ReadArtifactRequest& request,
+                                                                       std::unique_ptr<StreamPlace> place) {
+  // Deletes itself when it is done.
+  auto* stream = new ReadStream(observer_, request.offset(), std::move(place));
   stream->Start(OpenArtifact(controller_, request));
   return stream;
 }

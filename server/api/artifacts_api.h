@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/storage/object_store.h"
 #include "server/api/rpc_observer.h"
+#include "server/auth/stream_limiter.h"
 #include "server/jobs/job_controller.h"
 #include "temper/v1/training_service.pb.h"
 
@@ -29,8 +30,10 @@ class ArtifactsApi {
 
   grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context, const v1::ListArtifactsRequest& request,
                                  v1::ListArtifactsResponse* response);
+  // The stream keeps `place` until it is done.
   grpc::ServerWriteReactor<v1::ReadArtifactResponse>* Read(grpc::CallbackServerContext* context,
-                                                           const v1::ReadArtifactRequest& request);
+                                                           const v1::ReadArtifactRequest& request,
+                                                           std::unique_ptr<StreamPlace> place);
 
  private:
   const JobController& controller_;

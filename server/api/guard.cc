@@ -20,6 +20,10 @@ std::string_view AuthorizationOf(const grpc::CallbackServerContext& context) {
   return {first->second.data(), first->second.size()};
 }
 
+std::string Guard::NameOf(const Identity& caller, const std::string& peer) {
+  return caller.name.empty() ? peer.substr(0, peer.rfind(':')) : caller.name;  // without the port
+}
+
 absl::StatusOr<Identity> Guard::PassPage(std::string_view route, std::string_view job, std::string_view authorization,
                                          std::string_view peer) const {
   Identity known;

@@ -4,6 +4,7 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -15,6 +16,7 @@
 #include "server/api/rpc_observer.h"
 #include "server/auth/authenticator.h"
 #include "server/auth/call_limiter.h"
+#include "server/auth/stream_limiter.h"
 #include "server/jobs/job_controller.h"
 
 namespace temper {
@@ -39,11 +41,22 @@ class Guard {
     Identity known;
     const absl::StatusOr<Identity> caller = Admit(route, job, AuthorizationOf(*context), known);
     if (caller.ok()) return call(*caller);
-    const std::string_view method = route.substr(route.rfind('/') + 1);
-    observer_(method, caller.status());
-    Audit(context->peer(), known.name.empty() ? nullptr : &known, method, job, caller.status());
     using Reactor = std::remove_pointer_t<std::invoke_result_t<Call, const Identity&>>;
-    return new Refusal<Reactor>(caller.status());  // deletes itself when it is done
+    return Refuse<Reactor>(*context, route, job, known, caller.status());
+  }
+
+  // The same for a stream, which takes one of its caller's places of `limiter`: returns `call(place)`, a reactor that
+  // keeps the place for as long as it counts.
+  template <typename Call>
+  auto PassStream(grpc::CallbackServerContext* context, std::string_view route, std::string_view job,
+                  StreamLimiter& limiter, const Call& call) const
+      -> std::invoke_result_t<Call, std::unique_ptr<StreamPlace>> {
+    using Result = std::invoke_result_t<Call, std::unique_ptr<StreamPlace>>;
+    return Pass(context, route, job, [&](const Identity& caller) -> Result {
+      auto place = limiter.Enter(NameOf(caller, context->peer()));
+      if (place.ok()) return call(*std::move(place));
+      return Refuse<std::remove_pointer_t<Result>>(*context, route, job, caller, place.status());
+    });
   }
 
   // The same for HTTP ("GET /metrics"), asked for by `peer` with this header `authorization`: who asks, if that may be
@@ -58,6 +71,19 @@ class Guard {
     explicit Refusal(const absl::Status& status) { this->Finish(ToGrpcStatus(status)); }
     void OnDone() override { delete this; }
   };
+
+  template <typename Reactor>
+  Reactor* Refuse(const grpc::CallbackServerContext& context, std::string_view route, std::string_view job,
+                  const Identity& known, const absl::Status& status) const {
+    const std::string_view method = route.substr(route.rfind('/') + 1);
+    observer_(method, status);
+    const bool names_callers = authenticator_.tokens() != nullptr;
+    if (names_callers) Audit(context.peer(), known.name.empty() ? nullptr : &known, method, job, status);
+    return new Refusal<Reactor>(status);  // deletes itself when it is done
+  }
+
+  // By whom streams are counted: an identity, or the host of a caller that has none.
+  static std::string NameOf(const Identity& caller, const std::string& peer);
 
   // `known`: as Authenticator::Admit has it.
   absl::StatusOr<Identity> Admit(std::string_view route, std::string_view job, std::string_view authorization,

@@ -31,7 +31,7 @@ grpc::ServerUnaryReactor* JobsApi::Create(grpc::CallbackServerContext* context, 
     v1::CreateJobRequest owned = request;
     if (absl::Status status = SetOwner(caller, *owned.mutable_job()); !status.ok()) return status;
     if (absl::Status status = uris_.Check(owned.job().spec()); !status.ok()) return status;
-    return controller_.Create(std::move(owned));
+    return controller_.Create(std::move(owned), caller.name);
   };
   auto job = create();
   Audit(*context, &caller, "CreateJob", job.ok() ? job->name() : request.job_id(), job.status());
@@ -50,21 +50,21 @@ grpc::ServerUnaryReactor* JobsApi::List(grpc::CallbackServerContext* context, co
 
 grpc::ServerUnaryReactor* JobsApi::Cancel(grpc::CallbackServerContext* context, const Identity& caller,
                                           const v1::CancelJobRequest& request, v1::Job* response) {
-  auto job = controller_.Cancel(request.name());
+  auto job = controller_.Cancel(request.name(), caller.name);
   Audit(*context, &caller, "CancelJob", request.name(), job.status());
   return Answer(context, "CancelJob", observer_, std::move(job), response);
 }
 
 grpc::ServerUnaryReactor* JobsApi::Pause(grpc::CallbackServerContext* context, const Identity& caller,
                                          const v1::PauseJobRequest& request, v1::Job* response) {
-  auto job = controller_.Pause(request.name());
+  auto job = controller_.Pause(request.name(), caller.name);
   Audit(*context, &caller, "PauseJob", request.name(), job.status());
   return Answer(context, "PauseJob", observer_, std::move(job), response);
 }
 
 grpc::ServerUnaryReactor* JobsApi::Resume(grpc::CallbackServerContext* context, const Identity& caller,
                                           const v1::ResumeJobRequest& request, v1::Job* response) {
-  auto job = controller_.Resume(request.name());
+  auto job = controller_.Resume(request.name(), caller.name);
   Audit(*context, &caller, "ResumeJob", request.name(), job.status());
   return Answer(context, "ResumeJob", observer_, std::move(job), response);
 }

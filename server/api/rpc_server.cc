@@ -25,6 +25,9 @@ namespace {
 constexpr int kMaxMessageBytes = 4 << 20;
 constexpr int kMaxMetadataBytes = 16 << 10;
 
+// Calls of one connection at a time: what takes no token, as gRPC's own services, is counted nowhere else.
+constexpr int kMaxConcurrentCalls = 1000;
+
 // Seconds until gRPC sees that the watcher has replaced its copies.
 constexpr unsigned kRefreshInterval = 1;
 
@@ -48,10 +51,13 @@ RpcServer::RpcServer(const RpcServerOptions& options, JobController& controller,
                      const Authenticator& authenticator, RpcObserver observer)
     : uris_(options.uris),
       limiter_(options.max_calls_per_second, clock_),
+      streams_{.watches = StreamLimiter(options.watches),
+               .transfers = StreamLimiter(options.transfers),
+               .greetings = StreamLimiter(options.greetings)},
       guard_(authenticator, limiter_, controller, observer),
-      training_(controller, hub, uploads, uris_, guard_, observer),
+      training_(controller, hub, uploads, uris_, guard_, streams_, observer),
       tokens_(authenticator.tokens(), guard_, observer),
-      worker_(controller, guard_, std::move(observer)) {}
+      worker_(controller, guard_, streams_.greetings, options.node_silence, std::move(observer)) {}
 
 RpcServer::~RpcServer() { Shutdown(std::chrono::milliseconds(0)); }
 
@@ -78,6 +84,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxConcurrentCalls);
   SetServerKeepalive({}, builder);
   builder.RegisterService(&server->training_);
   builder.RegisterService(&server->tokens_);

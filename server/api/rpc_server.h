@@ -18,6 +18,7 @@
 #include "server/api/watch_hub.h"
 #include "server/api/worker_api.h"
 #include "server/auth/certificate_watcher.h"
+#include "server/auth/stream_limiter.h"
 #include "server/jobs/job_controller.h"
 #include "server/jobs/uri_policy.h"
 
@@ -34,6 +35,12 @@ struct RpcServerOptions {
   UriPolicy uris;
   // Of each identity with a token; 0: no limit.
   double max_calls_per_second = 0;
+  StreamLimit watches{.what = "streams that follow jobs", .per_caller = 250, .of_all = 1000, .option = "--max-watches"};
+  // Each holds up to 9 MiB.
+  StreamLimit transfers{.what = "uploads and downloads", .per_caller = 16, .of_all = 64, .option = "--max-transfers"};
+  // Of nodes that have not said yet who they are. A server's own gangs come from one host, all at once after a restart.
+  StreamLimit greetings{.what = "streams of nodes without a Hello", .per_caller = 1000, .of_all = 4000};
+  NodeSilence node_silence;
 };
 
 // The gRPC server: TrainingService, TokenService, WorkerService, grpc.health.v1 and reflection, on one port. Over TLS,
@@ -71,6 +78,7 @@ class RpcServer {
   const RealClock clock_;
   const UriPolicy uris_;
   CallLimiter limiter_;
+  StreamLimiters streams_;
   const Guard guard_;
   TrainingApi training_;
   TokensApi tokens_;

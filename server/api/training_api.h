@@ -7,6 +7,7 @@
 #include "server/api/jobs_api.h"
 #include "server/api/uploads_api.h"
 #include "server/api/watch_api.h"
+#include "server/auth/stream_limiter.h"
 #include "temper/v1/training_service.grpc.pb.h"
 
 namespace temper {
@@ -16,8 +17,9 @@ class TrainingApi final : public v1::TrainingService::CallbackService {
  public:
   // All must outlive it.
   TrainingApi(JobController& controller, WatchHub& hub, UploadStore& uploads, const UriPolicy& uris, const Guard& guard,
-              const RpcObserver& observer)
+              StreamLimiters& streams, const RpcObserver& observer)
       : guard_(guard),
+        streams_(streams),
         jobs_(controller, uris, observer),
         watch_(controller, hub, observer),
         artifacts_(controller, observer),
@@ -72,8 +74,9 @@ class TrainingApi final : public v1::TrainingService::CallbackService {
   }
   grpc::ServerWriteReactor<v1::JobEvent>* WatchJob(grpc::CallbackServerContext* context,
                                                    const v1::WatchJobRequest* request) override {
-    return guard_.Pass(context, "/temper.v1.TrainingService/WatchJob", request->name(),
-                       [&](const Identity&) { return watch_.Watch(context, *request); });
+    return guard_.PassStream(
+        context, "/temper.v1.TrainingService/WatchJob", request->name(), streams_.watches,
+        [&](std::unique_ptr<StreamPlace> place) { return watch_.Watch(context, *request, std::move(place)); });
   }
   grpc::ServerUnaryReactor* ListArtifacts(grpc::CallbackServerContext* context, const v1::ListArtifactsRequest* request,
                                           v1::ListArtifactsResponse* response) override {
@@ -82,8 +85,9 @@ class TrainingApi final : public v1::TrainingService::CallbackService {
   }
   grpc::ServerWriteReactor<v1::ReadArtifactResponse>* ReadArtifact(grpc::CallbackServerContext* context,
                                                                    const v1::ReadArtifactRequest* request) override {
-    return guard_.Pass(context, "/temper.v1.TrainingService/ReadArtifact", request->parent(),
-                       [&](const Identity&) { return artifacts_.Read(context, *request); });
+    return guard_.PassStream(
+        context, "/temper.v1.TrainingService/ReadArtifact", request->parent(), streams_.transfers,
+        [&](std::unique_ptr<StreamPlace> place) { return artifacts_.Read(context, *request, std::move(place)); });
   }
   grpc::ServerUnaryReactor* ListFamilies(grpc::CallbackServerContext* context, const v1::ListFamiliesRequest* request,
                                          v1::ListFamiliesResponse* response) override {
@@ -92,12 +96,14 @@ class TrainingApi final : public v1::TrainingService::CallbackService {
   }
   grpc::ServerReadReactor<v1::UploadFileRequest>* UploadFile(grpc::CallbackServerContext* context,
                                                              v1::Upload* response) override {
-    return guard_.Pass(context, "/temper.v1.TrainingService/UploadFile", "",
-                       [&](const Identity&) { return uploads_.Upload(context, response); });
+    return guard_.PassStream(
+        context, "/temper.v1.TrainingService/UploadFile", "", streams_.transfers,
+        [&](std::unique_ptr<StreamPlace> place) { return uploads_.Upload(context, response, std::move(place)); });
   }
 
  private:
   const Guard& guard_;
+  StreamLimiters& streams_;
   JobsApi jobs_;
   WatchApi watch_;
   ArtifactsApi artifacts_;

@@ -13,8 +13,8 @@ namespace {
 class UploadStream final : public grpc::ServerReadReactor<v1::UploadFileRequest> {
  public:
   UploadStream(UploadStore& store, const RpcObserver& observer, grpc::CallbackServerContext* context,
-               v1::Upload* response)
-      : store_(store), observer_(observer), context_(context), response_(response) {
+               v1::Upload* response, std::unique_ptr<StreamPlace> place)
+      : store_(store), observer_(observer), context_(context), response_(response), place_(std::move(place)) {
     StartRead(&request_);
   }
 
@@ -62,6 +62,7 @@ class UploadStream final : public grpc::ServerReadReactor<v1::UploadFileRequest>
   const RpcObserver& observer_;
   grpc::CallbackServerContext* const context_;
   v1::Upload* const response_;
+  const std::unique_ptr<StreamPlace> place_;
   v1::UploadFileRequest request_;
   v1::UploadHeader header_;
   bool has_header_ = false;
@@ -71,8 +72,10 @@ class UploadStream final : public grpc::ServerReadReactor<v1::UploadFileRequest>
 }  // namespace
 
 grpc::ServerReadReactor<v1::UploadFileRequest>* UploadsApi::Upload(grpc::CallbackServerContext* context,
-                                                                   v1::Upload* response) {
-  return new UploadStream(store_, observer_, context, response);  // deletes itself when it is done
+                                                                   v1::Upload* response,
+                                                                   std::unique_ptr<StreamPlace> place) {
+  // Deletes itself when it is done.
+  return new UploadStream(store_, observer_, context, response, std::move(place));
 }
 
 }  // namespace temper

@@ -3,9 +3,11 @@
 
 #include <grpcpp/support/server_callback.h>
 
+#include <memory>
 #include <utility>
 
 #include "server/api/rpc_observer.h"
+#include "server/auth/stream_limiter.h"
 #include "server/jobs/upload_store.h"
 #include "temper/v1/training_service.pb.h"
 
@@ -17,7 +19,9 @@ class UploadsApi {
   // `store` must outlive every stream.
   UploadsApi(UploadStore& store, RpcObserver observer) : store_(store), observer_(std::move(observer)) {}
 
-  grpc::ServerReadReactor<v1::UploadFileRequest>* Upload(grpc::CallbackServerContext* context, v1::Upload* response);
+  // The stream keeps `place` until it is done.
+  grpc::ServerReadReactor<v1::UploadFileRequest>* Upload(grpc::CallbackServerContext* context, v1::Upload* response,
+                                                         std::unique_ptr<StreamPlace> place);
 
  private:
   UploadStore& store_;

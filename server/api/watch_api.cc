@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -22,19 +23,18 @@ constexpr size_t kPageSize = 64;
 class WatchStream final : public grpc::ServerWriteReactor<v1::JobEvent>, public Watcher {
  public:
   WatchStream(const JobController& controller, WatchHub& hub, const RpcObserver& observer,
-              grpc::CallbackServerContext* context, const v1::WatchJobRequest& request)
+              grpc::CallbackServerContext* context, const v1::WatchJobRequest& request,
+              std::unique_ptr<StreamPlace> place)
       : controller_(controller),
         hub_(hub),
         observer_(observer),
         context_(context),
+        place_(std::move(place)),
         job_(request.name()),
         after_(request.after_sequence()) {}
 
   void Start() {
-    if (!hub_.Add(this, job_)) {
-      return End(WithReason(absl::ResourceExhaustedError("too many streams watch jobs already; try again later"),
-                            "TOO_MANY_WATCHERS"));
-    }
+    hub_.Add(this, job_);
     Proceed();
   }
 
@@ -104,6 +104,7 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::JobEvent>, public 
   WatchHub& hub_;
   const RpcObserver& observer_;
   grpc::CallbackServerContext* const context_;
+  const std::unique_ptr<StreamPlace> place_;
   const std::string job_;
   int64_t after_;  // the newest event that was written
   EventPage page_;
@@ -116,8 +117,10 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::JobEvent>, public 
 }  // namespace
 
 grpc::ServerWriteReactor<v1::JobEvent>* WatchApi::Watch(grpc::CallbackServerContext* context,
-                                                        const v1::WatchJobRequest& request) {
-  auto* stream = new WatchStream(controller_, hub_, observer_, context, request);  // deletes itself when it is done
+                                                        const v1::WatchJobRequest& request,
+                                                        std::unique_ptr<StreamPlace> place) {
+  // Deletes itself when it is done.
+  auto* stream = new WatchStream(controller_, hub_, observer_, context, request, std::move(place));
   stream->Start();
   return stream;
 }

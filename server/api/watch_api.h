@@ -4,8 +4,11 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <memory>
+
 #include "server/api/rpc_observer.h"
 #include "server/api/watch_hub.h"
+#include "server/auth/stream_limiter.h"
 #include "server/jobs/job_controller.h"
 #include "temper/v1/training_service.pb.h"
 
@@ -19,8 +22,9 @@ class WatchApi {
   WatchApi(const JobController& controller, WatchHub& hub, RpcObserver observer)
       : controller_(controller), hub_(hub), observer_(std::move(observer)) {}
 
+  // The stream keeps `place` until it is done.
   grpc::ServerWriteReactor<v1::JobEvent>* Watch(grpc::CallbackServerContext* context,
-                                                const v1::WatchJobRequest& request);
+                                                const v1::WatchJobRequest& request, std::unique_ptr<StreamPlace> place);
 
  private:
   const JobController& controller_;

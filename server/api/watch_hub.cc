@@ -39,12 +39,10 @@ void WatchHub::OnEvent(const std::string& job, int64_t sequence) {
   if (!ready_.empty()) changed_.notify_all();
 }
 
-bool WatchHub::Add(Watcher* watcher, const std::string& job) {
+void WatchHub::Add(Watcher* watcher, const std::string& job) {
   std::lock_guard lock(mutex_);
-  if (static_cast<int>(watchers_.size()) >= options_.max_watchers) return false;
   watchers_[watcher].job = job;
   jobs_[job].watchers.insert(watcher);
-  return true;
 }
 
 void WatchHub::Remove(Watcher* watcher) {

@@ -14,8 +14,6 @@
 namespace temper {
 
 struct WatchOptions {
-  // Watchers that are served at a time; one more is refused.
-  int max_watchers = 1000;
   // A reader that has not taken an event for so long is too slow: it is told so if it ever reads again, and cut off
   // after another such time.
   std::chrono::milliseconds stall_limit{30'000};
@@ -48,8 +46,8 @@ class WatchHub {
   // The controller's listener: the job (by name) has an event with this sequence. Quick; any thread.
   void OnEvent(const std::string& job, int64_t sequence);
 
-  // False: there are too many already. Otherwise the watcher is known until Remove().
-  bool Add(Watcher* watcher, const std::string& job);
+  // The watcher is known until Remove(). How many there may be is not the hub's affair (RpcServerOptions).
+  void Add(Watcher* watcher, const std::string& job);
   void Remove(Watcher* watcher);
 
   enum class WaitResult {

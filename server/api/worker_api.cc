@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/worker_api.h"
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/rpc/status.h"
 
 namespace temper {
@@ -13,10 +15,16 @@ namespace {
 
 // Reports that wait for a commit before the stream is not read on.
 constexpr size_t kMaxPending = 256;
+constexpr size_t kMaxPendingBytes = 8 << 20;
+// Answers that the node has not taken before its stream is not read on.
+constexpr size_t kMaxOutgoing = 1024;
 
 // Commits begin so far apart at least: with many gangs each keeps the reports of several, and between two flushes there
 // is time for others who wait for the disk.
 constexpr std::chrono::milliseconds kPace{10};
+
+// Between two looks for streams that say nothing.
+constexpr std::chrono::milliseconds kLongestLook{1000};
 
 }  // namespace
 
@@ -24,11 +32,14 @@ constexpr std::chrono::milliseconds kPace{10};
 // call to the controller is made with it held: the controller calls Send under a lock of its own.
 class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse> {
  public:
-  explicit Stream(WorkerApi& api) : api_(api) { StartRead(&request_); }
+  // Keeps `greeting` until the node has said Hello.
+  Stream(WorkerApi& api, std::unique_ptr<StreamPlace> greeting) : api_(api), greeting_(std::move(greeting)) {
+    StartRead(&request_);
+  }
 
   void OnReadDone(bool ok) override {
     absl::Status status;
-    if (ok && !(request_.has_report() && attachment_)) status = Handle(request_);
+    if (ok && !Heard() && !(request_.has_report() && attachment_)) status = Handle(request_);
     std::unique_lock lock(mutex_);
     reading_ = false;
     if (!ok) {
@@ -36,6 +47,7 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
     } else if (!status.ok()) {
       Fail(std::move(status));
     } else if (request_.has_report() && !ending_) {
+      pending_bytes_ += request_.ByteSizeLong();
       pending_.push_back(std::move(*request_.mutable_report()));
     }
     GoOn(lock);
@@ -48,11 +60,22 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
     GoOn(lock);
   }
 
-  void OnDone() override { delete this; }
+  void OnDone() override { api_.Forget(this); }
+
+  // On the committer's thread: ends a stream that has been waiting for the node for too long.
+  void EndIfSilent(std::chrono::steady_clock::time_point now) {
+    std::unique_lock lock(mutex_);
+    const std::chrono::milliseconds limit = assigned_ ? api_.silence_.attached : api_.silence_.greeting;
+    if (!waiting_since_ || ending_ || now - *waiting_since_ <= limit) return;
+    Fail(absl::DeadlineExceededError(
+        absl::StrCat("no ", assigned_ ? "word" : "Hello", " from the node within ", limit.count(), " ms")));
+    GoOn(lock);
+  }
 
   // On the committer's thread: what shall be kept, and then how that went.
   NodeReports TakeReports() {
     std::lock_guard lock(mutex_);
+    pending_bytes_ = 0;
     return {*attachment_, std::exchange(pending_, {})};
   }
   void Kept(absl::StatusOr<std::vector<v1::Ack>> acks) {
@@ -67,6 +90,13 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
   }
 
  private:
+  // The node has said something. True: too late, the stream ends.
+  bool Heard() {
+    std::lock_guard lock(mutex_);
+    waiting_since_.reset();
+    return ending_.has_value();
+  }
+
   // What is neither a report nor too early for one.
   absl::Status Handle(const v1::AttachRequest& request) {
     if (!request.has_hello()) {
@@ -80,6 +110,7 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
         api_.controller_.AttachNode(request.hello(), [this](const v1::AttachResponse& command) { Send(command); });
     if (!attachment.ok()) return attachment.status();
     attachment_ = attachment->id;
+    greeting_.reset();
     std::lock_guard lock(mutex_);
     // A command that came meanwhile stays behind the assignment, which is the first answer by contract.
     outgoing_.emplace_front().mutable_assignment()->Swap(&attachment->assignment);
@@ -96,6 +127,10 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
   // With mutex_ held:
   void Fail(absl::Status status) {
     if (!ending_) ending_ = std::move(status);
+  }
+
+  bool HasRoom() const {
+    return pending_.size() < kMaxPending && pending_bytes_ < kMaxPendingBytes && outgoing_.size() < kMaxOutgoing;
   }
 
   void Write() {
@@ -116,8 +151,9 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
         api_.Schedule(this);
       }
       Write();
-      if (!reading_ && !closed_ && pending_.size() < kMaxPending) {
+      if (!reading_ && !closed_ && HasRoom()) {
         reading_ = true;
+        waiting_since_ = std::chrono::steady_clock::now();
         StartRead(&request_);
       }
     }
@@ -137,12 +173,16 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
   // Of the read side; the committer reads attachment_ after the first report.
   v1::AttachRequest request_;
   std::optional<int64_t> attachment_;
+  std::unique_ptr<StreamPlace> greeting_;
 
   std::mutex mutex_;
   // Guarded by mutex_:
   std::vector<v1::RankReport> pending_;
+  size_t pending_bytes_ = 0;
   bool committing_ = false;
-  bool reading_ = true;
+  bool reading_ = true;  // or the message that came is not dealt with yet
+  // For the node to say something; none while it has.
+  std::optional<std::chrono::steady_clock::time_point> waiting_since_ = std::chrono::steady_clock::now();
   bool closed_ = false;  // nothing more comes, or nothing more gets through
   std::deque<v1::AttachResponse> outgoing_;
   v1::AttachResponse response_;  // on its way
@@ -152,8 +192,14 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
   bool finished_ = false;
 };
 
-WorkerApi::WorkerApi(JobController& controller, const Guard& guard, RpcObserver observer)
-    : controller_(controller), guard_(guard), observer_(std::move(observer)), committer_([this] { Run(); }) {}
+WorkerApi::WorkerApi(JobController& controller, const Guard& guard, StreamLimiter& greetings, NodeSilence silence,
+                     RpcObserver observer)
+    : controller_(controller),
+      guard_(guard),
+      greetings_(greetings),
+      silence_(silence),
+      observer_(std::move(observer)),
+      committer_([this] { Run(); }) {}
 
 WorkerApi::~WorkerApi() {
   {
@@ -167,9 +213,18 @@ WorkerApi::~WorkerApi() {
 grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* WorkerApi::Attach(
     grpc::CallbackServerContext* context) {
   using Reactor = grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>;
-  return guard_.Pass(context, "/temper.v1.WorkerService/Attach", "", [this](const Identity&) -> Reactor* {
-    return new Stream(*this);  // deletes itself when it is done
-  });
+  const auto open = [this](std::unique_ptr<StreamPlace> greeting) -> Reactor* {
+    std::lock_guard lock(mutex_);
+    const auto stream = std::make_shared<Stream>(*this, std::move(greeting));
+    return (streams_[stream.get()] = stream).get();
+  };
+  return guard_.PassStream(context, "/temper.v1.WorkerService/Attach", "", greetings_, open);
+}
+
+void WorkerApi::Forget(Stream* stream) {
+  std::unique_lock lock(mutex_);
+  const auto forgotten = streams_.extract(stream);
+  lock.unlock();  // before it is destroyed
 }
 
 void WorkerApi::Schedule(Stream* stream) {
@@ -186,18 +241,35 @@ void WorkerApi::Commit(const std::vector<Stream*>& streams) {
 }
 
 void WorkerApi::Run() {
-  auto next = std::chrono::steady_clock::now();
+  using std::chrono::steady_clock;
+  const auto look_interval =
+      std::clamp(std::min(silence_.greeting, silence_.attached) / 4, std::chrono::milliseconds(1), kLongestLook);
+  auto next_commit = steady_clock::now();
+  auto next_look = next_commit + look_interval;
   std::unique_lock lock(mutex_);
-  for (;;) {
-    changed_.wait(lock, [this] { return closing_ || !ready_.empty(); });
-    changed_.wait_until(lock, next, [this] { return closing_; });
-    if (ready_.empty()) return;
-    next = std::chrono::steady_clock::now() + kPace;
-    const std::vector<Stream*> streams = std::exchange(ready_, {});
-    lock.unlock();
-    Commit(streams);
-    lock.lock();
+  while (!closing_ || !ready_.empty()) {
+    changed_.wait_until(lock, next_look, [this] { return closing_ || !ready_.empty(); });
+    if (!ready_.empty()) {
+      changed_.wait_until(lock, next_commit, [this] { return closing_; });
+      next_commit = steady_clock::now() + kPace;
+      const std::vector<Stream*> streams = std::exchange(ready_, {});
+      lock.unlock();
+      Commit(streams);
+      lock.lock();
+    }
+    if (steady_clock::now() < next_look) continue;
+    EndSilentStreams(lock);
+    next_look = steady_clock::now() + look_interval;
   }
+}
+
+// Without the lock meanwhile: a stream that ends needs it.
+void WorkerApi::EndSilentStreams(std::unique_lock<std::mutex>& lock) {
+  const auto now = std::chrono::steady_clock::now();
+  const std::map<Stream*, std::shared_ptr<Stream>> streams = streams_;
+  lock.unlock();
+  for (const auto& [_, stream] : streams) stream->EndIfSilent(now);
+  lock.lock();
 }
 
 }  // namespace temper

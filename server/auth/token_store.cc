@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "common/private_directory.h"
 #include "common/rpc/status.h"
 #include "common/secret.h"
+#include "server/sqlite/migration.h"
 #include "server/sqlite/sqlite.h"
 
 namespace temper {
@@ -23,8 +25,7 @@ namespace {
 constexpr std::string_view kTokenPrefix = "temper_";
 constexpr size_t kIdBytes = 8;
 constexpr size_t kMaxName = 100;  // as the owner of a job
-constexpr int64_t kSchemaVersion = 1;
-constexpr char kSchema[] = R"sql(
+constexpr std::array kSchema = {SchemaStep{R"sql(
   CREATE TABLE tokens (
     number INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of creation
     id TEXT NOT NULL UNIQUE,
@@ -35,19 +36,8 @@ constexpr char kSchema[] = R"sql(
     expire_us INTEGER,
     revoke_us INTEGER
   ) STRICT;
-  PRAGMA user_version = 1;
-)sql";
+)sql"}};
 constexpr std::string_view kColumns = "id, name, role, create_us, expire_us, revoke_us";
-
-int64_t ToMicroseconds(WallTime time) {
-  return std::chrono::duration_cast<std::chrono::microseconds>(time.time_since_epoch()).count();
-}
-
-std::optional<WallTime> ReadTime(SqliteStatement& row) {
-  const bool none = row.IsNull();
-  const WallTime time{std::chrono::microseconds(row.Integer())};
-  return none ? std::nullopt : std::optional(time);
-}
 
 // The role is none of ours: no token is given more than what its row says.
 absl::Status Damaged(const std::string& id) {
@@ -62,9 +52,9 @@ absl::StatusOr<TokenRecord> ReadRecord(SqliteStatement& row) {
   const std::optional<Role> role = ParseRole(row.Text());
   if (!role) return Damaged(record.id);
   record.identity.role = *role;
-  record.create_time = WallTime(std::chrono::microseconds(row.Integer()));
-  record.expire_time = ReadTime(row);
-  record.revoke_time = ReadTime(row);
+  record.create_time = row.Time();
+  record.expire_time = row.OptionalTime();
+  record.revoke_time = row.OptionalTime();
   return record;
 }
 
@@ -84,21 +74,6 @@ absl::Status CreateFile(const std::filesystem::path& path) {
   return absl::OkStatus();
 }
 
-absl::Status Migrate(Sqlite& database, const std::filesystem::path& path) {
-  SqliteTransaction transaction(database);
-  if (absl::Status status = transaction.Begin(); !status.ok()) return status;
-  SqliteStatement version(database, "PRAGMA user_version");
-  if (const auto row = version.Step(); !row.ok()) return row.status();
-  const int64_t found = version.Integer();
-  if (found > kSchemaVersion) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path.string(), " was written by a newer version of temper; use that one"));
-  }
-  if (found == kSchemaVersion) return absl::OkStatus();
-  if (absl::Status status = database.Execute(kSchema); !status.ok()) return status;
-  return transaction.Commit();
-}
-
 absl::Status Refused(const std::string& message, std::string_view reason) {
   return WithReason(absl::UnauthenticatedError(message), reason);
 }
@@ -111,10 +86,8 @@ absl::StatusOr<std::unique_ptr<TokenStore>> TokenStore::Open(const std::filesyst
   if (absl::Status status = CreateFile(path); !status.ok()) return status;
   auto database = Sqlite::Open(path.string(), Sqlite::Mode::kReadWrite);
   if (!database.ok()) return database.status();
-  const absl::Status configured =
-      (*database)->Execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF");
-  if (!configured.ok()) return configured;
-  if (absl::Status status = Migrate(**database, path); !status.ok()) return status;
+  if (absl::Status status = (*database)->UseWriteAheadLog(); !status.ok()) return status;
+  if (absl::Status status = Migrate(**database, kSchema); !status.ok()) return status;
   return std::unique_ptr<TokenStore>(new TokenStore(*std::move(database), clock));
 }
 
@@ -141,28 +114,16 @@ absl::StatusOr<CreatedToken> TokenStore::Create(const Identity& identity,
   std::lock_guard lock(mutex_);
   SqliteStatement insert(*database_, absl::StrCat("INSERT INTO tokens (", std::string(kColumns),
                                                   ", secret_hash) VALUES (?, ?, ?, ?, ?, NULL, ?)"));
-  insert.Bind(record.id).Bind(identity.name).Bind(RoleName(identity.role)).Bind(ToMicroseconds(record.create_time));
-  if (record.expire_time) {
-    insert.Bind(ToMicroseconds(*record.expire_time));
-  } else {
-    insert.BindNull();
-  }
-  if (absl::Status status = insert.Bind(Sha256Hex(secret)).Run(); !status.ok()) return status;
+  insert.Bind(record.id).Bind(identity.name).Bind(RoleName(identity.role)).Bind(record.create_time);
+  insert.Bind(record.expire_time).Bind(Sha256Hex(secret));
+  if (absl::Status status = insert.Run(); !status.ok()) return status;
   return created;
 }
 
 absl::StatusOr<std::vector<TokenRecord>> TokenStore::List() const {
   std::lock_guard lock(mutex_);
   SqliteStatement select(*database_, absl::StrCat("SELECT ", std::string(kColumns), " FROM tokens ORDER BY number"));
-  std::vector<TokenRecord> records;
-  while (true) {
-    const auto row = select.Step();
-    if (!row.ok()) return row.status();
-    if (!*row) return records;
-    auto record = ReadRecord(select);
-    if (!record.ok()) return record.status();
-    records.push_back(*std::move(record));
-  }
+  return ReadRows(select, ReadRecord);
 }
 
 absl::StatusOr<TokenRecord> TokenStore::Revoke(const std::string& id) {
@@ -170,7 +131,7 @@ absl::StatusOr<TokenRecord> TokenStore::Revoke(const std::string& id) {
   SqliteStatement update(*database_, absl::StrCat("UPDATE tokens SET revoke_us = coalesce(revoke_us, ?) WHERE id = ? "
                                                   "RETURNING ",
                                                   std::string(kColumns)));
-  const auto row = update.Bind(ToMicroseconds(clock_.Wall())).Bind(id).Step();
+  const auto row = update.Bind(clock_.Wall()).Bind(id).Step();
   if (!row.ok()) return row.status();
   if (!*row) return WithReason(absl::NotFoundError(absl::StrCat("there is no token ", id)), "TOKEN_NOT_FOUND");
   auto record = ReadRecord(update);

@@ -548,9 +548,9 @@ JobDraft JobController::Draft(const LiveJob& live) const {
   return JobDraft(live.record, clock_.Wall(), options_.max_log_events);
 }
 
-absl::Status JobController::Happen(LiveJob& live, const JobMachineEvent& event) {
+absl::Status JobController::Happen(LiveJob& live, const JobMachineEvent& event, const std::string& caller) {
   JobDraft draft = Draft(live);
-  draft.Advance(event, options_.retry);
+  draft.Advance(event, options_.retry, caller);
   return Commit(live, std::move(draft));
 }
 

@@ -47,6 +47,8 @@ struct JobControllerOptions {
   std::chrono::seconds exit_limit{15};
   // A gang that is paused has so long to finish its step and commit a checkpoint before it is stopped the hard way.
   std::chrono::seconds pause_limit{600};
+  // Jobs that have not ended, at a time; one more is refused.
+  size_t max_unfinished = 10'000;
   // Log events that are kept per job; 5 % more for warnings and errors.
   int64_t max_log_events = 20'000;
   // A job that ended so long ago is deleted. 0: never.
@@ -123,7 +125,9 @@ class JobController {
 
   // Checks the request, fills in defaults and queues the job. The contract is TrainingService.CreateJob's.
   // With validate_only, returns what would be created (without a name if none was asked for) and creates nothing.
-  absl::StatusOr<v1::Job> Create(v1::CreateJobRequest request);
+  //
+  // `caller`, here and below: the identity that asks for it, which the job's event then names; empty: nobody knows.
+  absl::StatusOr<v1::Job> Create(v1::CreateJobRequest request, const std::string& caller = "");
 
   // NOT_FOUND, INVALID_ARGUMENT (not a name).
   absl::StatusOr<v1::Job> Get(const std::string& name) const;
@@ -132,10 +136,10 @@ class JobController {
   absl::StatusOr<v1::ListJobsResponse> List(const v1::ListJobsRequest& request) const;
 
   // FAILED_PRECONDITION: has succeeded or failed.
-  absl::StatusOr<v1::Job> Cancel(const std::string& name);
+  absl::StatusOr<v1::Job> Cancel(const std::string& name, const std::string& caller = "");
   // FAILED_PRECONDITION: has ended, or is being cancelled.
-  absl::StatusOr<v1::Job> Pause(const std::string& name);
-  absl::StatusOr<v1::Job> Resume(const std::string& name);
+  absl::StatusOr<v1::Job> Pause(const std::string& name, const std::string& caller = "");
+  absl::StatusOr<v1::Job> Resume(const std::string& name, const std::string& caller = "");
   // FAILED_PRECONDITION: has not ended.
   absl::Status Delete(const std::string& name);
 
@@ -261,14 +265,14 @@ class JobController {
   // The rest of it, once the store has the update.
   void Adopt(LiveJob& live, JobUpdate& update);
   static bool Changes(const LiveJob& live, const JobUpdate& update);
-  absl::Status Happen(LiveJob& live, const JobMachineEvent& event);
+  absl::Status Happen(LiveJob& live, const JobMachineEvent& event, const std::string& caller = "");
   void Tell(const v1::Job& job, const std::vector<v1::JobEvent>& events);
   // Tells the nodes, unless they know.
   void TellToStop(LiveJob& live);
   // Tells the nodes of a gang of several, once all are there.
   void TellToMeet(LiveJob& live);
   // Cancel, Pause and Resume: lets it happen, if the job is live, and returns the job as it is then.
-  absl::StatusOr<v1::Job> Request(const std::string& name, const JobMachineEvent& event);
+  absl::StatusOr<v1::Job> Request(const std::string& name, const JobMachineEvent& event, const std::string& caller);
   void SetWaitingReason(LiveJob& live, std::string reason);
 
   // The parts of Reconcile(), with mutex_ held.
@@ -291,7 +295,9 @@ class JobController {
   // The parts of Create(), with mutex_ held. FindRepeated: the job that an earlier call with this request_id created.
   absl::StatusOr<std::optional<v1::Job>> FindRepeated(const v1::CreateJobRequest& request,
                                                       const v1::JobSpec& spec) const;
-  absl::StatusOr<v1::Job> CreateNew(const v1::CreateJobRequest& request, v1::JobSpec spec);
+  // `digest`: of what the request's request_id stands for.
+  absl::StatusOr<v1::Job> CreateNew(const v1::CreateJobRequest& request, std::string digest, v1::JobSpec spec,
+                                    const std::string& caller);
   void Loop();
   bool AnyGang() const;
 

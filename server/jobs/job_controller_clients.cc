@@ -10,6 +10,7 @@
 #include "server/jobs/job_controller.h"
 #include "server/jobs/job_name.h"
 #include "server/jobs/job_spec.h"
+#include "server/jobs/pinned_revisions.h"
 
 namespace temper {
 namespace {
@@ -18,6 +19,8 @@ constexpr int kDefaultPageSize = 50;
 constexpr int kMaxPageSize = 1000;
 constexpr int kDefaultPoints = 1000;
 constexpr int kMaxPoints = 10'000;
+// Each job that has not ended is in memory.
+constexpr size_t kMaxSpecBytes = 256 << 10;
 
 absl::Status NoSuchJob(const std::string& id) {
   return WithReason(absl::NotFoundError(absl::StrCat("there is no jobs/", id)), "JOB_NOT_FOUND",
@@ -60,7 +63,7 @@ absl::Status BeingCancelled(const v1::Job& job) {
 
 }  // namespace
 
-absl::StatusOr<v1::Job> JobController::Create(v1::CreateJobRequest request) {
+absl::StatusOr<v1::Job> JobController::Create(v1::CreateJobRequest request, const std::string& caller) {
   if (!request.job().has_spec()) return InvalidFields({{"job.spec", "is required"}});
   if (!request.job_id().empty()) {
     if (absl::Status status = CheckJobId(request.job_id(), "job_id"); !status.ok()) return status;
@@ -73,8 +76,13 @@ absl::StatusOr<v1::Job> JobController::Create(v1::CreateJobRequest request) {
     if (!options.ok()) return options.status();
     *request.mutable_verify() = *std::move(options);
   }
+  if (const size_t size = request.job().spec().ByteSizeLong(); size > kMaxSpecBytes) {
+    return InvalidFields({{"job.spec", absl::StrCat("has ", size, " bytes, and may have ", kMaxSpecBytes)}});
+  }
   auto spec = request.has_verify() ? CompleteVerifySpec(request.job().spec()) : CompleteJobSpec(request.job().spec());
   if (!spec.ok()) return spec.status();
+  v1::JobSpec pinned = *spec;
+  if (absl::Status status = PinRevisions(pinned); !status.ok()) return status;
   std::lock_guard lock(mutex_);
   if (shutting_down_) return absl::UnavailableError("the server shuts down: try again later");
   if (!request.request_id().empty()) {
@@ -82,7 +90,7 @@ absl::StatusOr<v1::Job> JobController::Create(v1::CreateJobRequest request) {
     if (!earlier.ok()) return earlier.status();
     if (*earlier) return **std::move(earlier);
   }
-  return CreateNew(request, *std::move(spec));
+  return CreateNew(request, BodyDigest(*spec, request), std::move(pinned), caller);
 }
 
 absl::StatusOr<std::optional<v1::Job>> JobController::FindRepeated(const v1::CreateJobRequest& request,
@@ -97,10 +105,11 @@ absl::StatusOr<std::optional<v1::Job>> JobController::FindRepeated(const v1::Cre
                     "REQUEST_ID_REUSED", {{"job", name}});
 }
 
-absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& request, v1::JobSpec spec) {
+absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& request, std::string digest,
+                                                 v1::JobSpec spec, const std::string& caller) {
   JobRecord record;
   record.request_id = request.request_id();
-  if (!record.request_id.empty()) record.request_digest = BodyDigest(spec, request);
+  if (!record.request_id.empty()) record.request_digest = std::move(digest);
   record.id = request.job_id();
   auto is_taken = [this](const std::string& id) { return !absl::IsNotFound(store_.Get(id).status()); };
   if (record.id.empty() && !request.validate_only()) {
@@ -111,6 +120,12 @@ absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& req
                                                             " already: choose another id, or leave it to the server")),
                       "JOB_EXISTS", {{"job", JobName(record.id)}});
   }
+  if (live_.size() >= options_.max_unfinished) {
+    return WithReason(absl::ResourceExhaustedError(absl::StrCat(
+                          "the server has as many jobs that have not ended as it takes, ", options_.max_unfinished,
+                          " (temper-server --max-unfinished-jobs): wait, or cancel some")),
+                      "TOO_MANY_JOBS");
+  }
   if (!record.id.empty()) record.job.set_name(JobName(record.id));
   // To the job's life a verification is a preflight: a gang that takes no slot and trains nothing.
   record.life.preflight_only = request.preflight_only() || request.has_verify();
@@ -119,7 +134,7 @@ absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& req
   if (request.has_verify()) *record.job.mutable_verify() = request.verify();
   *record.job.mutable_spec() = std::move(spec);
   JobDraft draft(std::move(record), clock_.Wall(), options_.max_log_events);
-  draft.Begin();
+  draft.Begin(caller);
   JobUpdate& update = draft.update();
   if (request.validate_only()) {
     update.record.job.clear_create_time();
@@ -183,12 +198,13 @@ absl::StatusOr<v1::ListJobsResponse> JobController::List(const v1::ListJobsReque
   return response;
 }
 
-absl::StatusOr<v1::Job> JobController::Request(const std::string& name, const JobMachineEvent& event) {
+absl::StatusOr<v1::Job> JobController::Request(const std::string& name, const JobMachineEvent& event,
+                                               const std::string& caller) {
   const auto id = ParseJobName(name, "name");
   if (!id.ok()) return id.status();
   std::lock_guard lock(mutex_);
   if (LiveJob* live = FindLive(*id); live != nullptr) {
-    if (absl::Status status = Happen(*live, event); !status.ok()) return status;
+    if (absl::Status status = Happen(*live, event, caller); !status.ok()) return status;
     inbox_->Wake();
   }
   auto record = store_.Get(*id);
@@ -196,8 +212,8 @@ absl::StatusOr<v1::Job> JobController::Request(const std::string& name, const Jo
   return View(std::move(record->job));
 }
 
-absl::StatusOr<v1::Job> JobController::Cancel(const std::string& name) {
-  auto job = Request(name, job_event::CancelRequested{});
+absl::StatusOr<v1::Job> JobController::Cancel(const std::string& name, const std::string& caller) {
+  auto job = Request(name, job_event::CancelRequested{}, caller);
   if (!job.ok()) return job;
   if (job->state() == v1::JOB_STATE_SUCCEEDED || job->state() == v1::JOB_STATE_FAILED) {
     return JobEnded(*job, "there is nothing to cancel");
@@ -205,8 +221,8 @@ absl::StatusOr<v1::Job> JobController::Cancel(const std::string& name) {
   return job;
 }
 
-absl::StatusOr<v1::Job> JobController::Pause(const std::string& name) {
-  auto job = Request(name, job_event::PauseRequested{});
+absl::StatusOr<v1::Job> JobController::Pause(const std::string& name, const std::string& caller) {
+  auto job = Request(name, job_event::PauseRequested{}, caller);
   if (!job.ok()) return job;
   if (IsFinal(job->state())) return JobEnded(*job, "there is nothing to pause");
   if (job->preflight_only() || job->has_verify()) {
@@ -216,8 +232,8 @@ absl::StatusOr<v1::Job> JobController::Pause(const std::string& name) {
   return job->target() == v1::JOB_TARGET_CANCEL ? BeingCancelled(*job) : job;
 }
 
-absl::StatusOr<v1::Job> JobController::Resume(const std::string& name) {
-  auto job = Request(name, job_event::ResumeRequested{});
+absl::StatusOr<v1::Job> JobController::Resume(const std::string& name, const std::string& caller) {
+  auto job = Request(name, job_event::ResumeRequested{}, caller);
   if (!job.ok()) return job;
   if (IsFinal(job->state())) {
     return JobEnded(*job, "submit another job with resume_from to go on from one of its checkpoints");

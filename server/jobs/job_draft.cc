@@ -51,22 +51,23 @@ v1::JobEvent& JobDraft::AddEvent() {
   return event;
 }
 
-void JobDraft::AddState() {
+void JobDraft::AddState(const std::string& requested_by) {
   v1::StateChange& change = *AddEvent().mutable_state();
   change.set_state(life().state);
   change.set_reason(life().reason);
   change.set_cause(life().state == v1::JOB_STATE_STOPPING && life().ending ? life().ending->cause : life().cause);
   change.set_epoch(life().epoch);
+  change.set_requested_by(requested_by);
 }
 
-void JobDraft::Begin() {
+void JobDraft::Begin(const std::string& requested_by) {
   *update_.record.job.mutable_create_time() = ToTimestamp(now_);
   Sync();
   SpendUntil(update_.record.job, now_);
-  AddState();
+  AddState(requested_by);
 }
 
-void JobDraft::Advance(const JobMachineEvent& event, const RetryPolicy& policy) {
+void JobDraft::Advance(const JobMachineEvent& event, const RetryPolicy& policy, const std::string& requested_by) {
   JobRecord& record = update_.record;
   const JobLife before = record.life;
   record.life = temper::Advance(before, event, policy, now_);
@@ -88,7 +89,7 @@ void JobDraft::Advance(const JobMachineEvent& event, const RetryPolicy& policy) 
     }
   }
   Sync();
-  if (life().state != before.state || life().reason != before.reason) AddState();
+  if (life().state != before.state || life().reason != before.reason) AddState(requested_by);
 }
 
 void JobDraft::Remark(v1::LogSeverity severity, std::string text) {

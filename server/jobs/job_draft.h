@@ -20,8 +20,9 @@ class JobDraft {
   // counted, and told once, and again with the figure when the job ends.
   JobDraft(JobRecord record, WallTime now, int64_t max_log_events);
 
-  // Lets job_machine decide, and adds a StateChange if it decided anything that a user can see.
-  void Advance(const JobMachineEvent& event, const RetryPolicy& policy);
+  // Lets job_machine decide, and adds a StateChange if it decided anything that a user can see. `requested_by`: whose
+  // call it was; empty where it was nobody's, or the server does not know its callers.
+  void Advance(const JobMachineEvent& event, const RetryPolicy& policy, const std::string& requested_by = "");
 
   // A remark of the server (rank -2).
   void Remark(v1::LogSeverity severity, std::string text);
@@ -32,8 +33,8 @@ class JobDraft {
   // A checkpoint that was committed by a gang that did not live to tell.
   void AddCheckpoint(const CheckpointKey& key, const std::string& uri, const Manifest& manifest);
 
-  // The event that creates the job.
-  void Begin();
+  // The event that creates the job. `requested_by` as above.
+  void Begin(const std::string& requested_by);
 
   const JobLife& life() const { return update_.record.life; }
   v1::JobState state() const { return life().state; }
@@ -44,7 +45,7 @@ class JobDraft {
   // By the server's clock, not before the newest that is known, not in the future.
   WallTime TimeOf(const v1::RankReport& report) const;
   v1::JobEvent& AddEvent();
-  void AddState();
+  void AddState(const std::string& requested_by);
   void AddLog(v1::LogLine line, WallTime time);
   void AddCheckpoint(const v1::CheckpointCommitted& committed, WallTime time);
   // Copies what job and life have in common into the job.

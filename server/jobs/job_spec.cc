@@ -35,6 +35,16 @@ std::string LastComponent(std::string_view path) {
   return path.empty() ? "job" : std::string(path.substr(0, size));
 }
 
+// What a model is called by the URI of its directory.
+std::string NameOf(std::string_view uri) {
+  if (SchemeOf(uri) == StorageScheme::kHub) {
+    if (const auto place = ParseHubUri(uri); place.ok()) {
+      return LastComponent(place->path.empty() ? place->repository : place->path);
+    }
+  }
+  return LastComponent(WithoutParameters(uri));
+}
+
 // Collects what is wrong. The limits and defaults are those of proto/temper/v1/job.proto, in its order.
 class SpecCheck {
  public:
@@ -50,46 +60,46 @@ class SpecCheck {
     if (!ok) Wrong(field, absl::StrCat("must be ", std::string(limits), ", not ", value));
   }
 
-  // Whether `uri` has user information (RFC 3986, 3.2.1).
-  static bool HasSecret(std::string_view uri) {
-    const size_t scheme = uri.find("://");
-    if (scheme == std::string_view::npos) return false;
-    const std::string_view rest = uri.substr(scheme + 3);
-    return rest.substr(0, rest.find('/')).find('@') != std::string_view::npos;
-  }
-
   void Uri(std::string_view field, const std::string& uri, std::string_view what) {
     constexpr size_t kMaxBytes = 4096;  // PATH_MAX
     if (uri.empty()) {
-      Wrong(field, absl::StrCat("is required: ", std::string(what),
-                                ", as file:///path, an absolute path or s3://bucket/path"));
+      Wrong(field, absl::StrCat("is required: ", std::string(what), ", as ", std::string(kStorageForms)));
     } else if (uri.size() > kMaxBytes) {
       Wrong(field, absl::StrCat("must have at most ", kMaxBytes, " bytes, not ", uri.size()));
     } else if (uri.find('\0') != std::string::npos) {
       Wrong(field, "must not contain a NUL character");
-    } else if (HasSecret(uri)) {
+    } else if (HasUserInformation(uri)) {
       // Not quoted: a job, its events and its log are no place for secrets.
       Wrong(field,
             "holds a user name or a password, which a job keeps for everyone to read: take it out, and give it to the "
             "server's environment");
-    } else if (uri.starts_with('/') || uri.starts_with("file:///") || uri.starts_with("s3://")) {
-      return;
-    } else if (uri.starts_with("file:")) {
+    } else if (const auto scheme = SchemeOf(uri); !scheme) {
+      Wrong(field, absl::StrCat("'", uri, "' has the scheme ", uri.substr(0, uri.find("://")),
+                                ", which this version does not read: use ", std::string(kStorageForms)));
+    } else if (*scheme != StorageScheme::kLocal) {
+      Remote(field, uri);
+    } else if (uri.starts_with("file:") && !uri.starts_with("file:///")) {
       Wrong(field, absl::StrCat("'", uri, "' names no path on this machine: write file:///path, with three slashes"));
-    } else if (const size_t colon = uri.find("://"); colon != std::string::npos) {
+    } else if (!uri.starts_with('/') && !uri.starts_with("file:///")) {
       Wrong(field,
-            absl::StrCat("'", uri, "' has the scheme ", uri.substr(0, colon),
-                         ", which this version does not read: use file:///path, an absolute path or s3://bucket/path"));
-    } else {
-      Wrong(field, absl::StrCat("'", uri,
-                                "' is a relative path, and the server does not know what it is relative to: "
-                                "use file:///path, an absolute path or s3://bucket/path"));
+            absl::StrCat("'", uri, "' is a relative path, and the server does not know what it is relative to: use ",
+                         std::string(kStorageForms)));
     }
+  }
+
+  void Remote(std::string_view field, const std::string& uri) {
+    const auto parameters = ReadParameters(uri);
+    if (!parameters.ok()) return Wrong(field, std::string(parameters.status().message()));
+    if (SchemeOf(uri) != StorageScheme::kHub) return;
+    const auto place = ParseHubUri(uri);
+    if (!place.ok()) return Wrong(field, std::string(place.status().message()));
+    if (field == "output.uri")
+      Wrong(field, absl::StrCat("'", uri, "' is on a hub, which is only read: choose another place"));
   }
 
   void DisplayName(v1::JobSpec& spec) {
     if (spec.display_name().empty()) {
-      spec.set_display_name(LastComponent(WithoutParameters(spec.model().uri())));
+      spec.set_display_name(NameOf(spec.model().uri()));
       return;
     }
     Name("display_name", spec.display_name());

@@ -11,7 +11,6 @@
 #include "absl/strings/str_split.h"
 #include "common/digest.h"
 #include "common/failure.h"
-#include "common/rpc/timestamp.h"
 #include "server/jobs/schema.h"
 
 namespace temper {
@@ -42,11 +41,7 @@ absl::StatusOr<JobRecord> ReadRecord(SqliteStatement& row) {
   life.reason = record.job.reason();
   life.cause = record.job.cause();
   life.export_committed = row.Integer() != 0;
-  if (row.IsNull()) {
-    row.Integer();
-  } else {
-    life.retry_at = FromMicroseconds(row.Integer());
-  }
+  life.retry_at = row.OptionalTime();
   const bool has_ending = !row.IsNull();
   const auto ending_cause = static_cast<v1::FailureCause>(row.Integer());
   std::string ending_message = row.Text();
@@ -65,11 +60,7 @@ absl::StatusOr<JobRecord> ReadRecord(SqliteStatement& row) {
 void BindRecord(SqliteStatement& statement, const JobRecord& record) {
   const JobLife& life = record.life;
   statement.Bind(record.id).BindBlob(record.job.SerializeAsString()).Bind(life.export_committed ? 1 : 0);
-  if (life.retry_at) {
-    statement.Bind(ToMicroseconds(*life.retry_at));
-  } else {
-    statement.BindNull();
-  }
+  statement.Bind(life.retry_at);
   if (life.ending) {
     statement.Bind(static_cast<int64_t>(life.ending->cause)).Bind(life.ending->message);
   } else {
@@ -107,7 +98,7 @@ absl::Status WriteEpoch(Sqlite& database, const EpochRecord& epoch) {
                          "launcher_handle, incarnation, resume_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
   return upsert.Bind(epoch.job_id)
       .Bind(epoch.epoch)
-      .Bind(ToMicroseconds(epoch.launch_time))
+      .Bind(epoch.launch_time)
       .Bind(epoch.run_dir)
       .Bind(epoch.token_hash)
       .Bind(epoch.launcher_handle)
@@ -217,10 +208,9 @@ absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(const std::filesystem::
   const std::string path = (data_dir / "temper.db").string();
   auto writer = Sqlite::Open(path, Sqlite::Mode::kReadWrite);
   if (!writer.ok()) return writer.status();
-  absl::Status status = (*writer)->Execute(
-      "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF");
+  absl::Status status = (*writer)->UseWriteAheadLog();
   if (status.ok()) status = MigrateSchema(**writer);
-  if (!status.ok()) return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+  if (!status.ok()) return status;
   auto reader = Sqlite::Open(path, Sqlite::Mode::kReadOnly);
   if (!reader.ok()) return reader.status();
   auto lister = Sqlite::Open(path, Sqlite::Mode::kReadOnly);
@@ -294,7 +284,7 @@ absl::StatusOr<EpochRecord> JobStore::GetEpoch(const std::string& id, int32_t ep
   EpochRecord record;
   record.job_id = id;
   record.epoch = epoch;
-  record.launch_time = FromMicroseconds(select.Integer());
+  record.launch_time = select.Time();
   record.run_dir = select.Text();
   record.token_hash = select.Text();
   record.launcher_handle = select.Text();
@@ -310,15 +300,7 @@ absl::StatusOr<std::vector<JobRecord>> JobStore::Unfinished() const {
   select.Bind(static_cast<int64_t>(v1::JOB_STATE_SUCCEEDED))
       .Bind(static_cast<int64_t>(v1::JOB_STATE_FAILED))
       .Bind(static_cast<int64_t>(v1::JOB_STATE_CANCELLED));
-  std::vector<JobRecord> records;
-  while (true) {
-    const auto row = select.Step();
-    if (!row.ok()) return row.status();
-    if (!*row) return records;
-    auto record = ReadRecord(select);
-    if (!record.ok()) return record.status();
-    records.push_back(*std::move(record));
-  }
+  return ReadRows(select, ReadRecord);
 }
 
 absl::StatusOr<std::map<v1::JobState, int64_t>> JobStore::CountByState() const {
@@ -381,14 +363,11 @@ absl::StatusOr<std::vector<v1::JobEvent>> JobStore::Events(const std::string& id
   SqliteStatement select(*reader_,
                          "SELECT event FROM events WHERE job_id = ? AND sequence > ? ORDER BY sequence LIMIT ?");
   select.Bind(id).Bind(after_sequence).Bind(limit);
-  std::vector<v1::JobEvent> events;
-  while (true) {
-    const auto row = select.Step();
-    if (!row.ok()) return row.status();
-    if (!*row) return events;
-    v1::JobEvent& event = events.emplace_back();
-    if (!event.ParseFromString(select.Text())) return Damaged(absl::StrCat("an event of job ", id));
-  }
+  return ReadRows(select, [&id](SqliteStatement& row) -> absl::StatusOr<v1::JobEvent> {
+    v1::JobEvent event;
+    if (!event.ParseFromString(row.Text())) return Damaged(absl::StrCat("an event of job ", id));
+    return event;
+  });
 }
 
 absl::StatusOr<v1::QueryMetricsResponse> JobStore::Metrics(const std::string& id, int64_t first, int64_t last,
@@ -426,14 +405,11 @@ absl::StatusOr<std::vector<v1::Checkpoint>> JobStore::Checkpoints(const std::str
   SqliteStatement select(*reader_,
                          "SELECT checkpoint FROM checkpoints WHERE job_id = ? ORDER BY step DESC, epoch DESC");
   select.Bind(id);
-  std::vector<v1::Checkpoint> checkpoints;
-  while (true) {
-    const auto row = select.Step();
-    if (!row.ok()) return row.status();
-    if (!*row) return checkpoints;
-    v1::Checkpoint& checkpoint = checkpoints.emplace_back();
-    if (!checkpoint.ParseFromString(select.Text())) return Damaged(absl::StrCat("a checkpoint of job ", id));
-  }
+  return ReadRows(select, [&id](SqliteStatement& row) -> absl::StatusOr<v1::Checkpoint> {
+    v1::Checkpoint checkpoint;
+    if (!checkpoint.ParseFromString(row.Text())) return Damaged(absl::StrCat("a checkpoint of job ", id));
+    return checkpoint;
+  });
 }
 
 absl::Status JobStore::Delete(const std::string& id) {

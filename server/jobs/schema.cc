@@ -2,17 +2,31 @@
 #include "server/jobs/schema.h"
 
 #include <array>
-#include <string>
+#include <cstdint>
 
-#include "absl/strings/str_cat.h"
+#include "server/sqlite/migration.h"
 #include "temper/v1/training_service.pb.h"
 
 namespace temper {
 namespace {
 
-// Step N takes a database from version N to N + 1. A step that was released is never changed.
+// Copies the owners of jobs that are older than the column; SQL does not see into temper.v1.Job.
+absl::Status FillOwners(Sqlite& database) {
+  SqliteStatement select(database, "SELECT number, job FROM jobs");
+  while (true) {
+    const auto row = select.Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return absl::OkStatus();
+    const int64_t number = select.Integer();
+    v1::Job job;
+    if (!job.ParseFromString(select.Text())) continue;  // whoever reads it says that it is damaged
+    SqliteStatement update(database, "UPDATE jobs SET owner = ? WHERE number = ?");
+    if (absl::Status status = update.Bind(job.spec().owner()).Bind(number).Run(); !status.ok()) return status;
+  }
+}
+
 constexpr std::array kSteps = {
-    R"sql(
+    SchemaStep{R"sql(
       CREATE TABLE jobs (
         number INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of creation
         id TEXT NOT NULL UNIQUE,
@@ -54,8 +68,8 @@ constexpr std::array kSteps = {
         sequence INTEGER NOT NULL,                 -- of the newest report that is kept
         PRIMARY KEY (job_id, epoch, rank)
       ) STRICT, WITHOUT ROWID;
-    )sql",
-    R"sql(
+    )sql"},
+    SchemaStep{R"sql(
       ALTER TABLE jobs ADD COLUMN restarts_since_checkpoint INTEGER NOT NULL DEFAULT 0;
       ALTER TABLE epochs ADD COLUMN resume_from TEXT NOT NULL DEFAULT '';  -- URIs, a line each
 
@@ -66,73 +80,28 @@ constexpr std::array kSteps = {
         checkpoint BLOB NOT NULL,                  -- temper.v1.Checkpoint
         PRIMARY KEY (job_id, step, epoch)
       ) STRICT, WITHOUT ROWID;
-    )sql",
-    R"sql(
+    )sql"},
+    SchemaStep{R"sql(
       CREATE TABLE steps (
         job_id TEXT NOT NULL REFERENCES jobs (id),
         step INTEGER NOT NULL,
         metrics BLOB NOT NULL,                     -- temper.v1.StepMetrics, of the last time that it was taken
         PRIMARY KEY (job_id, step)
       ) STRICT, WITHOUT ROWID;
-    )sql",
-    R"sql(
+    )sql"},
+    SchemaStep{R"sql(
       ALTER TABLE jobs ADD COLUMN preflight INTEGER NOT NULL DEFAULT 0;       -- the next or present gang only looks
       ALTER TABLE jobs ADD COLUMN preflight_only INTEGER NOT NULL DEFAULT 0;
-    )sql",
-    R"sql(
+    )sql"},
+    SchemaStep{R"sql(
       ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';             -- copied from job
       CREATE INDEX jobs_by_owner ON jobs (owner, number);
     )sql",
+               FillOwners},
 };
-
-// Index of the step that brought jobs.owner.
-constexpr int64_t kOwnerStep = 4;
-
-// Copies the owners of jobs that are older than the column; SQL does not see into temper.v1.Job.
-absl::Status FillOwners(Sqlite& database) {
-  SqliteStatement select(database, "SELECT number, job FROM jobs");
-  while (true) {
-    const auto row = select.Step();
-    if (!row.ok()) return row.status();
-    if (!*row) return absl::OkStatus();
-    const int64_t number = select.Integer();
-    v1::Job job;
-    if (!job.ParseFromString(select.Text())) continue;  // whoever reads it says that it is damaged
-    SqliteStatement update(database, "UPDATE jobs SET owner = ? WHERE number = ?");
-    if (absl::Status status = update.Bind(job.spec().owner()).Bind(number).Run(); !status.ok()) return status;
-  }
-}
-
-absl::StatusOr<int64_t> Version(Sqlite& database) {
-  SqliteStatement statement(database, "PRAGMA user_version");
-  const auto row = statement.Step();
-  if (!row.ok()) return row.status();
-  return statement.Integer();
-}
 
 }  // namespace
 
-absl::Status MigrateSchema(Sqlite& database) {
-  auto version = Version(database);
-  if (!version.ok()) return version.status();
-  const auto newest = static_cast<int64_t>(kSteps.size());
-  if (*version > newest) {
-    return absl::FailedPreconditionError(absl::StrCat("the database has schema version ", *version,
-                                                      ", this temper-server knows ", newest,
-                                                      ": it was written by a newer version; use that one"));
-  }
-  for (int64_t step = *version; step < newest; ++step) {
-    SqliteTransaction transaction(database);
-    if (absl::Status status = transaction.Begin(); !status.ok()) return status;
-    if (absl::Status status = database.Execute(kSteps[static_cast<size_t>(step)]); !status.ok()) return status;
-    if (step == kOwnerStep) {
-      if (absl::Status status = FillOwners(database); !status.ok()) return status;
-    }
-    const std::string set_version = absl::StrCat("PRAGMA user_version = ", step + 1);
-    if (absl::Status status = database.Execute(set_version); !status.ok()) return status;
-    if (absl::Status status = transaction.Commit(); !status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
+absl::Status MigrateSchema(Sqlite& database) { return Migrate(database, kSteps); }
 
 }  // namespace temper

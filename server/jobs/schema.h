@@ -6,9 +6,7 @@
 
 namespace temper {
 
-// Brings a database from whatever version it has (PRAGMA user_version; 0: empty) to this build's.
-//
-// FAILED_PRECONDITION: it was written by a newer temper.
+// Brings the jobs' database to this build's schema. Errors are Migrate's (server/sqlite/migration.h).
 absl::Status MigrateSchema(Sqlite& database);
 
 }  // namespace temper

@@ -9,14 +9,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/storage/object_store.h"
-#include "common/storage/storage_uri.h"
 
 namespace temper {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kS3 = "s3://";
 constexpr std::string_view kBelow = "/**";
 
 // As readers take it. Of a pattern for names (/data/part-*.jsonl) the last component stays as it is.
@@ -35,6 +33,14 @@ bool HasDots(std::string_view path) {
 std::string WithoutSlash(std::string path) {
   while (path.size() > 1 && path.ends_with('/')) path.pop_back();
   return path;
+}
+
+// "org/name@main/path" → "org/name/path"; of a pattern for an organization, all of it.
+std::string WithoutRevision(std::string_view uri, const std::string& path) {
+  const auto place = ParseHubUri(uri);
+  if (!place.ok()) return path;
+  return absl::StrCat(place->dataset ? "datasets/" : "", place->repository, place->path.empty() ? "" : "/",
+                      place->path);
 }
 
 // "/a/b" is below "/a" and "/", not below "/a/" only by spelling.
@@ -87,11 +93,8 @@ absl::StatusOr<UriPolicy> UriPolicy::Parse(const std::vector<std::string>& patte
 }
 
 absl::StatusOr<UriPolicy::Place> UriPolicy::PlaceOf(std::string_view uri) {
-  if (uri.starts_with(kS3)) {
-    const std::string_view path = WithoutParameters(uri).substr(kS3.size());
-    if (path.empty() || HasDots(path)) return absl::InvalidArgumentError("names no place in a bucket");
-    return Place{.path = WithoutSlash(std::string(path)), .parameters = std::string(ParametersOf(uri))};
-  }
+  const std::optional<StorageScheme> scheme = SchemeOf(uri);
+  if (scheme && *scheme != StorageScheme::kLocal) return PlaceInStore(*scheme, uri);
   const auto path = LocalPathOf(uri);
   if (!path.ok()) return path.status();
   if (HasDots(*path)) return absl::InvalidArgumentError("has a component '.' or '..'");
@@ -104,12 +107,21 @@ absl::StatusOr<UriPolicy::Place> UriPolicy::PlaceOf(std::string_view uri) {
     part /= component;
     if (fs::is_symlink(fs::symlink_status(part, error))) return absl::InvalidArgumentError("is a link to nowhere");
   }
-  return Place{.local = true, .path = WithoutSlash(canonical.string())};
+  return Place{.path = WithoutSlash(canonical.string())};
+}
+
+absl::StatusOr<UriPolicy::Place> UriPolicy::PlaceInStore(StorageScheme scheme, std::string_view uri) {
+  auto path = PathOfRemote(uri);
+  if (!path.ok()) return path.status();
+  if (path->empty()) return absl::InvalidArgumentError("names no place in a bucket");
+  if (scheme == StorageScheme::kHub) path = WithoutRevision(uri, *path);
+  return Place{.scheme = scheme, .path = *std::move(path), .parameters = std::string(ParametersOf(uri))};
 }
 
 bool UriPolicy::Allows(const Place& place, bool written) const {
   return std::any_of(allowed_.begin(), allowed_.end(), [&place, written](const Place& allowed) {
-    return allowed.local == place.local && allowed.parameters == place.parameters && !(written && allowed.read_only) &&
+    return allowed.scheme == place.scheme && allowed.parameters == place.parameters &&
+           !(written && allowed.read_only) &&
            (allowed.path == place.path || (allowed.below && IsBelow(place.path, allowed.path)));
   });
 }

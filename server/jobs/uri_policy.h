@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/rpc/status.h"
+#include "common/storage/storage_uri.h"
 #include "temper/v1/job.pb.h"
 
 namespace temper {
@@ -29,9 +30,9 @@ class UriPolicy {
  public:
   // Everything is allowed.
   UriPolicy() = default;
-  // Only what one of `patterns` allows: file:///dir/** (or /dir/**) and s3://bucket/dir/** what is below, and the
-  // directory itself; without /** that very place. `uploads` may be
-  // read as well.
+  // Only what one of `patterns` allows: file:///dir/** (or /dir/**), s3://bucket/dir/** and the like of the other
+  // schemes what is below, and the directory itself; without /** that very place. hf:// is allowed in any revision.
+  // `uploads` may be read as well.
   //
   // INVALID_ARGUMENT: a pattern is none of these.
   static absl::StatusOr<UriPolicy> Parse(const std::vector<std::string>& patterns,
@@ -45,14 +46,15 @@ class UriPolicy {
 
  private:
   struct Place {
-    bool local = false;
+    StorageScheme scheme = StorageScheme::kLocal;
     std::string path;        // canonical, or bucket/key; without a slash at its end
-    std::string parameters;  // of s3: another endpoint is another place
+    std::string parameters;  // another endpoint is another place
     bool below = false;      // what is below it, too
     bool read_only = false;  // where it is allowed: for fields that are not written
   };
 
   static absl::StatusOr<Place> PlaceOf(std::string_view uri);
+  static absl::StatusOr<Place> PlaceInStore(StorageScheme scheme, std::string_view uri);
   bool Allows(const Place& place, bool written) const;
 
   bool everything_ = true;

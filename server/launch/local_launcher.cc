@@ -157,7 +157,7 @@ absl::StatusOr<std::vector<std::string>> LocalLauncher::FreeGpus(int32_t count,
 
 absl::StatusOr<LocalLauncher::Worker> LocalLauncher::StartWatched(const GangSpec& spec, int32_t node,
                                                                   std::vector<std::string> gpus) const {
-  const auto pid = StartWorker(options_.worker_binary, spec, node, gpus);
+  const auto pid = StartWorker(options_.worker_binary, options_.environment, spec, node, gpus);
   if (!pid.ok()) return pid.status();
   Worker worker;
   worker.gpus = std::move(gpus);

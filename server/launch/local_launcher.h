@@ -18,11 +18,13 @@
 #include "server/launch/exit_explanation.h"
 #include "server/launch/launcher.h"
 #include "server/launch/process_table.h"
+#include "server/launch/worker_environment.h"
 
 namespace temper {
 
 struct LocalLauncherOptions {
   std::filesystem::path worker_binary;
+  WorkerEnvironment environment;
   // GPUs of this host that gangs may use, each for one worker at a time: as CUDA_VISIBLE_DEVICES names them.
   std::vector<std::string> gpus;
   // Between SIGTERM and SIGKILL. A worker gives its ranks 25 s to commit a checkpoint, and then the server 5 s to take

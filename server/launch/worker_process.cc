@@ -36,16 +36,10 @@ absl::Status Failed(const std::string& what, int error) {
   }
 }
 
-// This process's environment without what is not the gang's business, and with what is.
-std::vector<std::string> WorkerEnvironment(const GangSpec& spec, const std::filesystem::path& directory,
-                                           const std::string& gpus) {
-  std::vector<std::string> environment;
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string_view text = *entry;
-    const bool ours = text.starts_with("TEMPER_WORKER_TOKEN=") || text.starts_with("TEMPER_TOKEN=") ||
-                      text.starts_with("TEMPER_RUN_DIR=") || text.starts_with("CUDA_VISIBLE_DEVICES=");
-    if (!ours) environment.emplace_back(text);
-  }
+// What the worker is started with: its share of this process's environment, and what is the gang's own.
+std::vector<std::string> EnvironmentOf(const GangSpec& spec, const WorkerEnvironment& shared,
+                                       const std::filesystem::path& directory, const std::string& gpus) {
+  std::vector<std::string> environment = shared.Select(environ);
   environment.push_back("TEMPER_WORKER_TOKEN=" + spec.token);
   environment.push_back(NodeMark(directory));
   environment.push_back("CUDA_VISIBLE_DEVICES=" + gpus);
@@ -113,8 +107,8 @@ std::vector<std::string> GpusOf(const std::filesystem::path& node_directory) {
   return absl::StrSplit(names, ',', absl::SkipEmpty());
 }
 
-absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const GangSpec& spec, int32_t node,
-                                  const std::vector<std::string>& gpus) {
+absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const WorkerEnvironment& shared,
+                                  const GangSpec& spec, int32_t node, const std::vector<std::string>& gpus) {
   const std::filesystem::path directory = NodeDirectory(spec.run_dir, node);
   std::error_code error;
   std::filesystem::create_directories(directory, error);
@@ -140,7 +134,7 @@ absl::StatusOr<pid_t> StartWorker(const std::filesystem::path& binary, const Gan
                                         absl::StrCat(node),
                                         "--run-dir",
                                         directory.string()};
-  std::vector<std::string> environment = WorkerEnvironment(spec, directory, gpu_names);
+  std::vector<std::string> environment = EnvironmentOf(spec, shared, directory, gpu_names);
   const SpawnSetup setup(null, log);
   pid_t pid = 0;
   const int result = posix_spawn(&pid, binary.c_str(), &setup.actions, &setup.attributes, Pointers(arguments).data(),

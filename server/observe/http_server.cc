@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <optional>
+#include <semaphore>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -15,12 +16,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "server/observe/http_connection.h"
 
 namespace temper {
 namespace {
-
-// Threads for what is answered at once.
-constexpr int kShortThreads = 8;
 
 constexpr int64_t kPiece = 4 << 20;  // bytes of a file that are read at a time
 
@@ -79,6 +78,13 @@ std::string PeerOf(const httplib::Request& request) {
   return v6 ? absl::StrCat("ipv6:[", request.remote_addr, "]:", request.remote_port)
             : absl::StrCat("ipv4:", request.remote_addr, ":", request.remote_port);
 }
+
+// Of this thread: what it answers on, and how long a piece of an answer may take.
+thread_local HttpConnection* current_connection = nullptr;
+thread_local std::chrono::milliseconds current_limit{};
+
+// A stream or a file has its time for each piece, and not for all of them.
+void BeginPiece() { current_connection->SetDeadline(std::chrono::steady_clock::now() + current_limit); }
 
 // A route, and what it takes to know a request as one of its own.
 struct Route {
@@ -160,6 +166,7 @@ void SetStream(HttpAnswer answer, Place place, httplib::Response& response) {
   response.set_chunked_content_provider(
       answer.type, [stream = std::move(answer.stream), place = std::move(place)](size_t, httplib::DataSink& sink) {
         stream([&sink](std::string_view bytes) {
+          BeginPiece();
           return bytes.empty() ? sink.is_writable() : sink.write(bytes.data(), bytes.size());
         });
         sink.done();
@@ -170,6 +177,7 @@ void SetStream(HttpAnswer answer, Place place, httplib::Response& response) {
 void SetFile(HttpAnswer answer, Place place, httplib::Response& response) {
   const auto provider = [read = std::move(answer.read), place = std::move(place)](size_t offset, size_t length,
                                                                                   httplib::DataSink& sink) {
+    BeginPiece();
     const auto bytes = read(static_cast<int64_t>(offset), std::min<int64_t>(kPiece, static_cast<int64_t>(length)));
     return bytes.ok() && sink.write(bytes->data(), bytes->size());
   };
@@ -179,8 +187,8 @@ void SetFile(HttpAnswer answer, Place place, httplib::Response& response) {
 // All that there is to answer with.
 class Site {
  public:
-  Site(std::vector<HttpRoute> routes, HttpRules rules)
-      : rules_(std::move(rules)), streams_(rules_.max_streams), files_(rules_.max_files) {
+  Site(std::vector<HttpRoute> routes, HttpRules rules, const HttpLimits& limits)
+      : rules_(std::move(rules)), streams_(limits.streams), files_(limits.files) {
     for (HttpRoute& route : routes) routes_.push_back(ParseRoute(std::move(route)));
   }
 
@@ -244,9 +252,57 @@ int UseNewest(SSL* connection, void* certificates) {
   return SSL_set_SSL_CTX(connection, newest.get()) == nullptr ? 0 : 1;  // the connection shares it
 }
 
-std::unique_ptr<httplib::Server> MakeServer(const CertificateWatcher* certificates) {
-  if (certificates == nullptr) return std::make_unique<httplib::Server>();
-  return std::make_unique<httplib::SSLServer>([certificates](SSL_CTX& context) {
+SSL_CTX* ContextOf(const httplib::Server&) { return nullptr; }
+SSL_CTX* ContextOf(const httplib::SSLServer& server) { return server.ssl_context(); }
+
+// httplib's server, whose connections are ours: one request each, in limited time.
+template <typename Base>
+class Limited final : public Base {
+ public:
+  template <typename... Arguments>
+  explicit Limited(HttpLimits limits, Arguments&&... arguments)
+      : Base(std::forward<Arguments>(arguments)...), limits_(limits) {}
+
+ private:
+  bool process_and_close_socket(socket_t socket) override {
+    using std::chrono::steady_clock;
+    SSL_CTX* const context = ContextOf(static_cast<const Base&>(*this));
+    HttpConnection connection(socket, context, steady_clock::now() + limits_.request);
+    if (context != nullptr && !connection.Accept()) return false;
+    current_connection = &connection;
+    current_limit = limits_.response;
+    bool is_closed = false;
+    // What a refused request carries is not read: it must not become the next request of its connection.
+    return this->process_request(connection, /*close_connection=*/true, is_closed, [&](httplib::Request&) {
+      connection.SetDeadline(steady_clock::now() + limits_.response);  // its headers are there
+    });
+  }
+
+  const HttpLimits limits_;
+};
+
+// Threads for connections. Those that no thread is free for are few: they hold descriptors that others need.
+class BoundedPool final : public httplib::TaskQueue {
+ public:
+  explicit BoundedPool(int threads) : pool_(static_cast<size_t>(threads)) {}
+
+  void enqueue(std::function<void()> task) override {
+    waiting_.acquire();
+    pool_.enqueue([this, task = std::move(task)] {
+      waiting_.release();
+      task();
+    });
+  }
+  void shutdown() override { pool_.shutdown(); }
+
+ private:
+  std::counting_semaphore<> waiting_{64};
+  httplib::ThreadPool pool_;
+};
+
+std::unique_ptr<httplib::Server> MakeServer(const CertificateWatcher* certificates, HttpLimits limits) {
+  if (certificates == nullptr) return std::make_unique<Limited<httplib::Server>>(limits);
+  return std::make_unique<Limited<httplib::SSLServer>>(limits, [certificates](SSL_CTX& context) {
     // Every connection shows its certificates: what was resumed would go by those of an older one.
     SSL_CTX_set_options(&context, SSL_OP_NO_TICKET);
     SSL_CTX_set_num_tickets(&context, 0);
@@ -270,7 +326,8 @@ HttpAnswer HttpError(const absl::Status& status) {
       .status = HttpStatus(status), .type = "text/plain; charset=utf-8", .body = absl::StrCat(status.message(), "\n")};
 }
 
-HttpServer::HttpServer(const CertificateWatcher* certificates) : server_(MakeServer(certificates)) {}
+HttpServer::HttpServer(const CertificateWatcher* certificates, HttpLimits limits)
+    : server_(MakeServer(certificates, limits)) {}
 
 HttpServer::~HttpServer() {
   if (stop_streams_) stop_streams_();
@@ -279,8 +336,9 @@ HttpServer::~HttpServer() {
 }
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& host, int port, HttpPages pages,
-                                                              HttpRules rules, const CertificateWatcher* certificates) {
-  auto server = std::unique_ptr<HttpServer>(new HttpServer(certificates));
+                                                              HttpRules rules, const CertificateWatcher* certificates,
+                                                              HttpLimits limits) {
+  auto server = std::unique_ptr<HttpServer>(new HttpServer(certificates, limits));
   httplib::Server& http = *server->server_;
   std::vector<HttpRoute> routes = std::move(pages.routes);
   routes.push_back({"GET /metrics", [metrics = std::move(pages.metrics)](const HttpRequest&) {
@@ -289,9 +347,9 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
   routes.push_back({"GET /healthz", [health = std::move(pages.health), has_reason = rules.health_has_reason](
                                         const HttpRequest&) { return HealthAnswer(health(), has_reason); }});
   server->stop_streams_ = std::move(pages.stop);
-  const auto threads = static_cast<size_t>(kShortThreads + rules.max_streams + rules.max_files);
-  http.new_task_queue = [threads] { return new httplib::ThreadPool(threads); };
-  http.set_pre_routing_handler([site = std::make_shared<Site>(std::move(routes), std::move(rules))](
+  const int threads = limits.threads + limits.streams + limits.files;
+  http.new_task_queue = [threads] { return new BoundedPool(threads); };  // httplib deletes it
+  http.set_pre_routing_handler([site = std::make_shared<Site>(std::move(routes), std::move(rules), limits)](
                                    const httplib::Request& request, httplib::Response& response) {
     site->Serve(request, response);
     return httplib::Server::HandlerResponse::Handled;
@@ -301,13 +359,6 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
     const int on = 1;
     ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   });
-  // Its threads are few: nobody may hold one for long.
-  http.set_read_timeout(5);
-  http.set_write_timeout(5);
-  // What a refused request carries is not read: it must not become the next request of its connection.
-  http.set_keep_alive_max_count(1);
-  http.set_payload_max_length(1 << 16);
-
   server->port_ = port == 0 ? http.bind_to_any_port(host.c_str()) : (http.bind_to_port(host.c_str(), port) ? port : -1);
   if (server->port_ <= 0) return absl::UnavailableError(absl::StrCat("can't listen on ", host, ":", port));
   server->thread_ = std::thread([&http] { http.listen_after_bind(); });

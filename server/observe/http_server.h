@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -85,10 +86,18 @@ struct HttpRules {
   bool loopback_names_only = false;
   // /healthz says why not.
   bool health_has_reason = false;
+};
+
+// How much of the server its callers may take.
+struct HttpLimits {
+  int threads = 32;  // connections that are served at a time; another 64 wait in the server, and the rest in the kernel
   // Streams and files that are on their way at a time; what is asked for beyond that gets 503. They have threads of
-  // their own: however many there are, other requests are answered.
-  int max_streams = 64;
-  int max_files = 16;
+  // their own, besides those: however many there are, other requests are answered.
+  int streams = 64;
+  int files = 16;
+  std::chrono::milliseconds request{5'000};  // for a request to be there, the handshake of TLS included
+  // For it to be answered, and the answer taken; of a stream or a file, each piece of it.
+  std::chrono::milliseconds response{10'000};
 };
 
 // HTTP, over TLS where there are certificates: GET /metrics and /healthz (200 "ok", or 503), and the routes that it is
@@ -102,7 +111,8 @@ class HttpServer {
   // UNAVAILABLE: nothing can listen there.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& host, int port, HttpPages pages,
                                                            HttpRules rules,
-                                                           const CertificateWatcher* certificates = nullptr);
+                                                           const CertificateWatcher* certificates = nullptr,
+                                                           HttpLimits limits = {});
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
@@ -110,7 +120,7 @@ class HttpServer {
   int port() const { return port_; }
 
  private:
-  explicit HttpServer(const CertificateWatcher* certificates);
+  HttpServer(const CertificateWatcher* certificates, HttpLimits limits);
 
   std::unique_ptr<httplib::Server> server_;
   std::function<void()> stop_streams_;

@@ -3,6 +3,7 @@
 
 #include <sqlite3.h>
 
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -52,6 +53,11 @@ void Sqlite::GiveBack(std::string sql, sqlite3_stmt* statement) {
 absl::Status Sqlite::Execute(const std::string& sql) {
   if (sqlite3_exec(database_, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK) return Error();
   return absl::OkStatus();
+}
+
+absl::Status Sqlite::UseWriteAheadLog() {
+  return Execute(
+      "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF");
 }
 
 void Sqlite::OnCommit(std::function<void(int)> callback) {
@@ -119,6 +125,10 @@ SqliteStatement& SqliteStatement::BindBlob(std::string_view bytes) {
   return *this;
 }
 
+SqliteStatement& SqliteStatement::Bind(WallTime time) {
+  return Bind(int64_t{std::chrono::floor<std::chrono::microseconds>(time.time_since_epoch()).count()});
+}
+
 SqliteStatement& SqliteStatement::BindNull() {
   if (!failed_) failed_ = sqlite3_bind_null(statement_, next_parameter_++) != SQLITE_OK;
   return *this;
@@ -146,6 +156,14 @@ std::string SqliteStatement::Text() {
   const void* bytes = sqlite3_column_blob(statement_, column);
   const int size = sqlite3_column_bytes(statement_, column);
   return bytes == nullptr ? std::string() : std::string(static_cast<const char*>(bytes), static_cast<size_t>(size));
+}
+
+WallTime SqliteStatement::Time() { return WallTime(std::chrono::microseconds(Integer())); }
+
+std::optional<WallTime> SqliteStatement::OptionalTime() {
+  const bool none = IsNull();
+  const WallTime time = Time();
+  return none ? std::nullopt : std::optional(time);
 }
 
 bool SqliteStatement::IsNull() const { return sqlite3_column_type(statement_, next_column_) == SQLITE_NULL; }

@@ -7,10 +7,14 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/clock.h"
 
 struct sqlite3;
 struct sqlite3_stmt;
@@ -25,6 +29,11 @@ class Sqlite {
   ~Sqlite();
   Sqlite(const Sqlite&) = delete;
   Sqlite& operator=(const Sqlite&) = delete;
+
+  const std::string& path() const { return path_; }
+
+  // For the connection that writes: what is committed is on the disk, and readers wait for nobody.
+  absl::Status UseWriteAheadLog();
 
   // Any number of statements without parameters.
   absl::Status Execute(const std::string& sql);
@@ -55,8 +64,9 @@ class Sqlite {
   std::unordered_map<std::string, sqlite3_stmt*> idle_;
 };
 
-// One statement: bind its parameters in order, step through its rows, read their columns in order. A failure to prepare
-// or bind is told by the first Step. The connection keeps its compiled form for the next one of the same text.
+// One statement: bind its parameters in order, step through its rows, read their columns in order. Times are kept as
+// microseconds since 1970. A failure to prepare or bind is told by the first Step. The connection keeps its compiled
+// form for the next one of the same text.
 class SqliteStatement {
  public:
   SqliteStatement(Sqlite& connection, std::string_view sql);
@@ -67,7 +77,13 @@ class SqliteStatement {
   SqliteStatement& Bind(int64_t value);
   SqliteStatement& Bind(std::string_view text);
   SqliteStatement& BindBlob(std::string_view bytes);
+  SqliteStatement& Bind(WallTime time);
   SqliteStatement& BindNull();
+  // NULL for none.
+  template <typename T>
+  SqliteStatement& Bind(const std::optional<T>& value) {
+    return value ? Bind(*value) : BindNull();
+  }
 
   // True: there is a row. False: there are no more.
   absl::StatusOr<bool> Step();
@@ -75,8 +91,10 @@ class SqliteStatement {
   absl::Status Run();
 
   int64_t Integer();
-  std::string Text();   // and blobs; empty for NULL
-  bool IsNull() const;  // of the next column
+  std::string Text();  // and blobs; empty for NULL
+  WallTime Time();
+  std::optional<WallTime> OptionalTime();  // none for NULL
+  bool IsNull() const;                     // of the next column
 
  private:
   Sqlite& connection_;
@@ -86,6 +104,21 @@ class SqliteStatement {
   int next_column_ = 0;
   bool failed_;
 };
+
+// What `read`, called with the statement at each of its rows, makes of them. The first error, of either, ends it.
+template <typename Read>
+auto ReadRows(SqliteStatement& statement, const Read& read)
+    -> absl::StatusOr<std::vector<typename std::invoke_result_t<Read, SqliteStatement&>::value_type>> {
+  std::vector<typename std::invoke_result_t<Read, SqliteStatement&>::value_type> rows;
+  while (true) {
+    const auto row = statement.Step();
+    if (!row.ok()) return row.status();
+    if (!*row) return rows;
+    auto value = read(statement);
+    if (!value.ok()) return value.status();
+    rows.push_back(*std::move(value));
+  }
+}
 
 // BEGIN IMMEDIATE … COMMIT. Rolls back unless Commit() returned OK.
 class SqliteTransaction {

@@ -224,7 +224,7 @@ HttpAnswer WebApi::Control(const HttpRequest& request, const char* action, Chang
         "a page may change something only on a server that asks for tokens (temper-server --require-tokens)"));
   }
   const std::string name = NameOf(request);
-  const auto job = (controller_.*change)(name);
+  const auto job = (controller_.*change)(name, request.caller.name);
   Audit(request.peer, &request.caller, action, name, job.status());
   return Answered(job);
 }

@@ -45,7 +45,7 @@ class WebApi {
   HttpAnswer Ticket(const HttpRequest& request);
   HttpAnswer Download(const HttpRequest& request);
 
-  using Change = absl::StatusOr<v1::Job> (JobController::*)(const std::string& name);
+  using Change = absl::StatusOr<v1::Job> (JobController::*)(const std::string& name, const std::string& by);
   // Pause, Resume or Cancel, called `action` in the log.
   HttpAnswer Control(const HttpRequest& request, const char* action, Change change);
 

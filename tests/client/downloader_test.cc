@@ -144,8 +144,7 @@ TEST_F(DownloaderTest, BytesDoNotMatchTheDigest_NothingTakesTheName) {
   server_.files["nested/weights.bin"][17] ^= 1;
   const auto result = Run();
   EXPECT_TRUE(absl::IsDataLoss(result.status())) << result.status();
-  EXPECT_THAT(std::string(result.status().message()),
-              HasSubstr("nested/weights.bin: what the server sends has the SHA-256"));
+  EXPECT_THAT(std::string(result.status().message()), HasSubstr("nested/weights.bin: what is stored has the SHA-256"));
   EXPECT_FALSE(std::filesystem::exists(directory_ / "nested/weights.bin"));
 }
 

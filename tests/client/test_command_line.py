@@ -176,7 +176,7 @@ def test_watch_in_a_pipe_has_a_line_a_step_and_download_brings_the_export(server
     (export / "config.json").write_bytes(b"[]")
     (home / "config.json").unlink()
     damaged = server.temper("download", "a", "--to", home, check=7)
-    assert "config.json: what the server sends has the SHA-256" in damaged.stderr
+    assert "config.json: what is stored has the SHA-256" in damaged.stderr
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])

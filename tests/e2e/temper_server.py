@@ -16,6 +16,12 @@ import psutil
 
 BIN = Path(os.environ.get("TEMPER_BIN", Path(__file__).resolve().parents[2] / "build/release/bin"))
 
+# What tests do to gangs, and what sanitizers are told, which temper knows nothing of.
+WORKER_ENVIRONMENT = (
+    *("TEMPER_FAULT*", "TEMPER_RELAY", "TEMPER_NOT_RELAYED", "TEMPER_CLOCK_SHIFT", "LD_PRELOAD"),
+    *("ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS"),
+)
+
 ENDED = ("JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
 
 
@@ -59,6 +65,7 @@ class Server:
             f"--slots={self.slots}",
             f"--max-preflights={self.preflights}",
             "--retry-backoff=1",
+            *(f"--worker-env={name}" for name in WORKER_ENVIRONMENT),
             *self.options,
             *options,
         ]

@@ -19,6 +19,23 @@ def files_with(secret: str, *places: Path) -> list[str]:
     return found.stdout.splitlines()
 
 
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    return dict(entry.split("=", 1) for entry in Path(f"/proc/{process.pid}/environ").read_text().split("\0") if entry)
+
+
+def test_gangs_have_only_what_they_need_of_the_servers_environment(start_server, endless_spec):
+    needed = {"AWS_PROFILE": "team", "OMP_DISPLAY_ENV": "false", "TEAM_SETTING": "of the operator's choice"}
+    others = {"DATABASE_URL": "postgres://user:password@host/db", "TEMPER_TOKEN": KEY, "XTEAM_SETTING": "x"}
+    server = start_server(environment=needed | others, options=["--worker-env=TEAM_*"])
+    server.wait_for_step(server.submit(endless_spec))
+    for name in ("temper-worker", "temper-rank"):
+        environment = environment_of(server.the_process(name))
+        assert {key: environment.get(key) for key in needed} == needed
+        assert environment.keys() & (others.keys() | {"PYTEST_CURRENT_TEST", "TEMPER_BIN"}) == set()
+    assert "TEMPER_WORKER_TOKEN" in environment_of(server.the_process("temper-worker"))
+    assert "TEMPER_WORKER_TOKEN" not in environment_of(server.the_process("temper-rank"))
+
+
 def test_no_secret_is_in_files_logs_events_metrics_or_process_lists(start_server, spec, tmp_path, monkeypatch):
     server = start_server(options=["--require-tokens"], environment={"AWS_SECRET_ACCESS_KEY": KEY}, preflights=1)
     command = [BIN / "temper-server", "token", "create", "ana", "--role", "admin", "--data-dir", server.data_dir]

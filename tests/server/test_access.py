@@ -296,6 +296,25 @@ def test_who_changed_what_and_who_was_refused_is_in_the_log(place):
     )
 
 
+def test_who_changed_a_job_is_in_its_events(place):
+    server = place.server
+    ana, root = ({"TEMPER_TOKEN": place.tokens[identity]} for identity in ("submitter, own job", "admin"))
+    server.temper("submit", "-", "--job-id", "changed", text=JOB, environment=ana, check=0)  # waits for a slot
+    for command, who in (("pause", ana), ("resume", root), ("cancel", ana)):
+        server.temper(command, "changed", environment=who, check=0)
+    shown = server.temper("watch", "changed", environment=ana, check=5).stdout.splitlines()
+    assert shown == [
+        "QUEUED (by ana)",
+        "PAUSED: paused on request (by ana)",
+        "QUEUED: resumed on request (by root)",
+        "CANCELLED: cancelled on request (by ana)",
+    ]
+    events = server.temper("watch", "changed", "--output", "json", environment=ana, check=5).stdout
+    states = [event["state"] for event in map(json.loads, events.splitlines()) if "state" in event]
+    assert [state["requested_by"] for state in states] == ["ana", "ana", "root", "ana"]
+    assert not SECRET.search(events)
+
+
 def test_an_identity_that_calls_too_often_is_told_so(tmp_path):
     server = Server(tmp_path, options=["--require-tokens", "--max-calls-per-second", "1"]).start()
     ana, ben = ({"TEMPER_TOKEN": make_token(server, name, "reader")} for name in ("ana", "ben"))
@@ -303,6 +322,25 @@ def test_an_identity_that_calls_too_often_is_told_so(tmp_path):
     assert any("ana calls too often" in answer.stderr for answer in answers)
     server.temper("list", environment=ben, check=0)
     assert "429" in [ask(server, "GET /metrics", ben["TEMPER_TOKEN"]) for _ in range(10)]
+    server.stop()
+
+
+def test_open_streams_of_an_identity_are_bounded(tmp_path):
+    server = Server(tmp_path, options=["--require-tokens", "--max-watches", "1"]).start()
+    ana, ben = (make_token(server, name, "submitter") for name in ("ana", "ben"))
+    submit(server, ana, "a")
+    with grpc.insecure_channel(server.grpc) as channel:
+        route = TRAINING + "WatchJob"
+        request = dict(described_methods(channel))[route]
+        request.name = "jobs/a"
+        stream = channel.stream_stream(route)(
+            iter([request.SerializeToString()]), metadata=[("authorization", f"Bearer {ana}")], timeout=LIMIT
+        )
+        next(stream)
+        assert call(channel, route, request, ana) == "RESOURCE_EXHAUSTED"
+        assert call(channel, route, request, ben) == "OK"
+        stream.cancel()
+        wait_for(lambda: call(channel, route, request, ana) == "OK", "the place to be free again")
     server.stop()
 
 

@@ -2,6 +2,7 @@
 """temper-server as a process: addresses, signals, errors at start, health and reflection."""
 
 import json
+import re
 import signal
 import subprocess
 
@@ -9,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from temper_process import BIN, JOB, LIMIT, Node, Server, wait_for
+from temper_process import BIN, JOB, LIMIT, ROOT, Node, Server, wait_for
 
 
 def start_badly(*options):
@@ -144,6 +145,7 @@ def test_no_worker_binary(tmp_path):
         (["--listen", "nowhere"], "'nowhere' is no address"),
         (["--slots", "gpu"], "must be KIND:COUNT"),
         (["--log-level", "loud"], "loud"),
+        (["--worker-env", "A", "--worker-env", "TEMPER_TOKEN"], "workers never have the server's TEMPER_TOKEN"),
         (["--unknown"], "--unknown"),
     ],
 )
@@ -151,6 +153,15 @@ def test_usage(options, expected):
     status, error = start_badly(*options)
     assert status == 2
     assert expected in error
+
+
+def test_each_variable_that_gangs_get_is_documented():
+    source = (ROOT / "server/launch/worker_environment.cc").read_text()
+    (listed,) = re.findall(r"patterns = \{(.*?)\};", source, re.DOTALL)
+    names = re.findall(r'"([^"]+)"', listed)
+    assert "AWS_*" in names
+    text = (ROOT / "docs/OPERATIONS.md").read_text()
+    assert [name for name in names if f"`{name}`" not in text and f"`{name.lower()}`" not in text] == []
 
 
 def test_help():

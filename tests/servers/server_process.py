@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server on loopback that is not ours, as a test starts it, kills it and starts it again."""
 
+import os
 import socket
 import subprocess
 import time
@@ -17,17 +18,20 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """`command` listens on `port`, on 127.0.0.1; what it says goes to `log`."""
+    """`command` listens on `port`, on 127.0.0.1, with `variables` in its environment; what it says goes to `log`."""
 
-    def __init__(self, command: list, port: int, log: Path):
+    def __init__(self, command: list, port: int, log: Path, variables: dict[str, str] | None = None):
         self.command = [str(word) for word in command]
         self.port = port
         self.log = log
+        self.variables = variables or {}
         self.process: subprocess.Popen | None = None
 
     def start(self):
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.log.parent)
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, cwd=self.log.parent, env=os.environ | self.variables
+            )
         deadline = time.monotonic() + LIMIT
         while not self.answers():
             assert self.process.poll() is None, self.log.read_text()

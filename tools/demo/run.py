@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a thread that waits does not spin: the cores may be busy
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # a thread that waits does not spin for long: the cores may be busy
 
 import dataset
 import evaluate

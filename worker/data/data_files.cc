@@ -35,33 +35,37 @@ absl::StatusOr<std::vector<std::string>> Select(const ObjectStore& store,
   return files;
 }
 
+// Those right in a directory.
+absl::StatusOr<std::vector<std::string>> FilesIn(std::string_view uri) {
+  const absl::StatusOr<std::unique_ptr<ObjectStore>> directory = ObjectStore::Open(uri);
+  if (!directory.ok()) return directory.status();
+  absl::StatusOr<std::vector<std::string>> files = Select(**directory, IsDataFile);
+  if (files.ok() && files->empty()) {
+    return absl::NotFoundError(absl::StrCat("the directory ", std::string(uri), " has no data: no file right in it ",
+                                            "ends in .jsonl, .jsonl.gz, .jsonl.zst or .parquet. Correct data.uri"));
+  }
+  return files;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> FindDataFiles(std::string_view uri) {
   const std::optional<UriOfName> parts = SplitUri(uri);
+  if (!parts && SchemeOf(uri) != StorageScheme::kLocal) return FilesIn(uri);  // all of a bucket or of a repository
   if (!parts) {
     return absl::InvalidArgumentError(absl::StrCat("data.uri \"", std::string(uri),
-                                                   "\" is not the URI of a file or directory. Give "
-                                                   "file:///path/data.jsonl, /path/data.jsonl or s3://bucket/data"));
+                                                   "\" is not the URI of a file or directory. Give ",
+                                                   std::string(kStorageForms), ", and what is below it"));
   }
   const std::string& name = parts->name;
   const absl::StatusOr<std::unique_ptr<ObjectStore>> parent = ObjectStore::Open(parts->directory);
   if (!parent.ok()) return parent.status();
-  const absl::StatusOr<std::vector<std::string>> directories = (*parent)->ListDirectories("");
-  if (directories.ok() && std::binary_search(directories->begin(), directories->end(), name)) {
-    const absl::StatusOr<std::unique_ptr<ObjectStore>> directory = ObjectStore::Open(uri);
-    if (!directory.ok()) return directory.status();
-    absl::StatusOr<std::vector<std::string>> files = Select(**directory, IsDataFile);
-    if (files.ok() && files->empty()) {
-      return absl::NotFoundError(absl::StrCat("the directory ", std::string(uri), " has no data: no file right in it ",
-                                              "ends in .jsonl, .jsonl.gz, .jsonl.zst or .parquet. Correct data.uri"));
-    }
-    return files;
-  }
+  const absl::StatusOr<bool> is_directory = (*parent)->IsDirectory(name);
+  if (is_directory.ok() && *is_directory) return FilesIn(uri);
   const absl::StatusOr<bool> exists = (*parent)->Exists(name);
   const bool literal = exists.ok() && *exists;
   if (literal || name.find_first_of("*?[") == std::string::npos) {
-    return std::vector<std::string>{UriBelow(parts->directory, name)};
+    return std::vector<std::string>{(*parent)->UriOf(name)};
   }
   absl::StatusOr<std::vector<std::string>> files = Select(
       **parent, [&name](const std::string& file) { return fnmatch(name.c_str(), file.c_str(), FNM_PERIOD) == 0; });

@@ -18,7 +18,7 @@ absl::StatusOr<std::unique_ptr<ObjectReader>> OpenDataFile(std::string_view uri)
   if (!parts) {
     return absl::InvalidArgumentError(absl::StrCat(
         "data.uri \"", std::string(uri),
-        "\" is not the URI of a file. Give file:///path/data.jsonl, /path/data.jsonl or s3://bucket/data.jsonl"));
+        "\" is not the URI of a file. Give file:///path/data.jsonl, /path/data.jsonl, s3://bucket/data.jsonl, …"));
   }
   absl::StatusOr<std::unique_ptr<ObjectStore>> directory = ObjectStore::Open(parts->directory);
   if (!directory.ok()) return directory.status();

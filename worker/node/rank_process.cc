@@ -20,6 +20,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "spdlog/spdlog.h"
+#include "worker/session/spin_count.h"
 
 // glibc 2.36 forgot to declare these for C++.
 extern "C" {
@@ -55,9 +56,7 @@ std::vector<std::string> RankEnvironment(int fd) {
     if (absl::StartsWith(*variable, "TEMPER_WORKER_TOKEN=") || absl::StartsWith(*variable, "TEMPER_RANK_FD=")) continue;
     environment.emplace_back(*variable);
   }
-  // A compute thread that waits must not spin: when anything else wants the cores, the threads that it waits for are
-  // the ones it keeps from running (docs/EXPERIMENTS.md). A user's own setting stands.
-  if (getenv("OMP_WAIT_POLICY") == nullptr) environment.emplace_back("OMP_WAIT_POLICY=PASSIVE");
+  if (!SpinCountIsChosen()) environment.push_back(absl::StrCat(kSpinCountVariable, "=", kSpinCount));
   return environment;
 }
 

@@ -5,6 +5,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_KEYS = ("server", "token", "token_file", "ca_file", "cert_file", "key_file", "insecure")
+_LONGEST_NAME = 20  # what is longer may be a token
+
 
 @dataclass
 class Config:
@@ -24,11 +27,19 @@ def config_path() -> Path:
     return (Path(config) if config.startswith("/") else Path.home() / ".config") / "temper/config.yaml"
 
 
+def _others(keys: object) -> str:
+    """What a file has instead of our keys, without what may be a secret: values, and whatever is not a short name."""
+    others = [key for key in keys if key not in _KEYS] if isinstance(keys, dict) else []
+    names = [key for key in others if isinstance(key, str) and key.isidentifier() and len(key) <= _LONGEST_NAME]
+    return f", found {', '.join(names)}" if names else ""
+
+
 def read_config(path: Path) -> Config:
     """Reads a file with the keys `server`, `token` or `token_file`, `ca_file`, `cert_file`, `key_file` and `insecure`.
     Relative paths are meant relative to the file. A file that does not exist says nothing.
 
-    ValueError: what is wrong with it. ImportError: there is one, but no PyYAML.
+    ValueError: what is wrong with it, without what it says: there may be a token in it. ImportError: there is one, but
+    no PyYAML.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -43,12 +54,13 @@ def read_config(path: Path) -> Config:
     try:
         keys = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: {error}") from None
+        # Its text quotes the file.
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(f"{path}{f':{mark.line + 1}' if mark else ''}: is not valid YAML") from None
     if keys is None:
         return Config()
-    known = ("server", "token", "token_file", "ca_file", "cert_file", "key_file", "insecure")
-    if not isinstance(keys, dict) or any(key not in known for key in keys):
-        raise ValueError(f"{path}: expected the keys {', '.join(known)}, found {keys!r}")
+    if not isinstance(keys, dict) or any(key not in _KEYS for key in keys):
+        raise ValueError(f"{path}: expected the keys {', '.join(_KEYS)}{_others(keys)}")
     insecure = keys.pop("insecure", False)
     if not isinstance(insecure, bool):
         raise ValueError(f"{path}: insecure must be true or false")

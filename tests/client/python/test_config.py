@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the server's address and token come from."""
 
+import traceback
+
 import pytest
 from temper._calls import Connection
 from temper._config import read_config
@@ -85,17 +87,44 @@ def test_a_token_stays_on_this_host_in_plain_text(config, address):
     [
         (
             "servr: a\n",
-            "expected the keys server, token, token_file, ca_file, cert_file, key_file, insecure, found {'servr': 'a'}",
+            "expected the keys server, token, token_file, ca_file, cert_file, key_file, insecure, found servr$",
         ),
         ("- a\n", "expected the keys"),
         ("server: 1\n", "server must be a text"),
         ("insecure: please\n", "insecure must be true or false"),
         ("token: a\ntoken_file: b\n", "has token and token_file"),
         ("token_file: nowhere\n", "token_file: .*nowhere"),
-        ("server: [\n", "config.yaml: "),
+        ("server: [\n", r"config\.yaml:2: is not valid YAML"),
     ],
 )
 def test_what_is_wrong_is_said(config, text, problem):
     config.write_text(text)
     with pytest.raises(ValueError, match=problem):
         read_config(config)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tokn: SECRET\n",
+        "SECRET\n",
+        "token:SECRET\n",
+        "SECRET: x\n",
+        "- token: SECRET\n",
+        "token: [SECRET]\n",
+        "token: {SECRET: x}\n",
+        "token: SECRET\ntoken_file: secret\n",
+        "server: h:1\ntoken: 'SECRET\n",
+        "token: *SECRET\n",
+        "token: !SECRET x\n",
+        "token: SECRET\ninsecure: please\n",
+        "token: SECRET\nserver: [\n",
+        "token: SECRET\n\tserver: h:1\n",
+    ],
+)
+def test_an_error_does_not_show_the_token(config, text):
+    token = f"temper_{'0123456789abcdef' * 5}"
+    config.write_text(text.replace("SECRET", token))
+    with pytest.raises(ValueError, match=r"config\.yaml") as error:
+        read_config(config)
+    assert token not in "".join(traceback.format_exception(error.value))

@@ -96,9 +96,27 @@ TEST(ObjectStoreOpen, Uris_AreTakenOrRefusedWithAReason) {
   EXPECT_EQ(ObjectStore::Open("ftp://host/x").status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ((*ObjectStore::Open("s3://bucket/a/?endpoint=http://127.0.0.1:1"))->UriOf("d"),
             "s3://bucket/a/d?endpoint=http://127.0.0.1:1");
-  for (const char* uri :
-       {"", "relative/path", "file://host/path", "file:relative", "~/x", "s3://", "s3:///path", "s3://b/../c",
-        "s3://b//c", "s3://b/c?regoin=x", "s3://b?endpoint=ftp://host", "s3://key:secret@bucket/x"}) {
+  for (const char* uri : {"",
+                          "relative/path",
+                          "file://host/path",
+                          "file:relative",
+                          "~/x",
+                          "s3://",
+                          "s3:///path",
+                          "s3://b/../c",
+                          "s3://b//c",
+                          "s3://b/c?regoin=x",
+                          "s3://b?endpoint=ftp://host",
+                          "s3://key:secret@bucket/x",
+                          "gs://",
+                          "gs://key@bucket",
+                          "gs://b?region=x",
+                          "abfs://container",
+                          "abfs://container@account.dfs.example.org/x",
+                          "abfs://container:key@account/x",
+                          "abfs://c@account/x?sig=secret",
+                          "hf://name",
+                          "hf://org/name@"}) {
     EXPECT_EQ(ObjectStore::Open(uri).status().code(), absl::StatusCode::kInvalidArgument) << uri;
   }
 }

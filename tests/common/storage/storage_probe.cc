@@ -9,7 +9,6 @@
 
 #include "common/digest.h"
 #include "common/failure.h"
-#include "common/storage/job_layout.h"
 #include "common/storage/object_store.h"
 #include "common/storage/publication.h"
 
@@ -37,6 +36,7 @@ std::string Piece(uint64_t number) {
 struct Call {
   std::string action, uri, path;
   int64_t size = 0;
+  int64_t offset = 0, piece = 32 << 20;
   int deadline_ms = 120'000;
 };
 
@@ -54,18 +54,20 @@ absl::Status Write(const Call& call, ObjectStore& store, Json& result) {
   return (*writer)->Close();
 }
 
+// All of it, or `size` bytes at `offset`.
 absl::Status Read(const Call& call, ObjectStore& store, Json& result) {
   const auto reader = store.OpenForRead(call.path);
   if (!reader.ok()) return reader.status();
+  const int64_t end = call.size > 0 ? call.offset + call.size : (*reader)->size();
   Sha256 digest;
-  constexpr int64_t kAtATime = 32 << 20;
-  for (int64_t done = 0; done < (*reader)->size(); done += kAtATime) {
-    const auto bytes = (*reader)->ReadAt(done, std::min(kAtATime, (*reader)->size() - done));
+  for (int64_t done = call.offset; done < end; done += call.piece) {
+    const auto bytes = (*reader)->ReadAt(done, std::min(call.piece, end - done));
     if (!bytes.ok()) return bytes.status();
     digest.Update(*bytes);
   }
   result["size"] = (*reader)->size();
   result["sha256"] = digest.Hex();
+  result["local"] = store.LocalPath(call.path).value_or("");
   return absl::OkStatus();
 }
 
@@ -90,8 +92,15 @@ absl::Status Verify(const Call& call, const ObjectStore& store) {
 }
 
 absl::Status Run(const Call& call, Json& result) {
-  const auto store = ObjectStore::Open(call.uri, {std::chrono::milliseconds(call.deadline_ms)});
+  const std::chrono::milliseconds deadline(call.deadline_ms);
+  if (call.action == "pin") {
+    const auto pinned = PinnedUri(call.uri, {deadline});
+    result["uri"] = pinned.value_or("");
+    return pinned.status();
+  }
+  const auto store = ObjectStore::Open(call.uri, {deadline});
   if (!store.ok()) return store.status();
+  result["uri"] = (*store)->uri();
   if (call.action == "write") return Write(call, **store, result);
   if (call.action == "read") return Read(call, **store, result);
   if (call.action == "publish") return Publish(call, **store);
@@ -111,10 +120,12 @@ absl::Status Run(const Call& call, Json& result) {
 int main(int argc, char** argv) {
   temper::Call call;
   CLI::App app;
-  app.add_option("action", call.action, "write, read, publish, verify, check or list")->required();
+  app.add_option("action", call.action, "write, read, publish, verify, check, list or pin")->required();
   app.add_option("uri", call.uri)->required();
   app.add_option("path", call.path, "below it");
-  app.add_option("--size", call.size, "of what is written");
+  app.add_option("--size", call.size, "of what is written, or read");
+  app.add_option("--offset", call.offset, "of what is read");
+  app.add_option("--piece", call.piece, "that is read at a time");
   app.add_option("--deadline-ms", call.deadline_ms);
   CLI11_PARSE(app, argc, argv);
   nlohmann::json result;

@@ -60,7 +60,8 @@ class ApiTest : public testing::Test {
     controller->AddListener(
         [this](const v1::Job& job, const v1::JobEvent& event) { hub->OnEvent(job.name(), event.sequence()); });
     ASSERT_TRUE(controller->Recover().ok());
-    auto started = RpcServer::Start({.address = {"127.0.0.1", port}}, *controller, *hub, *uploads, authenticator,
+    rpc_options.address = {"127.0.0.1", port};
+    auto started = RpcServer::Start(rpc_options, *controller, *hub, *uploads, authenticator,
                                     [this](std::string_view method, const absl::Status& status) {
                                       std::lock_guard lock(mutex);
                                       ended.emplace_back(method, status.code());
@@ -158,6 +159,7 @@ class ApiTest : public testing::Test {
   FakeClock clock;
   FakeLauncher launcher;
   WatchOptions watch_options;
+  RpcServerOptions rpc_options;
   UploadOptions upload_options{.directory = scratch.path() / "data/uploads"};
   std::unique_ptr<JobStore> store;
   std::unique_ptr<UploadStore> uploads;

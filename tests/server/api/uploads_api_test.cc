@@ -64,6 +64,28 @@ TEST_F(UploadsApiTest, File_IsKeptAndFoundAgain) {
   EXPECT_EQ(CountEnded("UploadFile", absl::StatusCode::kOk), 2);
 }
 
+class FewTransfersTest : public UploadsApiTest {
+ protected:
+  FewTransfersTest() { rpc_options.transfers.per_caller = 1; }
+};
+
+TEST_F(FewTransfersTest, UploadThatIsNotOver_HoldsTheOnlyPlace) {
+  const auto stub =
+      v1::TrainingService::NewStub(grpc::CreateChannel(server->address().Text(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  v1::Upload upload;
+  const auto writer = stub->UploadFile(&context, &upload);
+  const auto refused = [&] { return absl::IsResourceExhausted(Client().FindUpload(header).status()); };
+  EXPECT_TRUE(Eventually(refused));
+  const absl::Status download =
+      Client().ReadArtifact("a", "config.json", 0, [](std::string_view) { return absl::OkStatus(); });
+  EXPECT_TRUE(absl::IsResourceExhausted(download)) << download;
+  EXPECT_THAT(std::string(download.message()), HasSubstr("(temper-server --max-transfers)"));
+  context.TryCancel();
+  writer->Finish();
+  EXPECT_TRUE(Eventually([&] { return !refused(); }));
+}
+
 TEST_F(UploadsApiTest, TooLarge_IsToldBeforeTheEnd) {
   Halt();
   upload_options.max_file_bytes = 1000;

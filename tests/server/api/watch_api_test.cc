@@ -173,18 +173,23 @@ TEST_F(WatchApiTest, ServerRestarts_FollowerMissesAndRepeatsNothing) {
 
 class FewWatchersTest : public WatchApiTest {
  protected:
-  FewWatchersTest() { watch_options.max_watchers = 1; }
+  FewWatchersTest() { rpc_options.watches.per_caller = 1; }
 };
 
-TEST_F(FewWatchersTest, OneTooMany_IsRefused) {
+TEST_F(FewWatchersTest, OneTooMany_IsRefusedUntilAnotherIsGone) {
   Create("a");
-  auto first = WatchInBackground("a");
+  std::stop_source stop;
+  auto first = std::async(std::launch::async,
+                          [&, client = Client({.stop = stop.get_token()})]() mutable { return Watch(client, "a"); });
   ASSERT_TRUE(WatchersAre(1));
   const Watched second = Watch(Client(), "a");
   EXPECT_TRUE(absl::IsResourceExhausted(second.status)) << second.status;
-  EXPECT_THAT(std::string(second.status.message()), HasSubstr("too many streams"));
-  hub->Stop();
+  EXPECT_THAT(std::string(second.status.message()),
+              HasSubstr("ipv4:127.0.0.1 has as many streams that follow jobs open as one caller may at a time, 1 "
+                        "(temper-server --max-watches)"));
+  stop.request_stop();
   first.get();
+  EXPECT_TRUE(Eventually([&] { return Watch(Client(), "a", 0, 1).sequences.size() == 1; }));
 }
 
 class SlowWatcherTest : public WatchApiTest {

@@ -104,6 +104,67 @@ TEST_F(WorkerApiTest, ReportBeforeHello_IsInvalid) {
   EXPECT_EQ(node.Finish(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+class SilentNodeTest : public WorkerApiTest {
+ protected:
+  SilentNodeTest() { rpc_options.node_silence.attached = std::chrono::seconds(1); }
+
+  // What a stream that the server ends without an answer ends with.
+  static std::string EndOf(Node& node) {
+    EXPECT_EQ(node.Receive().message_case(), v1::AttachResponse::MESSAGE_NOT_SET);
+    const grpc::Status status = node.stream->Finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+    return status.error_message();
+  }
+};
+
+TEST_F(SilentNodeTest, NoHello_EndsTheStream) {
+  Halt();
+  rpc_options.node_silence.greeting = std::chrono::milliseconds(100);
+  Boot();
+  Node node(WorkerStub());
+  EXPECT_EQ(EndOf(node), "no Hello from the node within 100 ms");
+}
+
+TEST_F(SilentNodeTest, NoWordAfterHello_EndsTheStream) {
+  Node node(WorkerStub());
+  node.Send(HelloOf("a"));
+  ASSERT_TRUE(node.Receive().has_assignment());
+  EXPECT_EQ(EndOf(node), "no word from the node within 1000 ms");
+}
+
+TEST_F(SilentNodeTest, Heartbeats_KeepTheStream) {
+  Node node(WorkerStub());
+  node.Send(HelloOf("a"));
+  ASSERT_TRUE(node.Receive().has_assignment());
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(1500);
+  while (std::chrono::steady_clock::now() < until) {
+    v1::AttachRequest request;
+    request.mutable_heartbeat();
+    ASSERT_TRUE(node.stream->Write(request));
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  node.Send(StepReport(1, 1));
+  EXPECT_TRUE(node.AwaitAck(1));
+}
+
+class FewGreetingsTest : public WorkerApiTest {
+ protected:
+  FewGreetingsTest() { rpc_options.greetings.per_caller = 1; }
+};
+
+TEST_F(FewGreetingsTest, NodeWithoutHello_HoldsTheOnlyPlaceUntilItSaysHello) {
+  Node silent(WorkerStub());
+  const auto end_of_another = [&] {
+    Node another(WorkerStub());
+    another.Send(v1::Hello());
+    return another.Finish();
+  };
+  EXPECT_TRUE(Eventually([&] { return end_of_another() == grpc::StatusCode::RESOURCE_EXHAUSTED; }));
+  silent.Send(HelloOf("a"));
+  ASSERT_TRUE(silent.Receive().has_assignment());
+  EXPECT_TRUE(Eventually([&] { return end_of_another() == grpc::StatusCode::INVALID_ARGUMENT; }));
+}
+
 TEST_F(WorkerApiTest, SecondHello_IsInvalid) {
   Node node(WorkerStub());
   node.Send(HelloOf("a"));

@@ -48,6 +48,7 @@ class JobControllerTest : public testing::Test {
     options.slots = slots;
     options.max_log_events = max_log_events;
     options.max_preflights = max_preflights;
+    options.max_unfinished = max_unfinished;
     options.keep_ended = keep_ended;
     server_clock = std::make_unique<SteadyClock>(clock);
     controller = std::make_unique<JobController>(*store, launcher, *server_clock, options);
@@ -185,6 +186,7 @@ class JobControllerTest : public testing::Test {
   DeviceSlots slots{{"cpu", 2}};
   int64_t max_log_events = 20'000;
   int max_preflights = 0;
+  size_t max_unfinished = 10'000;
   std::chrono::hours keep_ended{0};
   std::unique_ptr<JobStore> store;
   std::unique_ptr<JobController> controller;
@@ -652,6 +654,26 @@ TEST_F(JobControllerTest, Create_BadRequests_NameTheField) {
   EXPECT_EQ(field_of(request), "request_id");
 }
 
+TEST_F(JobControllerTest, Create_SpecThatIsTooLarge_IsRefused) {
+  v1::CreateJobRequest request = Request("a");
+  (*request.mutable_job()->mutable_spec()->mutable_labels())["note"] = std::string(256 << 10, 'x');
+  const auto job = controller->Create(request);
+  EXPECT_EQ(job.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(job.status().message()), HasSubstr("bytes, and may have 262144"));
+}
+
+TEST_F(JobControllerTest, Create_TooManyThatHaveNotEnded_IsRefusedUntilOneEnds) {
+  max_unfinished = 2;
+  Boot();
+  Create("a");
+  Create("b");
+  const auto third = controller->Create(Request("c"));
+  EXPECT_EQ(third.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(third.status().message()), HasSubstr("2 (temper-server --max-unfinished-jobs)"));
+  ASSERT_TRUE(controller->Cancel("jobs/a").ok());
+  EXPECT_TRUE(controller->Create(Request("c")).ok());
+}
+
 TEST_F(JobControllerTest, Create_IdTaken_AlreadyExists) {
   Create("a");
   const auto again = controller->Create(Request("a"));
@@ -802,6 +824,26 @@ TEST_F(JobControllerTest, Cancel_RunningJob_StopsTheGangAndEndsWhenItIsGone) {
   EXPECT_EQ(StateOf("a"), "CANCELLED");
   EXPECT_THAT(LogOf("a"), ElementsAre("stopping"));
   EXPECT_THAT(launcher.stops, SizeIs(1));
+}
+
+TEST_F(JobControllerTest, WhoAsked_IsInTheEventOfWhatWasAsked) {
+  ASSERT_TRUE(controller->Create(Request("a"), "ana").ok());
+  ASSERT_TRUE(controller->Pause("jobs/a", "ben").ok());
+  ASSERT_TRUE(controller->Pause("jobs/a", "eve").ok());  // it is paused already: nothing happens
+  ASSERT_TRUE(controller->Resume("jobs/a", "ben").ok());
+  Settle();
+  Attach("a");
+  ASSERT_TRUE(controller->Cancel("jobs/a", "ana").ok());
+  Settle();
+  launcher.Exit({"a", 1});
+  Settle();
+  std::vector<std::string> states;
+  for (const v1::JobEvent& event : Events("a")) {
+    if (!event.has_state()) continue;
+    states.push_back(StateName(event.state().state()) + " " + event.state().requested_by());
+  }
+  EXPECT_THAT(states, ElementsAre("QUEUED ana", "PAUSED ben", "QUEUED ben", "STARTING ", "RUNNING ", "STOPPING ana",
+                                  "CANCELLED "));
 }
 
 TEST_F(JobControllerTest, Cancel_WhileBeingLaunched_StopsWhatWasLaunched) {

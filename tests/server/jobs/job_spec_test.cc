@@ -113,6 +113,7 @@ TEST(CompleteJobSpecTest, DisplayName_ComesFromTheModelInWholeCharacters) {
   EXPECT_EQ(CompleteJobSpec(With("model { uri: 'file:///m/SmolLM2//' }"))->display_name(), "SmolLM2");
   EXPECT_EQ(CompleteJobSpec(With("model { uri: '/' }"))->display_name(), "job");
   EXPECT_EQ(CompleteJobSpec(With("model { uri: 's3://bucket/m/tiny?endpoint=http://h/x' }"))->display_name(), "tiny");
+  EXPECT_EQ(CompleteJobSpec(With("model { uri: 'hf://org/tiny@main' }"))->display_name(), "tiny");
   std::string name;
   for (int i = 0; i < 60; ++i) name += "ä";
   EXPECT_EQ(CompleteJobSpec(With("model { uri: '/m/x" + name + "' }"))->display_name(), "x" + name.substr(0, 98));
@@ -132,7 +133,9 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"hang { step_minutes: -1 }", "spec.hang.step_minutes", "0 to 10,000"},
       {"hang { other_minutes: 1e6 }", "spec.hang.other_minutes", "0 to 100,000"},
       {"model { uri: 's3://key:hunter2@bucket/model' }", "spec.model.uri", "holds a user name or a password"},
-      {"model { uri: 'hf://org/model' }", "spec.model.uri", "use file:///path, an absolute path or s3://bucket/path"},
+      {"model { uri: 'hf://model' }", "spec.model.uri", "names no repository"},
+      {"model { uri: 's3://bucket/model?regoin=x' }", "spec.model.uri", "the parameter `regoin`"},
+      {"output { uri: 'hf://org/model' }", "spec.output.uri", "only read"},
       {"model { uri: 'models/tiny' }", "spec.model.uri", "relative path"},
       {"model { uri: 'file://models/tiny' }", "spec.model.uri", "three slashes"},
       {"model { uri: '/" + std::string(4096, 'x') + "' }", "spec.model.uri", "at most 4096 bytes"},
@@ -229,7 +232,7 @@ TEST(CompleteJobSpecTest, WrongFields_AreNamedWithTheirLimits) {
       {"resources { threads_per_rank: 1025 }", "spec.resources.threads_per_rank", "0 to 1024"},
       {"resources { ranks_per_node: -1 }", "spec.resources.ranks_per_node", "1 to 64"},
       {"resources { ranks_per_node: 65 }", "spec.resources.ranks_per_node", "1 to 64"},
-      {"output { uri: 'gs://bucket' }", "spec.output.uri", "has the scheme gs"},
+      {"output { uri: 'az://bucket' }", "spec.output.uri", "has the scheme az"},
       {"output { max_shard_size: 1000 }", "spec.output.max_shard_size", "at least 1048576"},
       {"priority: 1001", "spec.priority", "-1000 to 1000, not 1001"},
       {"priority: -1001", "spec.priority", "-1000 to 1000"},

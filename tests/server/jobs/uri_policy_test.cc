@@ -25,8 +25,10 @@ class UriPolicyTest : public testing::Test {
 
   // Whether a job may name it, when only what is below `data` and s3://bucket/team is allowed.
   bool Allowed(const std::string& uri) {
-    const auto policy = UriPolicy::Parse({"file://" + data.string() + "/**", "s3://bucket/team/**", "/exact/place"},
-                                         scratch.path() / "uploads");
+    const auto policy =
+        UriPolicy::Parse({"file://" + data.string() + "/**", "s3://bucket/team/**", "/exact/place", "gs://bucket/**",
+                          "abfs://c@account/a/**", "hf://org/**", "hf://datasets/o/d"},
+                         scratch.path() / "uploads");
     EXPECT_TRUE(policy.ok()) << policy.status();
     v1::JobSpec spec;
     spec.mutable_model()->set_uri(uri);
@@ -42,20 +44,37 @@ TEST_F(UriPolicyTest, Check_WhatIsBelow_IsAllowedInEachSpelling) {
        {data.string(), data.string() + "/", data.string() + "/models", "file://" + data.string() + "/models/new/deep",
         "file://" + data.string() + "/mod%65ls", data.string() + "/part-*.jsonl", std::string("/exact/place"),
         (scratch.path() / "uploads/a/train.jsonl").string(), std::string("s3://bucket/team"),
-        std::string("s3://bucket/team/x/y")}) {
+        std::string("s3://bucket/team/x/y"), std::string("gs://bucket/x"), std::string("abfss://c@account/a/b"),
+        std::string("hf://org/name@v1/sub"), std::string("hf://datasets/o/d@main")}) {
     EXPECT_TRUE(Allowed(uri)) << uri;
   }
 }
 
 TEST_F(UriPolicyTest, Check_AnywhereElse_IsNot) {
-  for (const std::string& uri :
-       {scratch.path().string(), data.string() + "-other", data.string() + "/../secret",
-        data.string() + "/models/../../secret", "file://" + data.string() + "/%2e%2e/secret",
-        "file://" + data.string() + "/%2E./secret", "file://" + data.string() + "/models%2f..%2f..%2fsecret",
-        data.string() + "/./models", std::string("/etc/passwd"), std::string("/exact/place/below"),
-        std::string("/exact"), std::string("s3://bucket"), std::string("s3://bucket/teams"),
-        std::string("s3://other/team/x"), std::string("s3://bucket/team/../x"),
-        std::string("s3://bucket/team/x?endpoint=http://elsewhere:9000")}) {
+  for (const std::string& uri : {scratch.path().string(),
+                                 data.string() + "-other",
+                                 data.string() + "/../secret",
+                                 data.string() + "/models/../../secret",
+                                 "file://" + data.string() + "/%2e%2e/secret",
+                                 "file://" + data.string() + "/%2E./secret",
+                                 "file://" + data.string() + "/models%2f..%2f..%2fsecret",
+                                 data.string() + "/./models",
+                                 std::string("/etc/passwd"),
+                                 std::string("/exact/place/below"),
+                                 std::string("/exact"),
+                                 std::string("s3://bucket"),
+                                 std::string("s3://bucket/teams"),
+                                 std::string("s3://other/team/x"),
+                                 std::string("s3://bucket/team/../x"),
+                                 std::string("s3://bucket/team/x?endpoint=http://elsewhere:9000"),
+                                 std::string("gs://other/x"),
+                                 std::string("abfs://c@other/a/b"),
+                                 std::string("abfs://c/a/b"),
+                                 std::string("s3://org/name"),
+                                 std::string("hf://other/name@org"),
+                                 std::string("hf://datasets/org/name"),
+                                 std::string("hf://datasets/o/d/x"),
+                                 std::string("hf://datasets/o/d/@x")}) {
     EXPECT_FALSE(Allowed(uri)) << uri;
   }
 }
@@ -129,7 +148,7 @@ TEST_F(UriPolicyTest, Parse_NoPatterns_AllowEverything) {
 }
 
 TEST_F(UriPolicyTest, Parse_NoPattern_SaysWhy) {
-  for (const char* pattern : {"", "data/**", "s3://", "s3:///**", "gs://bucket/**", "/data/../**", "file://host/x"}) {
+  for (const char* pattern : {"", "data/**", "s3://", "s3:///**", "ftp://bucket/**", "/data/../**", "file://host/x"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(UriPolicy::Parse({pattern}, "/uploads").status())) << pattern;
   }
   EXPECT_THAT(std::string(UriPolicy::Parse({"/a*/**"}, "/uploads").status().message()), HasSubstr("at the end alone"));

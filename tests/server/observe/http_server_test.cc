@@ -8,10 +8,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <string_view>
 #include <thread>
 #include <vector>
+
+#include "server/auth/certificate_watcher.h"
+#include "tests/common/scratch_directory.h"
+#include "tests/server/auth/test_certificate.h"
 
 namespace temper {
 namespace {
@@ -73,16 +79,22 @@ TEST(HttpServer, Loopback_OtherNamesAndOrigins_AreRefused) {
   for (const char* origin : {"http://localhost:2", "http://evil.example", "null"}) EXPECT_EQ(from(origin), 403);
 }
 
-// All that the server answers to these bytes, until it closes.
-std::string AnswerTo(int port, const std::string& bytes) {
+// A socket that is connected to the server on this host.
+int Connect(int port) {
   const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  EXPECT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  return fd;
+}
+
+// All that the server answers to these bytes, until it closes.
+std::string AnswerTo(int port, const std::string& bytes) {
+  const int fd = Connect(port);
   std::string answer;
-  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
-      ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size())) {
+  if (::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size())) {
     char buffer[4096];
     for (ssize_t size = 0; (size = ::recv(fd, buffer, sizeof buffer, 0)) > 0;)
       answer.append(buffer, static_cast<size_t>(size));
@@ -188,18 +200,17 @@ TEST(HttpServer, Streams_LeaveRoomForOthers) {
     stopping = true;
     changed.notify_all();
   };
-  HttpRules rules = Open();
-  rules.max_streams = 12;  // more than the threads for other requests
-  auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), rules);
+  const HttpLimits limits{.threads = 2, .streams = 12};
+  auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), Open(), nullptr, limits);
   ASSERT_TRUE(server.ok()) << server.status();
   const int port = (*server)->port();
   std::vector<std::thread> readers;
-  for (int i = 0; i < rules.max_streams; ++i) {
+  for (int i = 0; i < limits.streams; ++i) {
     readers.emplace_back([port] { EXPECT_EQ(httplib::Client("127.0.0.1", port).Get("/stream")->status, 200); });
   }
   {
     std::unique_lock lock(mutex);
-    changed.wait(lock, [&] { return open == rules.max_streams; });
+    changed.wait(lock, [&] { return open == limits.streams; });
   }
   httplib::Client client("127.0.0.1", port);
   const auto refused = client.Get("/stream");
@@ -209,6 +220,23 @@ TEST(HttpServer, Streams_LeaveRoomForOthers) {
   EXPECT_EQ(client.Get("/metrics")->status, 200);
   server->reset();  // ends the streams
   for (std::thread& reader : readers) reader.join();
+}
+
+TEST(HttpServer, Stream_HasItsTimeForEachPiece) {
+  HttpPages pages = Pages();
+  pages.routes = {{"GET /stream", [](const HttpRequest&) {
+                     return HttpAnswer{.type = "text/event-stream", .stream = [](const HttpWrite& write) {
+                                         for (int i = 0; i < 5 && write("data: 1\n\n"); ++i) {
+                                           std::this_thread::sleep_for(std::chrono::milliseconds(30));
+                                         }
+                                       }};
+                   }}};
+  const HttpLimits limits{.response = std::chrono::milliseconds(50)};  // less than all of them take
+  const auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), Open(), nullptr, limits);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto answer = httplib::Client("127.0.0.1", (*server)->port()).Get("/stream");
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->body.size(), 5 * 9);
 }
 
 TEST(HttpServer, File_IsSentInParts) {
@@ -229,6 +257,107 @@ TEST(HttpServer, File_IsSentInParts) {
   const auto part = client.Get("/file", {{"Range", "bytes=4-"}});
   EXPECT_EQ(part->status, 206);
   EXPECT_EQ(part->body, "456789");
+}
+
+// Connections that send a byte of a request now and then, or nothing at all, until the server has had enough.
+class SlowClients {
+ public:
+  SlowClients(int port, int count, std::string_view request) : request_(request) {
+    for (int i = 0; i < count; ++i) connections_.push_back(Connect(port));
+    thread_ = std::thread([this] { Trickle(); });
+  }
+  // Waits until all of them are closed by the server.
+  ~SlowClients() {
+    thread_.join();
+    for (const int fd : connections_) ::close(fd);
+  }
+
+ private:
+  void Trickle() {
+    std::vector<int> open = connections_;
+    for (size_t sent = 0; !open.empty(); ++sent) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      std::erase_if(open, [&](int fd) {
+        char byte = 0;
+        if (sent < request_.size()) ::send(fd, &request_[sent], 1, MSG_NOSIGNAL);
+        const ssize_t received = ::recv(fd, &byte, 1, MSG_DONTWAIT);
+        return received == 0 || (received < 0 && errno != EAGAIN);
+      });
+    }
+  }
+
+  const std::string_view request_;
+  std::vector<int> connections_;
+  std::thread thread_;
+};
+
+constexpr std::string_view kEndlessRequest =
+    "GET /metrics HTTP/1.1\r\nX-Long: ........................................................................"
+    "................................................................................................................";
+
+TEST(HttpServer, ClientsThatAreSlow_HoldNobodyUp) {
+  constexpr HttpLimits kLimits = {
+      .threads = 2, .request = std::chrono::milliseconds(200), .response = std::chrono::milliseconds(200)};
+  const auto server = HttpServer::Start("127.0.0.1", 0, Pages(), Open(), nullptr, kLimits);
+  ASSERT_TRUE(server.ok()) << server.status();
+  for (const std::string_view request : {kEndlessRequest, std::string_view()}) {
+    const SlowClients clients((*server)->port(), 5, request);
+    const auto response = httplib::Client("127.0.0.1", (*server)->port()).Get("/healthz");
+    ASSERT_TRUE(response);
+    EXPECT_EQ(response->status, 200);
+  }
+}
+
+TEST(HttpServer, ClientThatDoesNotRead_HoldsNobodyUp) {
+  constexpr HttpLimits kLimits = {
+      .threads = 1, .request = std::chrono::seconds(5), .response = std::chrono::milliseconds(200)};
+  HttpPages pages = Pages();
+  pages.metrics = [] { return std::string(64 << 20, 'x'); };
+  const auto server = HttpServer::Start("127.0.0.1", 0, pages, Open(), nullptr, kLimits);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const int fd = Connect((*server)->port());
+  constexpr std::string_view kRequest = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  ASSERT_EQ(::send(fd, kRequest.data(), kRequest.size(), MSG_NOSIGNAL), static_cast<ssize_t>(kRequest.size()));
+  const auto response = httplib::Client("127.0.0.1", (*server)->port()).Get("/healthz");
+  ASSERT_TRUE(response);
+  EXPECT_EQ(response->status, 200);
+  ::close(fd);
+}
+
+TEST(HttpServer, HeadersWithoutEnd_AreNotTaken) {
+  const auto server = HttpServer::Start("127.0.0.1", 0, Pages(), Open());
+  ASSERT_TRUE(server.ok()) << server.status();
+  const int fd = Connect((*server)->port());
+  ASSERT_GT(::send(fd, "GET /metrics HTTP/1.1\r\n", 23, MSG_NOSIGNAL), 0);
+  constexpr std::string_view kHeader = "X-A: b\r\n";
+  size_t sent = 0;
+  while (sent < (size_t{64} << 20) && ::send(fd, kHeader.data(), kHeader.size(), MSG_NOSIGNAL) > 0) {
+    sent += kHeader.size();
+  }
+  EXPECT_LT(sent, size_t{64} << 20);
+  ::close(fd);
+}
+
+TEST(HttpServer, Tls_IsServedAndLimitedInTheSameWay) {
+  const ScratchDirectory scratch;
+  MakeCertificate(scratch.path(), "server");
+  const auto certificates =
+      CertificateWatcher::Start({scratch.path() / "server.crt", scratch.path() / "server.key", ""},
+                                scratch.path() / "copies", std::chrono::seconds(60), [](const absl::Status&) {});
+  ASSERT_TRUE(certificates.ok()) << certificates.status();
+  constexpr HttpLimits kLimits = {
+      .threads = 2, .request = std::chrono::milliseconds(1000), .response = std::chrono::seconds(10)};
+  HttpPages pages = Pages();
+  pages.metrics = [] { return std::string(5 << 20, 'x'); };
+  const auto server = HttpServer::Start("127.0.0.1", 0, pages, Open(), certificates->get(), kLimits);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const SlowClients clients((*server)->port(), 3, "\x16\x03\x01\x02");  // of a handshake
+  httplib::SSLClient client("127.0.0.1", (*server)->port());
+  client.enable_server_certificate_verification(false);
+  const auto response = client.Get("/metrics");
+  ASSERT_TRUE(response) << httplib::to_string(response.error());
+  EXPECT_EQ(response->status, 200);
+  EXPECT_EQ(response->body.size(), size_t{5} << 20);
 }
 
 TEST(HttpServer, PortIsTaken_SaysSo) {

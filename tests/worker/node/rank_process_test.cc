@@ -88,6 +88,20 @@ TEST_F(RankProcessTest, Start_Environment_HasTheSocketButNotTheToken) {
   EXPECT_THAT(out_, ElementsAre("token=", "socket"));
 }
 
+TEST_F(RankProcessTest, Start_Environment_SpinsALittleUnlessTheUserChooses) {
+  const char* const chosen = std::getenv("OMP_WAIT_POLICY");  // of whoever runs the tests
+  const std::string before = chosen == nullptr ? "" : chosen;
+  for (const char* const policy : {"", "PASSIVE"}) {
+    *policy == '\0' ? unsetenv("OMP_WAIT_POLICY") : setenv("OMP_WAIT_POLICY", policy, 1);
+    exit_ = {};
+    auto process = RankProcess::Start(Script("echo \"$GOMP_SPINCOUNT,$OMP_WAIT_POLICY\""), Events());
+    ASSERT_TRUE(process.ok()) << process.status();
+    exit_.get_future().get();
+  }
+  if (chosen != nullptr) setenv("OMP_WAIT_POLICY", before.c_str(), 1);
+  EXPECT_THAT(out_, ElementsAre("5000,", ",PASSIVE"));
+}
+
 TEST_F(RankProcessTest, Start_TerminationBlockedInTheNode_IsNotBlockedInTheRank) {
   sigset_t set, before;
   sigemptyset(&set);
