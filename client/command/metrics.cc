@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <array>
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "client/command/chart.h"
 #include "client/command/command_line.h"
 #include "client/command/format.h"
 #include "client/command/table.h"
@@ -16,6 +19,31 @@ struct MetricsOptions {
   std::string job;
   int points = 20;
 };
+
+constexpr int kCurvePoints = 400;  // more than a terminal has dots across
+
+std::vector<Curve> Curves(const v1::QueryMetricsResponse& metrics) {
+  std::vector<Curve> curves = {
+      {.title = "Loss"}, {.title = "Gradient norm"}, {.title = "Learning rate"}, {.title = "Tokens/s"}};
+  for (const v1::StepMetrics& step : metrics.steps()) {
+    const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
+    const std::array values = {step.loss(), step.grad_norm(), step.learning_rate(), rate};
+    for (size_t i = 0; i < curves.size(); ++i) {
+      curves[i].x.push_back(static_cast<double>(step.step()));
+      curves[i].y.push_back(values[i]);
+    }
+  }
+  return curves;
+}
+
+// For people at a terminal, above the figures.
+void PrintCharts(const Context& context, v1::QueryMetricsRequest request) {
+  request.set_max_points(kCurvePoints);
+  const auto answer = context.client.QueryMetrics(request);
+  if (!answer.ok()) return;  // the figures are there
+  const std::string charts = DrawCharts(Curves(*answer), context.terminal.Width());
+  if (!charts.empty()) std::printf("%s\n", charts.c_str());
+}
 
 ExitCode Metrics(const Context& context, const MetricsOptions& options) {
   v1::QueryMetricsRequest request;
@@ -31,6 +59,7 @@ ExitCode Metrics(const Context& context, const MetricsOptions& options) {
     std::printf("%s has taken no step yet\n", request.parent().c_str());
     return kExitOk;
   }
+  if (context.terminal.interactive) PrintCharts(context, request);
   Table table({">STEP", ">LOSS", ">GRAD NORM", ">LR", ">TOKENS/S", ">MFU", ">TOKENS"});
   for (const v1::StepMetrics& step : answer->steps()) {
     const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
@@ -46,7 +75,8 @@ ExitCode Metrics(const Context& context, const MetricsOptions& options) {
 
 void AddMetrics(CLI::App& app, CommandLine& line) {
   auto options = std::make_shared<MetricsOptions>();
-  CLI::App* command = app.add_subcommand("metrics", "Show the figures of a job's steps, thinned");
+  CLI::App* command =
+      app.add_subcommand("metrics", "Show the figures of a job's steps, thinned; in a terminal with their curves");
   command->fallthrough();
   command->add_option("job", options->job, "The job: ID or jobs/ID")->required();
   command->add_option("--points", options->points, "At most so many steps")

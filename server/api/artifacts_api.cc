@@ -81,6 +81,8 @@ absl::StatusOr<v1::ListArtifactsResponse> ListFiles(const Directory& directory) 
   return response;
 }
 
+}  // namespace
+
 absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(const JobController& controller, const std::string& parent) {
   const auto directory = FindDirectory(controller, parent);
   if (!directory.ok()) return directory.status();
@@ -111,6 +113,8 @@ absl::StatusOr<std::unique_ptr<ObjectReader>> OpenArtifact(const JobController& 
   if (!store.ok()) return store.status();
   return (*store)->OpenForRead(request.path());
 }
+
+namespace {
 
 // One stream: a chunk is read, written, and its completion reads the next.
 class ReadStream final : public grpc::ServerWriteReactor<v1::ReadArtifactResponse> {

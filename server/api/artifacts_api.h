@@ -4,13 +4,22 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <memory>
+#include <string>
 
+#include "absl/status/statusor.h"
+#include "common/storage/object_store.h"
 #include "server/api/rpc_observer.h"
 #include "server/auth/stream_limiter.h"
 #include "server/jobs/job_controller.h"
 #include "temper/v1/training_service.pb.h"
 
 namespace temper {
+
+// The files of a job's committed export (none until there is one), or of one of its checkpoints.
+absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(const JobController& controller, const std::string& parent);
+// One of them.
+absl::StatusOr<std::unique_ptr<ObjectReader>> OpenArtifact(const JobController& controller,
+                                                           const v1::ReadArtifactRequest& request);
 
 // ListArtifacts and ReadArtifact: what the manifest of a job's committed export lists, and nothing else. A path that is
 // not in the manifest does not exist, wherever it would lead.

@@ -21,6 +21,10 @@
 
 namespace temper {
 
+// The call's header `authorization`. Empty when there is none, or when there are several: no one of them is what the
+// caller meant.
+std::string_view AuthorizationOf(const grpc::CallbackServerContext& context);
+
 // What stands before every method of our services: the one place where a call is let through or refused. Any thread.
 class Guard {
  public:
@@ -35,7 +39,7 @@ class Guard {
   auto Pass(grpc::CallbackServerContext* context, std::string_view route, std::string_view job, const Call& call) const
       -> std::invoke_result_t<Call, const Identity&> {
     Identity known;
-    const absl::StatusOr<Identity> caller = Admit(*context, route, job, known);
+    const absl::StatusOr<Identity> caller = Admit(route, job, AuthorizationOf(*context), known);
     if (caller.ok()) return call(*caller);
     using Reactor = std::remove_pointer_t<std::invoke_result_t<Call, const Identity&>>;
     return Refuse<Reactor>(*context, route, job, known, caller.status());
@@ -55,9 +59,10 @@ class Guard {
     });
   }
 
-  // The same for a page of HTTP ("GET /metrics"), asked for by `peer` with this header `authorization`: whether it may
-  // be shown.
-  absl::Status PassPage(std::string_view route, std::string_view authorization, std::string_view peer) const;
+  // The same for HTTP ("GET /metrics"), asked for by `peer` with this header `authorization`: who asks, if that may be
+  // answered.
+  absl::StatusOr<Identity> PassPage(std::string_view route, std::string_view job, std::string_view authorization,
+                                    std::string_view peer) const;
 
  private:
   template <typename Reactor>
@@ -81,10 +86,8 @@ class Guard {
   static std::string NameOf(const Identity& caller, const std::string& peer);
 
   // `known`: as Authenticator::Admit has it.
-  absl::StatusOr<Identity> Admit(const grpc::CallbackServerContext& context, std::string_view route,
-                                 std::string_view job, Identity& known) const;
-  // What calls and pages have in common.
-  absl::StatusOr<Identity> AdmitCaller(std::string_view route, std::string_view authorization, Identity& known) const;
+  absl::StatusOr<Identity> Admit(std::string_view route, std::string_view job, std::string_view authorization,
+                                 Identity& known) const;
 
   const Authenticator& authenticator_;
   CallLimiter& limiter_;

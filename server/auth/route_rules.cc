@@ -48,6 +48,26 @@ constexpr std::array kRules = {
 
     Entry{"GET /metrics", kReader},
     Entry{"GET /healthz", kAnyone},
+
+    // The web page itself says nothing of jobs; what it shows comes from these.
+    Entry{"GET /", kAnyone},
+    Entry{"GET /assets/{file}", kAnyone},
+    Entry{"GET /api/v1/session", kReader},
+    Entry{"GET /api/v1/jobs", kReader},
+    Entry{"GET /api/v1/stream", kReader},
+    Entry{"GET /api/v1/sparklines", kReader},
+    Entry{"GET /api/v1/jobs/{job}", kReader},
+    Entry{"GET /api/v1/jobs/{job}/metrics", kReader},
+    Entry{"GET /api/v1/jobs/{job}/history", kReader},
+    Entry{"GET /api/v1/jobs/{job}/stream", kReader},
+    Entry{"GET /api/v1/jobs/{job}/checkpoints", kReader},
+    Entry{"GET /api/v1/jobs/{job}/artifacts", kOwner},
+    Entry{"POST /api/v1/jobs/{job}/tickets", kOwner},
+    Entry{"POST /api/v1/jobs/{job}/cancel", kOwner},
+    Entry{"POST /api/v1/jobs/{job}/pause", kOwner},
+    Entry{"POST /api/v1/jobs/{job}/resume", kOwner},
+    // By a ticket, which only those get who may have the file.
+    Entry{"GET /downloads/{ticket}/{file...}", kAnyone},
 };
 
 }  // namespace

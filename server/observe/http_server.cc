@@ -6,19 +6,27 @@
 #include <openssl/ssl.h>
 
 #include <algorithm>
-#include <array>
+#include <atomic>
+#include <optional>
 #include <semaphore>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "server/observe/http_connection.h"
 
 namespace temper {
 namespace {
 
-constexpr std::array<std::string_view, 2> kPaths = {"/metrics", "/healthz"};
+constexpr int64_t kPiece = 4 << 20;  // bytes of a file that are read at a time
+
+// Scripts, styles and data come from here alone, and nothing may frame a page.
+constexpr const char* kContentPolicy =
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 void Answer(int status, const std::string& text, httplib::Response& response) {
   response.status = status;
@@ -26,9 +34,23 @@ void Answer(int status, const std::string& text, httplib::Response& response) {
 }
 
 int HttpStatus(const absl::Status& status) {
-  if (absl::IsUnauthenticated(status)) return 401;
-  if (absl::IsResourceExhausted(status)) return 429;
-  return absl::IsPermissionDenied(status) ? 403 : 503;
+  switch (status.code()) {
+    case absl::StatusCode::kUnauthenticated:
+      return 401;
+    case absl::StatusCode::kPermissionDenied:
+      return 403;
+    case absl::StatusCode::kNotFound:
+      return 404;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
+      return 400;
+    case absl::StatusCode::kFailedPrecondition:
+      return 409;
+    case absl::StatusCode::kResourceExhausted:
+      return 429;
+    default:
+      return 503;
+  }
 }
 
 // "localhost", of "localhost:8480"; "::1", of "[::1]:8480".
@@ -57,28 +79,171 @@ std::string PeerOf(const httplib::Request& request) {
             : absl::StrCat("ipv4:", request.remote_addr, ":", request.remote_port);
 }
 
-// False: `response` says why the request is not answered.
-bool Passes(const HttpRules& rules, const httplib::Request& request, httplib::Response& response) {
+// Of this thread: what it answers on, and how long a piece of an answer may take.
+thread_local HttpConnection* current_connection = nullptr;
+thread_local std::chrono::milliseconds current_limit{};
+
+// A stream or a file has its time for each piece, and not for all of them.
+void BeginPiece() { current_connection->SetDeadline(std::chrono::steady_clock::now() + current_limit); }
+
+// A route, and what it takes to know a request as one of its own.
+struct Route {
+  HttpRoute route;
+  std::string method;
+  std::vector<std::string> parts;  // of the path
+};
+
+Route ParseRoute(HttpRoute route) {
+  const std::vector<std::string> words = absl::StrSplit(route.name, ' ');
+  return {.route = std::move(route), .method = words[0], .parts = absl::StrSplit(words[1].substr(1), '/')};
+}
+
+// What stands for the parts in braces; none: the path is not the route's.
+std::optional<std::map<std::string, std::string>> Match(const Route& route, const std::string& path) {
+  if (!path.starts_with('/')) return std::nullopt;
+  std::map<std::string, std::string> found;
+  std::string_view rest = std::string_view(path).substr(1);
+  for (size_t i = 0; i < route.parts.size(); ++i) {
+    std::string_view part = route.parts[i];
+    const bool last = i + 1 == route.parts.size();
+    if (last && part.ends_with("...}")) {
+      found.emplace(part.substr(1, part.size() - 5), rest);
+      return rest.empty() ? std::nullopt : std::optional(found);
+    }
+    const size_t slash = rest.find('/');
+    if (last != (slash == std::string_view::npos)) return std::nullopt;
+    const std::string_view name = rest.substr(0, slash);
+    if (part.starts_with('{')) {
+      if (name.empty()) return std::nullopt;
+      found.emplace(part.substr(1, part.size() - 2), name);
+    } else if (name != part) {
+      return std::nullopt;
+    }
+    if (!last) rest.remove_prefix(slash + 1);
+  }
+  return found;
+}
+
+// Why the request is not answered, whatever it asks for; empty: nothing.
+std::string WrongPlace(const HttpRules& rules, const httplib::Request& request) {
   const std::string host = request.get_header_value("Host");
   if (rules.loopback_names_only && !IsLoopbackName(HostName(host))) {
-    Answer(403, absl::StrCat("this server is not '", host, "': it listens on loopback, call it localhost"), response);
-    return false;
+    return absl::StrCat("this server is not '", host, "': it listens on loopback, call it localhost");
   }
   if (request.has_header("Origin") && !IsSameOrigin(request.get_header_value("Origin"), host)) {
-    Answer(403, "pages of other origins may not read this", response);
-    return false;
+    return "pages of other origins may not read this";
   }
-  const bool reads = request.method == "GET" || request.method == "HEAD";
-  if (!reads || std::find(kPaths.begin(), kPaths.end(), request.path) == kPaths.end()) {
-    Answer(404, "there is nothing here but GET /metrics and GET /healthz", response);
-    return false;
+  return "";
+}
+
+HttpRequest Described(const httplib::Request& request, Identity caller, std::map<std::string, std::string> path) {
+  HttpRequest described{.caller = std::move(caller), .peer = PeerOf(request), .path = std::move(path)};
+  for (const auto& [name, value] : request.params) described.query.emplace(name, value);
+  described.last_event_id = request.get_header_value("Last-Event-ID");
+  described.takes_gzip = absl::StrContains(request.get_header_value("Accept-Encoding"), "gzip");
+  return described;
+}
+
+// Some of a limited number of threads: one is taken until the last copy goes.
+using Place = std::shared_ptr<void>;
+
+class Places {
+ public:
+  explicit Places(int most) : left_(most) {}
+
+  // Null: all are taken. `this` must outlive it.
+  Place Take() {
+    if (left_.fetch_sub(1) > 0) return {static_cast<void*>(this), [this](void*) { left_.fetch_add(1); }};
+    left_.fetch_add(1);
+    return nullptr;
   }
-  const absl::Status status =
-      rules.admit("GET " + request.path, request.get_header_value("Authorization"), PeerOf(request));
-  if (status.ok()) return true;
-  if (absl::IsUnauthenticated(status)) response.set_header("WWW-Authenticate", "Bearer");
-  Answer(HttpStatus(status), std::string(status.message()), response);
-  return false;
+
+ private:
+  std::atomic<int> left_;
+};
+
+void SetStream(HttpAnswer answer, Place place, httplib::Response& response) {
+  response.set_chunked_content_provider(
+      answer.type, [stream = std::move(answer.stream), place = std::move(place)](size_t, httplib::DataSink& sink) {
+        stream([&sink](std::string_view bytes) {
+          BeginPiece();
+          return bytes.empty() ? sink.is_writable() : sink.write(bytes.data(), bytes.size());
+        });
+        sink.done();
+        return true;
+      });
+}
+
+void SetFile(HttpAnswer answer, Place place, httplib::Response& response) {
+  const auto provider = [read = std::move(answer.read), place = std::move(place)](size_t offset, size_t length,
+                                                                                  httplib::DataSink& sink) {
+    BeginPiece();
+    const auto bytes = read(static_cast<int64_t>(offset), std::min<int64_t>(kPiece, static_cast<int64_t>(length)));
+    return bytes.ok() && sink.write(bytes->data(), bytes->size());
+  };
+  response.set_content_provider(static_cast<size_t>(answer.size), answer.type, provider);
+}
+
+// All that there is to answer with.
+class Site {
+ public:
+  Site(std::vector<HttpRoute> routes, HttpRules rules, const HttpLimits& limits)
+      : rules_(std::move(rules)), streams_(limits.streams), files_(limits.files) {
+    for (HttpRoute& route : routes) routes_.push_back(ParseRoute(std::move(route)));
+  }
+
+  void Serve(const httplib::Request& request, httplib::Response& response) {
+    response.set_header("Content-Security-Policy", kContentPolicy);
+    response.set_header("X-Content-Type-Options", "nosniff");
+    response.set_header("X-Frame-Options", "DENY");
+    response.set_header("Referrer-Policy", "no-referrer");
+    response.set_header("Cross-Origin-Resource-Policy", "same-origin");
+    if (const std::string wrong = WrongPlace(rules_, request); !wrong.empty()) return Answer(403, wrong, response);
+    const std::string method = request.method == "HEAD" ? "GET" : request.method;
+    for (const Route& route : routes_) {
+      if (route.method != method) continue;
+      if (auto path = Match(route, request.path)) return Serve(route, *std::move(path), request, response);
+    }
+    const auto name = [](std::string* text, const Route& route) { text->append(route.route.name); };
+    Answer(404, absl::StrCat("there is nothing here but ", absl::StrJoin(routes_, ", ", name)), response);
+  }
+
+ private:
+  void Serve(const Route& route, std::map<std::string, std::string> path, const httplib::Request& request,
+             httplib::Response& response) {
+    const auto job = path.find("job");
+    auto caller = rules_.admit(route.route.name, job == path.end() ? "" : absl::StrCat("jobs/", job->second),
+                               request.get_header_value("Authorization"), PeerOf(request));
+    if (!caller.ok()) {
+      if (absl::IsUnauthenticated(caller.status())) response.set_header("WWW-Authenticate", "Bearer");
+      return Set(HttpError(caller.status()), response);
+    }
+    Set(route.route.answer(Described(request, *std::move(caller), std::move(path))), response);
+  }
+
+  void Set(HttpAnswer answer, httplib::Response& response) {
+    if (answer.status != 200) response.status = answer.status;  // the library tells a part (206) from the whole
+    for (const auto& [name, value] : answer.headers) response.set_header(name, value);
+    if (!response.has_header("Cache-Control")) response.set_header("Cache-Control", "no-store");
+    if (!answer.stream && answer.read == nullptr) return response.set_content(answer.body, answer.type);
+    Place place = answer.stream ? streams_.Take() : files_.Take();
+    if (place == nullptr) {
+      response.set_header("Retry-After", "5");
+      return Answer(503, "too many are served already; try again later", response);
+    }
+    answer.stream ? SetStream(std::move(answer), std::move(place), response)
+                  : SetFile(std::move(answer), std::move(place), response);
+  }
+
+  const HttpRules rules_;
+  std::vector<Route> routes_;
+  Places streams_;
+  Places files_;
+};
+
+HttpAnswer HealthAnswer(const absl::Status& health, bool has_reason) {
+  if (health.ok()) return {.type = "text/plain; charset=utf-8", .body = "ok\n"};
+  return HttpError(absl::UnavailableError(has_reason ? health.message() : "the server can't do its work"));
 }
 
 // Of each connection: it begins with the newest sound pair.
@@ -104,6 +269,8 @@ class Limited final : public Base {
     SSL_CTX* const context = ContextOf(static_cast<const Base&>(*this));
     HttpConnection connection(socket, context, steady_clock::now() + limits_.request);
     if (context != nullptr && !connection.Accept()) return false;
+    current_connection = &connection;
+    current_limit = limits_.response;
     bool is_closed = false;
     // What a refused request carries is not read: it must not become the next request of its connection.
     return this->process_request(connection, /*close_connection=*/true, is_closed, [&](httplib::Request&) {
@@ -149,10 +316,21 @@ std::unique_ptr<httplib::Server> MakeServer(const CertificateWatcher* certificat
 
 }  // namespace
 
+std::string HttpRequest::Query(const std::string& name) const {
+  const auto found = query.find(name);
+  return found == query.end() ? "" : found->second;
+}
+
+HttpAnswer HttpError(const absl::Status& status) {
+  return {
+      .status = HttpStatus(status), .type = "text/plain; charset=utf-8", .body = absl::StrCat(status.message(), "\n")};
+}
+
 HttpServer::HttpServer(const CertificateWatcher* certificates, HttpLimits limits)
     : server_(MakeServer(certificates, limits)) {}
 
 HttpServer::~HttpServer() {
+  if (stop_streams_) stop_streams_();
   server_->stop();
   if (thread_.joinable()) thread_.join();
 }
@@ -162,28 +340,25 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
                                                               HttpLimits limits) {
   auto server = std::unique_ptr<HttpServer>(new HttpServer(certificates, limits));
   httplib::Server& http = *server->server_;
-  const bool health_has_reason = rules.health_has_reason;
-  http.Get("/metrics", [metrics = std::move(pages.metrics)](const httplib::Request&, httplib::Response& response) {
-    response.set_content(metrics(), "text/plain; version=0.0.4; charset=utf-8");
+  std::vector<HttpRoute> routes = std::move(pages.routes);
+  routes.push_back({"GET /metrics", [metrics = std::move(pages.metrics)](const HttpRequest&) {
+                      return HttpAnswer{.type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics()};
+                    }});
+  routes.push_back({"GET /healthz", [health = std::move(pages.health), has_reason = rules.health_has_reason](
+                                        const HttpRequest&) { return HealthAnswer(health(), has_reason); }});
+  server->stop_streams_ = std::move(pages.stop);
+  const int threads = limits.threads + limits.streams + limits.files;
+  http.new_task_queue = [threads] { return new BoundedPool(threads); };  // httplib deletes it
+  http.set_pre_routing_handler([site = std::make_shared<Site>(std::move(routes), std::move(rules), limits)](
+                                   const httplib::Request& request, httplib::Response& response) {
+    site->Serve(request, response);
+    return httplib::Server::HandlerResponse::Handled;
   });
-  http.Get("/healthz",
-           [health = std::move(pages.health), health_has_reason](const httplib::Request&, httplib::Response& response) {
-             const absl::Status status = health();
-             if (status.ok()) return Answer(200, "ok", response);
-             Answer(503, health_has_reason ? std::string(status.message()) : "the server can't do its work", response);
-           });
-  http.set_pre_routing_handler(
-      [rules = std::move(rules)](const httplib::Request& request, httplib::Response& response) {
-        return Passes(rules, request, response) ? httplib::Server::HandlerResponse::Unhandled
-                                                : httplib::Server::HandlerResponse::Handled;
-      });
   // The library's default has SO_REUSEPORT, with which a second server starts on the same port.
   http.set_socket_options([](int fd) {
     const int on = 1;
     ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   });
-  http.new_task_queue = [threads = limits.threads] { return new BoundedPool(threads); };  // httplib deletes it
-
   server->port_ = port == 0 ? http.bind_to_any_port(host.c_str()) : (http.bind_to_port(host.c_str(), port) ? port : -1);
   if (server->port_ <= 0) return absl::UnavailableError(absl::StrCat("can't listen on ", host, ":", port));
   server->thread_ = std::thread([&http] { http.listen_after_bind(); });

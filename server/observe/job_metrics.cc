@@ -87,6 +87,8 @@ struct JobMetrics::Families {
         rank_compute(
             GaugeFamily(registry, "temper_train_rank_compute_ratio",
                         "Time of the newest step that a rank did not wait for others, over the ranks' median")),
+        peak_memory(GaugeFamily(registry, "temper_train_peak_memory_bytes",
+                                "Most memory that rank 0 of a job has had resident so far")),
         checkpoint_step(GaugeFamily(registry, "temper_checkpoint_last_committed_step",
                                     "Step of the newest committed checkpoint of a job")),
         tokens(CounterFamily(registry, "temper_train_tokens_total", "Tokens, not padding, that a job was trained on")),
@@ -95,6 +97,7 @@ struct JobMetrics::Families {
                            "Bytes that rank 0 of a job has sent to its other ranks in its steps")),
         skipped(CounterFamily(registry, "temper_train_skipped_steps_total",
                               "Steps that changed no weight: not finite, or a spike that was left out")),
+        launches(CounterFamily(registry, "temper_job_launches_total", "Gangs that were launched for a job")),
         time(CounterFamily(registry, "temper_job_time_seconds_total",
                            "Wall-clock time of a job since it was created, by what it was spent on")),
         phase_seconds(CounterFamily(registry, "temper_train_phase_seconds_total",
@@ -109,8 +112,8 @@ struct JobMetrics::Families {
                        .Add({}, kQueueBuckets)) {}
 
   Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu, &rank_compute,
-      &checkpoint_step;
-  Family<Counter>&tokens, &scored, &sent, &skipped, &time, &phase_seconds, &lost_steps;
+      &peak_memory, &checkpoint_step;
+  Family<Counter>&tokens, &scored, &sent, &skipped, &launches, &time, &phase_seconds, &lost_steps;
   Family<Histogram>&checkpoint_seconds, &step_seconds;
   Histogram& queue_wait;
 };
@@ -126,12 +129,13 @@ struct JobMetrics::JobSeries {
           padding(families.padding, job),
           mfu(families.mfu, job),
           hfu(families.hfu, job),
+          peak_memory(families.peak_memory, job),
           tokens(families.tokens, job),
           scored(families.scored, job),
           sent(families.sent, job),
           skipped(families.skipped, job),
           step_seconds(families.step_seconds, job, kStepBuckets) {}
-    Series<Gauge> step, loss, grad_norm, learning_rate, padding, mfu, hfu;
+    Series<Gauge> step, loss, grad_norm, learning_rate, padding, mfu, hfu, peak_memory;
     Series<Counter> tokens, scored, sent, skipped;
     Series<Histogram> step_seconds;
     std::map<std::string, Series<Counter>> phases;
@@ -139,6 +143,7 @@ struct JobMetrics::JobSeries {
   };
 
   Series<Gauge> info;
+  Series<Counter> launches;
   std::vector<std::pair<v1::JobState, Series<Gauge>>> states;
   std::unique_ptr<Training> training;
   // From the first checkpoint on.
@@ -177,6 +182,7 @@ JobMetrics::JobSeries* JobMetrics::Find(const v1::Job& job) {
                   {"model", Label(job.spec().model().uri())},
                   {"method", MethodName(job.spec())}}};
   series.info->Set(1);
+  series.launches = {families_->launches, {{"job", id}}};
   for (int i = v1::JobState_MIN + 1; i <= v1::JobState_MAX; ++i) {
     if (!v1::JobState_IsValid(i)) continue;
     const auto state = static_cast<v1::JobState>(i);
@@ -195,6 +201,7 @@ void JobMetrics::Evict() {
 
 void JobMetrics::SetState(JobSeries& series, const v1::StateChange& change, double time) {
   for (auto& [state, gauge] : series.states) gauge->Set(state == change.state() ? 1 : 0);
+  series.launches->Increment(std::max(0.0, change.epoch() - series.launches->Value()));
   if (change.state() == v1::JOB_STATE_QUEUED) {
     series.queued_since = time;
   } else {
@@ -253,6 +260,7 @@ void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::Ste
   constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
   training.mfu->Set(step.has_mfu() ? step.mfu() : kUnknown);
   training.hfu->Set(step.has_hfu() ? step.hfu() : kUnknown);
+  training.peak_memory->Set(static_cast<double>(step.peak_memory_bytes()));
   SetRankCompute(id, series, step);
   if (step.step() <= series.counted_step) return;
   series.counted_step = step.step();
@@ -295,6 +303,7 @@ void JobMetrics::AddExisting(const v1::Job& job) {
   if (series == nullptr) return;
   v1::StateChange change;
   change.set_state(job.state());
+  change.set_epoch(job.epoch());
   SetState(*series, change, Seconds(job.create_time()));
   if (job.has_latest_step()) AddStep(IdOf(job), *series, job.latest_step(), /*counts=*/false);
   // A gang that takes steps again is behind it.

@@ -24,6 +24,16 @@ ServerMetrics::ServerMetrics(prometheus::Registry& registry, const std::string& 
                        .Help("By how much the machine's clock was set since the server started, which does not follow")
                        .Register(registry)
                        .Add({})),
+      disk_free_(prometheus::BuildGauge()
+                     .Name("temper_server_disk_free_bytes")
+                     .Help("What the disk of the data directory has left for the server's user")
+                     .Register(registry)
+                     .Add({})),
+      disk_size_(prometheus::BuildGauge()
+                     .Name("temper_server_disk_size_bytes")
+                     .Help("How large the disk of the data directory is")
+                     .Register(registry)
+                     .Add({})),
       tls_reloads_(
           prometheus::BuildCounter()
               .Name("temper_server_tls_reloads_total")
@@ -66,6 +76,11 @@ void ServerMetrics::SetWatchers(int watchers) { watchers_.Set(watchers); }
 
 void ServerMetrics::SetClockDrift(std::chrono::nanoseconds drift) {
   clock_drift_.Set(std::chrono::duration<double>(drift).count());
+}
+
+void ServerMetrics::SetDisk(const std::filesystem::space_info& disk) {
+  disk_free_.Set(static_cast<double>(disk.available));
+  disk_size_.Set(static_cast<double>(disk.capacity));
 }
 
 void ServerMetrics::CountTlsReload(const absl::Status& status) {

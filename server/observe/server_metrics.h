@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <string_view>
@@ -34,6 +35,8 @@ class ServerMetrics {
   void SetJobs(const std::map<v1::JobState, int64_t>& jobs_by_state);
   void SetWatchers(int watchers);
   void SetClockDrift(std::chrono::nanoseconds drift);
+  // Of the data directory.
+  void SetDisk(const std::filesystem::space_info& disk);
   void SetTlsExpiry(WallTime expiry);
 
  private:
@@ -41,6 +44,8 @@ class ServerMetrics {
   prometheus::Family<prometheus::Gauge>& jobs_;
   prometheus::Gauge& watchers_;
   prometheus::Gauge& clock_drift_;
+  prometheus::Gauge& disk_free_;
+  prometheus::Gauge& disk_size_;
   prometheus::Family<prometheus::Counter>& tls_reloads_;
   prometheus::Family<prometheus::Gauge>& tls_expiry_;
 };

@@ -258,7 +258,7 @@ def test_watch_on_a_terminal_redraws_one_line(server, protos, export, no_color):
         reader.join()
         os.close(main)
     text = screen.decode()
-    assert "\r\x1b[K[############............]  2/4  loss 1.0000  2,000 tokens/s  MFU 25.0%  ETA 1.0s" in text
+    assert "\r\x1b[K[############............]  2/4  loss 1.0000 █▁  2,000 tokens/s  MFU 25.0%  ETA 1.0s" in text
     assert "\x1b[31mcolour" not in text
     assert ("SUCCEEDED" if no_color else "\x1b[32mSUCCEEDED\x1b[0m") in text
     if no_color:  # only the line is redrawn

@@ -50,6 +50,7 @@ class Server:
         self.binaries = binaries
         self.environment = ({} if transformers else {"TEMPER_PYTHON": "/none"}) | (environment or {})
         self.listen = listen
+        self.http = "127.0.0.1:0"
         self.process = None
         self.start()
 
@@ -60,7 +61,7 @@ class Server:
             str(self.binaries / "temper-server"),
             f"--data-dir={self.data_dir}",
             f"--listen={self.listen}",
-            "--http=127.0.0.1:0",
+            f"--http={self.http}",
             f"--slots={self.slots}",
             f"--max-preflights={self.preflights}",
             "--retry-backoff=1",

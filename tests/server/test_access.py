@@ -26,6 +26,7 @@ from temper_process import BIN, JOB, LIMIT, ROOT, Server, make_token, wait_for
 # Who is to be admitted, apart from the server's own table: a method or page that is not here fails the test.
 ANYONE, READER, SUBMITTER, OWNER, ADMIN, GANG = "anyone", "reader", "submitter", "owner", "admin", "gang"
 TRAINING, TOKENS = "/temper.v1.TrainingService/", "/temper.v1.TokenService/"
+API, PAGE = "/api/v1", "/api/v1/jobs/{job}"
 NEEDED = {
     **dict.fromkeys((TRAINING + m for m in ("GetJob", "ListJobs", "WatchJob", "QueryMetrics")), READER),
     **dict.fromkeys((TRAINING + m for m in ("ListCheckpoints", "ListFamilies")), READER),
@@ -39,6 +40,13 @@ NEEDED = {
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": ANYONE,
     "GET /metrics": READER,
     "GET /healthz": ANYONE,
+    **dict.fromkeys(("GET /", "GET /assets/{file}", "GET /downloads/{ticket}/{file...}"), ANYONE),
+    **dict.fromkeys(
+        (f"GET {API}/{page}" for page in ("session", "jobs", "stream", "sparklines", "jobs/{job}")), READER
+    ),
+    **dict.fromkeys((f"GET {PAGE}/{page}" for page in ("metrics", "history", "stream", "checkpoints")), READER),
+    **dict.fromkeys((f"POST {PAGE}/{action}" for action in ("pause", "resume", "cancel", "tickets")), OWNER),
+    f"GET {PAGE}/artifacts": OWNER,
 }
 # Each is admitted where one of these is needed. The job that calls are about is the owner's.
 MAY = {
@@ -144,20 +152,25 @@ def call(channel: grpc.Channel, route: str, request, token: str) -> str:
     return code
 
 
-def get(server: Server, path: str, token: str) -> str:
+def ask(server: Server, page: str, token: str) -> str:
+    """The same for a page ("GET /metrics")."""
+    method, path = page.split(" ")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(server.http + path, headers=headers, method=method)
     try:
-        with urllib.request.urlopen(urllib.request.Request(server.http + path, headers=headers), timeout=LIMIT):
+        with urllib.request.urlopen(request, timeout=LIMIT):
             return "OK"
     except urllib.error.HTTPError as error:
-        return {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}.get(error.code, str(error.code))
+        code, said = error.code, error.read().decode()
+    assert not SECRET.search(said), f"{page} tells a secret"
+    return {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}.get(code, str(code))
 
 
 def pages(server: Server) -> list[str]:
     with pytest.raises(urllib.error.HTTPError) as error:
-        urllib.request.urlopen(server.http + "/", timeout=LIMIT)
+        urllib.request.urlopen(server.http + "/none", timeout=LIMIT)
     assert error.value.code == 404
-    return re.findall(r"GET (/\w+)", error.value.read().decode())
+    return re.findall(r"(?:GET|POST) /[^\s,]*", error.value.read().decode())
 
 
 def expectation(needed: str, identity: str) -> str:
@@ -170,15 +183,15 @@ def test_every_route_admits_exactly_who_may(place):
     rows = []
     with grpc.insecure_channel(place.server.grpc) as channel:
         methods = list(described_methods(channel))
-        paths = pages(place.server)
-        assert {route for route, _ in methods} | {f"GET {path}" for path in paths} == set(NEEDED)
+        found = pages(place.server)
+        assert {route for route, _ in methods} | set(found) == set(NEEDED)
         for number, (identity, token) in enumerate(place.tokens.items()):
             job = f"mine-{number}"  # some who may do so will delete it
             submit(place.server, place.tokens["submitter, own job"], job)
             for route, request in methods:
                 fill(request, job, place.hello, token)
                 rows.append((route, identity, call(channel, route, request, token)))
-            rows += [(f"GET {path}", identity, get(place.server, path, token)) for path in paths]
+            rows += [(page, identity, ask(place.server, page.replace("{job}", job), token)) for page in found]
     refusals = ("UNAUTHENTICATED", "PERMISSION_DENIED")
     report = [
         {
@@ -276,7 +289,7 @@ def test_who_changed_what_and_who_was_refused_is_in_the_log(place):
         'action=CancelJob object="jobs/audited" identity=ana role=submitter result=OK',
         'action=DeleteJob object="jobs/a\\" identity=root" identity=ana role=submitter result=INVALID_ARGUMENT',
     ]
-    get(server, "/metrics", "")
+    ask(server, "GET /metrics", "")
     lines = [line.split("audit ", 1)[1] for line in server.log.read_text().splitlines() if 'object="/metrics"' in line]
     assert re.sub(r" peer=ipv4:127\.0\.0\.1:\d+ ", " ", lines[-1]) == (
         'action=GET object="/metrics" identity=- role=- result=UNAUTHENTICATED'
@@ -308,7 +321,7 @@ def test_an_identity_that_calls_too_often_is_told_so(tmp_path):
     answers = [server.temper("list", environment=ana) for _ in range(10)]
     assert any("ana calls too often" in answer.stderr for answer in answers)
     server.temper("list", environment=ben, check=0)
-    assert "429" in [get(server, "/metrics", ben["TEMPER_TOKEN"]) for _ in range(10)]
+    assert "429" in [ask(server, "GET /metrics", ben["TEMPER_TOKEN"]) for _ in range(10)]
     server.stop()
 
 

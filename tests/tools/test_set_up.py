@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An environment counts as good only once it is whole, and is made once."""
 
+import json
 import os
 import re
 import time
@@ -77,11 +78,24 @@ def test_go_programs_are_pinned_and_built_once(tmp_path: Path, monkeypatch: pyte
             (Path(command[3]) / "lib/python3.11/site-packages/go/bin/go").touch()
 
     monkeypatch.setattr(set_up, "run", build)
+    monkeypatch.setattr(set_up, "install_node_programs", lambda environment, programs: None)
+    assert set_up.SERVERS.go_programs is not None
+    names = {line.split()[0] for line in set_up.listed(set_up.SERVERS.go_programs)}
     for _ in range(2):
         set_up.make_environment(tmp_path / "test-servers-1", set_up.SERVERS)
     assert all(re.fullmatch(r".+@v\d+\.\d+\.\d+", source) for source in sources)
-    assert len(sources) == len(set(sources)) == 2
-    assert {path.name for path in (tmp_path / "test-servers-1/bin").iterdir()} == {"toxiproxy", "versitygw"}
+    assert len(sources) == len(set(sources)) == len(names) >= 2
+    assert {path.name for path in (tmp_path / "test-servers-1/bin").iterdir()} == names
+
+
+def test_web_packages_are_pinned_by_their_digests() -> None:
+    assert set_up.WEB.npm is not None
+    lock = json.loads((set_up.WEB.npm / "package-lock.json").read_text())
+    packages = {name: package for name, package in lock["packages"].items() if name}
+    assert {"node_modules/uplot", "node_modules/esbuild"} <= set(packages)
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "hasInstallScript" not in package or name == "node_modules/esbuild", name  # scripts are not run
 
 
 def test_key_follows_the_locks(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -25,7 +27,7 @@ HttpPages Pages(absl::Status health = absl::OkStatus()) {
 }
 
 HttpRules Open() {
-  return {.admit = [](std::string_view, std::string_view, std::string_view) { return absl::OkStatus(); },
+  return {.admit = [](std::string_view, std::string_view, std::string_view, std::string_view) { return Identity(); },
           .health_has_reason = true};
 }
 
@@ -116,9 +118,11 @@ TEST(HttpServer, BodyOfARefusedRequest_IsNoRequest) {
 
 TEST(HttpServer, Route_IsAdmittedByItsAuthorization) {
   HttpRules rules;
-  rules.admit = [](std::string_view route, std::string_view authorization, std::string_view peer) -> absl::Status {
+  rules.admit = [](std::string_view route, std::string_view job, std::string_view authorization,
+                   std::string_view peer) -> absl::StatusOr<Identity> {
     EXPECT_TRUE(peer.starts_with("ipv4:127.0.0.1:")) << peer;
-    if (route == "GET /healthz" || authorization == "Bearer right") return absl::OkStatus();
+    EXPECT_EQ(job, "");
+    if (route == "GET /healthz" || authorization == "Bearer right") return Identity();
     if (authorization == "Bearer often") return absl::ResourceExhaustedError("too often");
     if (authorization == "Bearer low") return absl::PermissionDeniedError("low");
     return absl::UnauthenticatedError("who?");
@@ -137,6 +141,122 @@ TEST(HttpServer, Route_IsAdmittedByItsAuthorization) {
   const auto health = client.Get("/healthz");
   EXPECT_EQ(health->status, 503);
   EXPECT_EQ(health->body, "the server can't do its work\n");
+}
+
+TEST(HttpServer, Route_GetsWhatItsPathNames) {
+  HttpPages pages = Pages();
+  const auto tell = [](const HttpRequest& request) {
+    return HttpAnswer{.body = request.path.at("job") + "|" + request.path.at("file") + "|" + request.Query("from")};
+  };
+  pages.routes = {{"GET /jobs/{job}/files/{file...}", tell},
+                  {"GET /", [](const HttpRequest&) { return HttpAnswer(); }}};
+  HttpRules rules = Open();
+  std::string asked;
+  rules.admit = [&](std::string_view route, std::string_view job, std::string_view, std::string_view) {
+    asked = std::string(route) + " " + std::string(job);
+    return Identity();
+  };
+  const auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), rules);
+  ASSERT_TRUE(server.ok()) << server.status();
+  httplib::Client client("127.0.0.1", (*server)->port());
+  EXPECT_EQ(client.Get("/jobs/a%20b/files/x/y.txt?from=7")->body, "a b|x/y.txt|7");
+  EXPECT_EQ(asked, "GET /jobs/{job}/files/{file...} jobs/a b");
+  EXPECT_EQ(client.Get("/")->status, 200);
+  for (const char* path : {"/jobs", "/jobs/a/files/", "/jobs//files/x", "/jobs/a", "//", "/jobs/a/other/x"}) {
+    EXPECT_EQ(client.Get(path)->status, 404) << path;
+  }
+  EXPECT_EQ(client.Post("/")->status, 404);
+}
+
+TEST(HttpServer, EveryAnswer_TellsTheBrowserToTrustNobodyElse) {
+  const auto server = HttpServer::Start("127.0.0.1", 0, Pages(), Open());
+  ASSERT_TRUE(server.ok()) << server.status();
+  httplib::Client client("127.0.0.1", (*server)->port());
+  for (const char* path : {"/metrics", "/none"}) {
+    const auto answer = client.Get(path);
+    EXPECT_THAT(answer->get_header_value("Content-Security-Policy"), testing::HasSubstr("default-src 'none'"));
+    EXPECT_EQ(answer->get_header_value("X-Content-Type-Options"), "nosniff");
+    EXPECT_EQ(answer->get_header_value("X-Frame-Options"), "DENY");
+  }
+}
+
+TEST(HttpServer, Streams_LeaveRoomForOthers) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  int open = 0;
+  bool stopping = false;
+  HttpPages pages = Pages();
+  pages.routes = {{"GET /stream", [&](const HttpRequest&) {
+                     return HttpAnswer{.type = "text/event-stream", .stream = [&](const HttpWrite& write) {
+                                         write("data: 1\n\n");
+                                         std::unique_lock lock(mutex);
+                                         ++open;
+                                         changed.notify_all();
+                                         changed.wait(lock, [&] { return stopping; });
+                                       }};
+                   }}};
+  pages.stop = [&] {
+    std::lock_guard lock(mutex);
+    stopping = true;
+    changed.notify_all();
+  };
+  const HttpLimits limits{.threads = 2, .streams = 12};
+  auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), Open(), nullptr, limits);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const int port = (*server)->port();
+  std::vector<std::thread> readers;
+  for (int i = 0; i < limits.streams; ++i) {
+    readers.emplace_back([port] { EXPECT_EQ(httplib::Client("127.0.0.1", port).Get("/stream")->status, 200); });
+  }
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return open == limits.streams; });
+  }
+  httplib::Client client("127.0.0.1", port);
+  const auto refused = client.Get("/stream");
+  EXPECT_EQ(refused->status, 503);
+  EXPECT_EQ(refused->get_header_value("Retry-After"), "5");
+  EXPECT_EQ(client.Get("/healthz")->status, 200);
+  EXPECT_EQ(client.Get("/metrics")->status, 200);
+  server->reset();  // ends the streams
+  for (std::thread& reader : readers) reader.join();
+}
+
+TEST(HttpServer, Stream_HasItsTimeForEachPiece) {
+  HttpPages pages = Pages();
+  pages.routes = {{"GET /stream", [](const HttpRequest&) {
+                     return HttpAnswer{.type = "text/event-stream", .stream = [](const HttpWrite& write) {
+                                         for (int i = 0; i < 5 && write("data: 1\n\n"); ++i) {
+                                           std::this_thread::sleep_for(std::chrono::milliseconds(30));
+                                         }
+                                       }};
+                   }}};
+  const HttpLimits limits{.response = std::chrono::milliseconds(50)};  // less than all of them take
+  const auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), Open(), nullptr, limits);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto answer = httplib::Client("127.0.0.1", (*server)->port()).Get("/stream");
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->body.size(), 5 * 9);
+}
+
+TEST(HttpServer, File_IsSentInParts) {
+  const std::string content = "0123456789";
+  HttpPages pages = Pages();
+  pages.routes = {{"GET /file", [&](const HttpRequest&) {
+                     return HttpAnswer{.type = "application/octet-stream",
+                                       .size = static_cast<int64_t>(content.size()),
+                                       .read = [&](int64_t offset, int64_t length) -> absl::StatusOr<std::string> {
+                                         return content.substr(static_cast<size_t>(offset),
+                                                               static_cast<size_t>(length));
+                                       }};
+                   }}};
+  const auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), Open());
+  ASSERT_TRUE(server.ok()) << server.status();
+  httplib::Client client("127.0.0.1", (*server)->port());
+  EXPECT_EQ(client.Get("/file")->body, content);
+  const auto part = client.Get("/file", {{"Range", "bytes=4-"}});
+  EXPECT_EQ(part->status, 206);
+  EXPECT_EQ(part->body, "456789");
 }
 
 // Connections that send a byte of a request now and then, or nothing at all, until the server has had enough.

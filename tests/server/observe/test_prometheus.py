@@ -2,15 +2,15 @@
 """The metrics page, as promtool and a real Prometheus read it."""
 
 import shutil
-import socket
 import subprocess
 import time
 
 import pytest
 import requests
+from servers.prometheus import Prometheus
 from temper_process import JOB, Node, wait_for
 
-PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
+PROMTOOL = shutil.which("promtool")
 
 
 @pytest.fixture
@@ -25,6 +25,7 @@ def busy_server(server, protos):
             step=step, total_steps=10, loss=2.5 / step, grad_norm=1, learning_rate=1e-4, tokens=1000, scored_tokens=400
         )
         metrics.seconds, metrics.mfu, metrics.hfu, metrics.padding_ratio = 0.4, 0.25, 0.3, 0.125
+        metrics.peak_memory_bytes = 3_000_000_000
         node.report(step=metrics)
     node.report(checkpoint=training.CheckpointCommitted(step=3, uri="/c", pause_seconds=0.1, commit_seconds=2))
     yield server
@@ -41,38 +42,14 @@ def test_page_is_clean_for_promtool(busy_server):
 
 
 def test_prometheus_scrapes_the_server(busy_server, tmp_path):
-    assert PROMETHEUS, "apt-get install prometheus"
-    config = tmp_path / "prometheus.yml"
-    # honor_labels: our `job` is the training job, not the scrape job.
-    config.write_text(
-        "global: {scrape_interval: 200ms}\n"
-        "scrape_configs:\n"
-        "  - job_name: temper-server\n"
-        "    honor_labels: true\n"
-        f"    static_configs: [{{targets: ['{busy_server.http.removeprefix('http://')}']}}]\n"
-    )
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [PROMETHEUS, f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
-    with (tmp_path / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
-
-    def query(expression):
-        try:
-            url = f"http://127.0.0.1:{port}/api/v1/query"
-            answer = requests.get(url, params={"query": expression, "time": time.time()}, timeout=5)
-        except requests.ConnectionError:
-            return None
-        if answer.status_code != 200:  # still starting
-            return None
-        return answer.json().get("data", {}).get("result") or None
+    prometheus = Prometheus(tmp_path / "prometheus", busy_server.http.removeprefix("http://"))
 
     def value(expression):
-        result = wait_for(lambda: query(expression), expression)
+        result = wait_for(lambda: prometheus.query(expression), expression)
         assert len(result) == 1, result
         return float(result[0]["value"][1])
 
-    try:
+    with prometheus:
         assert value('up{job="temper-server"}') == 1
         assert value('temper_train_step{job="busy"}') == 3
         assert value('temper_train_loss{job="busy"}') == pytest.approx(2.5 / 3)
@@ -89,6 +66,9 @@ def test_prometheus_scrapes_the_server(busy_server, tmp_path):
         assert value('temper_job_state{job="waiting", state="QUEUED"}') == 1
         assert value('temper_job_info{job="waiting"}') == 1
         assert value("temper_queue_wait_seconds_count") == 1
+        assert value('temper_job_launches_total{job="busy"}') == 1
+        assert value('temper_train_peak_memory_bytes{job="busy"}') == 3e9
+        assert 0 < value("temper_server_disk_free_bytes") < value("temper_server_disk_size_bytes")
         assert value('temper_server_jobs{state="RUNNING"}') == 1
         assert value('temper_server_rpcs_total{method="CreateJob", code="OK"}') == 2
         assert value("temper_server_build_info") == 1
@@ -96,12 +76,9 @@ def test_prometheus_scrapes_the_server(busy_server, tmp_path):
             abs(value("temper_server_clock_drift_seconds")) < 300
         )  # nobody sets the clock of a test's machine by more
         assert abs(value("temper_server_start_time_seconds") - time.time()) < 300
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def test_health(busy_server):
     answer = requests.get(f"{busy_server.http}/healthz", timeout=5)
     assert (answer.status_code, answer.text) == (200, "ok\n")
-    assert requests.get(f"{busy_server.http}/", timeout=5).status_code == 404
+    assert requests.get(f"{busy_server.http}/none", timeout=5).status_code == 404

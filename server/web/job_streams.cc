@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/web/job_streams.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/web/job_json.h"
+
+namespace temper {
+namespace {
+
+constexpr int kPageSize = 256;  // events that are read from the store at a time
+// Whether the client is still there is looked at so often, and something is sent so that proxies keep the line.
+constexpr std::chrono::seconds kLook{1};
+constexpr int kLooksUntilSign = 10;
+// Between two messages: their readers are people, and each event of any job wakes whoever waits.
+constexpr std::chrono::milliseconds kJobPause{100};
+constexpr std::chrono::milliseconds kListPause{400};
+
+// Waits for news. False: the stream is over.
+class Follower {
+ public:
+  Follower(const EventFeed& feed, int64_t version, const HttpWrite& write)
+      : feed_(feed), version_(version), write_(write) {}
+
+  bool Next(EventFeed::News& news) {
+    for (int looks = 1;; ++looks) {
+      news = feed_.Wait(version_, kLook);
+      version_ = news.version;
+      if (news.stopping || !write_(looks % kLooksUntilSign == 0 ? ":\n\n" : "")) return false;
+      if (news.missed || !news.jobs.empty()) return true;
+    }
+  }
+
+ private:
+  const EventFeed& feed_;
+  int64_t version_;
+  const HttpWrite& write_;
+};
+
+std::string JobEventText(const v1::JobEvent& event) {
+  return absl::StrCat("id: ", event.sequence(), "\ndata: ", ToJson(event), "\n\n");
+}
+
+// All that there is after `sequence`, which it moves on. False: the stream is over.
+bool WriteEvents(const JobController& controller, const std::string& job, int64_t& sequence, const HttpWrite& write) {
+  while (true) {
+    const auto page = controller.Events(job, sequence, kPageSize);
+    if (!page.ok()) {
+      // The client has seen events that there are not: the database is an older one.
+      write("event: reload\ndata: {}\n\n");
+      return false;
+    }
+    std::string text;
+    for (const v1::JobEvent& event : page->events) text += JobEventText(event);
+    if (!page->events.empty()) sequence = page->events.back().sequence();
+    if (page->complete) text += "event: end\ndata: {}\n\n";
+    if (!text.empty() && !write(text)) return false;
+    if (page->complete) return false;
+    if (page->events.size() < kPageSize) return true;
+  }
+}
+
+}  // namespace
+
+void StreamJob(const JobController& controller, const EventFeed& feed, const std::string& job, int64_t after_sequence,
+               const HttpWrite& write) {
+  Follower follower(feed, feed.version(), write);
+  // The client learns that the stream has begun.
+  if (!write("retry: 1000\n\n")) return;
+  EventFeed::News news;
+  do {
+    const bool has_news =
+        news.missed || news.jobs.empty() || std::binary_search(news.jobs.begin(), news.jobs.end(), job);
+    if (has_news && !WriteEvents(controller, job, after_sequence, write)) return;
+    feed.Pause(kJobPause);
+  } while (follower.Next(news));
+}
+
+void StreamJobs(const JobController& controller, const EventFeed& feed, const HttpWrite& write) {
+  Follower follower(feed, feed.version(), write);
+  if (!write("retry: 1000\n\n")) return;
+  EventFeed::News news;
+  while (follower.Next(news)) {
+    std::string text;
+    if (news.missed) text = "event: reload\ndata: {}\n\n";
+    for (const std::string& name : news.jobs) {
+      const auto job = controller.Get(name);
+      if (job.ok()) absl::StrAppend(&text, "data: ", ToJson(Summary(*job)), "\n\n");
+    }
+    if (!text.empty() && !write(text)) return;
+    feed.Pause(kListPause);
+  }
+}
+
+}  // namespace temper

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/command/chart.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "client/command/format.h"
+
+namespace temper::command {
+namespace {
+
+TEST(Chart, StraightLine_GoesFromCornerToCorner) {
+  const auto chart = DrawChart({.title = "Loss", .x = {1, 8}, .y = {2, 0.5}}, /*width=*/14, /*height=*/2);
+  EXPECT_THAT(chart, testing::ElementsAre("         Loss",   //
+                                          "       2 │⠑⢄⠀⠀",  //
+                                          "     0.5 │⠀⠀⠑⢄",  //
+                                          "         └────",  //
+                                          "          1  8"));
+}
+
+TEST(Chart, WhatIsNotFinite_IsAGap) {
+  const double nan = std::nan("");
+  const auto chart = DrawChart({.title = "", .x = {0, 1, 2, 3, 4}, .y = {0, 0, nan, 1, 1}}, /*width=*/15, /*height=*/2);
+  EXPECT_EQ(chart[1], "       1 │⠀⠀⠀⠈⠉");
+  EXPECT_EQ(chart[2], "       0 │⣀⡀⠀⠀⠀");
+}
+
+TEST(Chart, OneValue_IsNoCurve) {
+  EXPECT_TRUE(DrawChart({.title = "Loss", .x = {1}, .y = {2}}, 40, 8).empty());
+  EXPECT_EQ(DrawCharts({{.title = "Loss", .x = {1}, .y = {2}}}, 80), "");
+}
+
+TEST(Chart, Several_StandBesideEachOther) {
+  const Curve curve{.title = "Loss", .x = {1, 2, 3}, .y = {3, 2, 1}};
+  const std::string wide = DrawCharts({curve, curve}, 80);
+  const std::string narrow = DrawCharts({curve, curve}, 50);
+  EXPECT_EQ(std::count(wide.begin(), wide.end(), '\n') * 2, std::count(narrow.begin(), narrow.end(), '\n'));
+  for (const auto& [text, width] : {std::pair(wide, 80), std::pair(narrow, 50)}) {
+    for (size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
+      EXPECT_LE(DisplayWidth(text.substr(at, text.find('\n', at) - at)), width);
+    }
+  }
+}
+
+TEST(Sparkline, ShowsMeansOfParts) {
+  EXPECT_EQ(Sparkline({8, 7, 6, 5, 4, 3, 2, 1}, 8), "█▇▆▅▄▃▂▁");
+  EXPECT_EQ(Sparkline({3, 5, 1, 1}, 2), "█▁");
+  EXPECT_EQ(Sparkline({1, INFINITY}, 8), "");
+}
+
+}  // namespace
+}  // namespace temper::command

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// The charts of one job.
+
+import { type Chart, ChartGroup, type Line, smooth, stacked } from "./charts";
+import { h, setText } from "./dom";
+import { bytes, count, duration, figure, percent } from "./format";
+import { PHASES, type StepHistory } from "./history";
+
+const KEY = "temper.smoothing";
+const PHASE_COLORS = ["--c1", "--c2", "--c3", "--c4", "--c6", "--c5", "--line"];
+
+export class JobCharts {
+  readonly element: HTMLElement;
+  readonly group = new ChartGroup();
+  private readonly charts: Record<string, Chart> = {};
+  private smoothing = Number(localStorage.getItem(KEY) ?? 0.6);
+  private logLoss = false;
+  private readonly whole = h(
+    "button",
+    { class: "quiet", hidden: true, click: () => this.group.setZoom(undefined) },
+    "Show all steps",
+  );
+
+  constructor(private readonly history: StepHistory) {
+    const add = (name: string, options: Parameters<ChartGroup["add"]>[0]) =>
+      (this.charts[name] = this.group.add(options)).element;
+    const loss = add("loss", {
+      title: "Loss",
+      hint: "A mean over the scored tokens of each step",
+      format: figure,
+      height: 300,
+      wide: true,
+    });
+    loss.querySelector("figcaption")!.append(this.controls());
+    this.element = h(
+      "section",
+      { class: "charts", "aria-label": "Charts" },
+      loss,
+      add("learning_rate", { title: "Learning rate", format: figure, zero: true }),
+      add("grad_norm", { title: "Gradient norm", hint: "Global, before clipping", format: figure }),
+      add("speed", { title: "Tokens/s", format: (value) => count(value), zero: true }),
+      add("mfu", {
+        title: "FLOPs utilization",
+        hint: "Useful FLOPs over time × peak; HFU counts what is computed twice too",
+        format: (value) => percent(value, 1),
+        zero: true,
+      }),
+      add("memory", { title: "Memory", hint: "The most that a rank had so far", format: bytes, zero: true }),
+      add("padding", {
+        title: "Padding",
+        hint: "As a share of all positions",
+        format: (value) => percent(value, 1),
+        zero: true,
+      }),
+      add("phases", { title: "Where a step's time goes", format: duration, zero: true, broad: true }),
+      add("goodput", {
+        title: "Goodput",
+        hint: "The share of the time since the job was created in which steps were taken, each counted once",
+        format: (value) => percent(value, 1),
+        zero: true,
+        top: 1,
+      }),
+    );
+    this.group.onZoom = () => (this.whole.hidden = this.group.zoom === undefined);
+  }
+
+  private controls(): HTMLElement {
+    const said = h("output", { class: "muted" });
+    const slider = h("input", {
+      type: "range",
+      id: "smoothing",
+      min: 0,
+      max: 0.99,
+      step: 0.01,
+      value: this.smoothing,
+      input: () => {
+        this.smoothing = Number(slider.value);
+        localStorage.setItem(KEY, slider.value);
+        setText(said, this.smoothing.toFixed(2));
+        this.drawLoss();
+      },
+    });
+    setText(said, this.smoothing.toFixed(2));
+    const log = h(
+      "button",
+      {
+        class: "chip",
+        "aria-pressed": "false",
+        click: () => {
+          this.logLoss = !this.logLoss;
+          log.setAttribute("aria-pressed", String(this.logLoss));
+          this.charts["loss"]!.options.log = this.logLoss;
+          this.charts["loss"]!.rebuild();
+        },
+      },
+      "Log scale",
+    );
+    return h(
+      "div",
+      { class: "controls" },
+      this.whole,
+      h("label", { for: "smoothing" }, "Smoothing"),
+      slider,
+      said,
+      log,
+    );
+  }
+
+  draw(): void {
+    const { history } = this;
+    const steps = history.steps;
+    const markers = history.allMarkers();
+    this.drawLoss();
+    const one = (chart: string, label: string, values: Line["values"], color = "--c1") =>
+      this.charts[chart]!.set({ steps, lines: [{ label, color, values }], markers });
+    one("learning_rate", "Learning rate", history.column("learning_rate"), "--c2");
+    one("grad_norm", "Gradient norm", history.column("grad_norm"), "--c4");
+    one("speed", "Tokens/s", history.speed(), "--c3");
+    one("memory", "Memory", history.column("peak_memory_bytes"), "--c5");
+    this.charts["goodput"]!.set({
+      steps,
+      markers,
+      lines: [{ label: "Goodput", color: "--c7", values: history.goodput(), gaps: true }],
+    });
+    one("padding", "Padding", history.column("padding_ratio"), "--c6");
+    this.charts["mfu"]!.set({
+      steps,
+      markers,
+      lines: [
+        { label: "HFU", color: "--c2", values: history.column("hfu"), dash: [4, 3] },
+        { label: "MFU", color: "--c1", values: history.column("mfu") },
+      ],
+    });
+    const used = PHASES.map((name, i) => ({ name, color: PHASE_COLORS[i]!, shown: history.column(name) })).filter(
+      ({ shown }) => shown.some((value) => (value ?? 0) > 0),
+    );
+    const sums = stacked(used.map(({ shown }) => shown));
+    // The tallest is drawn first, and those below it cover it.
+    this.charts["phases"]!.set({
+      steps,
+      markers,
+      lines: used.map(({ name, color, shown }, i) => ({ label: name, color, values: sums[i]!, shown, fill: true })),
+    });
+  }
+
+  private drawLoss(): void {
+    const { history } = this;
+    const raw = history.column("loss");
+    const lines: Line[] = [
+      { label: "raw", color: "--c1", values: raw, faint: this.smoothing > 0 },
+      ...(this.smoothing > 0
+        ? [{ label: "training", color: "--c1", values: smooth(raw, this.smoothing), width: 2 }]
+        : []),
+      ...(history.validation.size > 0
+        ? [{ label: "validation", color: "--c2", values: history.validationColumn(), points: true, width: 1.5 }]
+        : []),
+    ];
+    this.charts["loss"]!.set({ steps: history.steps, lines, markers: history.allMarkers() });
+  }
+}
