@@ -74,7 +74,7 @@ void ChooseSpinCount(char** argv) {
   setenv(temper::kSpinCountVariable, temper::kSpinCount, /*overwrite=*/0);
   std::error_code error;
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (!error) execv(program.c_str(), argv);
+  if (!error && program.filename() == "temper-rank") execv(program.c_str(), argv);  // not a loader that runs it
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ absl::StatusOr<std::unique_ptr<ObjectStore>> OpenStore(const TrainingClient& cli
     return absl::FailedPreconditionError(absl::StrCat(ToJobName(options.job), " is stored on a disk of the server, at ",
                                                       *uri, ": download it without --direct"));
   }
-  return uri->empty() ? nullptr : ObjectStore::Open(*uri);  // without one, there is nothing to read
+  return uri->empty() ? nullptr : ObjectStore::Open(*uri);  // null when there is no export yet
 }
 
 absl::Status ReadFromStore(const ObjectStore& store, const std::string& path, int64_t offset,
@@ -74,7 +74,10 @@ absl::StatusOr<DownloadResult> Download(const TrainingClient& client, const Down
   const auto store = OpenStore(client, options);
   if (!store.ok()) return store.status();
   const auto read = [&](const std::string& path, int64_t offset,
-                        absl::FunctionRef<absl::Status(std::string_view)> take) {
+                        absl::FunctionRef<absl::Status(std::string_view)> take) -> absl::Status {
+    if (*store == nullptr) {  // it was committed since
+      return absl::FailedPreconditionError(absl::StrCat(ToJobName(options.job), " had no export yet: try again"));
+    }
     return ReadFromStore(**store, path, offset, take);
   };
   return DownloadArtifacts(client, parent, options.directory, progress, read);

@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/failure.h"
+#include "common/secret.h"
 #include "common/storage/retry.h"
 #include "common/storage/storage_uri.h"
 
@@ -28,9 +29,11 @@ using arrow::fs::FileType;
 using std::chrono::milliseconds;
 
 // Arrow's stream puts an empty blob in the place of what was there before anything is written: files are written in a
-// directory beside it, and get their name once they are whole.
-std::string PartialDirectory(const std::string& path) { return path + kPartialSuffix; }
-std::string PartialFile(const std::string& path) { return PartialDirectory(path) + "/file"; }
+// directory beside it, each writer's own, and get their name once they are whole.
+std::string NewPartialDirectory(const std::string& path) {
+  return absl::StrCat(path, ".", RandomHex(8), kPartialSuffix);
+}
+std::string PartialFile(const std::string& directory) { return directory + "/file"; }
 
 // "… Azure Error: [CODE] text" is all that there is of it.
 absl::Status FromAzureError(const arrow::Status& status) {
@@ -125,8 +128,8 @@ class AzureFiles final : public RemoteFileSystem {
     return Repeated(deadline_, [&] { return files_->DeleteDir(path); });
   }
   // Not waited for: who gives up a file does so because the store is gone.
-  arrow::Status DeletePartial(const std::string& path) {
-    return Once([&] { return files_->DeleteDir(PartialDirectory(path)); });
+  arrow::Status DeletePartial(const std::string& directory) {
+    return Once([&] { return files_->DeleteDir(directory); });
   }
   arrow::Status DeleteFile(const std::string& path) override {
     return Repeated(deadline_, [&] {
@@ -166,8 +169,12 @@ class AzureFiles final : public RemoteFileSystem {
 class AzureWriter final : public arrow::io::OutputStream {
  public:
   AzureWriter(std::shared_ptr<arrow::io::OutputStream> stream, AzureFiles& files,
-              std::shared_ptr<arrow::fs::FileSystem> owner, std::string path)
-      : stream_(std::move(stream)), files_(files), owner_(std::move(owner)), path_(std::move(path)) {}
+              std::shared_ptr<arrow::fs::FileSystem> owner, std::string partial, std::string path)
+      : stream_(std::move(stream)),
+        files_(files),
+        owner_(std::move(owner)),
+        partial_(std::move(partial)),
+        path_(std::move(path)) {}
   ~AzureWriter() override { (void)Abort(); }
 
   arrow::Status Write(const void* data, int64_t size) override {
@@ -179,15 +186,15 @@ class AzureWriter final : public arrow::io::OutputStream {
     arrow::Status status = Once([&] { return stream_->Close(); });
     if (!status.ok()) return status;
     stream_ = nullptr;
-    status = files_.MoveOrCopy(PartialFile(path_), path_);
-    (void)files_.DeletePartial(path_);
+    status = files_.MoveOrCopy(PartialFile(partial_), path_);
+    (void)files_.DeletePartial(partial_);
     return status;
   }
   arrow::Status Abort() override {
     if (stream_ == nullptr) return arrow::Status::OK();
     (void)stream_->Abort();
     stream_ = nullptr;
-    return files_.DeletePartial(path_);
+    return files_.DeletePartial(partial_);
   }
   arrow::Result<int64_t> Tell() const override { return stream_->Tell(); }
   bool closed() const override { return stream_ == nullptr; }
@@ -196,19 +203,30 @@ class AzureWriter final : public arrow::io::OutputStream {
   std::shared_ptr<arrow::io::OutputStream> stream_;  // null once closed or aborted
   AzureFiles& files_;
   const std::shared_ptr<arrow::fs::FileSystem> owner_;  // of files_
+  const std::string partial_;                           // a directory
   const std::string path_;
 };
 
 arrow::Result<std::shared_ptr<arrow::io::OutputStream>> AzureFiles::OpenOutputStream(
     const std::string& path, const std::shared_ptr<const arrow::KeyValueMetadata>& metadata) {
-  auto stream = Repeated(deadline_, [&] { return files_->OpenOutputStream(PartialFile(path), metadata); });
+  std::string partial = NewPartialDirectory(path);
+  auto stream = Repeated(deadline_, [&] { return files_->OpenOutputStream(PartialFile(partial), metadata); });
   if (!stream.ok()) return stream.status();
-  return std::make_shared<AzureWriter>(*std::move(stream), *this, shared_from_this(), path);
+  return std::make_shared<AzureWriter>(*std::move(stream), *this, shared_from_this(), std::move(partial), path);
 }
 
 // Only these get a token.
 constexpr std::string_view kClouds[] = {"core.windows.net", "core.usgovcloudapi.net", "core.chinacloudapi.cn",
                                         "fabric.microsoft.com"};
+
+// The account becomes a part of a host's name: no letter may end it, or make another of it.
+constexpr std::string_view kAccountLetters = "abcdefghijklmnopqrstuvwxyz0123456789-";
+constexpr std::string_view kContainerLetters = "abcdefghijklmnopqrstuvwxyz0123456789-$";
+constexpr size_t kLongestName = 63;
+
+bool IsName(std::string_view name, std::string_view letters) {
+  return !name.empty() && name.size() <= kLongestName && name.find_first_not_of(letters) == name.npos;
+}
 
 struct Account {
   std::string container, name;
@@ -227,10 +245,17 @@ absl::StatusOr<Account> ReadAccount(std::string_view uri, const std::string& aut
   const std::string cloud = service.substr(service.find('.') + 1);
   const bool known = (service.starts_with("dfs.") || service.starts_with("blob.")) &&
                      std::find(std::begin(kClouds), std::end(kClouds), cloud) != std::end(kClouds);
-  if (account.container.empty() || account.container.find('.') != account.container.npos || account.name.empty() ||
-      (!service.empty() && !known)) {
+  const bool has_names = !account.container.empty() && !account.name.empty();
+  if (!has_names || (!service.empty() && !known)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "\"", std::string(uri), "\" does not name a container and its account: write abfs://container@account/path"));
+  }
+  if (!IsName(account.container, kContainerLetters) || !IsName(account.name, kAccountLetters)) {
+    const bool container = !IsName(account.container, kContainerLetters);
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", std::string(uri), "\": ", container ? account.container : account.name, " is no name of ",
+        container ? "a container" : "an account", ", which has lower-case letters, digits and '-' (and '$', in a ",
+        "container's), ", kLongestName, " at most"));
   }
   account.cloud = known ? cloud : "";
   return account;

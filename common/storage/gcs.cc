@@ -130,10 +130,16 @@ class GcsFiles final : public RemoteFileSystem {
     return left.ok() && left->empty() ? arrow::Status::OK() : Explained(deleted);
   }
 
-  arrow::Status DeleteFile(const std::string& path) override { return Explained(files_->DeleteFile(path)); }
+  // The client repeats requests: what is gone may be so by an attempt that seemed to fail.
+  arrow::Status DeleteFile(const std::string& path) override {
+    const arrow::Status deleted = files_->DeleteFile(path);
+    if (deleted.ok() || absl::IsNotFound(FromGcsError(deleted))) return arrow::Status::OK();
+    return Explained(deleted);
+  }
 
   arrow::Status Move(const std::string& from, const std::string& to) override {
-    return Explained(files_->Move(from, to));
+    arrow::Status copied = Explained(files_->CopyFile(from, to));
+    return copied.ok() ? DeleteFile(from) : copied;
   }
 
   arrow::Result<std::shared_ptr<arrow::io::RandomAccessFile>> OpenInputFile(const FileInfo& info) override {

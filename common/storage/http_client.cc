@@ -3,6 +3,7 @@
 
 #include <curl/curl.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -12,11 +13,13 @@
 namespace temper {
 namespace {
 
-constexpr long kConnectSeconds = 10, kSilenceSeconds = 30;
+constexpr std::chrono::milliseconds kConnectLimit{10'000};
+constexpr size_t kMostOfOthers = 64 << 10;  // that is kept of what is no 2xx
 
 struct Answer {
-  HttpResponse response;
+  CURL* curl;
   int64_t max_body;
+  HttpResponse response;
   bool too_long = false;
 };
 
@@ -34,20 +37,29 @@ size_t TakeHeader(char* bytes, size_t size, size_t count, void* to) {
 
 size_t TakeBody(char* bytes, size_t size, size_t count, void* to) {
   auto& answer = *static_cast<Answer*>(to);
-  answer.too_long = static_cast<int64_t>(answer.response.body.size() + size * count) > answer.max_body;
+  std::string& body = answer.response.body;
+  long status = 0;
+  curl_easy_getinfo(answer.curl, CURLINFO_RESPONSE_CODE, &status);
+  if (status / 100 != 2) {
+    body.append(bytes, std::min(size * count, kMostOfOthers - body.size()));
+    return size * count;
+  }
+  answer.too_long = static_cast<int64_t>(body.size() + size * count) > answer.max_body;
   if (answer.too_long) return 0;
-  answer.response.body.append(bytes, size * count);
+  body.append(bytes, size * count);
   return size * count;
 }
 
-void SetOptions(CURL* curl, const HttpRequest& request, Answer& answer) {
+void SetOptions(CURL* curl, const FetchRequest& request, Answer& answer) {
   curl_easy_setopt(curl, CURLOPT_URL, request.url.c_str());
   curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(curl, CURLOPT_USERAGENT, "temper");
-  curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, kConnectSeconds);
+  curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS,
+                   static_cast<long>(std::clamp(request.silence, std::chrono::milliseconds(1), kConnectLimit).count()));
   curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
-  curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, kSilenceSeconds);
+  const long seconds = static_cast<long>(std::chrono::ceil<std::chrono::seconds>(request.silence).count());
+  curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, std::max(seconds, 1L));  // 0: without a limit
   curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, TakeHeader);
   curl_easy_setopt(curl, CURLOPT_HEADERDATA, &answer);
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, TakeBody);
@@ -75,7 +87,7 @@ HttpClient::~HttpClient() {
   for (void* curl : idle_) curl_easy_cleanup(curl);
 }
 
-absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& request) {
+absl::StatusOr<HttpResponse> HttpClient::Send(const FetchRequest& request) {
   static const CURLcode started = curl_global_init(CURL_GLOBAL_DEFAULT);
   if (started != CURLE_OK) return absl::InternalError(curl_easy_strerror(started));
   CURL* curl = nullptr;
@@ -89,7 +101,7 @@ absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& request) {
   if (curl == nullptr) curl = curl_easy_init();
   if (curl == nullptr) return absl::ResourceExhaustedError("no memory for a request");
   char reason[CURL_ERROR_SIZE] = "";
-  Answer answer{{}, request.max_body};
+  Answer answer{.curl = curl, .max_body = request.max_body};
   curl_easy_reset(curl);
   SetOptions(curl, request, answer);
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, reason);
@@ -102,7 +114,9 @@ absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& request) {
     std::lock_guard lock(mutex_);
     idle_.push_back(curl);
   }
-  if (answer.too_long) return absl::UnavailableError(absl::StrCat("the answer is longer than ", request.max_body));
+  if (answer.too_long) {
+    return absl::DataLossError(absl::StrCat("the answer is longer than ", request.max_body, " bytes"));
+  }
   if (code != CURLE_OK) return absl::UnavailableError(*reason != '\0' ? reason : curl_easy_strerror(code));
   return std::move(answer.response);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -17,18 +18,20 @@ struct ByteRange {
   int64_t length = 0;  // at least 1
 };
 
-struct HttpRequest {
+// HttpRequest is what temper-server is asked.
+struct FetchRequest {
   std::string url;
   std::string bearer_token;  // "": none
   std::optional<ByteRange> range;
   bool head = false;
-  int64_t max_body = 64 << 20;  // a longer one is an error
+  int64_t max_body = 64 << 20;                                   // of a 2xx; a longer one is an error
+  std::chrono::milliseconds silence = std::chrono::seconds(30);  // longer, and the attempt is given up
 };
 
 struct HttpResponse {
   int status = 0;
   std::map<std::string, std::string> headers;  // by lower-case name
-  std::string body;
+  std::string body;                            // of anything but a 2xx, the first 64 KiB
 
   // "" when there is none.
   std::string Header(const std::string& name) const;
@@ -43,9 +46,9 @@ class HttpClient {
   HttpClient(const HttpClient&) = delete;
   HttpClient& operator=(const HttpClient&) = delete;
 
-  // One attempt; redirects are answers. UNAVAILABLE when no whole answer came, which is given up after 10 s without a
-  // connection and 30 s of silence.
-  absl::StatusOr<HttpResponse> Send(const HttpRequest& request);
+  // One attempt; redirects are answers. UNAVAILABLE when no whole answer came: a connection is waited for as long as
+  // silence is, and 10 s at most. DATA_LOSS when the body is too long.
+  absl::StatusOr<HttpResponse> Send(const FetchRequest& request);
 
  private:
   std::mutex mutex_;

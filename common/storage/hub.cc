@@ -124,14 +124,14 @@ class HubFiles final : public RemoteFileSystem {
     }
     absl::StatusOr<HubEntry> entry = Find(place);
     if (entry.ok()) return entry->directory ? FileInfo(path, FileType::Directory) : File(path, entry->size);
-    if (!absl::IsNotFound(entry.status())) return ToArrow(entry.status());
+    if (!absl::IsNotFound(entry.status())) return ToArrow(WithAdvice(entry.status()));
     return FileInfo(path, FileType::NotFound);
   }
 
   arrow::Result<std::vector<FileInfo>> GetFileInfo(const arrow::fs::FileSelector& selector) override {
     absl::StatusOr<std::vector<HubEntry>> entries = client_->Tree(At(selector.base_dir), selector.recursive);
     if (absl::IsNotFound(entries.status()) && selector.allow_not_found) return std::vector<FileInfo>();
-    if (!entries.ok()) return ToArrow(entries.status());
+    if (!entries.ok()) return ToArrow(WithAdvice(entries.status()));
     std::vector<FileInfo> infos;
     for (const HubEntry& entry : *entries) {
       const std::string path = absl::StrCat(commit_.repository, "/", entry.path);
@@ -168,6 +168,15 @@ class HubFiles final : public RemoteFileSystem {
     return place;
   }
 
+  // For machines that have the files, and no network.
+  absl::Status WithAdvice(const absl::Status& status) const {
+    std::error_code error;
+    if (!absl::IsUnavailable(status) || !fs::is_directory(snapshot_, error)) return status;
+    const std::string message = absl::StrCat(
+        std::string(status.message()), ". On a machine without a network, set HF_HUB_OFFLINE=1: the cache is all then");
+    return WithCause(absl::UnavailableError(message), CauseOf(status));
+  }
+
   void Note(const HubEntry& entry) {
     std::lock_guard lock(mutex_);
     known_[entry.path] = entry;
@@ -202,10 +211,11 @@ RemotePlace InCache(const HubPlace& commit) {
   return {std::make_shared<arrow::fs::LocalFileSystem>(), std::move(root), "", commit.Uri()};
 }
 
-bool HasAllFiles(const HubPlace& commit, milliseconds deadline) {
+// Absent when the hub does not say which files there are.
+std::optional<bool> HasAllFiles(const HubPlace& commit, milliseconds deadline) {
   HubClient client(HubEndpoint(), Token(), std::min(deadline, kListDeadline));
   const auto entries = client.Tree(commit, /*recursive=*/true);
-  if (!entries.ok()) return true;  // the cache is all that there is
+  if (!entries.ok()) return std::nullopt;
   std::error_code error;
   return std::all_of(entries->begin(), entries->end(), [&](const HubEntry& entry) {
     return entry.directory || fs::is_regular_file(Snapshot(commit) / entry.path, error);
@@ -213,16 +223,21 @@ bool HasAllFiles(const HubPlace& commit, milliseconds deadline) {
 }
 
 // Whether what is below the place can be read from the cache alone. A process opens the directory of its data once a
-// file: the hub is asked once, for a commit does not change.
+// file: what the hub answered is remembered, for a commit does not change.
 bool IsInCache(const HubPlace& commit, milliseconds deadline) {
   std::error_code error;
   if (!FindInCache(commit) || !fs::exists(Snapshot(commit) / commit.path, error)) return false;
   static std::mutex mutex;
   static auto* const known = new std::map<std::string, bool>;
-  std::lock_guard lock(mutex);
   const std::string uri = commit.Uri();
-  if (const auto found = known->find(uri); found != known->end()) return found->second;
-  return (*known)[uri] = HasAllFiles(commit, deadline);
+  {
+    std::lock_guard lock(mutex);
+    if (const auto found = known->find(uri); found != known->end()) return found->second;
+  }
+  const std::optional<bool> all = HasAllFiles(commit, deadline);
+  if (!all) return false;
+  std::lock_guard lock(mutex);
+  return (*known)[uri] = *all;
 }
 
 }  // namespace

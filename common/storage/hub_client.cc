@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -19,6 +20,8 @@ namespace {
 
 constexpr int kMostRedirects = 5;
 constexpr std::chrono::seconds kLongestRetryAfter{60};
+constexpr std::chrono::seconds kSilenceLimit{30};
+constexpr size_t kMostPages = 10'000;
 
 // RFC 3986, 2.1; slashes too unless they are to stay.
 std::string Escaped(std::string_view text, bool keep_slashes) {
@@ -111,13 +114,17 @@ std::string HubClient::FileUrl(const HubPlace& place) const {
                       Escaped(place.revision, false), "/", Escaped(place.path, true));
 }
 
-absl::StatusOr<HttpResponse> HubClient::Send(HttpRequest request) {
+absl::StatusOr<HttpResponse> HubClient::Send(FetchRequest request) {
   if (IsOurs(request.url)) request.bearer_token = token_;
+  request.silence = std::min<std::chrono::milliseconds>(kSilenceLimit, deadline_);
   RetryPauses pauses(deadline_);
   while (true) {
     absl::StatusOr<HttpResponse> response = http_.Send(request);
     if (response.ok() && !MayPass(response->status)) return response;
-    if (!response.ok() && !absl::IsUnavailable(response.status())) return response.status();
+    if (!response.ok() && !absl::IsUnavailable(response.status())) {
+      return absl::Status(response.status().code(),
+                          absl::StrCat(OriginOf(request.url), ": ", std::string(response.status().message())));
+    }
     if (pauses.Again(response.ok() ? RetryAfter(*response) : std::chrono::seconds(0))) continue;
     const std::string why =
         response.ok() ? absl::StrCat("HTTP ", response->status) : std::string(response.status().message());
@@ -165,8 +172,10 @@ absl::StatusOr<std::string> HubClient::Resolve(const HubPlace& place) {
   if (!response.ok()) return response.status();
   const nlohmann::json json = nlohmann::json::parse(response->body, nullptr, /*allow_exceptions=*/false);
   HubPlace commit = place;
-  if (json.is_object()) commit.revision = json.value("sha", "");
-  if (json.is_object() && commit.pinned()) return commit.revision;
+  if (json.is_object() && json.contains("sha") && json["sha"].is_string()) {
+    commit.revision = json["sha"].get<std::string>();
+    if (commit.pinned()) return commit.revision;
+  }
   return Damaged(absl::StrCat(url, " does not say which commit it is"));
 }
 
@@ -174,7 +183,11 @@ absl::StatusOr<std::vector<HubEntry>> HubClient::Tree(const HubPlace& place, boo
   const std::string below = place.path.empty() ? "" : absl::StrCat("/", Escaped(place.path, true));
   std::string url = ApiUrl(place, "tree", absl::StrCat(below, "?recursive=", recursive ? "true" : "false"));
   std::vector<HubEntry> all;
+  std::set<std::string> pages;
   while (!url.empty()) {
+    if (pages.size() == kMostPages || !pages.insert(url).second) {
+      return Damaged(absl::StrCat(url, " is a list without an end"));
+    }
     const absl::StatusOr<HttpResponse> response = Follow(place, nullptr, {.url = url});
     if (!response.ok()) return response.status();
     absl::StatusOr<std::vector<HubEntry>> page = ReadEntries(response->body, url);
@@ -187,7 +200,7 @@ absl::StatusOr<std::vector<HubEntry>> HubClient::Tree(const HubPlace& place, boo
 }
 
 // The answer of where the redirects of our own hub lead, and, of a file, whether it is the one that is expected.
-absl::StatusOr<HttpResponse> HubClient::Follow(const HubPlace& place, const HubEntry* entry, HttpRequest request) {
+absl::StatusOr<HttpResponse> HubClient::Follow(const HubPlace& place, const HubEntry* entry, FetchRequest request) {
   const std::string first = request.url;
   for (int i = 0; i <= kMostRedirects; ++i) {
     absl::StatusOr<HttpResponse> response = Send(request);
@@ -231,7 +244,7 @@ absl::StatusOr<HubEntry> HubClient::Stat(const HubPlace& place) {
 
 absl::StatusOr<HttpResponse> HubClient::SendThere(const HubPlace& place, const HubEntry& entry, ByteRange range) {
   const std::string url = FileUrl(place);
-  HttpRequest request{.url = url, .range = range, .max_body = range.length};
+  FetchRequest request{.url = url, .range = range, .max_body = range.length};
   {
     std::lock_guard lock(mutex_);
     if (const auto found = locations_.find(url); found != locations_.end()) request.url = found->second;

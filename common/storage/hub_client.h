@@ -42,13 +42,13 @@ class HubClient {
 
  private:
   // Until it is answered with something that does not pass by itself.
-  absl::StatusOr<HttpResponse> Send(HttpRequest request);
+  absl::StatusOr<HttpResponse> Send(FetchRequest request);
   absl::Status Explain(const HttpResponse& response, const std::string& url) const;
   std::string ApiUrl(const HubPlace& place, std::string_view what, std::string_view rest) const;
   std::string FileUrl(const HubPlace& place) const;
   bool IsOurs(const std::string& url) const;
   absl::StatusOr<HttpResponse> SendThere(const HubPlace& place, const HubEntry& entry, ByteRange range);
-  absl::StatusOr<HttpResponse> Follow(const HubPlace& place, const HubEntry* entry, HttpRequest request);
+  absl::StatusOr<HttpResponse> Follow(const HubPlace& place, const HubEntry* entry, FetchRequest request);
 
   const std::string endpoint_;
   const std::string token_;

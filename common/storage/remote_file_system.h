@@ -17,7 +17,7 @@
 
 namespace temper {
 
-// What is not whole yet grows under its name with this suffix, or in a directory of that name. Nobody sees it.
+// What is not whole yet grows under a name with this suffix, or in a directory of such a name. Nobody sees it.
 inline constexpr char kPartialSuffix[] = ".temper-partial";
 
 // Where a URI of a remote store leads.

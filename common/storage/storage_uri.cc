@@ -153,7 +153,8 @@ absl::StatusOr<HubPlace> ParseHubUri(std::string_view uri) {
   if (parts.size() > 2) place.path = parts[2];
   const auto is_name = [](char c) { return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.' || c == '/'; };
   const std::string& revision = place.revision;
-  const bool sound = std::all_of(place.repository.begin(), place.repository.end(), is_name) && !name.first.empty() &&
+  const bool named = !name.first.empty() && name.first != "." && name.first != "..";  // before an @
+  const bool sound = named && std::all_of(place.repository.begin(), place.repository.end(), is_name) &&
                      std::all_of(revision.begin(), revision.end(), is_name) && !revision.empty() &&
                      revision.find("..") == revision.npos && revision.front() != '/' && revision.back() != '/';
   if (!sound) {

@@ -53,6 +53,8 @@ class Guard {
       -> std::invoke_result_t<Call, std::unique_ptr<StreamPlace>> {
     using Result = std::invoke_result_t<Call, std::unique_ptr<StreamPlace>>;
     return Pass(context, route, job, [&](const Identity& caller) -> Result {
+      // Over the data directory's socket comes the server's own user, whom nobody is to keep out.
+      if (context->peer().rfind("unix:", 0) == 0) return call(nullptr);
       auto place = limiter.Enter(NameOf(caller, context->peer()));
       if (place.ok()) return call(*std::move(place));
       return Refuse<std::remove_pointer_t<Result>>(*context, route, job, caller, place.status());

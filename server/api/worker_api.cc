@@ -266,9 +266,10 @@ void WorkerApi::Run() {
 // Without the lock meanwhile: a stream that ends needs it.
 void WorkerApi::EndSilentStreams(std::unique_lock<std::mutex>& lock) {
   const auto now = std::chrono::steady_clock::now();
-  const std::map<Stream*, std::shared_ptr<Stream>> streams = streams_;
+  std::map<Stream*, std::shared_ptr<Stream>> streams = streams_;
   lock.unlock();
   for (const auto& [_, stream] : streams) stream->EndIfSilent(now);
+  streams.clear();  // the last of some
   lock.lock();
 }
 

@@ -81,15 +81,24 @@ absl::StatusOr<v1::Job> JobController::Create(v1::CreateJobRequest request, cons
   }
   auto spec = request.has_verify() ? CompleteVerifySpec(request.job().spec()) : CompleteJobSpec(request.job().spec());
   if (!spec.ok()) return spec.status();
-  v1::JobSpec pinned = *spec;
-  if (absl::Status status = PinRevisions(pinned); !status.ok()) return status;
-  std::lock_guard lock(mutex_);
-  if (shutting_down_) return absl::UnavailableError("the server shuts down: try again later");
-  if (!request.request_id().empty()) {
-    auto earlier = FindRepeated(request, *spec);
+  const auto find_repeated = [&]() -> absl::StatusOr<std::optional<v1::Job>> {
+    if (shutting_down_) return absl::UnavailableError("the server shuts down: try again later");
+    if (request.request_id().empty()) return std::nullopt;
+    return FindRepeated(request, *spec);
+  };
+  {
+    // Before a hub is asked: who repeats a call gets its job, though there may be no hub now.
+    std::lock_guard lock(mutex_);
+    auto earlier = find_repeated();
     if (!earlier.ok()) return earlier.status();
     if (*earlier) return **std::move(earlier);
   }
+  v1::JobSpec pinned = *spec;
+  if (absl::Status status = PinRevisions(pinned); !status.ok()) return status;
+  std::lock_guard lock(mutex_);
+  auto earlier = find_repeated();
+  if (!earlier.ok()) return earlier.status();
+  if (*earlier) return **std::move(earlier);
   return CreateNew(request, BodyDigest(*spec, request), std::move(pinned), caller);
 }
 
@@ -120,7 +129,7 @@ absl::StatusOr<v1::Job> JobController::CreateNew(const v1::CreateJobRequest& req
                                                             " already: choose another id, or leave it to the server")),
                       "JOB_EXISTS", {{"job", JobName(record.id)}});
   }
-  if (live_.size() >= options_.max_unfinished) {
+  if (!request.validate_only() && live_.size() >= options_.max_unfinished) {
     return WithReason(absl::ResourceExhaustedError(absl::StrCat(
                           "the server has as many jobs that have not ended as it takes, ", options_.max_unfinished,
                           " (temper-server --max-unfinished-jobs): wait, or cancel some")),

@@ -40,9 +40,10 @@ const std::vector<std::string_view>& WorkerEnvironment::Patterns() {
       "OMP_*", "KMP_*", "GOMP_*", "MKL_*", "ONEDNN_*", "DNNL_*", "ATEN_*", "TORCH_*", "PYTORCH_*", "CUDA_*", "CUBLAS_*",
       "CUDNN_*", "NVIDIA_*", "NCCL_*", "GLOO_*",
       // transformers, tokenizers and the hub
-      "HF_*", "HUGGING_FACE_HUB_TOKEN", "TRANSFORMERS_*", "TOKENIZERS_*",
+      "HF_*", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_CACHE", "PYTHONPATH", "TRANSFORMERS_*", "TOKENIZERS_*",
       // Storage, and the way there
-      "AWS_*", "GOOGLE_*", "CLOUD_STORAGE_*", "STORAGE_EMULATOR_HOST", "AZURE_*", "SSL_CERT_FILE", "SSL_CERT_DIR",
+      "AWS_*", "GOOGLE_*", "CLOUD_STORAGE_*", "STORAGE_EMULATOR_HOST", "AZURE_*", "IDENTITY_ENDPOINT",
+      "IDENTITY_HEADER", "MSI_ENDPOINT", "MSI_SECRET", "IMDS_ENDPOINT", "SSL_CERT_FILE", "SSL_CERT_DIR",
       "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY",
       "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"};
   return patterns;

@@ -5,12 +5,15 @@ which it redirects with signed URLs. huggingface_hub reads it too (tests/common/
 import hashlib
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 LARGE = 1000  # bytes; such files are stored elsewhere
 PAGE = 3  # entries of a list
+REDIRECT = b"Found. Redirecting to where the file is stored.\n" * 8  # more than a small range
+EXPIRED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>%s</Error>" % (b"<Request>expired</Request>" * 4000)
 
 
 def sha256(content: bytes) -> str:
@@ -63,7 +66,8 @@ class Listener:
 class Hub:
     """`token` opens what is private. `requests` and `store_requests` are what was asked, in order. A test breaks it by
     `failures`, statuses that the next requests of the hub get; `store_failures`, likewise; `damaged`, paths whose bytes
-    the store changes; and `single_use`, by which a signed URL is void once it was used."""
+    the store changes; `single_use`, by which a signed URL is void once it was used; `pause`, seconds before the hub
+    answers; `answers`, JSON that its next requests get; and `endless`, by which a list goes on with itself."""
 
     def __init__(self, token: str = "hf_secret"):
         self.token = token
@@ -74,6 +78,9 @@ class Hub:
         self.store_failures: list[int] = []
         self.damaged: set[str] = set()
         self.single_use = False
+        self.pause = 0.0
+        self.answers: list = []
+        self.endless = False
         self.signatures = 0
         self.used: set[str] = set()
         self.objects: dict[str, tuple[str, bytes]] = {}
@@ -108,6 +115,10 @@ class Hub:
         self.requests.append(self.note(handler))
         if self.failures:
             return self.send(handler, self.failures.pop(0), headers={"Retry-After": "0"})
+        if self.pause:
+            time.sleep(self.pause)
+        if self.answers:
+            return self.send_json(handler, self.answers.pop(0))
         url = urlsplit(handler.path)
         parts = [unquote(part) for part in url.path.strip("/").split("/")]
         if parts[0] == "api":
@@ -162,7 +173,9 @@ class Hub:
             entries = {path: entry for path, entry in entries.items() if "/" not in path[len(prefix) :]}
         first = int(query.get("cursor", ["0"])[0])
         headers = {}
-        if first + PAGE < len(entries):
+        if self.endless:
+            headers["Link"] = f'<{self.url}{handler.path}>; rel="next"'
+        elif first + PAGE < len(entries):
             recursive = query.get("recursive", ["false"])[0]
             target = f"{self.url}{route}?recursive={recursive}&cursor={first + PAGE}"
             headers["Link"] = f'<{target}>; rel="next"'
@@ -180,7 +193,7 @@ class Hub:
         headers |= {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{digest}"'}
         self.signatures += 1
         headers["Location"] = f"{self.store.url}/{digest}?name={quote(path, safe='')}&Signature=s{self.signatures}"
-        return self.send(handler, 302, headers=headers)
+        return self.send(handler, 302, REDIRECT, headers)
 
     def answer_of_store(self, handler) -> None:
         self.store_requests.append(self.note(handler))
@@ -189,7 +202,7 @@ class Hub:
         url = urlsplit(handler.path)
         [signature] = parse_qs(url.query)["Signature"]
         if self.single_use and signature in self.used:
-            return self.send(handler, 403, b"Request has expired")
+            return self.send(handler, 403, EXPIRED)
         self.used.add(signature)
         path, content = self.objects[url.path.strip("/")]
         if path in self.damaged:

@@ -1,9 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/checkpoint/hf_config.h"
 
+#include <utility>
+
 #include "worker/families/rope_parameters.h"
 
 namespace temper {
+namespace {
+
+// transformers 5 writes the number of experts by one name for every family; readers know the older one of a family
+// alone.
+void WriteBothExpertSpellings(nlohmann::ordered_json& config) {
+  const std::pair<const char*, const char*> names[] = {{"num_experts", "num_local_experts"},
+                                                       {"num_local_experts", "num_experts"}};
+  for (const auto& [name, other] : names) {
+    if (!config.contains(name) && config.contains(other)) config[name] = config[other];
+  }
+}
+
+}  // namespace
 
 nlohmann::ordered_json ExportConfig(nlohmann::ordered_json source, const std::string& dtype, bool quantized) {
   if (!quantized) source.erase("quantization_config");
@@ -14,6 +29,7 @@ nlohmann::ordered_json ExportConfig(nlohmann::ordered_json source, const std::st
   source["dtype"] = chosen;
   source["torch_dtype"] = chosen;
   WriteBothRopeSpellings(source);
+  WriteBothExpertSpellings(source);
   return source;
 }
 

@@ -30,7 +30,8 @@ at::Tensor LinearMap(const at::Tensor& x_TI, const at::Tensor& weight_OI, const 
   const at::NoGradGuard no_grad;
   if (!x_TI.is_cpu() || x_TI.scalar_type() != at::kFloat) return at::linear(x_TI, weight_OI, IfDefined(bias_O));
   if (!bias_O.defined()) return MatMul(x_TI, weight_OI.t());
-  at::Tensor y_TO = bias_O.expand({x_TI.size(0), bias_O.size(0)}).contiguous();
+  at::Tensor y_TO = at::empty({x_TI.size(0), weight_OI.size(0)}, x_TI.options());
+  y_TO.copy_(bias_O.expand_as(y_TO));
   AddMatMul(y_TO, x_TI, weight_OI.t());
   return y_TO;
 }

@@ -37,6 +37,7 @@ class Follower:
         self._timeout = timeout
         self._clock = clock
         self._start = clock()
+        self._ever_connected = False
         self._lost: float | None = None
         self._pause = _FIRST_PAUSE
 
@@ -59,6 +60,7 @@ class Follower:
             )
         self.last = event.sequence
         self._lost = None
+        self._ever_connected = True
         return event
 
     def interrupted(self, error: TemperError) -> float:
@@ -68,6 +70,8 @@ class Follower:
             raise DeadlineExceeded(f"{self._name} has not ended within {self._timeout:g} s") from error
         if error.code not in _WORTH_RECONNECTING:
             raise error
+        if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not self._ever_connected:
+            raise error  # not too slow: too many of us
         now = self._clock()
         if self._lost is None:
             self._lost, self._pause = now, _FIRST_PAUSE

@@ -81,6 +81,7 @@ TEST(StorageUri, ParseHubUri_FindsRepositoryRevisionAndPath) {
   EXPECT_EQ(data.Uri(), "hf://datasets/org/name@refs%2Fpr%2F1/a/b@c.jsonl");
   EXPECT_TRUE(ParseHubUri("hf://org/name@" + std::string(40, 'a'))->pinned());
   for (const char* uri : {"hf://", "hf://name", "hf://org/@main", "hf://org/name@", "hf://org//name", "hf://../name",
+                          "hf://org/..@main", "hf://org/.@main", "hf://datasets/org/..@main/x",
                           "hf://org/name@..%2F..%2Fetc", "hf://org/na me", "hf://org/name?revision=x"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(ParseHubUri(uri).status())) << uri;
   }

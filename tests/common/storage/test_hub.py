@@ -163,6 +163,35 @@ def test_signature_that_has_run_out_is_renewed(hub, ask):
     assert refused > 0
 
 
+def test_small_ranges_of_large_files_are_read(hub, ask):
+    """Where a redirect and a refusal have more to say than was asked for."""
+    hub.push("org/model", FILES)
+    hub.single_use = True
+    result = ask("read", "hf://org/model", "model.safetensors", "--size", 90, "--piece", 30)
+    assert result["sha256"] == sha256(LARGE[:90]), result
+    assert hub.signatures >= 3
+
+
+def test_hub_that_does_not_answer_is_given_up_after_the_deadline(hub, ask):
+    commit = hub.push("org/model", FILES)
+    hub.pause = 5
+    result = ask("read", f"hf://org/model@{commit}", "config.json", "--deadline-ms", 500)
+    assert (result["code"], result["cause"]) == ("UNAVAILABLE", "STORAGE"), result
+    assert result["seconds"] < 10
+
+
+def test_answers_that_make_no_sense_are_refused(hub, ask):
+    commit = hub.push("org/model", FILES)
+    for answer in ({"sha": None}, {"sha": 1}, {}, [], None):
+        hub.answers = [answer]
+        result = ask("pin", "hf://org/model")
+        assert (result["code"], result["cause"]) == ("DATA_LOSS", "STORAGE"), result
+    hub.endless = True
+    result = ask("list", f"hf://org/model@{commit}")
+    assert (result["code"], result["cause"]) == ("DATA_LOSS", "STORAGE"), result
+    assert "without an end" in result["message"]
+
+
 def test_other_bytes_than_the_hub_says_are_refused(hub, ask):
     hub.push("org/model", FILES)
     hub.damaged.add("model.safetensors")
@@ -195,5 +224,11 @@ def test_what_the_cache_lacks_comes_from_the_hub(hub, ask, tmp_path):
     hub.requests.clear()
     assert ask("read", "hf://org/model", "config.json")["code"] == "OK"
     assert not any("resolve" in request.path for request in hub.requests)
-    # A hub that is gone leaves what the cache has.
-    assert ask("list", "hf://org/model", HF_ENDPOINT="http://127.0.0.1:1", HF_HUB_OFFLINE="1")["objects"] == 1
+    # A hub that is gone leaves the files that the cache has, but nobody knows whether they are all.
+    gone = {"HF_ENDPOINT": "http://127.0.0.1:1"}
+    arguments = ("hf://org/model", "config.json", "--deadline-ms", 300)
+    assert ask("read", *arguments, **gone)["sha256"] == sha256(FILES["config.json"])
+    result = ask("list", "hf://org/model", "--deadline-ms", 300, **gone)
+    assert result["code"] == "UNAVAILABLE", result
+    assert "HF_HUB_OFFLINE=1" in result["message"]
+    assert ask("list", "hf://org/model", HF_HUB_OFFLINE="1", **gone)["objects"] == 1

@@ -66,6 +66,9 @@ TEST(MatMul, LinearMapWithABias_EqualsReference) {
   const at::Tensor expected = Product(x, weight.t()) + bias;
   EXPECT_LE(RelativeError(LinearMap(x, weight, bias), expected), 2e-6);
   EXPECT_LE(RelativeError(LinearMap(x, weight, {}), expected - bias), 2e-6);
+  const at::Tensor before = bias.clone();  // of one row, the bias expanded is the bias itself
+  EXPECT_LE(RelativeError(LinearMap(x.narrow(0, 0, 1), weight, bias), expected.narrow(0, 0, 1)), 2e-6);
+  EXPECT_TRUE(at::equal(bias, before));
   const auto bf16 = [](const at::Tensor& t) { return t.to(at::kBFloat16); };
   EXPECT_LE(RelativeError(LinearMap(bf16(x), bf16(weight), bf16(bias)), expected), 1e-2);
 }
