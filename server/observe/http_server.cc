@@ -133,14 +133,33 @@ std::string WrongPlace(const HttpRules& rules, const httplib::Request& request) 
   if (request.has_header("Origin") && !IsSameOrigin(request.get_header_value("Origin"), host)) {
     return "pages of other origins may not read this";
   }
+  // A page of another origin can ask for an image or a file without saying so in Origin, and hold a place of ours.
+  const std::string site = request.get_header_value("Sec-Fetch-Site");
+  if ((site == "cross-site" || site == "same-site") && request.get_header_value("Sec-Fetch-Mode") != "navigate") {
+    return "pages of other origins may not ask for this";
+  }
   return "";
+}
+
+constexpr const char* kTakesGzip = "Temper-Takes-Gzip";
+
+// What the library would do to an answer, and is not to.
+void Restrain(httplib::Request& request) {
+  // Of several ranges, each may be all that there is.
+  if (request.ranges.size() > 1) request.ranges.clear();
+  // It prefers brotli, at a quality that takes a second for a megabyte; and compresses assets again, which are
+  // compressed.
+  const bool takes_gzip = absl::StrContains(request.get_header_value("Accept-Encoding"), "gzip");
+  request.headers.erase("Accept-Encoding");
+  const bool is_asset = request.path == "/" || request.path.starts_with("/assets/");
+  if (takes_gzip) request.headers.emplace(is_asset ? kTakesGzip : "Accept-Encoding", "gzip");
 }
 
 HttpRequest Described(const httplib::Request& request, Identity caller, std::map<std::string, std::string> path) {
   HttpRequest described{.caller = std::move(caller), .peer = PeerOf(request), .path = std::move(path)};
   for (const auto& [name, value] : request.params) described.query.emplace(name, value);
   described.last_event_id = request.get_header_value("Last-Event-ID");
-  described.takes_gzip = absl::StrContains(request.get_header_value("Accept-Encoding"), "gzip");
+  described.takes_gzip = request.has_header(kTakesGzip);
   return described;
 }
 
@@ -225,6 +244,8 @@ class Site {
     if (answer.status != 200) response.status = answer.status;  // the library tells a part (206) from the whole
     for (const auto& [name, value] : answer.headers) response.set_header(name, value);
     if (!response.has_header("Cache-Control")) response.set_header("Cache-Control", "no-store");
+    // For a file of no bytes the library would ask for ever.
+    if (answer.read != nullptr && answer.size == 0) return response.set_content("", answer.type);
     if (!answer.stream && answer.read == nullptr) return response.set_content(answer.body, answer.type);
     Place place = answer.stream ? streams_.Take() : files_.Take();
     if (place == nullptr) {
@@ -273,7 +294,8 @@ class Limited final : public Base {
     current_limit = limits_.response;
     bool is_closed = false;
     // What a refused request carries is not read: it must not become the next request of its connection.
-    return this->process_request(connection, /*close_connection=*/true, is_closed, [&](httplib::Request&) {
+    return this->process_request(connection, /*close_connection=*/true, is_closed, [&](httplib::Request& request) {
+      Restrain(request);
       connection.SetDeadline(steady_clock::now() + limits_.response);  // its headers are there
     });
   }

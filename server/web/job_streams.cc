@@ -12,9 +12,11 @@ namespace temper {
 namespace {
 
 constexpr int kPageSize = 256;  // events that are read from the store at a time
-// Whether the client is still there is looked at so often, and something is sent so that proxies keep the line.
-constexpr std::chrono::seconds kLook{1};
-constexpr int kLooksUntilSign = 10;
+// Whether the client is still there is looked at so often; and something is sent, so that proxies keep the line, and a
+// client that is gone is noticed.
+constexpr std::chrono::seconds kLook{1}, kSign{10};
+// Then a client comes again, with a token that may be good no longer.
+constexpr std::chrono::minutes kLongest{10};
 // Between two messages: their readers are people, and each event of any job wakes whoever waits.
 constexpr std::chrono::milliseconds kJobPause{100};
 constexpr std::chrono::milliseconds kListPause{400};
@@ -26,10 +28,13 @@ class Follower {
       : feed_(feed), version_(version), write_(write) {}
 
   bool Next(EventFeed::News& news) {
-    for (int looks = 1;; ++looks) {
+    while (true) {
       news = feed_.Wait(version_, kLook);
       version_ = news.version;
-      if (news.stopping || !write_(looks % kLooksUntilSign == 0 ? ":\n\n" : "")) return false;
+      const auto now = std::chrono::steady_clock::now();
+      const bool sign = now - last_sign_ >= kSign;
+      if (news.stopping || now - begin_ >= kLongest || !write_(sign ? ":\n\n" : "")) return false;
+      if (sign) last_sign_ = now;
       if (news.missed || !news.jobs.empty()) return true;
     }
   }
@@ -38,6 +43,8 @@ class Follower {
   const EventFeed& feed_;
   int64_t version_;
   const HttpWrite& write_;
+  const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point last_sign_ = begin_;
 };
 
 std::string JobEventText(const v1::JobEvent& event) {

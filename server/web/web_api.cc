@@ -2,6 +2,7 @@
 #include "server/web/web_api.h"
 
 #include <algorithm>
+#include <deque>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -26,6 +27,8 @@ constexpr int kHistoryPage = 1000;
 // Of a long job the history is what came first and what came last.
 constexpr int64_t kHistoryBegin = 2000;
 constexpr int64_t kHistoryEnd = 100'000;
+constexpr size_t kMostLogs = 5000;
+constexpr int64_t kMostLogBytes = 4 << 20;
 
 std::string NameOf(const HttpRequest& request) { return absl::StrCat("jobs/", request.path.at("job")); }
 
@@ -139,6 +142,8 @@ HttpAnswer WebApi::History(const HttpRequest& request) const {
   if (!job.ok()) return HttpError(job.status());
   const WallTime begin = FromTimestamp(job->create_time());
   std::vector<std::string> found;
+  std::deque<size_t> logs;  // where, among them; the page shows the newest
+  int64_t log_bytes = 0;
   StepTimes times;
   int64_t sequence = 0;
   while (sequence < job->last_sequence()) {
@@ -147,11 +152,21 @@ HttpAnswer WebApi::History(const HttpRequest& request) const {
     if (page->events.empty()) break;
     for (const v1::JobEvent& event : page->events) {
       if (event.has_step()) times.Add(event.step().step(), Seconds(FromTimestamp(event.time()) - begin));
-      if (!event.has_step() && !event.has_preflight() && !event.has_verdict()) found.push_back(ToJson(event));
+      if (event.has_step() || event.has_preflight() || event.has_verdict()) continue;
+      found.push_back(ToJson(event));
+      if (!event.has_log()) continue;
+      logs.push_back(found.size() - 1);
+      log_bytes += static_cast<int64_t>(found.back().size());
+      while (logs.size() > kMostLogs || log_bytes > kMostLogBytes) {
+        log_bytes -= static_cast<int64_t>(found[logs.front()].size());
+        found[logs.front()] = std::string();
+        logs.pop_front();
+      }
     }
     sequence = page->events.back().sequence();
     if (sequence >= kHistoryBegin) sequence = std::max(sequence, job->last_sequence() - kHistoryEnd);
   }
+  std::erase(found, "");
   return {.body = absl::StrCat("{\"last_sequence\":", sequence, ",\"times\":", times.Json(),
                                ",\"events\":", JsonArray(found), "}")};
 }

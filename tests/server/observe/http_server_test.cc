@@ -77,6 +77,15 @@ TEST(HttpServer, Loopback_OtherNamesAndOrigins_AreRefused) {
   };
   EXPECT_EQ(from("http://localhost:1"), 200);
   for (const char* origin : {"http://localhost:2", "http://evil.example", "null"}) EXPECT_EQ(from(origin), 403);
+  // What a page of another origin asks for as an image; and a link that a user follows.
+  const auto fetched = [&](const char* site, const char* mode) {
+    return client.Get("/metrics", {{"Host", "localhost:1"}, {"Sec-Fetch-Site", site}, {"Sec-Fetch-Mode", mode}})
+        ->status;
+  };
+  EXPECT_EQ(fetched("cross-site", "no-cors"), 403);
+  EXPECT_EQ(fetched("same-site", "no-cors"), 403);
+  EXPECT_EQ(fetched("cross-site", "navigate"), 200);
+  EXPECT_EQ(fetched("same-origin", "cors"), 200);
 }
 
 // A socket that is connected to the server on this host.
@@ -257,6 +266,36 @@ TEST(HttpServer, File_IsSentInParts) {
   const auto part = client.Get("/file", {{"Range", "bytes=4-"}});
   EXPECT_EQ(part->status, 206);
   EXPECT_EQ(part->body, "456789");
+  const auto parts = client.Get("/file", {{"Range", "bytes=0-,1-,2-"}});  // which together are more than there is
+  EXPECT_EQ(parts->status, 200);
+  EXPECT_EQ(parts->body, content);
+}
+
+TEST(HttpServer, EmptyFile_Ends) {
+  HttpPages pages = Pages();
+  const auto read = [](int64_t, int64_t) -> absl::StatusOr<std::string> { return std::string(); };
+  pages.routes = {
+      {"GET /file", [=](const HttpRequest&) { return HttpAnswer{.type = "text/plain", .size = 0, .read = read}; }}};
+  const auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), Open());
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto answer = httplib::Client("127.0.0.1", (*server)->port()).Get("/file");
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 200);
+  EXPECT_EQ(answer->body, "");
+}
+
+TEST(HttpServer, AnswersAreCompressedWithGzipAtMost) {
+  HttpPages pages = Pages();
+  pages.routes = {{"GET /long", [](const HttpRequest&) { return HttpAnswer{.body = std::string(10'000, 'x')}; }}};
+  const auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), Open());
+  ASSERT_TRUE(server.ok()) << server.status();
+  httplib::Client client("127.0.0.1", (*server)->port());
+  client.set_decompress(false);
+  const auto encoding = [&](const char* accepted) {
+    return client.Get("/long", {{"Accept-Encoding", accepted}})->get_header_value("Content-Encoding");
+  };
+  EXPECT_EQ(encoding("gzip, deflate, br, zstd"), "gzip");
+  EXPECT_EQ(encoding("br"), "");
 }
 
 // Connections that send a byte of a request now and then, or nothing at all, until the server has had enough.
