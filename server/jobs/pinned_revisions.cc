@@ -15,17 +15,21 @@ namespace {
 
 using Field = std::pair<std::string, std::string*>;
 
+// Those that name something: to be asked for one is what chooses a field among others (`validation` has a URI or a share).
 std::vector<Field> ReadFields(v1::JobSpec& spec) {
-  std::vector<Field> fields = {{"spec.model.uri", spec.mutable_model()->mutable_uri()}};
+  std::vector<Field> fields;
+  if (!spec.model().uri().empty()) fields.push_back({"spec.model.uri", spec.mutable_model()->mutable_uri()});
+  if (!spec.data().uri().empty()) fields.push_back({"spec.data.uri", spec.mutable_data()->mutable_uri()});
   if (spec.has_data()) {
-    fields.push_back({"spec.data.uri", spec.mutable_data()->mutable_uri()});
     for (v1::DataSource::Source& source : *spec.mutable_data()->mutable_sources()) {
       fields.push_back({"spec.data.sources.uri", source.mutable_uri()});
     }
   }
-  if (spec.has_validation()) fields.push_back({"spec.validation.uri", spec.mutable_validation()->mutable_uri()});
-  if (spec.has_lora()) fields.push_back({"spec.lora.adapter", spec.mutable_lora()->mutable_adapter()});
-  fields.push_back({"spec.resume_from", spec.mutable_resume_from()});
+  if (!spec.validation().uri().empty()) {
+    fields.push_back({"spec.validation.uri", spec.mutable_validation()->mutable_uri()});
+  }
+  if (!spec.lora().adapter().empty()) fields.push_back({"spec.lora.adapter", spec.mutable_lora()->mutable_adapter()});
+  if (!spec.resume_from().empty()) fields.push_back({"spec.resume_from", spec.mutable_resume_from()});
   return fields;
 }
 

@@ -62,6 +62,16 @@ TEST_F(PinnedRevisionsTest, PinRevisions_EveryFieldThatIsRead_GetsTheCommit) {
   EXPECT_EQ(spec.resume_from(), "gs://bucket/checkpoint");
 }
 
+TEST_F(PinnedRevisionsTest, PinRevisions_WhatNamesNothing_StaysAsItIs) {
+  v1::JobSpec spec;
+  spec.mutable_model()->set_uri("/models/a");
+  spec.mutable_validation()->set_share(0.25);
+  spec.mutable_lora()->set_rank(4);
+  const v1::JobSpec before = spec;
+  ASSERT_EQ(PinRevisions(spec), absl::OkStatus());
+  EXPECT_EQ(spec.SerializeAsString(), before.SerializeAsString());
+}
+
 TEST_F(PinnedRevisionsTest, PinRevisions_WhatIsNowhere_IsAViolation) {
   Cache("models--org--name", "main", commit_);
   v1::JobSpec spec;
