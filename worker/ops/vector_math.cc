@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include "worker/ops/cpu/brgemm.h"
+
 namespace temper::ops {
 
 void InitializeVectorMath() {
@@ -14,6 +16,7 @@ void InitializeVectorMath() {
       (void)function(x);
     }
   }
+  cpu::HasBf16Brgemm();
 }
 
 }  // namespace temper::ops
