@@ -15,7 +15,8 @@ namespace {
 
 using Field = std::pair<std::string, std::string*>;
 
-// Those that name something: to be asked for one is what chooses a field among others (`validation` has a URI or a share).
+// Those that name something: to be asked for one is what chooses a field among others (`validation` has a URI or a
+// share).
 std::vector<Field> ReadFields(v1::JobSpec& spec) {
   std::vector<Field> fields;
   if (!spec.model().uri().empty()) fields.push_back({"spec.model.uri", spec.mutable_model()->mutable_uri()});
