@@ -4,7 +4,7 @@
 PRESET ?= release
 PYTHON := build/venv/bin/python
 
-.PHONY: help setup build demo test test-full chaos bench bench-server format lint clean
+.PHONY: help setup build build-all demo test test-full chaos bench bench-server format lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,30 +13,33 @@ setup: ## install what is needed (Debian packages, Rust, Python environment, ser
 	@python3 tools/set_up.py
 	@$(PYTHON) tools/models/smollm2.py build/models/SmolLM2-135M-Instruct
 
-build: setup ## build the binaries into build/release/bin
+build: setup ## build the programs into build/release/bin
 	@cmake --preset $(PRESET) $(if $(VERBOSE),,--log-level=NOTICE)
+	@cmake --build --preset $(PRESET) --target programs
+
+build-all: build
 	@cmake --build --preset $(PRESET)
 
 demo: build ## train a small model on a real task, take it home, measure it (KEEP=1: leave the server up)
 	@$(PYTHON) tools/demo/run.py $(if $(KEEP),--keep)
 
-test: build ## every test and lint; ends with one summary line
+test: build-all ## every test and lint; ends with one summary line
 	@$(PYTHON) tools/run_tests.py --preset $(PRESET)
 
-test-full: build ## the slow rest: long forms of tests, every test again under AddressSanitizer and UBSan, and long fuzzing
+test-full: build-all ## the slow rest: long forms of tests, every test again under AddressSanitizer and UBSan, and long fuzzing
 	@$(PYTHON) tools/run_tests.py --preset $(PRESET) --only long
-	@$(MAKE) --no-print-directory build PRESET=asan
+	@$(MAKE) --no-print-directory build-all PRESET=asan
 	@$(PYTHON) tools/run_tests.py --preset asan --fuzz-seconds 120 --at-a-time 1
 
 chaos: build ## jobs with a fault at every point, and with random ones (SEED=1 ROUNDS=10; the seed is printed, and repeats them)
 	@TEMPER_BIN=$(CURDIR)/build/$(PRESET)/bin TEMPER_CHAOS_SEED=$(or $(SEED),$(shell date +%N)) TEMPER_CHAOS_ROUNDS=$(or $(ROUNDS),10) \
 		OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest -v tests/e2e/test_chaos.py
 
-bench: build ## training steps against transformers, TRL and PEFT on this machine (BENCH="--works chat …": tests/bench/bench.py)
+bench: build-all ## training steps against transformers, TRL and PEFT on this machine (BENCH="--works chat …": tests/bench/bench.py)
 	@python3 tools/set_up.py --bench
 	@build/bench-venv/bin/python tests/bench/bench.py $(BENCH)
 
-bench-server: build ## what one server carries: 1,000 ranks, 200 watchers, 10,000 jobs behind it (2 min; build/reports/load.json)
+bench-server: build-all ## what one server carries: 1,000 ranks, 200 watchers, 10,000 jobs behind it (2 min; build/reports/load.json)
 	@$(PYTHON) tests/bench/server_load.py $(BENCH)
 
 format: setup ## format C++, Python and Rust in place

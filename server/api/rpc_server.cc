@@ -112,6 +112,7 @@ void RpcServer::AnnounceStop() {
 
 void RpcServer::Shutdown(std::chrono::milliseconds grace) {
   if (server_ == nullptr) return;
+  worker_.EndStreams();
   server_->Shutdown(std::chrono::system_clock::now() + grace);
   server_->Wait();
   server_.reset();

@@ -26,6 +26,8 @@ constexpr std::chrono::milliseconds kPace{10};
 // Between two looks for streams that say nothing.
 constexpr std::chrono::milliseconds kLongestLook{1000};
 
+absl::Status Stopping() { return absl::UnavailableError("the server stops"); }
+
 }  // namespace
 
 // One stream. Its reads, writes and commits go on independently, at most one of each; mutex_ guards what they share. No
@@ -70,6 +72,14 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
     Fail(absl::DeadlineExceededError(
         absl::StrCat("no ", assigned_ ? "word" : "Hello", " from the node within ", limit.count(), " ms")));
     GoOn(lock);
+  }
+
+  // Any thread.
+  void EndWith(absl::Status status) {
+    std::unique_lock lock(mutex_);
+    Fail(std::move(status));
+    // Not while a message is dealt with, after which it ends by itself.
+    if (!reading_ || waiting_since_) GoOn(lock);
   }
 
   // On the committer's thread: what shall be kept, and then how that went.
@@ -216,9 +226,26 @@ grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* WorkerApi::Attac
   const auto open = [this](std::unique_ptr<StreamPlace> greeting) -> Reactor* {
     std::lock_guard lock(mutex_);
     const auto stream = std::make_shared<Stream>(*this, std::move(greeting));
-    return (streams_[stream.get()] = stream).get();
+    streams_[stream.get()] = stream;
+    if (stopping_) stream->EndWith(Stopping());
+    return stream.get();
   };
   return guard_.PassStream(context, "/temper.v1.WorkerService/Attach", "", greetings_, open);
+}
+
+template <typename Function>
+void WorkerApi::ForEachStream(std::unique_lock<std::mutex>& lock, Function function) {
+  std::map<Stream*, std::shared_ptr<Stream>> streams = streams_;
+  lock.unlock();
+  for (const auto& [_, stream] : streams) function(*stream);
+  streams.clear();  // the last of some
+  lock.lock();
+}
+
+void WorkerApi::EndStreams() {
+  std::unique_lock lock(mutex_);
+  stopping_ = true;
+  ForEachStream(lock, [](Stream& stream) { stream.EndWith(Stopping()); });
 }
 
 void WorkerApi::Forget(Stream* stream) {
@@ -258,19 +285,10 @@ void WorkerApi::Run() {
       lock.lock();
     }
     if (steady_clock::now() < next_look) continue;
-    EndSilentStreams(lock);
+    const auto now = steady_clock::now();
+    ForEachStream(lock, [now](Stream& stream) { stream.EndIfSilent(now); });
     next_look = steady_clock::now() + look_interval;
   }
-}
-
-// Without the lock meanwhile: a stream that ends needs it.
-void WorkerApi::EndSilentStreams(std::unique_lock<std::mutex>& lock) {
-  const auto now = std::chrono::steady_clock::now();
-  std::map<Stream*, std::shared_ptr<Stream>> streams = streams_;
-  lock.unlock();
-  for (const auto& [_, stream] : streams) stream->EndIfSilent(now);
-  streams.clear();  // the last of some
-  lock.lock();
 }
 
 }  // namespace temper

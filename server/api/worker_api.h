@@ -41,6 +41,10 @@ class WorkerApi final : public v1::WorkerService::CallbackService {
 
   grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* Attach(grpc::CallbackServerContext* context) override;
 
+  // The server stops: ends every stream with UNAVAILABLE, also those that still come. A node then tries again, and
+  // repeats to the next server what this one has not acknowledged.
+  void EndStreams();
+
  private:
   class Stream;
 
@@ -49,7 +53,9 @@ class WorkerApi final : public v1::WorkerService::CallbackService {
   // The stream is done. Destroys it.
   void Forget(Stream* stream);
   void Run();
-  void EndSilentStreams(std::unique_lock<std::mutex>& lock);
+  // Without the lock meanwhile: a stream that ends needs it.
+  template <typename Function>
+  void ForEachStream(std::unique_lock<std::mutex>& lock, Function function);
   void Commit(const std::vector<Stream*>& streams);
 
   JobController& controller_;
@@ -62,7 +68,8 @@ class WorkerApi final : public v1::WorkerService::CallbackService {
   // Guarded by mutex_:
   std::map<Stream*, std::shared_ptr<Stream>> streams_;  // until they are done
   std::vector<Stream*> ready_;
-  bool closing_ = false;
+  bool stopping_ = false;  // streams end
+  bool closing_ = false;   // none is left
 
   std::thread committer_;  // last: it uses everything above
 };

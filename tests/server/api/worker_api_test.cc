@@ -231,6 +231,26 @@ TEST_F(WorkerApiTest, StreamBreaks_SameIncarnationGoesOnAndRepeats) {
   EXPECT_EQ(again.Finish(), grpc::StatusCode::OK);
 }
 
+TEST_F(WorkerApiTest, ServerStops_NodeIsToldAtOnceAndTheNextServerKeepsWhatItRepeats) {
+  Node node(WorkerStub());
+  node.Send(HelloOf("a"));
+  ASSERT_TRUE(node.Receive().has_assignment());
+  const auto before = std::chrono::steady_clock::now();
+  server->Shutdown(std::chrono::seconds(60));
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(30)) << "it waited for the node";
+  EXPECT_EQ(node.Finish(), grpc::StatusCode::UNAVAILABLE);
+
+  Halt();
+  Boot();
+  Node again(WorkerStub());
+  again.Send(HelloOf("a"));
+  ASSERT_TRUE(again.Receive().has_assignment());
+  again.Send(StepReport(1, 1));
+  EXPECT_TRUE(again.AwaitAck(1));
+  again.stream->WritesDone();
+  EXPECT_EQ(again.Finish(), grpc::StatusCode::OK);
+}
+
 TEST_F(WorkerApiTest, GapInTheReports_EndsTheStream) {
   Node node(WorkerStub());
   node.Send(HelloOf("a"));
