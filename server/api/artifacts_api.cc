@@ -89,8 +89,7 @@ absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(const JobController& con
   return ListFiles(*directory);
 }
 
-absl::StatusOr<std::unique_ptr<ObjectReader>> OpenArtifact(const JobController& controller,
-                                                           const v1::ReadArtifactRequest& request) {
+absl::StatusOr<OpenedArtifact> OpenArtifact(const JobController& controller, const v1::ReadArtifactRequest& request) {
   if (request.path().empty()) return InvalidFields({{"path", "is required, as ListArtifacts gives it"}});
   if (request.offset() < 0)
     return InvalidFields({{"offset", absl::StrCat("must be at least 0, not ", request.offset())}});
@@ -111,7 +110,9 @@ absl::StatusOr<std::unique_ptr<ObjectReader>> OpenArtifact(const JobController& 
   }
   auto store = ObjectStore::Open(directory->uri, {kShortStorageDeadline});
   if (!store.ok()) return store.status();
-  return (*store)->OpenForRead(request.path());
+  auto reader = (*store)->OpenForRead(request.path());
+  if (!reader.ok()) return reader.status();
+  return OpenedArtifact{.reader = *std::move(reader), .sha256 = artifact->sha256()};
 }
 
 namespace {
@@ -122,9 +123,9 @@ class ReadStream final : public grpc::ServerWriteReactor<v1::ReadArtifactRespons
   ReadStream(const RpcObserver& observer, int64_t offset, std::unique_ptr<StreamPlace> place)
       : observer_(observer), place_(std::move(place)), offset_(offset) {}
 
-  void Start(absl::StatusOr<std::unique_ptr<ObjectReader>> reader) {
-    if (!reader.ok()) return End(reader.status());
-    reader_ = *std::move(reader);
+  void Start(absl::StatusOr<OpenedArtifact> artifact) {
+    if (!artifact.ok()) return End(artifact.status());
+    reader_ = std::move(artifact->reader);
     WriteNext();
   }
 

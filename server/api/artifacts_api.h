@@ -17,9 +17,13 @@ namespace temper {
 
 // The files of a job's committed export (none until there is one), or of one of its checkpoints.
 absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(const JobController& controller, const std::string& parent);
+
 // One of them.
-absl::StatusOr<std::unique_ptr<ObjectReader>> OpenArtifact(const JobController& controller,
-                                                           const v1::ReadArtifactRequest& request);
+struct OpenedArtifact {
+  std::unique_ptr<ObjectReader> reader;
+  std::string sha256;  // in hex, as the manifest has it
+};
+absl::StatusOr<OpenedArtifact> OpenArtifact(const JobController& controller, const v1::ReadArtifactRequest& request);
 
 // ListArtifacts and ReadArtifact: what the manifest of a job's committed export lists, and nothing else. A path that is
 // not in the manifest does not exist, wherever it would lead.

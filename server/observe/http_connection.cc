@@ -73,9 +73,14 @@ bool HttpConnection::Wait(short events) const {
     if (left.count() <= 0) return false;
     pollfd entry{socket_, events, 0};
     const int ready = ::poll(&entry, 1, static_cast<int>(left.count()));
-    if (ready > 0) return true;
+    if (ready > 0) return (entry.revents & (POLLERR | POLLHUP)) == 0;
     if (ready < 0 && errno != EINTR) return false;
   }
+}
+
+bool HttpConnection::IsOpen() const {
+  pollfd entry{socket_, POLLRDHUP, 0};
+  return ::poll(&entry, 1, 0) <= 0;
 }
 
 bool HttpConnection::WaitForTls(int result) const {

@@ -30,6 +30,9 @@ class HttpConnection final : public httplib::Stream {
   // From now on.
   void SetDeadline(TimePoint deadline) { deadline_ = deadline; }
 
+  // Whether the client is there, as far as is known at this moment. One that has closed its side takes no more.
+  bool IsOpen() const;
+
   // httplib::Stream. Bytes that were read or written; 0 at the end, -1 for an error, when time is over or when the
   // client has sent more than any request has.
   ssize_t read(char* data, size_t size) override;
@@ -42,7 +45,7 @@ class HttpConnection final : public httplib::Stream {
   socket_t socket() const override { return socket_; }
 
  private:
-  // Waits until the socket is ready for `events` of poll(2). False: time is over.
+  // Waits until the socket is ready for `events` of poll(2). False: time is over, or the client has gone.
   bool Wait(short events) const;
   // What kept `result`, an SSL call's, from success: waits for that. False: it was something else, or time is over.
   bool WaitForTls(int result) const;

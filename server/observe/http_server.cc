@@ -16,12 +16,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "server/observe/byte_range.h"
 #include "server/observe/http_connection.h"
 
 namespace temper {
 namespace {
 
-constexpr int64_t kPiece = 4 << 20;  // bytes of a file that are read at a time
+// Bytes of a file that are read at a time, for a remote store takes a request for each; and that are sent at a time.
+constexpr int64_t kReadSize = 4 << 20;
+constexpr int64_t kSendSize = 64 << 10;
 
 // Scripts, styles and data come from here alone, and nothing may frame a page.
 constexpr const char* kContentPolicy =
@@ -79,12 +82,13 @@ std::string PeerOf(const httplib::Request& request) {
             : absl::StrCat("ipv4:", request.remote_addr, ":", request.remote_port);
 }
 
-// Of this thread: what it answers on, and how long a piece of an answer may take.
+// What this thread answers on.
 thread_local HttpConnection* current_connection = nullptr;
-thread_local std::chrono::milliseconds current_limit{};
 
 // A stream or a file has its time for each piece, and not for all of them.
-void BeginPiece() { current_connection->SetDeadline(std::chrono::steady_clock::now() + current_limit); }
+void BeginPiece(std::chrono::milliseconds limit) {
+  current_connection->SetDeadline(std::chrono::steady_clock::now() + limit);
+}
 
 // A route, and what it takes to know a request as one of its own.
 struct Route {
@@ -145,8 +149,8 @@ constexpr const char* kTakesGzip = "Temper-Takes-Gzip";
 
 // What the library would do to an answer, and is not to.
 void Restrain(httplib::Request& request) {
-  // Of several ranges, each may be all that there is.
-  if (request.ranges.size() > 1) request.ranges.clear();
+  // It knows no If-Range, and takes a range for one that is there.
+  request.ranges.clear();
   // It prefers brotli, at a quality that takes a second for a megabyte; and compresses assets again, which are
   // compressed.
   const bool takes_gzip = absl::StrContains(request.get_header_value("Accept-Encoding"), "gzip");
@@ -181,33 +185,79 @@ class Places {
   std::atomic<int> left_;
 };
 
-void SetStream(HttpAnswer answer, Place place, httplib::Response& response) {
-  response.set_chunked_content_provider(
-      answer.type, [stream = std::move(answer.stream), place = std::move(place)](size_t, httplib::DataSink& sink) {
-        stream([&sink](std::string_view bytes) {
-          BeginPiece();
-          return bytes.empty() ? sink.is_writable() : sink.write(bytes.data(), bytes.size());
-        });
-        sink.done();
-        return true;
-      });
+void SetStream(HttpAnswer answer, Place place, std::chrono::milliseconds limit, httplib::Response& response) {
+  const auto provider = [stream = std::move(answer.stream), place = std::move(place), limit](size_t,
+                                                                                             httplib::DataSink& sink) {
+    stream([&sink, limit](std::string_view bytes) {
+      BeginPiece(limit);
+      return bytes.empty() ? current_connection->IsOpen() : sink.write(bytes.data(), bytes.size());
+    });
+    sink.done();
+    return true;
+  };
+  response.set_chunked_content_provider(answer.type, provider);
 }
 
-void SetFile(HttpAnswer answer, Place place, httplib::Response& response) {
-  const auto provider = [read = std::move(answer.read), place = std::move(place)](size_t offset, size_t length,
-                                                                                  httplib::DataSink& sink) {
-    BeginPiece();
-    const auto bytes = read(static_cast<int64_t>(offset), std::min<int64_t>(kPiece, static_cast<int64_t>(length)));
-    return bytes.ok() && sink.write(bytes->data(), bytes->size());
-  };
-  response.set_content_provider(static_cast<size_t>(answer.size), answer.type, provider);
+// A part of a file, on its way.
+class FileSender {
+ public:
+  FileSender(HttpAnswer answer, ByteRange part, Place place, std::chrono::milliseconds limit)
+      : read_(std::move(answer.read)), part_(part), place_(std::move(place)), limit_(limit) {}
+
+  // What comes after `sent` bytes, or some of it. False: it can't be read, or taken.
+  bool SendNext(size_t sent, httplib::DataSink& sink) {
+    const auto done = static_cast<int64_t>(sent);
+    if (unsent_.empty()) {
+      auto bytes = read_(part_.offset + done, std::min(kReadSize, part_.length - done));
+      if (!bytes.ok() || bytes->empty()) return false;
+      bytes_ = *std::move(bytes);
+      unsent_ = bytes_;
+    }
+    const std::string_view piece = unsent_.substr(0, kSendSize);
+    unsent_.remove_prefix(piece.size());
+    BeginPiece(limit_);
+    if (!sink.write(piece.data(), piece.size())) return false;
+    BeginPiece(limit_);  // the library asks whether the next one can be sent
+    return true;
+  }
+
+ private:
+  const std::function<absl::StatusOr<std::string>(int64_t offset, int64_t length)> read_;
+  const ByteRange part_;
+  const Place place_;
+  const std::chrono::milliseconds limit_;
+  std::string bytes_;
+  std::string_view unsent_;  // of bytes_
+};
+
+void SetFile(HttpAnswer answer, const httplib::Request& request, Place place, std::chrono::milliseconds limit,
+             httplib::Response& response) {
+  response.set_header("Accept-Ranges", "bytes");
+  if (!answer.etag.empty()) response.set_header("ETag", answer.etag);
+  const bool has_the_rest = !request.has_header("If-Range") || request.get_header_value("If-Range") == answer.etag;
+  const auto range = ParseByteRange(has_the_rest ? request.get_header_value("Range") : "", answer.size);
+  if (!range.ok()) {
+    response.set_header("Content-Range", absl::StrCat("bytes */", answer.size));
+    return Answer(416, std::string(range.status().message()), response);
+  }
+  const ByteRange part = range->value_or(ByteRange{.offset = 0, .length = answer.size});
+  if (range->has_value()) {
+    response.status = 206;
+    response.set_header("Content-Range",
+                        absl::StrCat("bytes ", part.offset, "-", part.offset + part.length - 1, "/", answer.size));
+  }
+  const std::string type = answer.type;
+  const auto sender = std::make_shared<FileSender>(std::move(answer), part, std::move(place), limit);
+  response.set_content_provider(
+      static_cast<size_t>(part.length), type,
+      [sender](size_t sent, size_t, httplib::DataSink& sink) { return sender->SendNext(sent, sink); });
 }
 
 // All that there is to answer with.
 class Site {
  public:
   Site(std::vector<HttpRoute> routes, HttpRules rules, const HttpLimits& limits)
-      : rules_(std::move(rules)), streams_(limits.streams), files_(limits.files) {
+      : rules_(std::move(rules)), limits_(limits), streams_(limits.streams), files_(limits.files) {
     for (HttpRoute& route : routes) routes_.push_back(ParseRoute(std::move(route)));
   }
 
@@ -235,13 +285,13 @@ class Site {
                                request.get_header_value("Authorization"), PeerOf(request));
     if (!caller.ok()) {
       if (absl::IsUnauthenticated(caller.status())) response.set_header("WWW-Authenticate", "Bearer");
-      return Set(HttpError(caller.status()), response);
+      return Set(HttpError(caller.status()), request, response);
     }
-    Set(route.route.answer(Described(request, *std::move(caller), std::move(path))), response);
+    Set(route.route.answer(Described(request, *std::move(caller), std::move(path))), request, response);
   }
 
-  void Set(HttpAnswer answer, httplib::Response& response) {
-    if (answer.status != 200) response.status = answer.status;  // the library tells a part (206) from the whole
+  void Set(HttpAnswer answer, const httplib::Request& request, httplib::Response& response) {
+    response.status = answer.status;
     for (const auto& [name, value] : answer.headers) response.set_header(name, value);
     if (!response.has_header("Cache-Control")) response.set_header("Cache-Control", "no-store");
     // For a file of no bytes the library would ask for ever.
@@ -252,11 +302,12 @@ class Site {
       response.set_header("Retry-After", "5");
       return Answer(503, "too many are served already; try again later", response);
     }
-    answer.stream ? SetStream(std::move(answer), std::move(place), response)
-                  : SetFile(std::move(answer), std::move(place), response);
+    answer.stream ? SetStream(std::move(answer), std::move(place), limits_.response, response)
+                  : SetFile(std::move(answer), request, std::move(place), limits_.file_piece, response);
   }
 
   const HttpRules rules_;
+  const HttpLimits limits_;
   std::vector<Route> routes_;
   Places streams_;
   Places files_;
@@ -291,7 +342,6 @@ class Limited final : public Base {
     HttpConnection connection(socket, context, steady_clock::now() + limits_.request);
     if (context != nullptr && !connection.Accept()) return false;
     current_connection = &connection;
-    current_limit = limits_.response;
     bool is_closed = false;
     // What a refused request carries is not read: it must not become the next request of its connection.
     return this->process_request(connection, /*close_connection=*/true, is_closed, [&](httplib::Request& request) {

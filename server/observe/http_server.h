@@ -48,8 +48,10 @@ struct HttpAnswer {
   // Instead of a body: writes for as long as it likes, as when events are followed. It must end soon when
   // `HttpRoutes::stop` was called, and write something now and then to learn that the client has gone.
   std::function<void(const HttpWrite& write)> stream;
-  // Instead of a body: a file of `size` bytes, of which a client may ask for a part.
+  // Instead of a body: a file of `size` bytes, of which a client may ask for a part. `etag`, with its quotation marks,
+  // is that of these bytes: a client that has some of them takes the rest only when it is the same.
   int64_t size = 0;
+  std::string etag;
   std::function<absl::StatusOr<std::string>(int64_t offset, int64_t length)> read;
 };
 
@@ -96,8 +98,11 @@ struct HttpLimits {
   int streams = 64;
   int files = 16;
   std::chrono::milliseconds request{5'000};  // for a request to be there, the handshake of TLS included
-  // For it to be answered, and the answer taken; of a stream or a file, each piece of it.
+  // For it to be answered, and the answer taken; of a stream, each piece of it.
   std::chrono::milliseconds response{10'000};
+  // Of a file, for each 64 KiB to be taken. Sockets say that they take more when a third of what they hold has gone,
+  // which may be a megabyte: so a client has its file at 0.3 Mbit/s.
+  std::chrono::milliseconds file_piece{30'000};
 };
 
 // HTTP, over TLS where there are certificates: GET /metrics and /healthz (200 "ok", or 503), and the routes that it is

@@ -17,7 +17,8 @@ std::string DownloadTickets::Issue(File file) {
       return one.second.until < other.second.until;
     }));
   }
-  issued_[ticket] = {.file = std::move(file), .until = clock_.Monotonic() + kLife};
+  const MonotonicTime now = clock_.Monotonic();
+  issued_[ticket] = {.file = std::move(file), .until = now + kLife, .end = now + kLongestLife};
   return ticket;
 }
 
@@ -26,7 +27,9 @@ std::optional<DownloadTickets::File> DownloadTickets::Find(const std::string& ti
   ForgetOld();
   const auto found = issued_.find(ticket);
   if (found == issued_.end()) return std::nullopt;
-  return found->second.file;
+  Issued& issued = found->second;
+  issued.until = std::min<MonotonicTime>(clock_.Monotonic() + kLife, issued.end);
+  return issued.file;
 }
 
 void DownloadTickets::ForgetOld() {

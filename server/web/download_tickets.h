@@ -23,17 +23,20 @@ class DownloadTickets {
   // `clock` must outlive it.
   explicit DownloadTickets(const Clock& clock) : clock_(clock) {}
 
-  // 256 random bits in hex. Good for ten minutes, for any number of requests: downloads are interrupted and resumed.
+  // 256 random bits in hex. Good for any number of requests, for downloads are interrupted and resumed; until nobody
+  // has asked for it for ten minutes, or a day is over.
   std::string Issue(File file);
   std::optional<File> Find(const std::string& ticket);
 
  private:
   static constexpr std::chrono::minutes kLife{10};
+  static constexpr std::chrono::hours kLongestLife{24};
   static constexpr size_t kMost = 4096;
 
   struct Issued {
     File file;
     MonotonicTime until;
+    MonotonicTime end;  // `until` is no later, however often it is asked for
   };
   void ForgetOld();  // with mutex_ held
 

@@ -42,4 +42,9 @@ void EventFeed::Stop() {
   stopped_.notify_all();
 }
 
+bool EventFeed::stopping() const {
+  std::lock_guard lock(mutex_);
+  return stopping_;
+}
+
 }  // namespace temper

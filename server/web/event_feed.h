@@ -34,6 +34,7 @@ class EventFeed {
 
   // Ends all waits, for good.
   void Stop();
+  bool stopping() const;
 
  private:
   static constexpr size_t kKept = 4096;

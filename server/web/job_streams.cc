@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/web/job_json.h"
 
 namespace temper {
@@ -47,41 +48,60 @@ class Follower {
   std::chrono::steady_clock::time_point last_sign_ = begin_;
 };
 
-std::string JobEventText(const v1::JobEvent& event) {
-  return absl::StrCat("id: ", event.sequence(), "\ndata: ", ToJson(event), "\n\n");
+// A job, and whether its last event has been written.
+struct Followed {
+  JobPosition position;
+  bool complete = false;
+};
+
+std::string Positions(const std::vector<Followed>& jobs) {
+  const auto sequence = [](std::string* text, const Followed& job) { absl::StrAppend(text, job.position.sequence); };
+  return absl::StrJoin(jobs, ",", sequence);
 }
 
-// All that there is after `sequence`, which it moves on. False: the stream is over.
-bool WriteEvents(const JobController& controller, const std::string& job, int64_t& sequence, const HttpWrite& write) {
-  while (true) {
-    const auto page = controller.Events(job, sequence, kPageSize);
+// All that there is of one of `jobs`, whose position it moves on. False: the stream is over.
+bool WriteEvents(const JobController& controller, const EventFeed& feed, std::vector<Followed>& jobs, Followed& job,
+                 const HttpWrite& write) {
+  auto& [name, sequence] = job.position;
+  while (!feed.stopping()) {
+    const auto page = controller.Events(name, sequence, kPageSize);
     if (!page.ok()) {
       // The client has seen events that there are not: the database is an older one.
       write("event: reload\ndata: {}\n\n");
       return false;
     }
     std::string text;
-    for (const v1::JobEvent& event : page->events) text += JobEventText(event);
-    if (!page->events.empty()) sequence = page->events.back().sequence();
-    if (page->complete) text += "event: end\ndata: {}\n\n";
+    for (const v1::JobEvent& event : page->events) {
+      sequence = event.sequence();
+      absl::StrAppend(&text, "id: ", Positions(jobs), "\ndata: {\"job\":\"", name, "\",\"event\":", ToJson(event),
+                      "}\n\n");
+    }
     if (!text.empty() && !write(text)) return false;
-    if (page->complete) return false;
-    if (page->events.size() < kPageSize) return true;
+    job.complete = page->complete;
+    if (job.complete || page->events.size() < kPageSize) return true;
   }
+  return false;
 }
 
 }  // namespace
 
-void StreamJob(const JobController& controller, const EventFeed& feed, const std::string& job, int64_t after_sequence,
-               const HttpWrite& write) {
+void StreamEvents(const JobController& controller, const EventFeed& feed, std::vector<JobPosition> jobs,
+                  const HttpWrite& write) {
   Follower follower(feed, feed.version(), write);
   // The client learns that the stream has begun.
   if (!write("retry: 1000\n\n")) return;
-  EventFeed::News news;
+  std::vector<Followed> followed;
+  for (JobPosition& job : jobs) followed.push_back({.position = std::move(job)});
+  EventFeed::News news{.missed = true};
   do {
-    const bool has_news =
-        news.missed || news.jobs.empty() || std::binary_search(news.jobs.begin(), news.jobs.end(), job);
-    if (has_news && !WriteEvents(controller, job, after_sequence, write)) return;
+    for (Followed& job : followed) {
+      const bool has_news = news.missed || std::binary_search(news.jobs.begin(), news.jobs.end(), job.position.job);
+      if (!job.complete && has_news && !WriteEvents(controller, feed, followed, job, write)) return;
+    }
+    if (std::all_of(followed.begin(), followed.end(), [](const Followed& job) { return job.complete; })) {
+      write("event: end\ndata: {}\n\n");
+      return;
+    }
     feed.Pause(kJobPause);
   } while (follower.Next(news));
 }

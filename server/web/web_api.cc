@@ -23,6 +23,7 @@ namespace {
 
 constexpr int kSparklinePoints = 60;
 constexpr size_t kMaxSparklines = 100;
+constexpr size_t kMostFollowed = 16;  // jobs in one stream
 constexpr int kHistoryPage = 1000;
 // Of a long job the history is what came first and what came last.
 constexpr int64_t kHistoryBegin = 2000;
@@ -89,11 +90,11 @@ std::vector<HttpRoute> WebApi::Routes() {
        [this](const HttpRequest&) {
          return Stream([this](const HttpWrite& write) { StreamJobs(controller_, feed_, write); });
        }},
+      {"GET /api/v1/events", to(&WebApi::Events)},
       {"GET /api/v1/sparklines", to(&WebApi::Sparklines)},
       {"GET /api/v1/jobs/{job}", to(&WebApi::Job)},
       {"GET /api/v1/jobs/{job}/metrics", to(&WebApi::Metrics)},
       {"GET /api/v1/jobs/{job}/history", to(&WebApi::History)},
-      {"GET /api/v1/jobs/{job}/stream", to(&WebApi::JobStream)},
       {"GET /api/v1/jobs/{job}/checkpoints", to(&WebApi::Checkpoints)},
       {"GET /api/v1/jobs/{job}/artifacts", to(&WebApi::Artifacts)},
       {"POST /api/v1/jobs/{job}/tickets", to(&WebApi::Ticket)},
@@ -199,38 +200,52 @@ HttpAnswer WebApi::Artifacts(const HttpRequest& request) const {
   return Answered(ListArtifacts(controller_, Parent(request)));
 }
 
-HttpAnswer WebApi::JobStream(const HttpRequest& request) const {
-  const auto job = controller_.Get(NameOf(request));
-  if (!job.ok()) return HttpError(job.status());
-  const std::string after = request.last_event_id.empty() ? request.Query("after") : request.last_event_id;
-  return Stream([this, name = job->name(), sequence = Number(after)](const HttpWrite& write) {
-    StreamJob(controller_, feed_, name, sequence, write);
-  });
+HttpAnswer WebApi::Events(const HttpRequest& request) const {
+  const std::vector<std::string> ids = absl::StrSplit(request.Query("jobs"), ',', absl::SkipEmpty());
+  if (ids.empty() || ids.size() > kMostFollowed) {
+    return HttpError(absl::InvalidArgumentError(
+        absl::StrCat("jobs: must name 1 to ", kMostFollowed, " jobs, separated by commas, not ", ids.size())));
+  }
+  const std::string& after = request.last_event_id.empty() ? request.Query("after") : request.last_event_id;
+  const std::vector<std::string> sequences = absl::StrSplit(after, ',');
+  std::vector<JobPosition> jobs;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const auto job = controller_.Get(absl::StrCat("jobs/", ids[i]));
+    if (!job.ok()) return HttpError(job.status());
+    jobs.push_back({.job = job->name(), .sequence = i < sequences.size() ? Number(sequences[i]) : 0});
+  }
+  return Stream(
+      [this, jobs = std::move(jobs)](const HttpWrite& write) { StreamEvents(controller_, feed_, jobs, write); });
 }
 
 HttpAnswer WebApi::Ticket(const HttpRequest& request) {
   v1::ReadArtifactRequest file;
   file.set_parent(Parent(request));
   file.set_path(request.Query("path"));
-  if (const auto reader = OpenArtifact(controller_, file); !reader.ok()) return HttpError(reader.status());
+  if (const auto opened = OpenArtifact(controller_, file); !opened.ok()) return HttpError(opened.status());
   const std::string ticket = tickets_.Issue({.parent = file.parent(), .path = file.path()});
   return {.body = nlohmann::json{{"url", absl::StrCat("/downloads/", ticket, "/")}}.dump()};
 }
 
 HttpAnswer WebApi::Download(const HttpRequest& request) {
-  const auto file = tickets_.Find(request.path.at("ticket"));
+  const std::string& ticket = request.path.at("ticket");
+  const auto file = tickets_.Find(ticket);
   if (!file) return HttpError(absl::NotFoundError("this address has expired: choose the file once more"));
   v1::ReadArtifactRequest read;
   read.set_parent(file->parent);
   read.set_path(file->path);
   auto opened = OpenArtifact(controller_, read);
   if (!opened.ok()) return HttpError(opened.status());
-  std::shared_ptr<ObjectReader> reader = *std::move(opened);
+  std::shared_ptr<ObjectReader> reader = std::move(opened->reader);
   // The browser takes the name from the address.
   return {.type = "application/octet-stream",
           .headers = {{"Content-Disposition", "attachment"}},
           .size = reader->size(),
-          .read = [reader](int64_t offset, int64_t length) { return reader->ReadAt(offset, length); }};
+          .etag = absl::StrCat("\"", opened->sha256, "\""),
+          .read = [this, reader, ticket](int64_t offset, int64_t length) {
+            tickets_.Find(ticket);  // so that it is still good if this request breaks off
+            return reader->ReadAt(offset, length);
+          }};
 }
 
 HttpAnswer WebApi::Control(const HttpRequest& request, const char* action, Change change) {

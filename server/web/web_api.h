@@ -41,7 +41,7 @@ class WebApi {
   HttpAnswer Sparklines(const HttpRequest& request) const;
   HttpAnswer Checkpoints(const HttpRequest& request) const;
   HttpAnswer Artifacts(const HttpRequest& request) const;
-  HttpAnswer JobStream(const HttpRequest& request) const;
+  HttpAnswer Events(const HttpRequest& request) const;
   HttpAnswer Ticket(const HttpRequest& request);
   HttpAnswer Download(const HttpRequest& request);
 

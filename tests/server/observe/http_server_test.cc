@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <future>
 #include <mutex>
 #include <string_view>
 #include <thread>
@@ -89,8 +90,9 @@ TEST(HttpServer, Loopback_OtherNamesAndOrigins_AreRefused) {
 }
 
 // A socket that is connected to the server on this host.
-int Connect(int port) {
+int Connect(int port, int receive_buffer = 0) {
   const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  if (receive_buffer > 0) ::setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
@@ -248,27 +250,88 @@ TEST(HttpServer, Stream_HasItsTimeForEachPiece) {
   EXPECT_EQ(answer->body.size(), 5 * 9);
 }
 
-TEST(HttpServer, File_IsSentInParts) {
-  const std::string content = "0123456789";
+TEST(HttpServer, Stream_OfAClientThatHasGone_Ends) {
+  std::promise<void> over;
   HttpPages pages = Pages();
-  pages.routes = {{"GET /file", [&](const HttpRequest&) {
-                     return HttpAnswer{.type = "application/octet-stream",
-                                       .size = static_cast<int64_t>(content.size()),
-                                       .read = [&](int64_t offset, int64_t length) -> absl::StatusOr<std::string> {
-                                         return content.substr(static_cast<size_t>(offset),
-                                                               static_cast<size_t>(length));
+  pages.routes = {{"GET /stream", [&](const HttpRequest&) {
+                     return HttpAnswer{.type = "text/event-stream", .stream = [&](const HttpWrite& write) {
+                                         while (write("")) std::this_thread::yield();  // without a byte
+                                         over.set_value();
                                        }};
                    }}};
   const auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), Open());
   ASSERT_TRUE(server.ok()) << server.status();
+  const int fd = Connect((*server)->port());
+  constexpr std::string_view kRequest = "GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  ASSERT_EQ(::send(fd, kRequest.data(), kRequest.size(), MSG_NOSIGNAL), static_cast<ssize_t>(kRequest.size()));
+  char byte = 0;
+  ASSERT_EQ(::recv(fd, &byte, 1, 0), 1);  // it has begun
+  ::close(fd);
+  EXPECT_EQ(over.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
+}
+
+// A route with these bytes as a file.
+HttpRoute FileRoute(const std::string& content) {
+  return {"GET /file", [content](const HttpRequest&) {
+            return HttpAnswer{.type = "application/octet-stream",
+                              .size = static_cast<int64_t>(content.size()),
+                              .etag = "\"one\"",
+                              .read = [content](int64_t offset, int64_t length) -> absl::StatusOr<std::string> {
+                                return content.substr(static_cast<size_t>(offset), static_cast<size_t>(length));
+                              }};
+          }};
+}
+
+TEST(HttpServer, File_IsSentInParts) {
+  const std::string content = "0123456789";
+  HttpPages pages = Pages();
+  pages.routes = {FileRoute(content)};
+  const auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), Open());
+  ASSERT_TRUE(server.ok()) << server.status();
   httplib::Client client("127.0.0.1", (*server)->port());
-  EXPECT_EQ(client.Get("/file")->body, content);
-  const auto part = client.Get("/file", {{"Range", "bytes=4-"}});
+  const auto whole = client.Get("/file");
+  EXPECT_EQ(whole->status, 200);
+  EXPECT_EQ(whole->body, content);
+  EXPECT_EQ(whole->get_header_value("Accept-Ranges"), "bytes");
+  EXPECT_EQ(whole->get_header_value("ETag"), "\"one\"");
+  const auto part = client.Get("/file", {{"Range", "bytes=4-"}, {"If-Range", "\"one\""}});
   EXPECT_EQ(part->status, 206);
   EXPECT_EQ(part->body, "456789");
+  EXPECT_EQ(part->get_header_value("Content-Range"), "bytes 4-9/10");
+  const auto of_another = client.Get("/file", {{"Range", "bytes=4-"}, {"If-Range", "\"two\""}});
+  EXPECT_EQ(of_another->status, 200);
+  EXPECT_EQ(of_another->body, content);
   const auto parts = client.Get("/file", {{"Range", "bytes=0-,1-,2-"}});  // which together are more than there is
   EXPECT_EQ(parts->status, 200);
   EXPECT_EQ(parts->body, content);
+  const auto none = client.Get("/file", {{"Range", "bytes=10-"}});  // who has all of it asks so
+  EXPECT_EQ(none->status, 416);
+  EXPECT_EQ(none->get_header_value("Content-Range"), "bytes */10");
+  EXPECT_EQ(client.Head("/file")->get_header_value("Content-Length"), "10");
+}
+
+TEST(HttpServer, File_TakesAsLongAsItsClient) {
+  using std::chrono::steady_clock;
+  constexpr double kBytesPerSecond = 3.5e6;
+  const std::string content(8 << 20, 'x');
+  HttpPages pages = Pages();
+  pages.routes = {FileRoute(content)};
+  // At that pace four megabytes take twice as long, and what a socket wants free before it takes more less than half.
+  const HttpLimits limits{.file_piece = std::chrono::milliseconds(600)};
+  const auto server = HttpServer::Start("127.0.0.1", 0, std::move(pages), Open(), nullptr, limits);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const int fd = Connect((*server)->port(), /*receive_buffer=*/64 << 10);
+  constexpr std::string_view kRequest = "GET /file HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  ASSERT_EQ(::send(fd, kRequest.data(), kRequest.size(), MSG_NOSIGNAL), static_cast<ssize_t>(kRequest.size()));
+  const auto begin = steady_clock::now();
+  std::vector<char> buffer(64 << 10);
+  double received = 0;
+  for (ssize_t size = 0; (size = ::recv(fd, buffer.data(), buffer.size(), 0)) > 0;) {
+    received += static_cast<double>(size);
+    std::this_thread::sleep_until(begin + std::chrono::duration<double>(received / kBytesPerSecond));
+  }
+  ::close(fd);
+  EXPECT_GT(received, static_cast<double>(content.size()));  // its headers, too
 }
 
 TEST(HttpServer, EmptyFile_Ends) {

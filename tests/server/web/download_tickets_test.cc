@@ -22,6 +22,18 @@ TEST(DownloadTickets, Ticket_LeadsToItsFileForAWhile) {
   EXPECT_FALSE(tickets.Find(one));
 }
 
+TEST(DownloadTickets, TicketInUse_StaysGoodForADayAtMost) {
+  FakeClock clock;
+  DownloadTickets tickets(clock);
+  const std::string ticket = tickets.Issue({.parent = "jobs/a", .path = "x"});
+  for (int minutes = 9; minutes < 24 * 60; minutes += 9) {
+    clock.Advance(std::chrono::minutes(9));
+    ASSERT_TRUE(tickets.Find(ticket)) << minutes;
+  }
+  clock.Advance(std::chrono::minutes(9));
+  EXPECT_FALSE(tickets.Find(ticket));
+}
+
 TEST(DownloadTickets, TooMany_TheOldestGoes) {
   FakeClock clock;
   DownloadTickets tickets(clock);

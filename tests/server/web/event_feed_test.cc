@@ -43,8 +43,10 @@ TEST(EventFeed, Stop_EndsWaits) {
     EXPECT_TRUE(feed.Wait(feed.version(), hours(1)).stopping);
     feed.Pause(hours(1));
   });
+  EXPECT_FALSE(feed.stopping());
   feed.Stop();
   waits.join();
+  EXPECT_TRUE(feed.stopping());
 }
 
 }  // namespace
