@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "build/reports/screenshots"
 WIDE, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
 HOSTILE = '<img src=x onerror="document.title=1">\'"&</td>'
-COMPLETE = {"list": ".sparkline polyline", "charts": ".chart:last-child canvas", "compare": "canvas"}
+COMPLETE = {
+    "list": ".sparkline polyline",
+    "charts": ".chart:last-child canvas",
+    "compare": "canvas",
+    "failed": ".empty",
+}
+STREAM = re.compile("/api/v1/(events|stream)")
 TABS = ("charts", "log", "results", "data", "file")
 
 
@@ -53,6 +60,22 @@ def open_page(browser):
 def picture(page, name: str, **options) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / f"{name}.png", **options)
+
+
+def streams_of(page) -> list:
+    """The event streams that it opens from now on."""
+    found = []
+    page.on("request", lambda request: found.append(request) if STREAM.search(request.url) else None)
+    return found
+
+
+def set_hidden(page, hidden: bool) -> None:
+    """As a browser has it when another tab is shown."""
+    page.evaluate(
+        "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+        "document.dispatchEvent(new Event('visibilitychange')); }",
+        hidden,
+    )
 
 
 def value_of(page, tile: str) -> str:
@@ -113,6 +136,12 @@ def test_a_job_from_the_list_to_its_export(start_server, spec, open_page, tmp_pa
     manifest = json.loads((Path(ended["export_uri"]) / "manifest.json").read_text())
     (file,) = [file for file in manifest["files"] if file["path"] == "model.safetensors"]
     assert hashlib.sha256(got).hexdigest() == file["sha256"]
+    address = f"http://{server.http}/api/v1/jobs/{job}/tickets?path=model.safetensors"
+    url = f"http://{server.http}{requests.post(address, timeout=10).json()['url']}colours"
+    etag = f'"{file["sha256"]}"'
+    for tag, status, part in ((etag, 206, got[1000:]), ('"another"', 200, got)):
+        answer = requests.get(url, headers={"Range": "bytes=1000-", "If-Range": tag}, timeout=10)
+        assert (answer.status_code, answer.content, answer.headers["ETag"]) == (status, part, etag)
     assert "bit for bit" in page.locator(".checks .info").first.inner_text()
     page.locator("summary", has_text="Step 400").click()
     page.locator("details[open]").get_by_text("trainer.json").wait_for()
@@ -130,29 +159,40 @@ def look_at_everything(open_page, server, job: str) -> None:
     spec["training"]["learning_rate"] /= 2
     other = server.submit(spec)
     server.wait_for_end(other)
+    without_model = server.submit(spec | {"display_name": "Without a model", "model": {"uri": "/none"}})
+    server.wait_for_end(without_model)
     views = {"list": "", **{tab: f"jobs/{job}/{tab}" for tab in TABS}, "compare": f"compare?jobs={job},{other}"}
+    views["failed"] = f"jobs/{without_model}"
     found = []
-    for colours, shapes in {"light": {"wide": WIDE, "phone": PHONE}, "dark": {"wide": WIDE}}.items():
+    for colours in ("light", "dark"):
         page = open_page(f"http://{server.http}/", color_scheme=colours)
         for name, view in views.items():
             page.goto(f"http://{server.http}/#/{view}")
-            for shape, size in shapes.items():
+            for shape, size in {"wide": WIDE, "phone": PHONE}.items():
                 page.set_viewport_size(size)
                 page.locator(COMPLETE.get(name, f"#panel-{name} :is(pre, .log li, table)")).first.wait_for()
                 picture(page, f"{name}-{colours}-{shape}", full_page=name != "list")
                 assert fits(page), f"{name} is too wide for a {shape} screen"
                 found += [f"{name}, {colours}, {shape}: {text}" for text in violations(page)]
     assert found == []
+    page.goto(f"http://{server.http}/#/")  # still on a phone
+    for id in (job, other):
+        page.get_by_role("checkbox", name=f"Compare {id.removeprefix('jobs/')}").check()
+    assert fits(page)
+    page.get_by_role("link", name="Compare 2").click()
+    page.get_by_role("heading", name="2 jobs compared").wait_for()
 
 
 def test_the_page_comes_back_after_the_server_and_misses_nothing(start_server, endless_spec, open_page):
     server = start_server()
     job = server.submit(endless_spec)
-    page = open_page(f"http://{server.http}/#/jobs/{job}")
-    streams = []
-    page.on("request", lambda request: streams.append(request) if request.url.endswith("/stream") else None)
+    page = open_page("about:blank")
+    streams = streams_of(page)
+    page.goto(f"http://{server.http}/#/jobs/{job}")
     page.locator(".status.up").wait_for()
     wait_until(lambda: value_of(page, "Loss") != "–")
+    before = value_of(page, "Loss")
+    wait_until(lambda: value_of(page, "Loss") != before)
     server.stop()
     page.locator(".status.down").wait_for()
     open_page.complaints.clear()  # of a server that is not there
@@ -169,16 +209,101 @@ def test_the_page_comes_back_after_the_server_and_misses_nothing(start_server, e
     page.keyboard.press("Home")
     wait_until(lambda: "step 1" in page.locator(".chart.wide .readout").inner_text())
     # It went on where it was, and has each step once, also those that came while the server was away.
-    assert int(streams[-1].headers["last-event-id"]) > 100
+    first, *_, last = (int(stream.headers["last-event-id"]) for stream in streams)
+    assert last > first
     text = page.locator(".chart.wide .plot").get_attribute("aria-label")
     assert f"steps 1 to {newest}" in text
+
+
+def test_a_browser_follows_more_jobs_and_tabs_than_it_has_connections(start_server, endless_spec, open_page):
+    server = start_server(slots="cpu:1")
+    jobs = [server.submit(endless_spec) for _ in range(8)]
+    page = open_page(f"http://{server.http}/")
+    page.locator("tbody tr").nth(7).wait_for()
+    streams = streams_of(page)
+    page.goto(f"http://{server.http}/#/compare?jobs={','.join(jobs)}")
+    progress = page.locator(".compare .steps").first
+    progress.wait_for()
+    before = progress.inner_text()
+    wait_until(lambda: progress.inner_text() != before)
+    assert len(streams) == 1
+    set_hidden(page, True)
+    for job in jobs:
+        tab = page.context.new_page()
+        tab.goto(f"http://{server.http}/#/jobs/{job}")
+        tab.locator(".status.up").wait_for()
+        with tab.expect_event("requestfailed", lambda request: bool(STREAM.search(request.url))):
+            set_hidden(tab, True)
+    before = progress.inner_text()
+    set_hidden(page, False)
+    wait_until(lambda: progress.inner_text() != before)
+    cancel(server, jobs)
+
+
+def test_a_line_that_is_silent_is_opened_anew(start_server, open_page):
+    page = open_page(f"http://{start_server().http}/")
+    page.clock.install()
+    page.reload()
+    page.locator(".status.up").wait_for()
+    streams = streams_of(page)
+    page.clock.fast_forward(30_000)  # in which the page hears nothing
+    page.locator(".status.down").wait_for()
+    page.clock.fast_forward(1000)
+    page.locator(".status.up").wait_for()
+    assert len(streams) == 1
+
+
+def test_a_list_that_comes_late_undoes_nothing(start_server, endless_spec, open_page):
+    server = start_server(slots="cpu:1")
+    for job in ("runs", "waits", "waits-too"):
+        server.submit(endless_spec, "--job-id", job)
+    page = open_page("about:blank")
+    lists = []
+    page.route("**/api/v1/jobs?*", lambda route: lists.append(route))
+    page.goto(f"http://{server.http}/")
+    wait_until(lambda: page.evaluate("1") and lists)
+    old = lists[0].fetch()
+    server.temper("cancel", "waits")
+    page.locator("[data-id=waits] .pill.cancelled").wait_for()
+    server.submit(endless_spec, "--job-id", "new")
+    page.locator("[data-id=new]").wait_for()
+    lists[0].fulfill(response=old)
+    page.locator("[data-id=waits-too]").wait_for()
+    assert page.locator("[data-id=waits] .pill.cancelled").count() == 1
+    rows = page.locator("tbody tr").evaluate_all("rows => rows.map(row => row.dataset.id)")
+    assert rows == ["new", "waits-too", "waits", "runs"]
+    cancel(server, ["runs", "waits-too", "new"])
+
+
+def test_a_server_with_an_older_database_has_the_page_read_it_again(start_server, endless_spec, open_page):
+    server = start_server(slots="cpu:1")
+    jobs = [server.submit(endless_spec) for _ in range(2)]
+    page = open_page("about:blank")
+    loads = []
+    page.on("load", lambda _: loads.append(1))
+    answer = {"content_type": "text/event-stream", "body": "event: reload\ndata: {}\n\n"}
+    for view in (f"compare?jobs={','.join(jobs)}", f"jobs/{jobs[0]}"):
+        page.route("**/api/v1/events?*", lambda route: route.fulfill(**answer), times=1)
+        page.goto("about:blank")
+        loads.clear()
+        page.goto(f"http://{server.http}/#/{view}")
+        wait_until(lambda: page.wait_for_timeout(20) or len(loads) == 2)
+        page.locator(".status.up").wait_for()
+    cancel(server, jobs)
+
+
+def cancel(server, jobs: list[str]) -> None:
+    """`jobs`, of which the first may run, and the others wait for it."""
+    for job in reversed(jobs):
+        server.temper("cancel", job)
+    server.wait_for_end(jobs[0])
 
 
 def test_charts_move_and_zoom_together(start_server, spec, open_page):
     server = start_server()
     job = server.submit(spec)
     server.wait_for_end(job)
-    page = open_page(f"http://{server.http}/#/jobs/{job}")
+    page = open_page(f"http://{server.http}/#/jobs/{job}", has_touch=True)
     loss = page.locator(".chart.wide .u-over")
     loss.hover(position={"x": 300, "y": 60})
     steps = page.locator(".chart .readout .step").all_inner_texts()
@@ -191,6 +316,18 @@ def test_charts_move_and_zoom_together(start_server, spec, open_page):
     page.mouse.up()
     page.get_by_role("button", name="Show all steps").click()
     assert page.get_by_role("button", name="Show all steps").count() == 0  # it is hidden again
+    page.locator(".chart .plot").last.focus()
+    page.keyboard.press("+")
+    assert page.get_by_role("button", name="Show all steps").is_visible()
+    page.keyboard.press("Escape")
+    assert page.get_by_role("button", name="Show all steps").count() == 0
+    loss.scroll_into_view_if_needed()
+    box = loss.bounding_box()
+    fingers = page.context.new_cdp_session(page)
+    for kind, places in (("touchStart", (300, 400)), ("touchMove", (100, 600)), ("touchEnd", ())):
+        points = [{"x": box["x"] + x, "y": box["y"] + 150, "id": i} for i, x in enumerate(places)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.get_by_role("button", name="Show all steps").wait_for()
 
 
 def test_ten_thousand_steps_are_there_within_a_second(start_server, open_page, tmp_path):
@@ -268,6 +405,7 @@ def test_only_who_may_changes_something(start_server, endless_spec, open_page, t
     page.get_by_role("button", name="Resume").click()
     page.locator(".pill.running").wait_for()
     page.get_by_role("button", name="Cancel job").click()
+    assert violations(page) == []
     page.get_by_role("button", name="Back").click()
     page.get_by_role("button", name="Cancel job").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
@@ -298,7 +436,7 @@ def test_a_stream_goes_on_after_the_last_event_that_was_seen(start_server, spec)
     server = start_server()
     job = server.submit(spec)
     server.wait_for_end(job)
-    address = f"http://{server.http}/api/v1/jobs/{job}/stream"
+    address = f"http://{server.http}/api/v1/events?jobs={job}"
 
     def read(most: int, **headers) -> list[dict]:
         """Up to so many events; the rest is left unread."""
@@ -318,5 +456,5 @@ def test_a_stream_goes_on_after_the_last_event_that_was_seen(start_server, spec)
     first = read(25)
     rest = read(10_000, **{"Last-Event-ID": first[-1]["id"]})
     assert rest[-1]["event"] == "end"
-    numbers = [int(event["sequence"]) for event in first + rest[:-1]]
+    numbers = [int(message["event"]["sequence"]) for message in first + rest[:-1]]
     assert numbers == list(range(1, int(server.get(job)["last_sequence"]) + 1))

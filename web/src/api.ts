@@ -95,6 +95,13 @@ export interface JobEvent {
   backend?: { backend?: string; reason?: string };
 }
 
+// What a job has been through; of its steps when each ended, in seconds since the job was created.
+export interface Past {
+  last_sequence: number;
+  times: { step: number[]; seconds: number[] };
+  events: JobEvent[];
+}
+
 export type Column = (number | null)[];
 export type Columns = Record<string, Column>;
 
@@ -176,10 +183,7 @@ export const api = {
     get<{ jobs?: Job[]; next_page_token?: string; time: string }>(`jobs?page_token=${encodeURIComponent(page)}`),
   job: (id: string) => get<Job>(at(id)),
   metrics: (id: string, points: number) => get<Columns & { total_steps: number }>(at(id, `/metrics?points=${points}`)),
-  history: (id: string) =>
-    get<{ last_sequence: number; times: { step: number[]; seconds: number[] }; events: JobEvent[] }>(
-      at(id, "/history"),
-    ),
+  history: (id: string) => get<Past>(at(id, "/history")),
   checkpoints: (id: string) => get<{ checkpoints?: Checkpoint[] }>(at(id, "/checkpoints")),
   artifacts: (id: string, checkpoint = "") =>
     get<{ artifacts?: Artifact[] }>(at(id, `/artifacts?checkpoint=${encodeURIComponent(checkpoint)}`)),

@@ -3,8 +3,9 @@
 
 import uPlot from "uplot";
 import type { Column } from "./api";
-import { h, setText } from "./dom";
+import { fill, h, setText } from "./dom";
 import { count } from "./format";
+import { nearest } from "./step_times";
 
 export interface Line {
   label: string;
@@ -43,12 +44,15 @@ export interface ChartOptions {
   broad?: boolean; // two columns, where there are several
 }
 
-const MARKERS: Record<Marker["kind"], { color: string; glyph: string }> = {
-  checkpoint: { color: "--good", glyph: "◆" },
-  restart: { color: "--warn", glyph: "▲" },
-  spike: { color: "--bad", glyph: "✕" },
-  best: { color: "--accent", glyph: "★" },
+// The most telling is the last: where there is no room for all, it is the one that is seen.
+const MARKERS: Record<Marker["kind"], { color: string; glyph: string; means: string }> = {
+  checkpoint: { color: "--good", glyph: "◆", means: "checkpoint" },
+  best: { color: "--accent-text", glyph: "★", means: "best checkpoint" },
+  restart: { color: "--warn", glyph: "▲", means: "restart" },
+  spike: { color: "--bad", glyph: "✕", means: "spike, or step skipped" },
 };
+const KINDS = Object.keys(MARKERS) as Marker["kind"][];
+const MARKER_WIDTH = 8; // in pixels
 
 function css(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -97,10 +101,12 @@ export class Chart {
   readonly element: HTMLElement;
   private readonly plotBox = h("div", { class: "plot", tabindex: 0, role: "img" });
   private readonly readout = h("p", { class: "readout" });
+  private readonly legend = h("p", { class: "marks" }); // what its markers mean
   private data: ChartData = { steps: [], lines: [] };
   private plot: uPlot | undefined;
   private shape = "";
   private at: number | null = null; // index of the step under the cursor
+  private pinched: [number, number] | undefined; // the steps that two fingers hold
   private readonly observer: ResizeObserver;
 
   constructor(
@@ -112,6 +118,7 @@ export class Chart {
       { class: `chart${options.wide ? " wide" : ""}${options.broad ? " broad" : ""}` },
       h("figcaption", {}, h("h2", { title: options.hint }, options.title), this.readout),
       this.plotBox,
+      options.wide && this.legend,
     );
     this.plotBox.addEventListener("keydown", (event) => this.key(event));
     this.plotBox.addEventListener("blur", () => group.point(this, null));
@@ -131,6 +138,7 @@ export class Chart {
     }
     this.say();
     this.describe();
+    this.explain();
   }
 
   rebuild(): void {
@@ -138,7 +146,7 @@ export class Chart {
     this.plot = undefined;
     if (this.plotBox.clientWidth === 0 || this.data.steps.length === 0) return;
     this.plot = new uPlot(this.uplotOptions(), this.columns(), this.plotBox);
-    // A finger shows what a mouse does; across the curve, for up and down is the page's.
+    // A finger shows what a mouse does, across the curve, for up and down is the page's; two of them zoom.
     for (const kind of ["touchstart", "touchmove"] as const) {
       this.plot.over.addEventListener(kind, (event) => this.touch(event), { passive: true });
     }
@@ -161,25 +169,12 @@ export class Chart {
 
   // The cursor stands at that step, or nowhere. `own`: it is there already.
   show(step: number | null, own: boolean): void {
-    this.at = step === null ? null : this.nearest(step);
+    this.at = step === null ? null : nearest(this.data.steps, step);
     if (this.plot && !own) {
       const left = step === null ? -10 : this.plot.valToPos(step, "x");
       this.plot.setCursor({ left, top: step === null ? -10 : 5 }, false);
     }
     this.say();
-  }
-
-  private nearest(step: number): number | null {
-    const steps = this.data.steps;
-    if (steps.length === 0) return null;
-    let low = 0;
-    let high = steps.length - 1;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (steps[middle]! < step) low = middle + 1;
-      else high = middle;
-    }
-    return low > 0 && step - steps[low - 1]! < steps[low]! - step ? low - 1 : low;
   }
 
   private height(): number {
@@ -195,7 +190,8 @@ export class Chart {
   private uplotOptions(): uPlot.Options {
     const axis = { stroke: css("--muted"), font: `11px ${css("--font")}`, ticks: { show: false } };
     const grid = { stroke: css("--grid"), width: 1 };
-    const { format, log, zero, top } = this.options;
+    const { format, log, zero, top, wide } = this.options;
+    const short = (tick: number) => format(tick).replace(/\.0+(?= )/, ""); // "30.0 %" → "30 %"
     const series = this.data.lines.map(
       (line): uPlot.Series => ({
         label: line.label,
@@ -230,8 +226,9 @@ export class Chart {
           grid,
           size: 26,
           values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? count(tick) : "")),
+          ...(wide ? { label: "Step", labelSize: 16, labelGap: 0, labelFont: axis.font } : {}),
         },
-        { ...axis, grid, size: 58, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : format(tick))) },
+        { ...axis, grid, size: 58, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : short(tick))) },
       ],
       series: [{}, ...series],
       bands,
@@ -261,10 +258,23 @@ export class Chart {
   }
 
   private touch(event: TouchEvent): void {
-    const finger = event.touches[0];
+    const [finger, other] = event.touches;
     if (!this.plot || !finger) return;
     const box = this.plot.over.getBoundingClientRect();
-    this.plot.setCursor({ left: Math.min(box.width, Math.max(0, finger.clientX - box.left)), top: 5 });
+    const place = (touch: Touch) => Math.min(box.width, Math.max(0, touch.clientX - box.left));
+    if (other) this.pinch(this.plot, place(finger), place(other), event.type === "touchstart");
+    else this.plot.setCursor({ left: place(finger), top: 5 });
+  }
+
+  // What was under the two fingers at first is there again.
+  private pinch(plot: uPlot, one: number, other: number, begins: boolean): void {
+    if (begins) this.pinched = [plot.posToVal(one, "x"), plot.posToVal(other, "x")];
+    if (begins || !this.pinched || Math.abs(other - one) < 10) return;
+    const [at, too] = this.pinched;
+    const perPixel = (too - at) / (other - one);
+    if (perPixel <= 0) return;
+    const min = at - one * perPixel;
+    this.zoomTo(min, min + perPixel * plot.over.clientWidth);
   }
 
   private select(plot: uPlot): void {
@@ -285,7 +295,8 @@ export class Chart {
     ctx.clip();
     ctx.textAlign = "center";
     ctx.font = `${9 * ratio}px sans-serif`;
-    const markers = this.data.markers ?? [];
+    const markers = (this.data.markers ?? []).toSorted((a, b) => KINDS.indexOf(b.kind) - KINDS.indexOf(a.kind));
+    const taken: number[] = [];
     // In a small chart, or when there are many, lines would hide the curve: then the signs alone stay.
     const lines = this.options.wide && markers.length <= 60;
     for (const marker of markers) {
@@ -302,7 +313,9 @@ export class Chart {
         ctx.stroke();
       }
       ctx.globalAlpha = 1;
-      ctx.fillText(glyph, x, bbox.top - 1 * ratio);
+      if (taken.some((other) => Math.abs(other - x) < MARKER_WIDTH * ratio)) continue;
+      taken.push(x);
+      ctx.fillText(glyph, x, bbox.top - ratio);
     }
     ctx.restore();
   }
@@ -326,7 +339,8 @@ export class Chart {
       ...parts.map(({ line, text }) => {
         const dot = h("span", { class: "dot" });
         dot.style.background = `var(${line.color})`;
-        return h("span", { class: "value" }, dot, lines.length > 1 ? `${line.label} ` : "", h("b", {}, text));
+        const label = lines.length > 1 && h("span", { class: "line", title: line.label }, line.label);
+        return h("span", { class: "value" }, dot, label, h("b", {}, text));
       }),
     );
     if (this.at === null) return;
@@ -336,6 +350,12 @@ export class Chart {
     for (const marker of near) {
       this.readout.append(h("span", { class: `mark ${marker.kind}` }, `${MARKERS[marker.kind].glyph} ${marker.text}`));
     }
+  }
+
+  private explain(): void {
+    const there = new Set((this.data.markers ?? []).map((marker) => marker.kind));
+    const kinds = KINDS.filter((kind) => there.has(kind));
+    fill(this.legend, ...kinds.map((kind) => h("span", {}, `${MARKERS[kind].glyph} ${MARKERS[kind].means}`)));
   }
 
   // For those who hear the page.
@@ -353,12 +373,34 @@ export class Chart {
       `${this.options.title}, steps ${steps[0] ?? 0} to ${steps.at(-1) ?? 0}`,
       ...lines.filter((line) => !line.faint).map(of),
     ];
-    this.plotBox.setAttribute("aria-label", `${text.join(". ")}. Arrow keys move along the steps.`);
+    this.plotBox.setAttribute(
+      "aria-label",
+      `${text.join(". ")}. Arrow keys move along the steps, plus and minus zoom, Escape shows all.`,
+    );
+  }
+
+  // Shows `factor` times as many steps, around the cursor.
+  private scale(factor: number): void {
+    const { steps } = this.data;
+    const [first, last] = [steps[0] ?? 0, steps.at(-1) ?? 0];
+    const [min, max] = this.group.zoom ?? [first, last];
+    const center = this.at === null ? (min + max) / 2 : steps[this.at]!;
+    this.zoomTo(center - factor * (center - min), center + factor * (max - center));
+  }
+
+  // Within what there is; all of it is no zoom.
+  private zoomTo(min: number, max: number): void {
+    const [first, last] = [this.data.steps[0] ?? 0, this.data.steps.at(-1) ?? 0];
+    const [from, to] = [Math.max(first, min), Math.min(last, max)];
+    if (from <= first && to >= last) this.group.setZoom(undefined);
+    else if (to - from >= 2) this.group.setZoom([from, to]);
   }
 
   private key(event: KeyboardEvent): void {
     const { steps } = this.data;
     if (event.key === "Escape") return this.group.setZoom(undefined);
+    if (event.key === "+" || event.key === "=") return this.scale(0.5);
+    if (event.key === "-") return this.scale(2);
     const [low, high] = [0, steps.length - 1];
     const page = Math.max(1, Math.round(steps.length / 20));
     const moves: Record<string, number> = { ArrowLeft: -1, ArrowRight: 1, PageUp: -page, PageDown: page };

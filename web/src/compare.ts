@@ -1,27 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Several jobs in one chart, and what their files have different.
 
-import { api, type Column, idOf, type Job, type JobEvent } from "./api";
+import { type Column, idOf, type Job, type JobEvent } from "./api";
 import type { Context, View } from "./app";
+import { chartControls, keptSmoothing } from "./chart_controls";
 import { ChartGroup, type Line, smooth } from "./charts";
-import { fill, h, setText, throttled } from "./dom";
-import { follow } from "./events";
+import { fill, h, throttled } from "./dom";
+import { followJobs } from "./events";
 import { count, figure, percent } from "./format";
 import { StepHistory } from "./history";
-import { hasEnded, number, title, tokensPerSecond } from "./job_facts";
-import { empty, progress, statePill } from "./parts";
+import { created, hasEnded, number, title, tokensPerSecond, withStep } from "./job_facts";
+import { crumbs, empty, progress, statePill } from "./parts";
 import { onTheme } from "./theme";
 import { differences } from "./yaml";
 
 const COLORS = ["--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7", "--bad"];
 const POINTS = 2000;
-
-// What comes after the history is in the stream, so the rest is read after it.
-async function read(id: string) {
-  const past = await api.history(id);
-  const [job, columns] = await Promise.all([api.job(id), api.metrics(id, POINTS)]);
-  return { job, columns, past };
-}
 
 interface Compared {
   job: Job;
@@ -31,7 +25,7 @@ interface Compared {
 
 export function comparePage(context: Context, ids: string[]): View {
   const group = new ChartGroup();
-  let smoothing = 0.6;
+  let smoothing = keptSmoothing();
   const charts = {
     loss: group.add({ title: "Loss", format: figure, height: 320, wide: true }),
     validation: group.add({ title: "Validation loss", format: figure }),
@@ -42,76 +36,52 @@ export function comparePage(context: Context, ids: string[]): View {
     goodput: group.add({ title: "Goodput", format: (value) => percent(value, 1), zero: true, top: 1 }),
   };
   const table = h("div", { class: "card scroll", tabindex: 0 });
-  const said = h("output", { class: "muted" }, smoothing.toFixed(2));
-  const slider = h("input", {
-    type: "range",
-    id: "smoothing",
-    min: 0,
-    max: 0.99,
-    step: 0.01,
-    value: smoothing,
-    input: () => {
-      smoothing = Number(slider.value);
-      setText(said, smoothing.toFixed(2));
-      draw();
-    },
+  const controls = chartControls(group, (value) => {
+    smoothing = value;
+    draw();
   });
-  const whole = h("button", { class: "quiet", hidden: true, click: () => group.setZoom(undefined) }, "Show all steps");
-  group.onZoom = () => (whole.hidden = group.zoom === undefined);
-  charts.loss.element
-    .querySelector("figcaption")!
-    .append(h("div", { class: "controls" }, whole, h("label", { for: "smoothing" }, "Smoothing"), slider, said));
+  charts.loss.element.querySelector("figcaption")!.append(controls);
+  const all = Object.values(charts).map((chart) => chart.element);
+  const section = h("section", { class: "charts", "aria-label": "Charts", hidden: true }, ...all);
+  const unbegun = h("div");
   const element = h(
     "div",
     { class: "page" },
-    h(
-      "nav",
-      { class: "crumbs", "aria-label": "Where you are" },
-      h("a", { href: "#/" }, "Jobs"),
-      " / ",
-      h("span", {}, "Compare"),
-    ),
+    crumbs("Compare"),
     h("h1", {}, `${ids.length} jobs compared`),
     table,
-    h("section", { class: "charts", "aria-label": "Charts" }, ...Object.values(charts).map((chart) => chart.element)),
+    unbegun,
+    section,
   );
 
   const compared: Compared[] = [];
-  const stops: (() => void)[] = [];
+  let stop = () => {};
   let closed = false;
 
-  // The steps of all, and each job's values at them.
-  const aligned = (values: (each: Compared) => Column): { steps: number[]; columns: Column[] } => {
+  const draw = () => {
+    fill(table, facts());
+    // Jobs of different lengths and paces have their values at different steps: the charts have those of all.
     const steps = [...new Set(compared.flatMap(({ history }) => history.steps))].sort((a, b) => a - b);
     const place = new Map(steps.map((step, i) => [step, i]));
-    const columns = compared.map((each) => {
-      const column: Column = new Array(steps.length).fill(null);
-      values(each).forEach((value, i) => (column[place.get(each.history.steps[i]!)!] = value));
-      return column;
-    });
-    return { steps, columns };
-  };
-
-  const set = (name: keyof typeof charts, values: (each: Compared) => Column) => {
-    const { steps, columns } = aligned(values);
-    const lines = compared.map(
-      ({ job, color }, i): Line => ({ label: title(job), color, values: columns[i]!, points: name === "validation" }),
-    );
-    // Jobs of different lengths and paces have their values at different steps.
-    charts[name].set({ steps, lines: lines.map((line) => ({ ...line, gaps: true })) });
-  };
-
-  const draw = () => {
-    set("loss", ({ history }) => smooth(history.column("loss"), smoothing));
+    section.hidden = steps.length === 0;
+    fill(unbegun, section.hidden && empty("None has taken a step yet", "Their curves are here from the first one on."));
+    const set = (name: keyof typeof charts, values: (history: StepHistory) => Column) => {
+      const lines = compared.map(({ job, color, history }): Line => {
+        const column: Column = new Array(steps.length).fill(null);
+        values(history).forEach((value, i) => (column[place.get(history.steps[i]!)!] = value));
+        return { label: title(job), color, values: column, points: name === "validation", gaps: true };
+      });
+      charts[name].set({ steps, lines });
+    };
+    set("loss", (history) => smooth(history.column("loss"), smoothing));
     const validated = compared.some(({ history }) => history.validation.size > 0);
     charts.validation.element.hidden = !validated;
-    if (validated) set("validation", ({ history }) => history.validationColumn());
-    set("grad_norm", ({ history }) => smooth(history.column("grad_norm"), smoothing));
-    set("learning_rate", ({ history }) => history.column("learning_rate"));
-    set("speed", ({ history }) => history.speed());
-    set("mfu", ({ history }) => history.column("mfu"));
-    set("goodput", ({ history }) => history.goodput());
-    fill(table, facts());
+    if (validated) set("validation", (history) => history.validationColumn());
+    set("grad_norm", (history) => smooth(history.column("grad_norm"), smoothing));
+    set("learning_rate", (history) => history.column("learning_rate"));
+    set("speed", (history) => history.speed());
+    set("mfu", (history) => history.column("mfu"));
+    set("goodput", (history) => history.goodput());
   };
   const drawSoon = throttled(500, () => !closed && draw());
 
@@ -119,7 +89,8 @@ export function comparePage(context: Context, ids: string[]): View {
     const name = ({ job, color }: Compared) => {
       const dot = h("span", { class: "dot" });
       dot.style.background = `var(${color})`;
-      return h("th", { scope: "col" }, dot, h("a", { href: `#/jobs/${encodeURIComponent(idOf(job))}` }, title(job)));
+      const link = h("a", { href: `#/jobs/${encodeURIComponent(idOf(job))}`, title: title(job) }, title(job));
+      return h("th", { scope: "col" }, h("div", {}, dot, link));
     };
     const row = (label: string, cells: (Node | string)[]) =>
       h("tr", {}, h("th", { scope: "row" }, label), ...cells.map((cell) => h("td", {}, cell)));
@@ -127,7 +98,7 @@ export function comparePage(context: Context, ids: string[]): View {
     const different = differences(compared.map(({ job }) => job.spec)).filter(
       ([path]) => path !== "display_name" && !path.startsWith("output."),
     );
-    return h(
+    const table = h(
       "table",
       { class: "compare" },
       h("thead", {}, h("tr", {}, h("td"), ...compared.map(name))),
@@ -155,6 +126,8 @@ export function comparePage(context: Context, ids: string[]): View {
         ...different.map(([path, values]) => row(path, values)),
       ),
     );
+    table.style.minWidth = `${110 * (compared.length + 1)}px`; // and then it is moved sideways
+    return table;
   };
 
   const load = async () => {
@@ -164,43 +137,27 @@ export function comparePage(context: Context, ids: string[]): View {
         empty("Nothing to compare", "Choose two or more jobs in the ", h("a", { href: "#/" }, "list"), "."),
       );
     try {
-      const all = await Promise.all(ids.map(read));
+      const histories = ids.map(() => new StepHistory(POINTS));
+      const read = await Promise.all(ids.map((id, i) => histories[i]!.read(id)));
       if (closed) return;
-      all.forEach(({ job, columns, past }, i) => {
-        const history = new StepHistory();
-        history.load(columns);
-        history.loadTimes(past.times);
-        past.events.forEach((event) => history.mark(event, 0));
-        const each: Compared = { job, history, color: COLORS[i]! };
-        compared.push(each);
-        if (hasEnded(job)) return;
-        stops.push(
-          follow(`/api/v1/jobs/${encodeURIComponent(idOf(job))}/stream`, String(past.last_sequence), {
-            live: context.live,
-            fail: context.fail,
-            message: (type, data) => {
-              if (type === "message") take(each, JSON.parse(data) as JobEvent);
-            },
-          }),
-        );
-      });
+      read.forEach(({ job }, i) => compared.push({ job, history: histories[i]!, color: COLORS[i]! }));
       draw();
+      const live = read.filter(({ job }) => !hasEnded(job));
+      if (live.length === 0) return;
+      const places = live.map(({ job, past }) => ({ name: job.name, after: past.last_sequence }));
+      stop = followJobs(places, { live: context.live, fail: context.fail, event: take });
     } catch (error) {
       context.fail(error);
     }
   };
 
-  const take = (each: Compared, event: JobEvent) => {
-    if (event.step) {
-      const created = Date.parse(each.job.create_time ?? "");
-      each.history.add(event.step);
-      each.history.addTime(Number(event.step.step), (Date.parse(event.time) - created) / 1000);
-      each.job = { ...each.job, latest_step: event.step, current_step: event.step.step };
-    } else {
-      each.history.mark(event, each.history.steps.at(-1) ?? 0);
-      if (event.validation) each.job.best_validation ??= event.validation;
-      if (event.state) each.job.state = event.state.state;
-    }
+  const take = (name: string, event: JobEvent) => {
+    const each = compared.find(({ job }) => job.name === name);
+    if (!each) return;
+    each.history.take(event, created(each.job));
+    each.job = withStep(each.job, event.step);
+    if (event.validation?.best) each.job.best_validation = event.validation;
+    if (event.state) each.job.state = event.state.state;
     drawSoon();
   };
 
@@ -211,7 +168,7 @@ export function comparePage(context: Context, ids: string[]): View {
     element,
     close: () => {
       closed = true;
-      stops.forEach((stop) => stop());
+      stop();
       unwatch();
     },
   };

@@ -1,14 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Server-sent events, by fetch: an EventSource can't send a token.
 
-import { isFinal, request } from "./api";
+import { idOf, isFinal, type JobEvent, request } from "./api";
 
-export interface Handlers {
-  message(type: string, data: string): void;
-  // Whether the line is up. Called when that changes.
+interface Line {
+  // Whether the line is up. Called when that changes, and whenever a page is seen again that was hidden.
   live(up: boolean): void;
   // It does not come back by itself: a token is gone, or a job.
   fail(error: unknown): void;
+}
+
+export interface Handlers extends Line {
+  message(type: string, data: string): void;
+}
+
+export interface JobHandlers extends Line {
+  // `job` is its name, "jobs/a".
+  event(job: string, event: JobEvent): void;
+  // All of them have ended.
+  end?(): void;
 }
 
 interface Message {
@@ -16,34 +26,41 @@ interface Message {
   data: string[];
 }
 
+const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 10_000;
+// The server says something every ten seconds. A line that is silent for longer is dead, though nobody may have said so.
+const LONGEST_SILENCE = 25_000;
 
 // Follows `path` until the returned function is called, or an event `end` has come. Comes back by itself after the last
-// event that had an id, when the line breaks or the server is restarted.
+// event that had an id, when the line breaks or the server is restarted. A page that nobody sees has no line: a browser
+// has but six to a server, for all its tabs.
 export function follow(path: string, lastId: string, handlers: Handlers): () => void {
-  const stop = new AbortController();
+  let line = new AbortController();
+  let wake = () => {};
   let id = lastId;
-  let pause = 500;
-  let ended = false;
+  let pause = FIRST_PAUSE;
+  let over = false;
+  let unseen = false; // since the line was opened
   let up: boolean | undefined;
 
   const say = (now: boolean) => {
-    if (up !== now && !stop.signal.aborted) handlers.live((up = now));
+    if (up !== now && !over) handlers.live((up = now));
   };
 
   const take = (message: Message) => {
-    if (message.data.length === 0) return;
-    if (message.type === "end") ended = true;
+    if (message.data.length === 0 || over) return;
+    if (message.type === "end") over = true;
     handlers.message(message.type, message.data.join("\n"));
   };
 
-  const read = async (body: ReadableStream<Uint8Array>) => {
+  const read = async (body: ReadableStream<Uint8Array>, heard: () => void) => {
     const reader = body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>).getReader();
     let rest = "";
     let message: Message = { type: "message", data: [] };
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
+      heard();
       const lines = (rest + value).split("\n");
       rest = lines.pop() ?? "";
       for (const line of lines) {
@@ -57,26 +74,80 @@ export function follow(path: string, lastId: string, handlers: Handlers): () => 
     }
   };
 
-  const run = async () => {
-    while (!ended && !stop.signal.aborted) {
-      try {
-        const headers: Record<string, string> = id ? { "Last-Event-ID": id } : {};
-        const response = await request(path, { signal: stop.signal, headers });
-        pause = 500;
-        say(true);
-        if (response.body) await read(response.body);
-      } catch (error) {
-        if (isFinal(error)) {
-          ended = true;
-          handlers.fail(error);
-        }
+  const connect = async () => {
+    line = new AbortController();
+    const { signal } = line;
+    let silence = 0;
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => line.abort(), LONGEST_SILENCE);
+    };
+    try {
+      heard();
+      const headers: Record<string, string> = id ? { "Last-Event-ID": id } : {};
+      const response = await request(path, { signal, headers });
+      pause = FIRST_PAUSE;
+      say(true);
+      if (response.body) await read(response.body, heard);
+    } catch (error) {
+      if (isFinal(error) && !over) {
+        over = true;
+        handlers.fail(error);
       }
-      if (ended) break;
-      say(false);
-      await new Promise((resolve) => setTimeout(resolve, pause));
-      pause = Math.min(2 * pause, LONGEST_PAUSE);
+    } finally {
+      clearTimeout(silence);
     }
   };
+
+  // Until `wake` is called, or so many milliseconds are over.
+  const sleep = (time?: number) =>
+    new Promise<void>((resolve) => {
+      wake = resolve;
+      if (time !== undefined) setTimeout(resolve, time);
+    });
+
+  const run = async () => {
+    while (!over) {
+      if (document.hidden) {
+        await sleep();
+        continue;
+      }
+      unseen = false;
+      await connect();
+      if (over || unseen) continue;
+      say(false);
+      await sleep(pause);
+      pause = Math.min(2 * pause, LONGEST_PAUSE);
+    }
+    document.removeEventListener("visibilitychange", look);
+  };
+  const look = () => {
+    if (!document.hidden) return wake();
+    unseen = true;
+    up = undefined;
+    line.abort();
+  };
+  document.addEventListener("visibilitychange", look);
   void run();
-  return () => stop.abort();
+  return () => {
+    over = true;
+    line.abort();
+    wake();
+  };
+}
+
+// The events of several jobs, each after the one that is known of it.
+export function followJobs(jobs: { name: string; after: number }[], handlers: JobHandlers): () => void {
+  const ids = jobs.map((job) => encodeURIComponent(idOf(job)));
+  return follow(`/api/v1/events?jobs=${ids.join(",")}`, jobs.map(({ after }) => after).join(","), {
+    live: handlers.live,
+    fail: handlers.fail,
+    message: (type, data) => {
+      if (type === "reload") location.reload(); // its database is an older one than what is shown
+      if (type === "end") handlers.end?.();
+      if (type !== "message") return;
+      const { job, event } = JSON.parse(data) as { job: string; event: JobEvent };
+      handlers.event(job, event);
+    },
+  });
 }

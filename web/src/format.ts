@@ -29,6 +29,11 @@ export function percent(value: number | null | undefined, digits = 0): string {
   return known(value) ? `${(100 * value).toFixed(digits)} %` : NONE;
 }
 
+// Of what is there, however little of it.
+export function part(value: number): string {
+  return value > 0 && value < 0.005 ? "<1 %" : percent(value);
+}
+
 export function bytes(value: number | null | undefined): string {
   if (!known(value)) return NONE;
   let size = value;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The steps of a job by column, as they come.
 
-import type { Column, Columns, JobEvent, StepMetrics } from "./api";
+import { api, type Column, type Columns, type Job, type JobEvent, type Past, type StepMetrics } from "./api";
 import type { Marker } from "./charts";
 import { duration, figure } from "./format";
+import { firstFrom, nearest, StepTimes, thinned } from "./step_times";
 
 export const PHASES = ["forward", "backward", "optimizer", "communication", "data", "checkpoint", "other"] as const;
 
@@ -13,25 +14,32 @@ function finite(value: unknown): number | null {
 }
 
 export class StepHistory {
-  readonly columns: Record<string, Column> = {};
+  columns: Record<string, Column> = {};
   readonly validation = new Map<number, number>();
-  private readonly times = new Map<number, number>(); // when a step ended, in seconds since the job's creation
   readonly markers = new Map<string, Marker>();
+  private readonly times: StepTimes;
+
+  // `most` steps, as the server thins them; of what comes live up to as many again, before that is thinned too.
+  constructor(private readonly most: number) {
+    this.times = new StepTimes(most);
+  }
 
   get steps(): number[] {
     return (this.columns["step"] ?? []) as number[];
   }
 
-  load(columns: Columns): void {
+  // From the server. What comes after `last_sequence` is in the stream, so the rest is read after it.
+  async read(id: string): Promise<{ job: Job; past: Past }> {
+    const past = await api.history(id);
+    const [job, columns] = await Promise.all([api.job(id), api.metrics(id, this.most)]);
+    this.load(columns, past);
+    return { job, past };
+  }
+
+  load(columns: Columns, past: Past): void {
     for (const [name, values] of Object.entries(columns)) if (Array.isArray(values)) this.columns[name] = values;
-  }
-
-  loadTimes(times: { step: number[]; seconds: number[] }): void {
-    times.step.forEach((step, i) => this.times.set(step, times.seconds[i]!));
-  }
-
-  addTime(step: number, seconds: number): void {
-    this.times.set(step, seconds);
+    past.times.step.forEach((step, i) => this.times.add(step, past.times.seconds[i]!));
+    past.events.forEach((event) => this.mark(event));
   }
 
   // The share of the wall-clock time up to each step in which steps were taken, each counted once.
@@ -40,15 +48,22 @@ export class StepHistory {
     const stopped = this.column("checkpoint");
     let sum = 0;
     return this.steps.map((step, i) => {
-      // A thinned history has one step for several.
-      sum += ((seconds[i] ?? 0) - (stopped[i] ?? 0)) * (step - (this.steps[i - 1] ?? 0));
-      const all = this.times.get(step);
+      // A thinned history has one step for several. The first is one, also of a job that goes on from another's steps.
+      sum += ((seconds[i] ?? 0) - (stopped[i] ?? 0)) * (i > 0 ? step - this.steps[i - 1]! : 1);
+      const all = this.times.at(step);
       return all ? Math.min(1, sum / all) : null;
     });
   }
 
+  // What comes live, of a job that was created at `created` (in milliseconds).
+  take(event: JobEvent, created: number): void {
+    if (!event.step) return this.mark(event);
+    this.add(event.step);
+    this.times.add(Number(event.step.step), (Date.parse(event.time) - created) / 1000);
+  }
+
   // One that is taken again takes the place of the first: so it is in the server.
-  add(step: StepMetrics): void {
+  private add(step: StepMetrics): void {
     const at = Number(step.step);
     const values: Record<string, number | null> = {
       step: at,
@@ -64,18 +79,19 @@ export class StepHistory {
       skipped: step.skipped ? 1 : 0,
     };
     for (const phase of PHASES) values[phase] = step.phases?.[phase] ?? 0;
-    const steps = this.steps;
-    let index = steps.length;
-    while (index > 0 && steps[index - 1]! >= at) --index;
-    const replaces = steps[index] === at;
+    const index = firstFrom(this.steps, at);
+    const replaces = this.steps[index] === at;
     for (const [name, value] of Object.entries(values)) {
       const column = (this.columns[name] ??= []);
       column.splice(index, replaces ? 1 : 0, value);
     }
+    if (this.steps.length <= 2 * this.most) return;
+    const kept = thinned(this.steps, this.most);
+    for (const [name, column] of Object.entries(this.columns)) this.columns[name] = kept.map((i) => column[i]!);
   }
 
   // What is no step, and shows on charts.
-  mark(event: JobEvent, step: number): void {
+  private mark(event: JobEvent): void {
     const key = event.sequence;
     if (event.checkpoint) {
       const best = event.checkpoint.best ? ", the best so far" : "";
@@ -96,7 +112,11 @@ export class StepHistory {
       if (loss !== null) this.validation.set(Number(event.validation.step ?? 0), loss);
     } else if (event.log && /\bspike\b/i.test(event.log.text ?? "")) {
       const named = /step (\d+)/.exec(event.log.text ?? "");
-      this.markers.set(key, { step: named ? Number(named[1]) : step, kind: "spike", text: "spike" });
+      this.markers.set(key, {
+        step: named ? Number(named[1]) : (this.steps.at(-1) ?? 0),
+        kind: "spike",
+        text: "spike",
+      });
     }
   }
 
@@ -122,8 +142,14 @@ export class StepHistory {
     return this.columns[name] ?? [];
   }
 
+  // At the steps that are there: a thinned history may lack the one that was validated.
   validationColumn(): Column {
-    return this.steps.map((step) => this.validation.get(step) ?? null);
+    const column: Column = new Array(this.steps.length).fill(null);
+    for (const [step, loss] of this.validation) {
+      const index = nearest(this.steps, step);
+      if (index !== null) column[index] = loss;
+    }
+    return column;
   }
 
   speed(): Column {

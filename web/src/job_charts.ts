@@ -1,25 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // The charts of one job.
 
+import { chartControls, keptSmoothing } from "./chart_controls";
 import { type Chart, ChartGroup, type Line, smooth, stacked } from "./charts";
-import { h, setText } from "./dom";
+import { h } from "./dom";
 import { bytes, count, duration, figure, percent } from "./format";
 import { PHASES, type StepHistory } from "./history";
 
-const KEY = "temper.smoothing";
 const PHASE_COLORS = ["--c1", "--c2", "--c3", "--c4", "--c6", "--c5", "--line"];
 
 export class JobCharts {
   readonly element: HTMLElement;
   readonly group = new ChartGroup();
   private readonly charts: Record<string, Chart> = {};
-  private smoothing = Number(localStorage.getItem(KEY) ?? 0.6);
+  private smoothing = keptSmoothing();
   private logLoss = false;
-  private readonly whole = h(
-    "button",
-    { class: "quiet", hidden: true, click: () => this.group.setZoom(undefined) },
-    "Show all steps",
-  );
 
   constructor(private readonly history: StepHistory) {
     const add = (name: string, options: Parameters<ChartGroup["add"]>[0]) =>
@@ -61,26 +56,9 @@ export class JobCharts {
         top: 1,
       }),
     );
-    this.group.onZoom = () => (this.whole.hidden = this.group.zoom === undefined);
   }
 
   private controls(): HTMLElement {
-    const said = h("output", { class: "muted" });
-    const slider = h("input", {
-      type: "range",
-      id: "smoothing",
-      min: 0,
-      max: 0.99,
-      step: 0.01,
-      value: this.smoothing,
-      input: () => {
-        this.smoothing = Number(slider.value);
-        localStorage.setItem(KEY, slider.value);
-        setText(said, this.smoothing.toFixed(2));
-        this.drawLoss();
-      },
-    });
-    setText(said, this.smoothing.toFixed(2));
     const log = h(
       "button",
       {
@@ -95,15 +73,11 @@ export class JobCharts {
       },
       "Log scale",
     );
-    return h(
-      "div",
-      { class: "controls" },
-      this.whole,
-      h("label", { for: "smoothing" }, "Smoothing"),
-      slider,
-      said,
-      log,
-    );
+    const smooth = (value: number) => {
+      this.smoothing = value;
+      this.drawLoss();
+    };
+    return chartControls(this.group, smooth, log);
   }
 
   draw(): void {

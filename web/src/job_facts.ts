@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What follows from a job's record.
 
-import { idOf, type Job } from "./api";
+import { idOf, type Job, type StepMetrics } from "./api";
 
 export const ENDED = ["SUCCEEDED", "FAILED", "CANCELLED"];
 
@@ -37,6 +37,12 @@ export function steps(job: Job): { now: number; all: number } {
   return { now: Number(job.current_step ?? 0), all: Number(job.total_steps ?? job.latest_step?.total_steps ?? 0) };
 }
 
+// The job when it has taken that step.
+export function withStep(job: Job, step: StepMetrics | undefined): Job {
+  if (!step) return job;
+  return { ...job, latest_step: step, current_step: step.step, total_steps: step.total_steps ?? job.total_steps };
+}
+
 // Seconds until the last step, at the pace of the newest one or of `pace`; undefined: nobody knows.
 export function timeLeft(job: Job, pace?: number): number | undefined {
   const { now, all } = steps(job);
@@ -45,9 +51,14 @@ export function timeLeft(job: Job, pace?: number): number | undefined {
   return (all - now) * seconds;
 }
 
-// From the creation on; for one that runs until `now`.
+// In milliseconds, as Date has them.
+export function created(job: Job): number {
+  return Date.parse(job.create_time ?? "");
+}
+
+// In seconds, from the creation on; for one that runs until `now`.
 export function age(job: Job, now: number): number {
-  return (job.end_time ? Date.parse(job.end_time) : now) / 1000 - Date.parse(job.create_time ?? "") / 1000;
+  return ((job.end_time ? Date.parse(job.end_time) : now) - created(job)) / 1000;
 }
 
 export function tokensPerSecond(job: Job): number | undefined {

@@ -6,7 +6,7 @@ import type { Context, View } from "./app";
 import { fill, h, setText, throttled } from "./dom";
 import { follow } from "./events";
 import { ago, duration, figure, percent } from "./format";
-import { age, hasEnded, lastPart, phaseOf, stateOf, timeLeft, title, tokensPerSecond } from "./job_facts";
+import { age, created, hasEnded, lastPart, phaseOf, stateOf, timeLeft, title, tokensPerSecond } from "./job_facts";
 import { empty, labels, progress, sparkline, statePill } from "./parts";
 
 const GROUPS: [string, (state: string) => boolean][] = [
@@ -47,7 +47,7 @@ export function jobList(context: Context): View {
       h("span", { class: "n" }),
     ),
   );
-  const compare = h("a", { class: "button primary", hidden: true });
+  const compare = h("a", { class: "button primary compare-chosen", hidden: true });
   const body = h("tbody");
   const none = h("div");
   const more = h("button", { hidden: true, click: () => void load(next) }, "Older jobs");
@@ -65,9 +65,9 @@ export function jobList(context: Context): View {
       { class: "toolbar" },
       search,
       h("div", { class: "chips", role: "group", "aria-label": "Filter by state" }, ...chips),
-      compare,
     ),
     table,
+    compare,
     none,
     h("div", { class: "center" }, more),
     found,
@@ -137,7 +137,7 @@ export function jobList(context: Context): View {
     const loss = h("span", { class: "number" });
     const speed = h("td", { class: "speed number" });
     const owner = h("td", { class: "owner" });
-    const created = h("td", { class: "created number" });
+    const began = h("td", { class: "created number" });
     const row: Row = {
       element: h(
         "tr",
@@ -149,7 +149,7 @@ export function jobList(context: Context): View {
         h("td", { class: "loss" }, spark, loss),
         speed,
         owner,
-        created,
+        began,
       ),
       job: first,
       spark,
@@ -158,7 +158,7 @@ export function jobList(context: Context): View {
         const other = title(job) !== id;
         fill(
           name,
-          h("a", { href: `#/jobs/${encodeURIComponent(id)}` }, title(job)),
+          h("a", { href: `#/jobs/${encodeURIComponent(id)}`, title: title(job) }, title(job)),
           h(
             "div",
             { class: "muted small" },
@@ -166,8 +166,10 @@ export function jobList(context: Context): View {
           ),
           h("div", {}, ...labels(job)),
         );
-        const why = hasEnded(job) && stateOf(job) !== "FAILED" ? "" : (job.reason ?? phaseOf(job));
-        fill(state, statePill(job), h("div", { class: "muted small why", title: why }, why || phaseOf(job)));
+        const place = job.queue_position ? `no. ${job.queue_position} in the queue` : "";
+        const reason = hasEnded(job) && stateOf(job) !== "FAILED" ? "" : (job.reason ?? "");
+        const why = [place, reason].filter(Boolean).join("; ") || phaseOf(job);
+        fill(state, statePill(job), h("div", { class: "muted small why", title: why }, why));
         const left = timeLeft(job);
         fill(
           steps,
@@ -175,7 +177,7 @@ export function jobList(context: Context): View {
           left !== undefined && h("div", { class: "muted small" }, `about ${duration(left)} left`),
         );
         setText(loss, job.latest_step ? figure(Number(job.latest_step.loss)) : "");
-        const rate = hasEnded(job) ? undefined : tokensPerSecond(job);
+        const rate = stateOf(job) === "RUNNING" ? tokensPerSecond(job) : undefined;
         fill(
           speed,
           hasEnded(job) && job.start_time && h("span", { class: "muted" }, `took ${duration(age(job, now()))}`),
@@ -185,11 +187,9 @@ export function jobList(context: Context): View {
             h("div", { class: "muted small" }, `MFU ${percent(job.latest_step.mfu)}`),
         );
         fill(owner, job.spec.owner ?? "");
-        const began = Date.parse(job.create_time ?? "");
-        fill(
-          created,
-          h("time", { datetime: job.create_time ?? "", title: job.create_time ?? "" }, ago((now() - began) / 1000)),
-        );
+        owner.title = job.spec.owner ?? "";
+        const when = job.create_time ?? "";
+        fill(began, h("time", { datetime: when, title: when }, ago((now() - created(job)) / 1000)));
       },
     };
     seen.observe(row.element);
@@ -230,41 +230,57 @@ export function jobList(context: Context): View {
     }
   });
 
-  const take = (job: Job, front: boolean) => {
+  // The newest are the first.
+  const insert = (row: Row) => {
+    const isOlder = ({ job }: Row) => created(job) < created(row.job);
+    const last = rows.get((body.lastElementChild as HTMLElement | null)?.dataset["id"] ?? "");
+    // They come in their order for the most part.
+    const next = last && isOlder(last) ? [...body.children].find((each) => isOlder(rowOf(each)!)) : undefined;
+    body.insertBefore(row.element, next ?? null);
+  };
+  const rowOf = (element: Element) => rows.get((element as HTMLElement).dataset["id"] ?? "");
+
+  // `heard`: it has changed at this moment, and was not read from a list.
+  const take = (job: Job, heard: boolean) => {
     const id = idOf(job);
     let row = rows.get(id);
+    // A list may have been made before what the stream has said since.
+    if (row && Number(job.last_sequence ?? 0) < Number(row.job.last_sequence ?? 0)) return;
     const before = row?.job.latest_step?.step;
     if (!row) {
       row = makeRow(job);
       row.element.dataset["id"] = id;
       rows.set(id, row);
-      front ? body.prepend(row.element) : body.append(row.element);
+      insert(row);
     }
     row.update(job);
     // One that takes steps gets a new curve now and then: with each tenth of it, or when it ends.
     const step = Number(job.latest_step?.step ?? 0);
     const every = Math.max(1, Math.floor(Number(job.total_steps ?? 0) / 30));
     if (before !== undefined && Math.floor(step / every) !== Math.floor(Number(before) / every)) want(job);
-    if (before === undefined && job.latest_step && front) want(job);
+    if (before === undefined && heard) want(job);
   };
 
+  let asked = 0; // how often, for the newest page
+  const heardSince = new Set<string>(); // then
   const load = async (page = "") => {
     try {
+      const turn = page === "" ? ++asked : asked;
+      if (page === "") heardSince.clear();
       const answer = await api.jobs(page);
+      if (turn !== asked) return; // a newer one is on its way
       serverAhead = Date.parse(answer.time) - Date.now();
       const jobs = answer.jobs ?? [];
       if (page === "") {
-        const there = new Set(jobs.map(idOf));
-        const oldest = jobs.at(-1)?.create_time ?? "";
+        const there = new Set([...jobs.map(idOf), ...heardSince]);
+        const oldest = jobs.at(-1);
         for (const [id, row] of rows) {
-          if (there.has(id) || (next !== "" && (row.job.create_time ?? "") < oldest)) continue;
+          if (there.has(id) || (next !== "" && oldest && created(row.job) < created(oldest))) continue;
           row.element.remove(); // it was deleted
           rows.delete(id);
         }
       }
-      // The newest are the first; those that came meanwhile go before what is there.
-      const again = page === "" && started;
-      for (const job of again ? jobs.toReversed() : jobs) take(job, again);
+      for (const job of jobs) take(job, false);
       next = answer.next_page_token ?? "";
       more.hidden = next === "";
       started = true;
@@ -274,6 +290,7 @@ export function jobList(context: Context): View {
     }
   };
   let started = false;
+  const loadSoon = throttled(1000, load);
 
   const stop = follow("/api/v1/stream", "", {
     live: (up) => {
@@ -284,15 +301,20 @@ export function jobList(context: Context): View {
     fail: context.fail,
     message: (type, data) => {
       if (type === "reload") return void load();
-      if (type !== "message" || !started) return;
-      take(JSON.parse(data) as Job, true);
+      if (type !== "message") return;
+      const job = JSON.parse(data) as Job;
+      const before = rows.get(idOf(job))?.job;
+      // Those behind it are told nothing when one leaves the queue.
+      if (before?.queue_position && !job.queue_position) loadSoon();
+      heardSince.add(idOf(job));
+      take(job, true);
       filterSoon();
     },
   });
   const tick = setInterval(() => {
     for (const row of rows.values()) {
       const time = row.element.querySelector("time");
-      if (time) setText(time, ago((now() - Date.parse(row.job.create_time ?? "")) / 1000));
+      if (time) setText(time, ago((now() - created(row.job)) / 1000));
     }
   }, 10_000);
 

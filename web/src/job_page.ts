@@ -4,12 +4,13 @@
 import { api, isFinal, type Job, type JobEvent } from "./api";
 import type { Context, View } from "./app";
 import { fill, h, setText, throttled } from "./dom";
-import { follow } from "./events";
-import { bytes, clock, count, day, duration, figure, percent } from "./format";
+import { followJobs } from "./events";
+import { bytes, clock, count, day, duration, figure, part, percent } from "./format";
 import { inWords, StepHistory } from "./history";
 import { JobCharts } from "./job_charts";
 import {
   age,
+  created,
   goodput,
   hasEnded,
   lastPart,
@@ -21,10 +22,11 @@ import {
   timeSpent,
   title,
   tokensPerSecond,
+  withStep,
 } from "./job_facts";
 import { dataPanel, filePanel, type Proof, resultsPanel } from "./job_panels";
 import { LogView } from "./log_view";
-import { labels, problem, progress, statePill } from "./parts";
+import { crumbs, empty, labels, problem, progress, statePill } from "./parts";
 import { onTheme } from "./theme";
 
 const POINTS = 10_000;
@@ -38,7 +40,7 @@ const TABS = [
 type Tab = (typeof TABS)[number][0];
 
 export function jobPage(context: Context, id: string, first: string): View {
-  const history = new StepHistory();
+  const history = new StepHistory(POINTS);
   const charts = new JobCharts(history);
   const log = new LogView();
   let job: Job | undefined;
@@ -55,8 +57,9 @@ export function jobPage(context: Context, id: string, first: string): View {
   const tiles = h("dl", { class: "tiles" });
   const waterfall = h("div", { class: "card spent", hidden: true });
   const alert = h("div", { role: "status" });
+  const unbegun = h("div");
   const panels: Record<Tab, HTMLElement> = {
-    charts: h("div", {}, waterfall, charts.element),
+    charts: h("div", {}, waterfall, unbegun, charts.element),
     log: log.element,
     results: h("div"),
     data: h("div"),
@@ -84,13 +87,7 @@ export function jobPage(context: Context, id: string, first: string): View {
   const element = h(
     "div",
     { class: "page" },
-    h(
-      "nav",
-      { class: "crumbs", "aria-label": "Where you are" },
-      h("a", { href: "#/" }, "Jobs"),
-      " / ",
-      h("span", {}, id),
-    ),
+    crumbs(id),
     h("div", { class: "title" }, h("div", {}, heading, about), actions),
     alert,
     h("div", { class: "card head" }, state, tiles),
@@ -145,6 +142,7 @@ export function jobPage(context: Context, id: string, first: string): View {
     );
     const step = now.latest_step;
     const best = now.best_validation;
+    tiles.hidden = !step;
     fill(
       tiles,
       tile("Loss", figure(number(step?.loss))),
@@ -168,26 +166,26 @@ export function jobPage(context: Context, id: string, first: string): View {
   // Where the wall-clock time went: one bar, and its parts in words.
   const showSpent = (now: Job) => {
     const parts = timeSpent(now);
-    const all = parts.reduce((sum, part) => sum + part.seconds, 0);
+    const all = parts.reduce((sum, piece) => sum + piece.seconds, 0);
     waterfall.hidden = all === 0;
     const bar = h("div", { class: "bar", "aria-hidden": "true" });
     const list = h("ul", { class: "legend" });
-    for (const part of parts) {
-      const piece = h("span", { title: `${part.name}: ${duration(part.seconds)}` });
-      piece.style.width = `${(100 * part.seconds) / all}%`;
-      piece.style.background = `var(${part.color})`;
-      bar.append(piece);
+    for (const piece of parts) {
+      const stretch = h("span", { title: `${piece.name}: ${duration(piece.seconds)}` });
+      stretch.style.width = `${(100 * piece.seconds) / all}%`;
+      stretch.style.background = `var(${piece.color})`;
+      bar.append(stretch);
       const dot = h("span", { class: "dot" });
-      dot.style.background = `var(${part.color})`;
+      dot.style.background = `var(${piece.color})`;
       list.append(
         h(
           "li",
           {},
           dot,
-          part.name,
+          piece.name,
           " ",
-          h("b", {}, duration(part.seconds)),
-          h("span", { class: "muted" }, ` ${percent(part.seconds / all)}`),
+          h("b", {}, duration(piece.seconds)),
+          h("span", { class: "muted" }, ` ${part(piece.seconds / all)}`),
         ),
       );
     }
@@ -229,16 +227,25 @@ export function jobPage(context: Context, id: string, first: string): View {
     );
   };
 
+  const drawCharts = () => {
+    const begun = history.steps.length > 0;
+    charts.element.hidden = !begun;
+    fill(unbegun, !begun && job && empty(...withoutSteps(job)));
+    if (begun) charts.draw();
+  };
   const draw = throttled(250, () => {
     if (closed) return;
     showHead();
-    if (tab === "charts") charts.draw();
+    if (tab === "charts") drawCharts();
   });
 
   // What an event changes of the job's record, until that is read again.
   const refresh = throttled(500, async () => {
     try {
-      if (!closed) job = await api.job(id);
+      const record = await api.job(id);
+      if (closed) return;
+      // It may be older than the newest step that came.
+      job = Number(record.last_sequence ?? 0) < seen ? withStep(record, job?.latest_step) : record;
       if (tab === "results" && job) void resultsPanel(panels.results, job, proof, context.session);
       draw();
     } catch (error) {
@@ -249,21 +256,14 @@ export function jobPage(context: Context, id: string, first: string): View {
   const take = (event: JobEvent) => {
     if (!job || Number(event.sequence) <= seen) return;
     seen = Number(event.sequence);
-    if (event.step) {
-      history.add(event.step);
-      history.addTime(Number(event.step.step), (Date.parse(event.time) - Date.parse(job.create_time ?? "")) / 1000);
-      job.latest_step = event.step;
-      job.current_step = event.step.step;
-      job.total_steps = event.step.total_steps ?? job.total_steps;
-    } else {
-      note(event);
-      if (!event.log) refresh();
-    }
+    history.take(event, created(job));
+    job = withStep(job, event.step);
+    note(event);
+    if (!event.step && !event.log) refresh();
     draw();
   };
   const note = (event: JobEvent) => {
     if (event.export) proof = event.export.proof as Proof;
-    history.mark(event, history.steps.at(-1) ?? 0);
     const time = clock(new Date(event.time));
     if (event.log)
       return log.add({
@@ -278,30 +278,23 @@ export function jobPage(context: Context, id: string, first: string): View {
 
   const load = async () => {
     try {
-      // The stream goes on where the history ends, so the rest is read after it.
-      const past = await api.history(id);
-      const [record, columns] = await Promise.all([api.job(id), api.metrics(id, POINTS)]);
+      const { job: record, past } = await history.read(id);
       if (closed) return;
       job = record;
-      history.load(columns);
-      history.loadTimes(past.times);
       seen = past.last_sequence;
       past.events.forEach(note);
       showHead();
-      charts.draw();
+      drawCharts();
       showTab();
       performance.mark("temper-interactive");
-      stop = follow(`/api/v1/jobs/${encodeURIComponent(id)}/stream`, String(seen), {
+      stop = followJobs([{ name: record.name, after: seen }], {
         live: (up) => {
           context.live(up);
           if (up) refresh();
         },
         fail: context.fail,
-        message: (type, data) => {
-          if (type === "message") take(JSON.parse(data) as JobEvent);
-          if (type === "reload") location.reload();
-          if (type === "end") refresh();
-        },
+        event: (_, event) => take(event),
+        end: refresh,
       });
     } catch (error) {
       context.fail(error);
@@ -310,6 +303,7 @@ export function jobPage(context: Context, id: string, first: string): View {
 
   const unwatch = onTheme(() => charts.group.redraw());
   const tick = setInterval(() => job && !hasEnded(job) && showHead(), 1000);
+  charts.element.hidden = true;
   showTab();
   void load();
   return {
@@ -320,7 +314,7 @@ export function jobPage(context: Context, id: string, first: string): View {
       if (!hash.startsWith("#/jobs/") || decodeURIComponent(other) !== id) return false;
       tab = TABS.find(([name]) => name === wanted)?.[0] ?? "charts";
       showTab();
-      if (tab === "charts") charts.draw();
+      if (tab === "charts") drawCharts();
       return true;
     },
     close: () => {
@@ -330,6 +324,13 @@ export function jobPage(context: Context, id: string, first: string): View {
       clearInterval(tick);
     },
   };
+}
+
+// What stands in place of its charts.
+function withoutSteps(job: Job): [string, string] {
+  if (hasEnded(job)) return ["It took no step", "Its log says what it did."];
+  if (stateOf(job) === "QUEUED") return ["It has not begun", "Its curves are here from its first step on."];
+  return ["No step yet", "Data and model are read before the first one."];
 }
 
 // Asks in a dialog of the page.

@@ -13,7 +13,7 @@ const SIGNS: Record<string, string> = {
   STARTING: "◔",
   RUNNING: "●",
   STOPPING: "◐",
-  PAUSED: "❙❙",
+  PAUSED: "‖",
   SUCCEEDED: "✓",
   FAILED: "✕",
   CANCELLED: "⊘",
@@ -75,6 +75,11 @@ export function labels(job: Job): HTMLElement[] {
   return Object.entries(job.spec.labels ?? {})
     .sort()
     .map(([key, value]) => h("span", { class: "label" }, `${key}=${value}`));
+}
+
+export function crumbs(here: string): HTMLElement {
+  const jobs = h("a", { href: "#/" }, "Jobs");
+  return h("nav", { class: "crumbs", "aria-label": "Where you are" }, jobs, " / ", h("span", {}, here));
 }
 
 export function problem(text: string): HTMLElement {

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // A specification as the job file that it came from could say it.
 
-const PLAIN = /^[A-Za-z_/.][\w/.\-+*]*$/;
+const PLAIN = /^(\.{0,2}\/|[A-Za-z_])[\w/.\-+*]*$/;
 const WORDS = /^(true|false|null|yes|no|on|off|y|n)$/i;
 
 function scalar(value: unknown): string {
   if (typeof value !== "string") return JSON.stringify(value);
   // Whole numbers of 64 bits come as strings.
   if (/^-?\d{1,18}$/.test(value)) return value;
-  return PLAIN.test(value) && !WORDS.test(value) ? value : JSON.stringify(value);
+  return quoted(value);
+}
+
+// Where it would be taken for something else.
+function quoted(text: string): string {
+  return PLAIN.test(text) && !WORDS.test(text) ? text : JSON.stringify(text);
 }
 
 export function toYaml(value: unknown, indent = ""): string {
@@ -21,7 +26,7 @@ export function toYaml(value: unknown, indent = ""): string {
   }
   return Object.entries(value as Record<string, unknown>)
     .map(([key, item]) => {
-      const name = PLAIN.test(key) ? key : JSON.stringify(key);
+      const name = quoted(key);
       if (!isBranch(item)) return `${indent}${name}: ${scalar(item)}\n`;
       return isEmpty(item)
         ? `${indent}${name}: ${Array.isArray(item) ? "[]" : "{}"}\n`
@@ -52,7 +57,7 @@ function flatten(value: object, prefix = ""): Map<string, string> {
   for (const [key, item] of Object.entries(value)) {
     if (isBranch(item) && !Array.isArray(item))
       for (const [path, leaf] of flatten(item, `${prefix}${key}.`)) found.set(path, leaf);
-    else found.set(prefix + key, Array.isArray(item) ? JSON.stringify(item) : scalar(item));
+    else found.set(prefix + key, typeof item === "string" ? item : JSON.stringify(item));
   }
   return found;
 }
