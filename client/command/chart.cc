@@ -18,6 +18,7 @@ constexpr int kLabelWidth = 8;
 constexpr int kLeastWidth = 36;  // of a chart
 constexpr int kMostWidth = 90;
 constexpr int kHeight = 8;
+constexpr int kLeastGap = 8;    // between the first step and the last, for a word
 constexpr int kDotsAcross = 2;  // of a character
 constexpr int kDotsDown = 4;
 
@@ -108,30 +109,31 @@ std::vector<std::string> DrawChart(const Curve& curve, int width, int height) {
   const std::string first = absl::StrFormat("%.6g", curve.x.front());
   const std::string last = absl::StrFormat("%.6g", curve.x.back());
   lines.push_back(std::string(kLabelWidth + 1, ' ') + "└" + Repeated("─", columns));
-  const int gap = columns - static_cast<int>(first.size() + last.size());
-  lines.push_back(std::string(kLabelWidth + 2, ' ') + first + std::string(static_cast<size_t>(std::max(1, gap)), ' ') +
-                  last);
+  const int gap = std::max(1, columns - static_cast<int>(first.size() + last.size()));
+  const std::string between = gap > kLeastGap ? absl::StrFormat("%*s", (gap + 4) / 2, "step") : "";
+  lines.push_back(std::string(kLabelWidth + 2, ' ') + first + Padded(between, gap) + last);
   return lines;
 }
 
-std::string DrawCharts(const std::vector<Curve>& curves, int width) {
+std::vector<std::string> DrawCharts(const std::vector<Curve>& curves, int width, int height) {
   const int across = std::max(1, width / kLeastWidth);
   const int each = std::min(kMostWidth, width / std::min(across, std::max(1, static_cast<int>(curves.size()))) - 1);
   std::vector<std::vector<std::string>> charts;
   for (const Curve& curve : curves) {
     if (auto chart = DrawChart(curve, each, kHeight); !chart.empty()) charts.push_back(std::move(chart));
   }
-  std::string text;
+  std::vector<std::string> lines;
   for (size_t first = 0; first < charts.size(); first += static_cast<size_t>(across)) {
+    if (lines.size() + charts[first].size() > static_cast<size_t>(std::max(0, height))) break;
     const size_t end = std::min(charts.size(), first + static_cast<size_t>(across));
     for (size_t line = 0; line < charts[first].size(); ++line) {
+      std::string& text = lines.emplace_back();
       for (size_t chart = first; chart < end; ++chart) {
         text += chart + 1 < end ? Padded(charts[chart][line], each + 1) : charts[chart][line];
       }
-      text += "\n";
     }
   }
-  return text;
+  return lines;
 }
 
 std::string Sparkline(const std::vector<double>& values, int columns) {

@@ -31,13 +31,13 @@ absl::Status WithFileLines(const absl::Status& status, const JobFile& file) {
 }
 
 absl::Status Upload(const Context& context, JobFile& file) {
-  StatusLine status(context.terminal);
+  StatusArea status(context.terminal);
   const auto result = UploadData(
       context.client, file.spec, [&](std::string_view field) { return file.Where(field); },
       [&](const UploadProgress& state) {
         if (context.json) return;
-        status.Draw(absl::StrCat("sending ", Printable(state.path), ": ", HumanBytes(state.sent_bytes), " of ",
-                                 HumanBytes(state.total_bytes)));
+        status.Draw({absl::StrCat("sending ", Printable(state.path), ": ", HumanBytes(state.sent_bytes), " of ",
+                                  HumanBytes(state.total_bytes))});
       });
   status.Clear();
   if (!result.ok()) return result.status();

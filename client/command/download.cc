@@ -84,7 +84,7 @@ absl::StatusOr<DownloadResult> Download(const TrainingClient& client, const Down
 }
 
 ExitCode DownloadCommand(const Context& context, const DownloadOptions& options) {
-  StatusLine status_line(context.terminal);
+  StatusArea status_line(context.terminal);
   std::chrono::steady_clock::time_point drawn;
   const auto progress = [&](const DownloadProgress& state) {
     const auto now = std::chrono::steady_clock::now();
@@ -92,8 +92,8 @@ ExitCode DownloadCommand(const Context& context, const DownloadOptions& options)
     drawn = now;
     const double ratio =
         static_cast<double>(state.done_bytes) / static_cast<double>(std::max<int64_t>(1, state.total_bytes));
-    status_line.Draw(absl::StrCat(Bar(ratio, kBarWidth), "  ", HumanBytes(state.done_bytes), " of ",
-                                  HumanBytes(state.total_bytes), "  ", Printable(state.path)));
+    status_line.Draw({absl::StrCat(Bar(ratio, kBarWidth), "  ", HumanBytes(state.done_bytes), " of ",
+                                   HumanBytes(state.total_bytes), "  ", Printable(state.path))});
   };
   const auto result = Download(context.client, options, progress);
   status_line.Clear();

@@ -13,8 +13,10 @@
 namespace temper::command {
 namespace {
 
-constexpr int kChartWidth = 90;
-constexpr int kChartHeight = 8;
+// Of the screen, for what was said before; the charts have the rest.
+constexpr int kOtherLines = 8;
+// Who begins to watch late gets thousands of steps at once.
+constexpr std::chrono::milliseconds kRedraw{100};
 
 std::string RankText(int rank) {
   if (rank == -1) return "node";
@@ -87,7 +89,7 @@ void EventView::ShowState(const v1::StateChange& change) {
   if (change.cause() != v1::FAILURE_CAUSE_UNSPECIFIED) absl::StrAppend(&text, " (", CauseName(change.cause()), ")");
   if (!change.reason().empty()) absl::StrAppend(&text, ": ", Printable(change.reason()));
   if (!change.requested_by().empty()) absl::StrAppend(&text, " (by ", Printable(change.requested_by()), ")");
-  if (change.state() != v1::JOB_STATE_RUNNING) status_.Clear();
+  if (change.state() != v1::JOB_STATE_RUNNING) KeepPicture();
   status_.Print(text);
 }
 
@@ -96,25 +98,32 @@ void EventView::ShowPhase(const v1::PhaseChange& change) {
   const std::string text = PhaseText(change.phase());
   if (text.empty()) return;
   if (!terminal_.interactive) return status_.Print(text);
-  // The last picture of the training stays.
-  if (change.phase() == v1::PHASE_EXPORTING && progress_.step() > 0) {
-    status_.Clear();
-    for (const std::string& line :
-         DrawChart(progress_.losses(), std::min(terminal_.Width(), kChartWidth), kChartHeight)) {
-      status_.Print(line);
-    }
-    status_.Print(progress_.Line());
-  }
-  status_.Draw(absl::StrCat(text, " …"));
+  if (change.phase() == v1::PHASE_EXPORTING) KeepPicture();
+  status_.Draw({absl::StrCat(text, " …")});
 }
 
 void EventView::ShowStep(const v1::StepMetrics& step) {
   progress_.Add(step);
-  if (terminal_.interactive) {
-    status_.Draw(progress_.Line());
-  } else {
-    status_.Print(StepText(step));
-  }
+  if (!terminal_.interactive) return status_.Print(StepText(step));
+  const auto now = std::chrono::steady_clock::now();
+  if (shows_picture_ && now - drawn_ < kRedraw) return;
+  status_.Draw(Picture());
+  shows_picture_ = true;
+  drawn_ = now;
+}
+
+std::vector<std::string> EventView::Picture() const {
+  std::vector<std::string> lines =
+      DrawCharts(progress_.curves().all(), terminal_.Width() - 1, terminal_.Height() - kOtherLines);
+  lines.push_back(progress_.Line());
+  return lines;
+}
+
+void EventView::KeepPicture() {
+  status_.Clear();
+  if (!shows_picture_) return;
+  for (const std::string& line : Picture()) status_.Print(line);
+  shows_picture_ = false;
 }
 
 void EventView::ShowExport(const v1::ExportCommitted& committed) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <string>
+#include <vector>
 
 #include "client/command/terminal.h"
 #include "client/command/training_progress.h"
@@ -9,8 +11,8 @@
 
 namespace temper::command {
 
-// Shows the events of one job as they come: lines that stay, and on a terminal one that is redrawn with the progress of
-// the training instead of a line per step. One thread.
+// Shows the events of one job as they come: lines that stay, and on a terminal, instead of a line per step, charts and
+// the progress of the training, which are redrawn. One thread.
 class EventView {
  public:
   explicit EventView(const Terminal& terminal) : terminal_(terminal), status_(terminal) {}
@@ -18,8 +20,8 @@ class EventView {
   void Show(const v1::JobEvent& event);
   // A remark of ours, on standard error.
   void Note(const std::string& text);
-  // Wipes the status line.
-  void Finish() { status_.Clear(); }
+  // Nothing is redrawn any more; the last picture of the training stays.
+  void Finish() { KeepPicture(); }
 
  private:
   void ShowState(const v1::StateChange& change);
@@ -32,9 +34,16 @@ class EventView {
   void ShowResumption(const v1::Resumption& resumption);
   void ShowExport(const v1::ExportCommitted& committed);
 
+  // The training so far: its charts, as far as there is room, and a line.
+  std::vector<std::string> Picture() const;
+  // The picture stays; what comes is below it.
+  void KeepPicture();
+
   const Terminal& terminal_;
-  StatusLine status_;
+  StatusArea status_;
   TrainingProgress progress_;
+  bool shows_picture_ = false;
+  std::chrono::steady_clock::time_point drawn_;  // the newest picture
 };
 
 // "14:03:07 W rank 0: text".

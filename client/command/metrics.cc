@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <array>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -7,9 +6,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/command/chart.h"
 #include "client/command/command_line.h"
 #include "client/command/format.h"
+#include "client/command/step_curves.h"
 #include "client/command/table.h"
 
 namespace temper::command {
@@ -22,27 +23,15 @@ struct MetricsOptions {
 
 constexpr int kCurvePoints = 400;  // more than a terminal has dots across
 
-std::vector<Curve> Curves(const v1::QueryMetricsResponse& metrics) {
-  std::vector<Curve> curves = {
-      {.title = "Loss"}, {.title = "Gradient norm"}, {.title = "Learning rate"}, {.title = "Tokens/s"}};
-  for (const v1::StepMetrics& step : metrics.steps()) {
-    const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
-    const std::array values = {step.loss(), step.grad_norm(), step.learning_rate(), rate};
-    for (size_t i = 0; i < curves.size(); ++i) {
-      curves[i].x.push_back(static_cast<double>(step.step()));
-      curves[i].y.push_back(values[i]);
-    }
-  }
-  return curves;
-}
-
 // For people at a terminal, above the figures.
 void PrintCharts(const Context& context, v1::QueryMetricsRequest request) {
   request.set_max_points(kCurvePoints);
   const auto answer = context.client.QueryMetrics(request);
   if (!answer.ok()) return;  // the figures are there
-  const std::string charts = DrawCharts(Curves(*answer), context.terminal.Width());
-  if (!charts.empty()) std::printf("%s\n", charts.c_str());
+  StepCurves curves;
+  for (const v1::StepMetrics& step : answer->steps()) curves.Add(step);
+  const std::vector<std::string> charts = DrawCharts(curves.all(), context.terminal.Width());
+  if (!charts.empty()) std::printf("%s\n\n", absl::StrJoin(charts, "\n").c_str());
 }
 
 ExitCode Metrics(const Context& context, const MetricsOptions& options) {
@@ -62,9 +51,8 @@ ExitCode Metrics(const Context& context, const MetricsOptions& options) {
   if (context.terminal.interactive) PrintCharts(context, request);
   Table table({">STEP", ">LOSS", ">GRAD NORM", ">LR", ">TOKENS/S", ">MFU", ">TOKENS"});
   for (const v1::StepMetrics& step : answer->steps()) {
-    const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
     table.AddRow({absl::StrCat(step.step()), HumanLoss(step.loss()), absl::StrFormat("%.3g", step.grad_norm()),
-                  absl::StrFormat("%.2e", step.learning_rate()), HumanRate(rate),
+                  absl::StrFormat("%.2e", step.learning_rate()), HumanRate(TokensPerSecond(step)),
                   step.has_mfu() ? HumanPercent(step.mfu()) : "", absl::StrCat(step.total_tokens())});
   }
   std::fputs(table.Render(context.terminal.interactive ? context.terminal.Width() : 0).c_str(), stdout);

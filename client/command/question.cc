@@ -10,8 +10,8 @@ namespace temper::command {
 namespace {
 
 absl::StatusOr<v1::Job> Wait(const Context& context, const std::string& job, const std::string& doing) {
-  StatusLine status(context.terminal);
-  status.Draw(doing);
+  StatusArea status(context.terminal);
+  status.Draw({doing});
   const auto ignore = [](const v1::JobEvent&) { return true; };
   const absl::Status followed = FollowJob(context.client, job, {}, ignore, [](const absl::Status&) {});
   if (!followed.ok()) return followed;

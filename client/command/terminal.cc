@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/command/format.h"
@@ -14,7 +15,8 @@
 namespace temper::command {
 namespace {
 
-constexpr char kEraseLine[] = "\r\x1b[K";
+constexpr char kEraseLine[] = "\x1b[K";   // from the cursor on
+constexpr char kEraseBelow[] = "\x1b[J";  // from the cursor to the end of the screen
 
 const char* Escape(Color color) {
   switch (color) {
@@ -28,6 +30,14 @@ const char* Escape(Color color) {
       return "\x1b[2m";
   }
   return "";
+}
+
+winsize WindowSize() {
+  winsize size{};
+  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0) size = {};
+  if (size.ws_col == 0) size.ws_col = 80;
+  if (size.ws_row == 0) size.ws_row = 24;
+  return size;
 }
 
 }  // namespace
@@ -46,22 +56,28 @@ std::string Terminal::Paint(Color paint, const std::string& text) const {
   return color ? absl::StrCat(Escape(paint), text, "\x1b[0m") : text;
 }
 
-int Terminal::Width() const {
-  winsize size{};
-  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+int Terminal::Width() const { return WindowSize().ws_col; }
+int Terminal::Height() const { return WindowSize().ws_row; }
+
+std::string StatusArea::ToBegin() const {
+  return lines_.size() > 1 ? absl::StrCat("\x1b[", lines_.size() - 1, "A\r") : "\r";
 }
 
-void StatusLine::Draw(const std::string& text) {
+void StatusArea::Draw(std::vector<std::string> lines) {
   if (!terminal_.interactive) return;
-  text_ = text;
-  // The last column stays free: some terminals wrap when it is written.
-  const std::string line = absl::StrCat(kEraseLine, Truncated(text, terminal_.Width() - 1));
-  std::fwrite(line.data(), 1, line.size(), stdout);
+  std::string text = ToBegin();
+  for (const std::string& line : lines) {
+    // The last column stays free: some terminals wrap when it is written.
+    absl::StrAppend(&text, &line == &lines.front() ? "" : "\n", kEraseLine, Truncated(line, terminal_.Width() - 1));
+  }
+  if (lines.size() < lines_.size()) text += kEraseBelow;
+  lines_ = std::move(lines);
+  std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
 }
 
-void StatusLine::Print(std::string_view line) {
-  const std::string below = text_;
+void StatusArea::Print(std::string_view line) {
+  const std::vector<std::string> below = lines_;
   Clear();
   std::fwrite(line.data(), 1, line.size(), stdout);
   std::fputc('\n', stdout);
@@ -69,10 +85,10 @@ void StatusLine::Print(std::string_view line) {
   std::fflush(stdout);
 }
 
-void StatusLine::Clear() {
-  if (text_.empty()) return;
-  text_.clear();
-  std::fputs(kEraseLine, stdout);
+void StatusArea::Clear() {
+  if (lines_.empty()) return;
+  std::fputs(absl::StrCat(ToBegin(), lines_.size() > 1 ? kEraseBelow : kEraseLine).c_str(), stdout);
+  lines_.clear();
   std::fflush(stdout);
 }
 

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace temper::command {
 
@@ -18,28 +19,32 @@ struct Terminal {
   static Terminal OfStandardOutput(std::string_view color);
 
   std::string Paint(Color color, const std::string& text) const;
-  // Columns at this moment; 80 when unknown.
+  // Columns and lines at this moment; 80 and 24 when unknown.
   int Width() const;
+  int Height() const;
 };
 
-// The last line of a terminal, redrawn in place, below lines that stay. Without a terminal it is never drawn. It is
-// wiped when the object goes. One thread.
-class StatusLine {
+// The last lines of a terminal, redrawn in place, below lines that stay. Without a terminal they are never drawn. They
+// are wiped when the object goes. One thread.
+class StatusArea {
  public:
-  explicit StatusLine(const Terminal& terminal) : terminal_(terminal) {}
-  ~StatusLine() { Clear(); }
-  StatusLine(const StatusLine&) = delete;
-  StatusLine& operator=(const StatusLine&) = delete;
+  explicit StatusArea(const Terminal& terminal) : terminal_(terminal) {}
+  ~StatusArea() { Clear(); }
+  StatusArea(const StatusArea&) = delete;
+  StatusArea& operator=(const StatusArea&) = delete;
 
-  // Replaces the line; the text is cut to the terminal's width.
-  void Draw(const std::string& text);
+  // Replaces the lines, of which there must be fewer than the terminal has; each is cut to its width.
+  void Draw(std::vector<std::string> lines);
   // Writes a line that stays, above.
   void Print(std::string_view line);
   void Clear();
 
  private:
+  // What brings the cursor to the beginning of the first line.
+  std::string ToBegin() const;
+
   const Terminal& terminal_;
-  std::string text_;  // what is on the screen
+  std::vector<std::string> lines_;  // what is on the screen
 };
 
 // "[#######...]" with `width` columns inside; `ratio` is clamped to 0 to 1.

@@ -14,7 +14,6 @@ namespace {
 constexpr double kFade = 0.9;
 constexpr int kBarWidth = 24;
 constexpr int kCurveWidth = 12;
-constexpr size_t kMostLosses = 1024;
 
 std::string StepOfTotal(int64_t step, int64_t total) {
   return total > 0 ? absl::StrCat(step, "/", total) : absl::StrCat(step);
@@ -30,31 +29,12 @@ std::string MfuText(const v1::StepMetrics& step) {
 void TrainingProgress::Add(const v1::StepMetrics& step) {
   // A gang that was restarted begins with an earlier step: the old pace says nothing.
   if (step.step() <= last_.step()) tokens_ = seconds_ = steps_ = 0;
-  AddLoss(step);
+  curves_.Add(step);
   last_ = step;
   if (step.total_steps() > 0) total_steps_ = step.total_steps();
   tokens_ = kFade * tokens_ + static_cast<double>(step.tokens());
   seconds_ = kFade * seconds_ + step.seconds();
   steps_ = kFade * steps_ + 1;
-}
-
-void TrainingProgress::AddLoss(const v1::StepMetrics& step) {
-  auto& [title, x, y] = losses_;
-  while (!x.empty() && x.back() >= static_cast<double>(step.step())) {
-    x.pop_back();
-    y.pop_back();
-  }
-  // Of a long run every second one is as good.
-  if (x.size() == kMostLosses) {
-    for (size_t i = 0; i < kMostLosses / 2; ++i) {
-      x[i] = x[2 * i];
-      y[i] = y[2 * i];
-    }
-    x.resize(kMostLosses / 2);
-    y.resize(kMostLosses / 2);
-  }
-  x.push_back(static_cast<double>(step.step()));
-  y.push_back(step.loss());
 }
 
 absl::Duration TrainingProgress::remaining() const {
@@ -64,17 +44,16 @@ absl::Duration TrainingProgress::remaining() const {
 
 std::string TrainingProgress::Line() const {
   const double ratio = total_steps_ > 0 ? static_cast<double>(last_.step()) / static_cast<double>(total_steps_) : 0;
-  const std::string curve = Sparkline(losses_.y, kCurveWidth);
+  const std::string curve = Sparkline(curves_.losses().y, kCurveWidth);
   return absl::StrCat(Bar(ratio, kBarWidth), "  ", StepOfTotal(last_.step(), total_steps_), "  loss ",
                       HumanLoss(last_.loss()), curve.empty() ? "" : " ", curve, "  ", HumanRate(tokens_per_second()),
                       " tokens/s", MfuText(last_), "  ETA ", HumanDuration(remaining()));
 }
 
 std::string StepText(const v1::StepMetrics& step) {
-  const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
   return absl::StrCat("step ", StepOfTotal(step.step(), step.total_steps()), "  loss ", HumanLoss(step.loss()),
                       absl::StrFormat("  grad_norm %.3g  lr %.2e  ", step.grad_norm(), step.learning_rate()),
-                      HumanRate(rate), " tokens/s", MfuText(step));
+                      HumanRate(TokensPerSecond(step)), " tokens/s", MfuText(step));
 }
 
 }  // namespace temper::command

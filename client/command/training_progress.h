@@ -4,7 +4,7 @@
 #include <string>
 
 #include "absl/time/time.h"
-#include "client/command/chart.h"
+#include "client/command/step_curves.h"
 #include "temper/v1/training_service.pb.h"
 
 namespace temper::command {
@@ -22,17 +22,14 @@ class TrainingProgress {
   // Until the last step, at the pace of about the last ten; infinite while unknown.
   absl::Duration remaining() const;
 
-  // The losses so far, by step; of a long run some of them.
-  const Curve& losses() const { return losses_; }
+  const StepCurves& curves() const { return curves_; }
 
   // "[####......]  12/60  loss 1.2345 █▆▄▂▁  812.4 tokens/s  MFU 23.4%  ETA 1m20s"
   std::string Line() const;
 
  private:
-  void AddLoss(const v1::StepMetrics& step);
-
   v1::StepMetrics last_;
-  Curve losses_{.title = "Loss", .x = {}, .y = {}};
+  StepCurves curves_;
   int64_t total_steps_ = 0;
   // Sums in which a step fades by a tenth with each one that follows.
   double tokens_ = 0;

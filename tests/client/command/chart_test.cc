@@ -29,19 +29,27 @@ TEST(Chart, WhatIsNotFinite_IsAGap) {
 
 TEST(Chart, OneValue_IsNoCurve) {
   EXPECT_TRUE(DrawChart({.title = "Loss", .x = {1}, .y = {2}}, 40, 8).empty());
-  EXPECT_EQ(DrawCharts({{.title = "Loss", .x = {1}, .y = {2}}}, 80), "");
+  EXPECT_TRUE(DrawCharts({{.title = "Loss", .x = {1}, .y = {2}}}, 80).empty());
 }
 
 TEST(Chart, Several_StandBesideEachOther) {
   const Curve curve{.title = "Loss", .x = {1, 2, 3}, .y = {3, 2, 1}};
-  const std::string wide = DrawCharts({curve, curve}, 80);
-  const std::string narrow = DrawCharts({curve, curve}, 50);
-  EXPECT_EQ(std::count(wide.begin(), wide.end(), '\n') * 2, std::count(narrow.begin(), narrow.end(), '\n'));
-  for (const auto& [text, width] : {std::pair(wide, 80), std::pair(narrow, 50)}) {
-    for (size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
-      EXPECT_LE(DisplayWidth(text.substr(at, text.find('\n', at) - at)), width);
-    }
+  const auto wide = DrawCharts({curve, curve}, 80);
+  const auto narrow = DrawCharts({curve, curve}, 50);
+  EXPECT_EQ(wide.size() * 2, narrow.size());
+  for (const auto& [lines, width] : {std::pair(wide, 80), std::pair(narrow, 50)}) {
+    for (const std::string& line : lines) EXPECT_LE(DisplayWidth(line), width);
   }
+}
+
+TEST(Chart, LowScreen_HasThoseThatFit) {
+  const Curve curve{.title = "Loss", .x = {1, 2, 3}, .y = {3, 2, 1}};
+  const std::vector<Curve> three(3, curve);
+  const size_t one_row = DrawCharts({curve}, 80).size();
+  EXPECT_EQ(DrawCharts(three, 80, static_cast<int>(2 * one_row)).size(), 2 * one_row);
+  EXPECT_EQ(DrawCharts(three, 80, static_cast<int>(2 * one_row) - 1).size(), one_row);
+  EXPECT_TRUE(DrawCharts(three, 80, static_cast<int>(one_row) - 1).empty());
+  EXPECT_TRUE(DrawCharts(three, 80, -3).empty());
 }
 
 TEST(Sparkline, ShowsMeansOfParts) {

@@ -33,16 +33,6 @@ TEST(TrainingProgress, EvenSteps_GivePaceAndRemainingTime) {
   EXPECT_EQ(progress.Line(), "[#########...............]  4/10  loss 1.2500 ▁▁▁▁  500.0 tokens/s  MFU 23.4%  ETA 12s");
 }
 
-TEST(TrainingProgress, LongRun_KeepsSomeOfItsLosses) {
-  TrainingProgress progress;
-  for (int i = 1; i <= 5000; ++i) progress.Add(Step(i, 1));
-  EXPECT_LE(progress.losses().x.size(), 1024);
-  EXPECT_EQ(progress.losses().x.front(), 1);
-  EXPECT_EQ(progress.losses().x.back(), 5000);
-  progress.Add(Step(100, 1));  // of the next gang
-  EXPECT_EQ(progress.losses().x.back(), 100);
-}
-
 TEST(TrainingProgress, PaceChanges_NewStepsCountMore) {
   TrainingProgress progress;
   for (int i = 1; i <= 3; ++i) progress.Add(Step(i, 4));
