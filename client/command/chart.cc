@@ -36,6 +36,12 @@ std::string Padded(std::string text, int width) {
   return text + std::string(static_cast<size_t>(std::max(0, width - DisplayWidth(text))), ' ');
 }
 
+// Four significant digits, where kLabelWidth has room for them.
+std::string Label(double value) {
+  std::string label = absl::StrFormat("%.4g", value);
+  return label.size() > kLabelWidth ? absl::StrFormat("%.3g", value) : label;
+}
+
 std::string Braille(uint8_t dots) {
   // U+2800 + dots, in UTF-8.
   return {static_cast<char>(0xE2), static_cast<char>(0xA0 | dots >> 6), static_cast<char>(0x80 | (dots & 0x3F))};
@@ -102,8 +108,7 @@ std::vector<std::string> DrawChart(const Curve& curve, int width, int height) {
   }
   std::vector<std::string> lines = {absl::StrFormat("%*s %s", kLabelWidth, "", curve.title)};
   for (int row = 0; row < height; ++row) {
-    const std::string label =
-        row == 0 ? absl::StrFormat("%.4g", *high) : (row == height - 1 ? absl::StrFormat("%.4g", *low) : "");
+    const std::string label = row == 0 ? Label(*high) : (row == height - 1 ? Label(*low) : "");
     lines.push_back(absl::StrFormat("%*s │", kLabelWidth, label) + canvas.Row(row));
   }
   const std::string first = absl::StrFormat("%.6g", curve.x.front());

@@ -27,6 +27,12 @@ TEST(Chart, WhatIsNotFinite_IsAGap) {
   EXPECT_EQ(chart[2], "       0 │⣀⡀⠀⠀⠀");
 }
 
+TEST(Chart, LongLabels_MoveNoLine) {
+  const auto chart = DrawChart({.title = "", .x = {0, 1}, .y = {0.00054761, 35712.4}}, /*width=*/14, /*height=*/2);
+  EXPECT_THAT(chart[1], testing::StartsWith("3.57e+04 │"));
+  EXPECT_THAT(chart[2], testing::StartsWith("0.000548 │"));
+}
+
 TEST(Chart, OneValue_IsNoCurve) {
   EXPECT_TRUE(DrawChart({.title = "Loss", .x = {1}, .y = {2}}, 40, 8).empty());
   EXPECT_TRUE(DrawCharts({{.title = "Loss", .x = {1}, .y = {2}}}, 80).empty());
