@@ -29,8 +29,7 @@ bool HasInfinity(const at::Tensor& stored) {
 absl::Status WritePiece(const ExportedTensor& tensor, const at::Tensor& master, PublishedFile& file) {
   const at::ScalarType dtype = *SafetensorsScalarType(tensor.entry.dtype);
   const at::Tensor stored = master.to(dtype).cpu().contiguous();
-  if (dtype != at::kFloat && HasInfinity(stored) &&
-      (at::isinf(stored) & ~at::isinf(master.cpu())).any().item<bool>()) {
+  if (dtype != at::kFloat && HasInfinity(stored) && (at::isinf(stored) & ~at::isinf(master.cpu())).any().item<bool>()) {
     return WithCause(
         absl::InvalidArgumentError(absl::StrCat(
             "tensor ", tensor.entry.name, " holds values that ", tensor.entry.dtype,
