@@ -113,7 +113,7 @@ class AzureReader final : public RemoteFile {
 
 class AzureFiles final : public RemoteFileSystem {
  public:
-  AzureFiles(std::shared_ptr<arrow::fs::AzureFileSystem> files, milliseconds deadline)
+  AzureFiles(std::shared_ptr<arrow::fs::FileSystem> files, milliseconds deadline)
       : files_(std::move(files)), deadline_(deadline) {}
 
   std::string type_name() const override { return files_->type_name(); }
@@ -139,10 +139,21 @@ class AzureFiles final : public RemoteFileSystem {
     });
   }
 
-  // Accounts without a hierarchical namespace can't rename: there the bytes are copied, in the account.
+  // `from` is there, and nobody else touches it. Accounts without a hierarchical namespace can't rename: there the
+  // bytes are copied, in the account.
   arrow::Status MoveOrCopy(const std::string& from, const std::string& to) {
-    const arrow::Status renamed = Caught([&] { return files_->Move(from, to); });
-    if (!renamed.IsNotImplemented()) return Once([&] { return renamed; });
+    bool renames = true;
+    const arrow::Status renamed = Repeated(deadline_, [&]() -> arrow::Status {
+      arrow::Status status = files_->Move(from, to);
+      renames = !status.IsNotImplemented();
+      if (!renames) return arrow::Status::OK();
+      if (!absl::IsNotFound(FromAzureError(status))) return status;
+      // By an attempt that seemed to fail: ours, or one of the SDK's own.
+      ARROW_ASSIGN_OR_RAISE(const std::vector<FileInfo> now, files_->GetFileInfo({from, to}));
+      const bool done = now[0].type() == FileType::NotFound && now[1].type() == FileType::File;
+      return done ? arrow::Status::OK() : status;
+    });
+    if (renames) return renamed;
     return Repeated(deadline_, [&] { return files_->CopyFile(from, to); });
   }
 
@@ -162,7 +173,7 @@ class AzureFiles final : public RemoteFileSystem {
       const std::string& path, const std::shared_ptr<const arrow::KeyValueMetadata>& metadata) override;
 
  private:
-  const std::shared_ptr<arrow::fs::AzureFileSystem> files_;
+  const std::shared_ptr<arrow::fs::FileSystem> files_;
   const milliseconds deadline_;
 };
 
@@ -273,6 +284,11 @@ arrow::Status SetCredentials(arrow::fs::AzureOptions& options, bool tokens) {
 
 }  // namespace
 
+std::shared_ptr<arrow::fs::FileSystem> WithAzureRetries(std::shared_ptr<arrow::fs::FileSystem> files,
+                                                        milliseconds deadline) {
+  return std::make_shared<AzureFiles>(std::move(files), deadline);
+}
+
 absl::StatusOr<RemotePlace> OpenAzure(std::string_view uri, milliseconds deadline) {
   if (HasUserInformation(uri))
     return UserInformation("abfs://", "AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN");
@@ -312,7 +328,7 @@ absl::StatusOr<RemotePlace> OpenAzure(std::string_view uri, milliseconds deadlin
   if (!files.ok()) return FromAzureError(files.status());
   std::string root = absl::StrCat(account->container, path->substr(authority.size()));
   return RemotePlace{
-      std::make_shared<AzureFiles>(*files, deadline), std::move(root), at.empty() ? "Azure" : at,
+      WithAzureRetries(*std::move(files), deadline), std::move(root), at.empty() ? "Azure" : at,
       absl::StrCat(std::string(uri.substr(0, uri.find("://") + 3)), *path, std::string(ParametersOf(uri)))};
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <string_view>
 
 #include "absl/status/statusor.h"
@@ -22,5 +23,10 @@ namespace temper {
 // growing pauses, until `deadline` has passed since the first failure; a file that could not be written has to be
 // written anew. INVALID_ARGUMENT for a malformed URI. Any thread.
 absl::StatusOr<RemotePlace> OpenAzure(std::string_view uri, std::chrono::milliseconds deadline);
+
+// What OpenAzure() makes of an account's files: requests that are repeated, and files that are seen once they are
+// whole. For tests of what emulators do not do.
+std::shared_ptr<arrow::fs::FileSystem> WithAzureRetries(std::shared_ptr<arrow::fs::FileSystem> files,
+                                                        std::chrono::milliseconds deadline);
 
 }  // namespace temper

@@ -2,6 +2,7 @@
 #include "common/storage/publication.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -23,6 +24,9 @@ std::string Below(std::string_view directory, std::string_view path) {
   return joined;
 }
 
+// Negative for what is none, or too large.
+int64_t Integer(const nlohmann::json& value) { return value.is_number_integer() ? value.get<int64_t>() : -1; }
+
 std::string ToJson(const Manifest& manifest) {
   nlohmann::ordered_json json;
   json["format_version"] = kFormatVersion;
@@ -35,32 +39,39 @@ std::string ToJson(const Manifest& manifest) {
   return json.dump(2) + "\n";
 }
 
-absl::StatusOr<Manifest> FromJson(std::string_view text, const std::string& display) {
+}  // namespace
+
+absl::StatusOr<Manifest> ParseManifest(std::string_view text, const std::string& name) {
   auto damaged = [&](const std::string& what) {
-    return WithCause(absl::DataLossError(absl::StrCat(display, ": ", what)), FailureCause::kStorage);
+    return WithCause(absl::DataLossError(absl::StrCat(name, ": ", what)), FailureCause::kStorage);
   };
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return damaged("not a JSON object");
   // Only type errors can be thrown below: every field is looked up with at().
   try {
-    const int version = json.at("format_version").get<int>();
+    const int64_t version = Integer(json.at("format_version"));
     if (version != kFormatVersion) {
       return damaged(absl::StrCat("format version ", version, "; this build reads version ", kFormatVersion));
     }
     Manifest manifest;
     manifest.job = json.at("job").get<std::string>();
-    manifest.epoch = json.at("epoch").get<int32_t>();
+    const int64_t epoch = Integer(json.at("epoch"));
+    if (epoch < 0 || epoch > INT32_MAX) return damaged("the epoch can't be right");
+    manifest.epoch = static_cast<int32_t>(epoch);
+    int64_t total = 0;
     for (const nlohmann::json& file : json.at("files")) {
-      manifest.files.push_back(
-          {file.at("path").get<std::string>(), file.at("size").get<int64_t>(), file.at("sha256").get<std::string>()});
+      ManifestFile read{file.at("path").get<std::string>(), Integer(file.at("size")),
+                        file.at("sha256").get<std::string>()};
+      if (read.size < 0 || __builtin_add_overflow(total, read.size, &total)) {
+        return damaged(absl::StrCat("the size of ", read.path, " can't be right"));
+      }
+      manifest.files.push_back(std::move(read));
     }
     return manifest;
   } catch (const nlohmann::json::exception& error) {
     return damaged(error.what());
   }
 }
-
-}  // namespace
 
 int64_t Manifest::total_size() const {
   int64_t total = 0;
@@ -72,7 +83,7 @@ absl::StatusOr<Manifest> ReadManifest(const ObjectStore& store, std::string_view
   const std::string path = Below(directory, kManifestName);
   absl::StatusOr<std::string> text = store.Read(path);
   if (!text.ok()) return text.status();
-  return FromJson(*text, store.UriOf(path));
+  return ParseManifest(*text, store.UriOf(path));
 }
 
 absl::StatusOr<Manifest> ReadManifest(std::string_view uri, StorageOptions options) {

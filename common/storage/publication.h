@@ -33,8 +33,12 @@ struct Manifest {
   int64_t total_size() const;
 };
 
+// The text of a manifest, which `name` stands for in messages. DATA_LOSS when it is malformed or of a format that this
+// build does not know. Sizes are at least 0, and so is their sum; paths and digests may be any texts.
+absl::StatusOr<Manifest> ParseManifest(std::string_view text, const std::string& name);
+
 // The manifest of a published directory. NOT_FOUND when there is none, that is when the directory was never committed;
-// DATA_LOSS when it is malformed or of a format that this build does not know.
+// DATA_LOSS as above.
 absl::StatusOr<Manifest> ReadManifest(const ObjectStore& store, std::string_view directory);
 absl::StatusOr<Manifest> ReadManifest(std::string_view uri, StorageOptions options = {});
 

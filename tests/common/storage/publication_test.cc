@@ -115,6 +115,10 @@ TEST_F(PublicationTest, ReadManifest_Malformed_IsDataLossWithThePath) {
       R"({"format_version": 2, "job": "j", "epoch": 1, "files": []})",
       R"({"format_version": 1, "epoch": 1, "files": []})",
       R"({"format_version": 1, "job": "j", "epoch": 1, "files": [{"path": "a", "size": "1", "sha256": ""}]})",
+      R"({"format_version": 1, "job": "j", "epoch": 1, "files": [{"path": "a", "size": -1, "sha256": ""}]})",
+      R"({"format_version": 1, "job": "j", "epoch": 1, "files": [{"path": "a", "size": 1e300, "sha256": ""}]})",
+      R"({"format_version": 1, "job": "j", "epoch": 1, "files": [{"path": "a", "size": 9223372036854775807, "sha256": ""},
+                                                               {"path": "b", "size": 1, "sha256": ""}]})",
   };
   for (const char* text : bad) {
     ASSERT_TRUE(store_->Write("bad/manifest.json", text).ok());
