@@ -2,7 +2,10 @@
 #include "server/api/artifacts_api.h"
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -117,11 +120,14 @@ absl::StatusOr<OpenedArtifact> OpenArtifact(const JobController& controller, con
 
 namespace {
 
+using std::chrono::steady_clock;
+
 // One stream: a chunk is read, written, and its completion reads the next.
-class ReadStream final : public grpc::ServerWriteReactor<v1::ReadArtifactResponse> {
+class ReadStream final : public grpc::ServerWriteReactor<v1::ReadArtifactResponse>, public Transfer {
  public:
-  ReadStream(const RpcObserver& observer, int64_t offset, std::unique_ptr<StreamPlace> place)
-      : observer_(observer), place_(std::move(place)), offset_(offset) {}
+  ReadStream(TransferWatch& watch, const RpcObserver& observer, grpc::CallbackServerContext* context, int64_t offset,
+             std::unique_ptr<StreamPlace> place)
+      : watch_(watch), observer_(observer), context_(context), place_(std::move(place)), offset_(offset) {}
 
   void Start(absl::StatusOr<OpenedArtifact> artifact) {
     if (!artifact.ok()) return End(artifact.status());
@@ -129,10 +135,29 @@ class ReadStream final : public grpc::ServerWriteReactor<v1::ReadArtifactRespons
     WriteNext();
   }
 
-  void OnWriteDone(bool ok) override { ok ? WriteNext() : End(absl::CancelledError("the client has gone")); }
-  void OnDone() override { delete this; }
+  void OnWriteDone(bool ok) override {
+    if (absl::Status status = StopWaiting(); !status.ok()) return End(status);
+    ok ? WriteNext() : End(absl::CancelledError("the client has gone"));
+  }
+
+  // A status would wait behind the bytes that the client does not take.
+  void EndIfWaitingSince(steady_clock::time_point time, const std::string& why) override {
+    std::lock_guard lock(mutex_);
+    if (!waiting_since_ || *waiting_since_ > time || !cut_off_.ok()) return;
+    cut_off_ = absl::DeadlineExceededError(why);
+    context_->TryCancel();  // the context lives as long as a write is under way
+  }
+
+  void OnDone() override { watch_.Remove(this); }
 
  private:
+  // Why the stream has been cut off meanwhile; OK: it goes on.
+  absl::Status StopWaiting() {
+    std::lock_guard lock(mutex_);
+    waiting_since_.reset();
+    return cut_off_;
+  }
+
   void WriteNext() {
     if (sent_ == piece_.size()) {
       const int64_t length = std::min(kReadSize, reader_->size() - offset_);
@@ -145,6 +170,8 @@ class ReadStream final : public grpc::ServerWriteReactor<v1::ReadArtifactRespons
     }
     chunk_.set_data(piece_.substr(sent_, kChunkSize));
     sent_ += chunk_.data().size();
+    std::lock_guard lock(mutex_);
+    waiting_since_ = steady_clock::now();
     StartWrite(&chunk_);
   }
 
@@ -153,13 +180,20 @@ class ReadStream final : public grpc::ServerWriteReactor<v1::ReadArtifactRespons
     Finish(ToGrpcStatus(status));
   }
 
+  TransferWatch& watch_;
   const RpcObserver& observer_;
+  grpc::CallbackServerContext* const context_;
   const std::unique_ptr<StreamPlace> place_;
   std::unique_ptr<ObjectReader> reader_;
   int64_t offset_;     // of what comes after the piece
   std::string piece_;  // those from sent_ on are to be sent
   size_t sent_ = 0;
   v1::ReadArtifactResponse chunk_;
+
+  std::mutex mutex_;
+  // Guarded by mutex_:
+  std::optional<steady_clock::time_point> waiting_since_;  // for the client to take the chunk
+  absl::Status cut_off_;
 };
 
 }  // namespace
@@ -173,10 +207,10 @@ grpc::ServerUnaryReactor* ArtifactsApi::List(grpc::CallbackServerContext* contex
 grpc::ServerWriteReactor<v1::ReadArtifactResponse>* ArtifactsApi::Read(grpc::CallbackServerContext* context,
                                                                        const v1::ReadArtifactRequest& request,
                                                                        std::unique_ptr<StreamPlace> place) {
-  // Deletes itself when it is done.
-  auto* stream = new ReadStream(observer_, request.offset(), std::move(place));
+  const auto stream = std::make_shared<ReadStream>(watch_, observer_, context, request.offset(), std::move(place));
+  watch_.Add(stream);
   stream->Start(OpenArtifact(controller_, request));
-  return stream;
+  return stream.get();
 }
 
 }  // namespace temper

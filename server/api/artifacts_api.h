@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/storage/object_store.h"
 #include "server/api/rpc_observer.h"
+#include "server/api/transfer_watch.h"
 #include "server/auth/stream_limiter.h"
 #include "server/jobs/job_controller.h"
 #include "temper/v1/training_service.pb.h"
@@ -29,8 +30,9 @@ absl::StatusOr<OpenedArtifact> OpenArtifact(const JobController& controller, con
 // not in the manifest does not exist, wherever it would lead.
 class ArtifactsApi {
  public:
-  ArtifactsApi(const JobController& controller, RpcObserver observer)
-      : controller_(controller), observer_(std::move(observer)) {}
+  // Both must outlive every stream.
+  ArtifactsApi(const JobController& controller, TransferWatch& watch, RpcObserver observer)
+      : controller_(controller), watch_(watch), observer_(std::move(observer)) {}
 
   grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context, const v1::ListArtifactsRequest& request,
                                  v1::ListArtifactsResponse* response);
@@ -41,6 +43,7 @@ class ArtifactsApi {
 
  private:
   const JobController& controller_;
+  TransferWatch& watch_;
   RpcObserver observer_;
 };
 

@@ -54,8 +54,9 @@ RpcServer::RpcServer(const RpcServerOptions& options, JobController& controller,
       streams_{.watches = StreamLimiter(options.watches),
                .transfers = StreamLimiter(options.transfers),
                .greetings = StreamLimiter(options.greetings)},
+      transfer_watch_(options.transfer_idle_limit),
       guard_(authenticator, limiter_, controller, observer),
-      training_(controller, hub, uploads, uris_, guard_, streams_, observer),
+      training_(controller, hub, uploads, uris_, guard_, streams_, transfer_watch_, observer),
       tokens_(authenticator.tokens(), guard_, observer),
       worker_(controller, guard_, streams_.greetings, options.node_silence, std::move(observer)) {}
 

@@ -15,6 +15,7 @@
 #include "server/api/rpc_observer.h"
 #include "server/api/tokens_api.h"
 #include "server/api/training_api.h"
+#include "server/api/transfer_watch.h"
 #include "server/api/watch_hub.h"
 #include "server/api/worker_api.h"
 #include "server/auth/certificate_watcher.h"
@@ -38,6 +39,8 @@ struct RpcServerOptions {
   StreamLimit watches{.what = "streams that follow jobs", .per_caller = 250, .of_all = 1000, .option = "--max-watches"};
   // Each holds up to 9 MiB.
   StreamLimit transfers{.what = "uploads and downloads", .per_caller = 16, .of_all = 64, .option = "--max-transfers"};
+  // How long a transfer's client may take to send or take a message (1 MiB).
+  std::chrono::milliseconds transfer_idle_limit{60'000};
   // Of nodes that have not said yet who they are. A server's own gangs come from one host, all at once after a restart.
   StreamLimit greetings{.what = "streams of nodes without a Hello", .per_caller = 1000, .of_all = 4000};
   NodeSilence node_silence;
@@ -79,6 +82,7 @@ class RpcServer {
   const UriPolicy uris_;
   CallLimiter limiter_;
   StreamLimiters streams_;
+  TransferWatch transfer_watch_;
   const Guard guard_;
   TrainingApi training_;
   TokensApi tokens_;

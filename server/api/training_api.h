@@ -17,14 +17,14 @@ class TrainingApi final : public v1::TrainingService::CallbackService {
  public:
   // All must outlive it.
   TrainingApi(JobController& controller, WatchHub& hub, UploadStore& uploads, const UriPolicy& uris, const Guard& guard,
-              StreamLimiters& streams, const RpcObserver& observer)
+              StreamLimiters& streams, TransferWatch& transfers, const RpcObserver& observer)
       : guard_(guard),
         streams_(streams),
         jobs_(controller, uris, observer),
         watch_(controller, hub, observer),
-        artifacts_(controller, observer),
+        artifacts_(controller, transfers, observer),
         families_(observer),
-        uploads_(uploads, observer) {}
+        uploads_(uploads, transfers, observer) {}
 
   grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext* context, const v1::CreateJobRequest* request,
                                       v1::Job* response) override {

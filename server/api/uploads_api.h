@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "server/api/rpc_observer.h"
+#include "server/api/transfer_watch.h"
 #include "server/auth/stream_limiter.h"
 #include "server/jobs/upload_store.h"
 #include "temper/v1/training_service.pb.h"
@@ -16,8 +17,9 @@ namespace temper {
 // UploadFile. A stream holds no thread: a message is read, written to the disk, and the next one is asked for.
 class UploadsApi {
  public:
-  // `store` must outlive every stream.
-  UploadsApi(UploadStore& store, RpcObserver observer) : store_(store), observer_(std::move(observer)) {}
+  // `store` and `watch` must outlive every stream.
+  UploadsApi(UploadStore& store, TransferWatch& watch, RpcObserver observer)
+      : store_(store), watch_(watch), observer_(std::move(observer)) {}
 
   // The stream keeps `place` until it is done.
   grpc::ServerReadReactor<v1::UploadFileRequest>* Upload(grpc::CallbackServerContext* context, v1::Upload* response,
@@ -25,6 +27,7 @@ class UploadsApi {
 
  private:
   UploadStore& store_;
+  TransferWatch& watch_;
   RpcObserver observer_;
 };
 

@@ -35,7 +35,8 @@ absl::Status Stopping() { return absl::UnavailableError("the server stops"); }
 class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse> {
  public:
   // Keeps `greeting` until the node has said Hello.
-  Stream(WorkerApi& api, std::unique_ptr<StreamPlace> greeting) : api_(api), greeting_(std::move(greeting)) {
+  Stream(WorkerApi& api, grpc::CallbackServerContext* context, std::unique_ptr<StreamPlace> greeting)
+      : api_(api), context_(context), greeting_(std::move(greeting)) {
     StartRead(&request_);
   }
 
@@ -57,17 +58,23 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
 
   void OnWriteDone(bool ok) override {
     std::unique_lock lock(mutex_);
-    writing_ = false;
+    writing_since_.reset();
     if (!ok) closed_ = true;
     GoOn(lock);
   }
 
   void OnDone() override { api_.Forget(this); }
 
-  // On the committer's thread: ends a stream that has been waiting for the node for too long.
+  // On the committer's thread: ends a stream that has been waiting for too long: for the node to say something, or to
+  // take what was said.
   void EndIfSilent(std::chrono::steady_clock::time_point now) {
     std::unique_lock lock(mutex_);
     const std::chrono::milliseconds limit = assigned_ ? api_.silence_.attached : api_.silence_.greeting;
+    if (writing_since_ && now - *writing_since_ > limit) {
+      Fail(absl::DeadlineExceededError(absl::StrCat("the node has taken no answer within ", limit.count(), " ms")));
+      // A status would wait behind the answer. What is being written ends now, and OnWriteDone() the stream.
+      return context_->TryCancel();
+    }
     if (!waiting_since_ || ending_ || now - *waiting_since_ <= limit) return;
     Fail(absl::DeadlineExceededError(
         absl::StrCat("no ", assigned_ ? "word" : "Hello", " from the node within ", limit.count(), " ms")));
@@ -144,8 +151,8 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
   }
 
   void Write() {
-    if (writing_ || !assigned_ || ending_ || outgoing_.empty()) return;
-    writing_ = true;
+    if (writing_since_ || !assigned_ || ending_ || outgoing_.empty()) return;
+    writing_since_ = std::chrono::steady_clock::now();
     response_ = std::move(outgoing_.front());
     outgoing_.pop_front();
     StartWrite(&response_);
@@ -168,7 +175,7 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
       }
     }
     if (committing_) return;
-    if (!ending_ && (!closed_ || writing_)) return;
+    if (!ending_ && (!closed_ || writing_since_)) return;
     finished_ = true;
     const absl::Status status = ending_.value_or(absl::OkStatus());
     ending_ = status;
@@ -180,6 +187,7 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
   }
 
   WorkerApi& api_;
+  grpc::CallbackServerContext* const context_;
   // Of the read side; the committer reads attachment_ after the first report.
   v1::AttachRequest request_;
   std::optional<int64_t> attachment_;
@@ -195,8 +203,8 @@ class WorkerApi::Stream final : public grpc::ServerBidiReactor<v1::AttachRequest
   std::optional<std::chrono::steady_clock::time_point> waiting_since_ = std::chrono::steady_clock::now();
   bool closed_ = false;  // nothing more comes, or nothing more gets through
   std::deque<v1::AttachResponse> outgoing_;
-  v1::AttachResponse response_;  // on its way
-  bool writing_ = false;
+  v1::AttachResponse response_;                                         // on its way
+  std::optional<std::chrono::steady_clock::time_point> writing_since_;  // an answer is on its way
   bool assigned_ = false;
   std::optional<absl::Status> ending_;
   bool finished_ = false;
@@ -223,9 +231,9 @@ WorkerApi::~WorkerApi() {
 grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* WorkerApi::Attach(
     grpc::CallbackServerContext* context) {
   using Reactor = grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>;
-  const auto open = [this](std::unique_ptr<StreamPlace> greeting) -> Reactor* {
+  const auto open = [this, context](std::unique_ptr<StreamPlace> greeting) -> Reactor* {
     std::lock_guard lock(mutex_);
-    const auto stream = std::make_shared<Stream>(*this, std::move(greeting));
+    const auto stream = std::make_shared<Stream>(*this, context, std::move(greeting));
     streams_[stream.get()] = stream;
     if (stopping_) stream->EndWith(Stopping());
     return stream.get();

@@ -20,7 +20,7 @@
 
 namespace temper {
 
-// How long a node's stream may be open without a word from the node.
+// How long a node's stream may be open without a word from the node, or while it takes no answer.
 struct NodeSilence {
   std::chrono::milliseconds greeting{10'000};   // before its Hello
   std::chrono::milliseconds attached{240'000};  // after it; a node sends a heartbeat every 5 s

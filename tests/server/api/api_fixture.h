@@ -84,6 +84,14 @@ class ApiTest : public testing::Test {
     return TrainingClient(MakeChannel(server->address().Text()), std::move(options));
   }
 
+  // A connection that holds next to nothing: where it is not read, the server can't write on.
+  std::shared_ptr<grpc::Channel> NarrowChannel() {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 16);
+    return grpc::CreateCustomChannel(server->address().Text(), grpc::InsecureChannelCredentials(), arguments);
+  }
+
   std::unique_ptr<v1::WorkerService::Stub> WorkerStub() {
     return v1::WorkerService::NewStub(
         grpc::CreateChannel(server->address().Text(), grpc::InsecureChannelCredentials()));

@@ -102,11 +102,35 @@ TEST_F(ArtifactsApiTest, PathsOutsideTheExport_DoNotExist) {
 TEST_F(ArtifactsApiTest, Download_BringsTheSameBytes) {
   CommitExport();
   const std::string home = (scratch.path() / "home").string();
-  const auto result = DownloadArtifacts(Client(), "a", home, [](const DownloadProgress&) {});
+  const auto result =
+      DownloadArtifacts(Client(), "a", home, [](const DownloadProgress&) {}, [](const absl::Status&) {});
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->files, 2);
   std::ifstream in(home + "/model.safetensors", std::ios::binary);
   EXPECT_TRUE(std::string(std::istreambuf_iterator<char>(in), {}) == weights);
+}
+
+class StalledDownloadTest : public ArtifactsApiTest {
+ protected:
+  StalledDownloadTest() {
+    rpc_options.transfers.per_caller = 1;
+    rpc_options.transfer_idle_limit = std::chrono::milliseconds(100);
+  }
+};
+
+TEST_F(StalledDownloadTest, ClientTakesNothing_IsCutOffAndItsPlaceIsFree) {
+  CommitExport();
+  const auto stub = v1::TrainingService::NewStub(NarrowChannel());
+  grpc::ClientContext context;
+  v1::ReadArtifactRequest request;
+  request.set_parent("jobs/a");
+  request.set_path("model.safetensors");
+  const auto reader = stub->ReadArtifact(&context, request);
+  EXPECT_TRUE(Eventually([&] { return CountEnded("ReadArtifact", absl::StatusCode::kDeadlineExceeded) == 1; }));
+  EXPECT_TRUE(Eventually([&] { return Read("config.json").ok(); }));
+  v1::ReadArtifactResponse chunk;
+  while (reader->Read(&chunk)) continue;
+  EXPECT_FALSE(reader->Finish().ok());
 }
 
 TEST_F(ArtifactsApiTest, ExportIsGone_SaysWhere) {

@@ -86,6 +86,69 @@ TEST_F(FewTransfersTest, UploadThatIsNotOver_HoldsTheOnlyPlace) {
   EXPECT_TRUE(Eventually([&] { return !refused(); }));
 }
 
+TEST_F(FewTransfersTest, AnotherUpload_WaitsForThePlace) {
+  const auto stub =
+      v1::TrainingService::NewStub(grpc::CreateChannel(server->address().Text(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  v1::Upload upload;
+  const auto holder = stub->UploadFile(&context, &upload);
+  ASSERT_TRUE(Eventually([&] { return absl::IsResourceExhausted(Client().FindUpload(header).status()); }));
+  const std::string local = (scratch.path() / "mine.jsonl").string();
+  std::ofstream(local) << content;
+  v1::JobSpec spec;
+  spec.mutable_data()->set_uri(local);
+  int waits = 0;
+  const auto sent = UploadData(
+      Client(), spec, [](std::string_view field) { return std::string(field); }, [](const UploadProgress&) {},
+      [&](const absl::Status&) {
+        ++waits;
+        context.TryCancel();
+      });
+  holder->Finish();
+  ASSERT_TRUE(sent.ok()) << sent.status();
+  EXPECT_EQ(sent->sent_bytes, header.size_bytes());
+  EXPECT_EQ(waits, 1);
+}
+
+class StalledUploadTest : public UploadsApiTest {
+ protected:
+  StalledUploadTest() {
+    rpc_options.transfers.per_caller = 1;
+    rpc_options.transfer_idle_limit = kLimit;
+  }
+
+  static constexpr std::chrono::milliseconds kLimit{1000};
+};
+
+TEST_F(StalledUploadTest, ClientSendsNoMore_IsEndedAndItsPlaceIsFree) {
+  v1::UploadFileRequest head;
+  *head.mutable_header() = header;
+  const auto stub =
+      v1::TrainingService::NewStub(grpc::CreateChannel(server->address().Text(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  v1::Upload upload;
+  const auto writer = stub->UploadFile(&context, &upload);
+  ASSERT_TRUE(writer->Write(head));
+  const absl::Status status = FromGrpcStatus(writer->Finish());
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_EQ(status.message(), "the client has neither sent nor taken anything for 1s");
+  EXPECT_EQ(CountEnded("UploadFile", absl::StatusCode::kDeadlineExceeded), 1);
+  EXPECT_TRUE(Eventually([&] { return absl::IsNotFound(Client().FindUpload(header).status()); }));
+}
+
+TEST_F(StalledUploadTest, ClientSendsLittleAtATime_IsNotEnded) {
+  const auto end = std::chrono::steady_clock::now() + 3 * kLimit / 2;
+  size_t sent = 0;
+  const auto upload = Client().UploadFile(header, [&]() -> absl::StatusOr<std::string> {
+    const bool slow = std::chrono::steady_clock::now() < end;
+    if (slow) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const std::string piece = content.substr(sent, slow ? 16 : 1 << 20);
+    sent += piece.size();
+    return piece;
+  });
+  EXPECT_TRUE(upload.ok()) << upload.status();
+}
+
 TEST_F(UploadsApiTest, TooLarge_IsToldBeforeTheEnd) {
   Halt();
   upload_options.max_file_bytes = 1000;
@@ -134,7 +197,7 @@ TEST_F(UploadsApiTest, JobsData_IsSentOnceAndStaysWhileTheJobDoes) {
   spec = ValidSpec();
   spec.mutable_data()->set_uri(local);
   const auto where = [](std::string_view field) { return std::string(field); };
-  const auto sent = UploadData(Client(), spec, where, [](const UploadProgress&) {});
+  const auto sent = UploadData(Client(), spec, where, [](const UploadProgress&) {}, [](const absl::Status&) {});
   ASSERT_TRUE(sent.ok()) << sent.status();
   EXPECT_EQ(sent->sent_bytes, header.size_bytes());
   ASSERT_TRUE(controller->Create(request).ok());

@@ -147,6 +147,18 @@ TEST_F(SilentNodeTest, Heartbeats_KeepTheStream) {
   EXPECT_TRUE(node.AwaitAck(1));
 }
 
+TEST_F(SilentNodeTest, NodeTakesNoAnswer_IsCutOff) {
+  Node node(v1::WorkerService::NewStub(NarrowChannel()));
+  node.Send(HelloOf("a"));
+  node.stream->WritesDone();
+  EXPECT_TRUE(Eventually([&] { return CountEnded("Attach", absl::StatusCode::kDeadlineExceeded) == 1; }));
+  // Nothing is left of it that a server which stops would wait for.
+  const auto start = std::chrono::steady_clock::now();
+  server->Shutdown(std::chrono::minutes(1));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
+  EXPECT_EQ(node.Finish(), grpc::StatusCode::CANCELLED);
+}
+
 class FewGreetingsTest : public WorkerApiTest {
  protected:
   FewGreetingsTest() { rpc_options.greetings.per_caller = 1; }
