@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -109,10 +110,16 @@ class Download {
 
 absl::StatusOr<DownloadResult> DownloadArtifacts(const TrainingClient& client, std::string_view parent,
                                                  const std::string& directory,
-                                                 absl::FunctionRef<void(const DownloadProgress&)> progress) {
+                                                 absl::FunctionRef<void(const DownloadProgress&)> progress,
+                                                 WaitingForPlace waiting) {
+  const std::stop_token stop = client.options().stop;
   const auto from_server = [&](const std::string& path, int64_t offset,
                                absl::FunctionRef<absl::Status(std::string_view)> take) {
-    return client.ReadArtifact(parent, path, offset, take);
+    const absl::Status status =
+        AwaitPlace({.stop = stop}, [&] { return client.ReadArtifact(parent, path, offset, take); }, waiting);
+    // By a server that stops, or that has waited for us for too long: this process, too, may have been stopped.
+    const bool cut_off = absl::IsCancelled(status) && !stop.stop_requested();
+    return cut_off ? absl::UnavailableError(status.message()) : status;
   };
   return DownloadArtifacts(client, parent, directory, progress, from_server);
 }

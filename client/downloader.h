@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/training_client.h"
+#include "client/transfer_place.h"
 
 namespace temper {
 
@@ -34,15 +35,16 @@ using ReadArtifactFrom = absl::FunctionRef<absl::Status(const std::string& path,
 //
 // A file that is there with the right size and SHA-256 is kept; a partial one (NAME.part, from an interrupted download)
 // goes on where it ended. A file appears under its name, by an atomic rename, only when it is whole, verified and on
-// disk. Streams that break are resumed. The server says which files there are, and sends them; or `read` gets them from
-// elsewhere.
+// disk. Streams that break are resumed. The server says which files there are, and sends them, each once it has a place
+// for that (client/transfer_place.h); or `read` gets them from elsewhere.
 //
 // Errors: the server's; FAILED_PRECONDITION when the job has no export (yet); DATA_LOSS when the bytes do not match the
 // digest, twice; PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full) or INTERNAL, with the file's path, when it can't be
 // written. What was received is kept for the next try.
 absl::StatusOr<DownloadResult> DownloadArtifacts(const TrainingClient& client, std::string_view parent,
                                                  const std::string& directory,
-                                                 absl::FunctionRef<void(const DownloadProgress&)> progress);
+                                                 absl::FunctionRef<void(const DownloadProgress&)> progress,
+                                                 WaitingForPlace waiting);
 absl::StatusOr<DownloadResult> DownloadArtifacts(const TrainingClient& client, std::string_view parent,
                                                  const std::string& directory,
                                                  absl::FunctionRef<void(const DownloadProgress&)> progress,

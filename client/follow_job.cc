@@ -1,27 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/follow_job.h"
 
-#include <algorithm>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "client/pauses.h"
 
 namespace temper {
 namespace {
-
-constexpr absl::Duration kFirstPause = absl::Milliseconds(200);
-constexpr absl::Duration kLongestPause = absl::Seconds(5);
-
-// Waits, unless told to stop before.
-void Pause(std::stop_token stop, absl::Duration duration) {
-  std::mutex mutex;
-  std::condition_variable_any stopped;
-  std::unique_lock lock(mutex);
-  stopped.wait_for(lock, stop, absl::ToChronoMilliseconds(duration), [] { return false; });
-}
 
 // CANCELLED is what a server that shuts down does to a call that it has just accepted; who cancels here is known.
 bool WorthReconnecting(const absl::Status& status) {
@@ -55,7 +42,7 @@ absl::Status FollowJob(const TrainingClient& client, std::string_view job, const
   };
 
   std::optional<std::chrono::steady_clock::time_point> lost;
-  absl::Duration pause = kFirstPause;
+  Pauses pauses(client.options().stop);
   for (;;) {
     connected = false;
     const absl::Status status = client.WatchJob(job, last, on_event);
@@ -67,12 +54,11 @@ absl::Status FollowJob(const TrainingClient& client, std::string_view job, const
     const auto now = std::chrono::steady_clock::now();
     if (connected || !lost) {
       lost = now;
-      pause = kFirstPause;
+      pauses.Restart();
       reconnecting(status);
     }
     if (absl::FromChrono(now - *lost) > options.patience) return status;
-    Pause(client.options().stop, pause);
-    pause = std::min(2 * pause, kLongestPause);
+    pauses.Next();
   }
 }
 

@@ -82,8 +82,9 @@ absl::StatusOr<v1::UploadHeader> Describe(const std::string& path) {
   return header;
 }
 
-absl::StatusOr<v1::Upload> Send(const TrainingClient& client, const std::string& path, const v1::UploadHeader& header,
-                                absl::FunctionRef<void(const UploadProgress&)> progress) {
+absl::StatusOr<v1::Upload> SendNow(const TrainingClient& client, const std::string& path,
+                                   const v1::UploadHeader& header,
+                                   absl::FunctionRef<void(const UploadProgress&)> progress) {
   std::ifstream file(path, std::ios::binary);
   UploadProgress state{.path = path, .total_bytes = header.size_bytes()};
   return client.UploadFile(header, [&]() -> absl::StatusOr<std::string> {
@@ -95,6 +96,26 @@ absl::StatusOr<v1::Upload> Send(const TrainingClient& client, const std::string&
     state.sent_bytes += file.gcount();
     return piece;
   });
+}
+
+// The file as the server has it, and whether it was sent for that.
+struct Sent {
+  v1::Upload upload;
+  bool sent = false;
+};
+
+absl::StatusOr<Sent> Send(const TrainingClient& client, const std::string& path, const v1::UploadHeader& header,
+                          absl::FunctionRef<void(const UploadProgress&)> progress, WaitingForPlace waiting) {
+  Sent result;
+  const auto attempt = [&]() -> absl::Status {
+    auto upload = client.FindUpload(header);
+    result.sent = absl::IsNotFound(upload.status());
+    if (result.sent) upload = SendNow(client, path, header, progress);
+    if (upload.ok()) result.upload = *std::move(upload);
+    return upload.status();
+  };
+  if (auto status = AwaitPlace({.stop = client.options().stop}, attempt, waiting); !status.ok()) return status;
+  return result;
 }
 
 // What the server said, without the fields of a call that the user did not write.
@@ -119,7 +140,8 @@ bool IsOfTheConnection(const absl::Status& status) {
 
 absl::StatusOr<UploadResult> UploadData(const TrainingClient& client, v1::JobSpec& spec,
                                         absl::FunctionRef<std::string(std::string_view field)> where,
-                                        absl::FunctionRef<void(const UploadProgress&)> progress) {
+                                        absl::FunctionRef<void(const UploadProgress&)> progress,
+                                        WaitingForPlace waiting) {
   UploadResult result;
   std::vector<std::string> uris;
   for (const Field& field : DataFields(spec)) {
@@ -130,16 +152,13 @@ absl::StatusOr<UploadResult> UploadData(const TrainingClient& client, v1::JobSpe
     const std::string path = PathOf(field.uri);
     const auto header = Describe(path);
     if (!header.ok()) return Explain(header.status(), where(field.name), path);
-    auto upload = client.FindUpload(*header);
-    if (absl::IsNotFound(upload.status())) {
-      upload = Send(client, path, *header, progress);
-      result.sent_bytes += header->size_bytes();
-    }
-    if (IsOfTheConnection(upload.status())) return upload.status();
-    if (!upload.ok()) return Explain(upload.status(), where(field.name), path);
+    const auto sent = Send(client, path, *header, progress, waiting);
+    if (IsOfTheConnection(sent.status())) return sent.status();
+    if (!sent.ok()) return Explain(sent.status(), where(field.name), path);
     ++result.files;
     result.bytes += header->size_bytes();
-    uris.push_back(upload->uri());
+    if (sent->sent) result.sent_bytes += header->size_bytes();
+    uris.push_back(sent->upload.uri());
   }
   SetDataFields(uris, spec);
   return result;

@@ -7,6 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/command/format.h"
+#include "client/transfer_place.h"
+#include "common/rpc/status.h"
 
 namespace temper::command {
 
@@ -17,7 +19,7 @@ ExitCode Fail(const Context& context, const absl::Status& status) {
     text =
         absl::StrCat("no server answers at ", context.server, " (", status.message(),
                      ").\nStart one with `temper-server`, or name another with --server HOST:PORT or TEMPER_SERVER.");
-  } else if (absl::IsDeadlineExceeded(status)) {
+  } else if (absl::IsDeadlineExceeded(status) && ReasonOf(status).empty()) {  // nobody has said it
     text = absl::StrCat("the server at ", context.server, " did not answer in time (",
                         HumanDuration(context.client.options().deadline),
                         "). It may be overloaded, or the address may belong to something else.");
@@ -27,6 +29,12 @@ ExitCode Fail(const Context& context, const absl::Status& status) {
   std::fflush(stdout);
   std::fprintf(stderr, "temper: %s\n", text.c_str());
   return code;
+}
+
+void PrintWaiting(const absl::Status& why) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "temper: %s. Waiting for that, up to %s …\n", std::string(why.message()).c_str(),
+               HumanDuration(PlaceOptions().patience).c_str());
 }
 
 void PrintJson(const google::protobuf::Message& message) {

@@ -51,6 +51,9 @@ void AddDownload(CLI::App& app, CommandLine& line);
 // Says on standard error what went wrong, in a server that does not answer also at which address and what to do.
 ExitCode Fail(const Context& context, const absl::Status& status);
 
+// Says on standard error that a transfer waits for a place (client/transfer_place.h), and why.
+void PrintWaiting(const absl::Status& why);
+
 // One line of JSON, with the field names of the schema (protobuf's JSON: int64 are strings, enums their full names).
 void PrintJson(const google::protobuf::Message& message);
 

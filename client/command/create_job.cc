@@ -38,6 +38,10 @@ absl::Status Upload(const Context& context, JobFile& file) {
         if (context.json) return;
         status.Draw({absl::StrCat("sending ", Printable(state.path), ": ", HumanBytes(state.sent_bytes), " of ",
                                   HumanBytes(state.total_bytes))});
+      },
+      [&](const absl::Status& why) {
+        status.Clear();
+        PrintWaiting(why);
       });
   status.Clear();
   if (!result.ok()) return result.status();

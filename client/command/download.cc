@@ -67,10 +67,11 @@ absl::Status ReadFromStore(const ObjectStore& store, const std::string& path, in
 }
 
 absl::StatusOr<DownloadResult> Download(const TrainingClient& client, const DownloadOptions& options,
-                                        absl::FunctionRef<void(const DownloadProgress&)> progress) {
+                                        absl::FunctionRef<void(const DownloadProgress&)> progress,
+                                        WaitingForPlace waiting) {
   const std::string parent =
       options.checkpoint ? CheckpointName(options.job, *options.checkpoint) : ToJobName(options.job);
-  if (!options.direct) return DownloadArtifacts(client, parent, options.directory, progress);
+  if (!options.direct) return DownloadArtifacts(client, parent, options.directory, progress, waiting);
   const auto store = OpenStore(client, options);
   if (!store.ok()) return store.status();
   const auto read = [&](const std::string& path, int64_t offset,
@@ -95,7 +96,11 @@ ExitCode DownloadCommand(const Context& context, const DownloadOptions& options)
     status_line.Draw({absl::StrCat(Bar(ratio, kBarWidth), "  ", HumanBytes(state.done_bytes), " of ",
                                    HumanBytes(state.total_bytes), "  ", Printable(state.path))});
   };
-  const auto result = Download(context.client, options, progress);
+  const auto waiting = [&](const absl::Status& why) {
+    status_line.Clear();
+    PrintWaiting(why);
+  };
+  const auto result = Download(context.client, options, progress, waiting);
   status_line.Clear();
   if (!result.ok()) return Fail(context, result.status());
   if (context.json) {

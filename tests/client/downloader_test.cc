@@ -54,10 +54,13 @@ class DownloaderTest : public ::testing::Test {
   }
 
   absl::StatusOr<DownloadResult> Run() {
-    return DownloadArtifacts(server_.Client(), "a", directory_.string(), [&](const DownloadProgress& progress) {
-      last_ = progress;
-      last_.path = {};
-    });
+    return DownloadArtifacts(
+        server_.Client(), "a", directory_.string(),
+        [&](const DownloadProgress& progress) {
+          last_ = progress;
+          last_.path = {};
+        },
+        [&](const absl::Status&) { ++waits_; });
   }
 
   std::vector<std::string> FilesPresent() const {
@@ -73,6 +76,7 @@ class DownloaderTest : public ::testing::Test {
   std::filesystem::path directory_;
   std::string weights_;
   DownloadProgress last_;
+  int waits_ = 0;
 };
 
 TEST_F(DownloaderTest, EmptyDirectory_GetsEveryFile) {
@@ -104,6 +108,25 @@ TEST_F(DownloaderTest, StreamBreaks_ResumesAtTheByte) {
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_THAT(server_.offsets, ElementsAre(0, 2000, 3500));
   EXPECT_EQ(result->received_bytes, 5000);
+  EXPECT_EQ(ReadFile(directory_ / "nested/weights.bin"), weights_);
+}
+
+TEST_F(DownloaderTest, ServerCutsTheStreamOff_ResumesAtTheByte) {
+  server_.artifacts = {server_.artifacts[1]};
+  server_.break_after = {2000};
+  server_.break_with = grpc::Status::CANCELLED;
+  const auto result = Run();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(server_.offsets, ElementsAre(0, 2000));
+}
+
+TEST_F(DownloaderTest, ServerHasNoPlace_IsWaitedForAndTold) {
+  server_.artifacts = {server_.artifacts[1]};
+  server_.refusals = 2;
+  const auto result = Run();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(server_.refusals, 0);
+  EXPECT_EQ(waits_, 1);
   EXPECT_EQ(ReadFile(directory_ / "nested/weights.bin"), weights_);
 }
 

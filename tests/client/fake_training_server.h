@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/channel.h"
 #include "client/training_client.h"
+#include "common/rpc/status.h"
 #include "temper/v1/training_service.grpc.pb.h"
 
 namespace temper {
@@ -40,15 +41,20 @@ class FakeTrainingServer : public v1::TrainingService::Service {
   std::map<std::string, std::string> files;
   std::vector<v1::Artifact> artifacts;
   std::vector<size_t> break_after;  // used up from the front, one per read
-  std::vector<int64_t> offsets;     // of the reads so far
+  grpc::Status break_with{grpc::StatusCode::UNAVAILABLE, "cable cut"};
+  std::vector<int64_t> offsets;  // of the reads so far
 
   // Uploads: by "SHA-256/name", and what all of them end with instead, where it is an error.
   std::map<std::string, std::string> uploads;
   std::vector<std::string> uploaded;  // the names of those that came with bytes
   grpc::Status upload_error;
 
+  // Transfers for which there is no place yet.
+  int refusals = 0;
+
   grpc::Status UploadFile(grpc::ServerContext*, grpc::ServerReader<v1::UploadFileRequest>* reader,
                           v1::Upload* upload) override {
+    if (refusals > 0) return Refuse();
     if (!upload_error.ok()) return upload_error;
     v1::UploadFileRequest request;
     std::string key, bytes;
@@ -78,6 +84,7 @@ class FakeTrainingServer : public v1::TrainingService::Service {
   }
   grpc::Status ReadArtifact(grpc::ServerContext*, const v1::ReadArtifactRequest* request,
                             grpc::ServerWriter<v1::ReadArtifactResponse>* writer) override {
+    if (refusals > 0) return Refuse();
     offsets.push_back(request->offset());
     size_t left = std::string::npos;
     if (!break_after.empty()) {
@@ -93,10 +100,15 @@ class FakeTrainingServer : public v1::TrainingService::Service {
       chunk.set_data(rest.substr(at, kChunk));
       writer->Write(chunk);
     }
-    return breaks ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "cable cut") : grpc::Status::OK;
+    return breaks ? break_with : grpc::Status::OK;
   }
 
  private:
+  grpc::Status Refuse() {
+    --refusals;
+    return ToGrpcStatus(WithReason(absl::ResourceExhaustedError("too many"), "TOO_MANY_STREAMS"));
+  }
+
   void Start(int port) {
     grpc::ServerBuilder builder;
     builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), grpc::InsecureServerCredentials(), &port_);

@@ -31,7 +31,7 @@ class UploaderTest : public ::testing::Test {
     return UploadData(
         server_.Client(), spec_,
         [](std::string_view field) { return absl::StrCat("job.yaml:2: ", std::string(field)); },
-        [&](const UploadProgress& progress) { total_ = progress.total_bytes; });
+        [&](const UploadProgress& progress) { total_ = progress.total_bytes; }, [&](const absl::Status&) { ++waits_; });
   }
 
   static std::string UriOf(const std::string& content, const std::string& name) {
@@ -42,6 +42,7 @@ class UploaderTest : public ::testing::Test {
   FakeTrainingServer server_;
   v1::JobSpec spec_;
   int64_t total_ = 0;
+  int waits_ = 0;
 };
 
 TEST_F(UploaderTest, EveryFieldWithSamples_NamesTheServersFiles) {
@@ -73,6 +74,17 @@ TEST_F(UploaderTest, ServerHasTheFile_NothingIsSent) {
   EXPECT_EQ(spec_.data().uri(), UriOf("content", "a.jsonl"));
   EXPECT_EQ(again->sent_bytes, 0);
   EXPECT_EQ(again->bytes, 7);
+  EXPECT_THAT(server_.uploaded, ElementsAre("a.jsonl"));
+}
+
+TEST_F(UploaderTest, ServerHasNoPlace_IsWaitedForAndTold) {
+  spec_.mutable_data()->set_uri(Write("a.jsonl", "content"));
+  server_.refusals = 2;
+  const auto result = Run();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(server_.refusals, 0);
+  EXPECT_EQ(waits_, 1);
+  EXPECT_EQ(result->sent_bytes, 7);
   EXPECT_THAT(server_.uploaded, ElementsAre("a.jsonl"));
 }
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,6 +136,35 @@ class Server:
 
     def get(self, job: str) -> dict:
         return self.json("get", job)
+
+    # Transfers
+
+    @contextlib.contextmanager
+    def place_taken(self):
+        """Of a server with --max-transfers=1: an upload that waits has the only place. Yields what ends it."""
+        messages = self.protos.training_service
+        header = messages.UploadHeader(file_name="waits.jsonl", sha256="0" * 64, size_bytes=1)
+        over = threading.Event()
+
+        def requests():
+            yield messages.UploadFileRequest(header=header)
+            over.wait()
+
+        def is_taken() -> bool:
+            try:
+                self.stub.UploadFile(iter([messages.UploadFileRequest(header=header)]))
+            except grpc.RpcError as error:
+                return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            return False
+
+        try:
+            upload = self.stub.UploadFile.future(requests())
+            while not is_taken():
+                if upload.done():  # the question had the place
+                    upload = self.stub.UploadFile.future(requests())
+            yield over.set
+        finally:
+            over.set()
 
     # Events
 

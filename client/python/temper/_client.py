@@ -2,7 +2,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +14,7 @@ from temper._download import Download, DownloadResult, Progress
 from temper._follow import Follower
 from temper._handle import JobHandle
 from temper._metrics import StepHistory
+from temper._place import Place
 from temper._spec import JobSource, Spec, read_spec
 from temper._state import State
 from temper._upload import local_files
@@ -141,24 +142,28 @@ class Client:
         for file in local_files(source.spec):
             try:
                 try:
-                    answer = self._send(file.question(), self._connection.deadline)
+                    answer = self._send(file.question, self._connection.deadline)
                 except NotFound:
-                    answer = self._send(file.requests(), None)
+                    answer = self._send(file.requests, None)
             except InvalidRequest as error:
                 raise file.refused(source, error) from None
             file.uploaded(answer)
 
-    def _send(self, requests: Iterator[pb.UploadFileRequest], timeout: float | None) -> pb.Upload:
+    def _send(self, requests: Callable[[], Iterator[pb.UploadFileRequest]], timeout: float | None) -> pb.Upload:
         call = self._channel.stream_unary(
             calls.UPLOAD_FILE.path,
             request_serializer=pb.UploadFileRequest.SerializeToString,
             response_deserializer=pb.Upload.FromString,
         )
-        try:
-            answer: pb.Upload = call(requests, timeout=timeout, metadata=self._connection.metadata)
-        except grpc.RpcError as error:
-            raise self._connection.error(error) from None
-        return answer
+        place = Place()
+        while True:
+            try:
+                answer: pb.Upload = call(requests(), timeout=timeout, metadata=self._connection.metadata)
+            except grpc.RpcError as error:
+                refusal = self._connection.error(error)
+            else:
+                return answer
+            time.sleep(place.refused(refusal))
 
     def _call(self, method: Method[Request, Response], request: Request) -> Response:
         call = self._channel.unary_unary(
@@ -286,7 +291,9 @@ class Job(JobHandle):
                             download.report(file.path)
                         file.stream_ended()
                     except TemperError as error:
-                        file.stream_broke(error)
+                        if self._client._closed:
+                            raise
+                        time.sleep(file.stream_broke(error))
         return download.result
 
     def _follow(self, follower: Follower) -> Generator[pb.JobEvent]:

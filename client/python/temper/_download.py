@@ -11,11 +11,14 @@ from typing import Self
 
 import grpc
 
+from temper._place import Place
 from temper.errors import DataLoss, FailedPrecondition, TemperError
 from temper.v1 import training_service_pb2 as pb
 
 # A stream that breaks is opened again at once as long as each one brings something, and this often when it does not.
 _FRUITLESS_STREAMS = 3
+# CANCELLED is what a server does that stops, or that has waited for us for too long.
+_WORTH_ANOTHER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _BLOCK = 1 << 20
 
 
@@ -122,6 +125,7 @@ class PartialFile:
         self._at_end = False  # the server has no more
         self._stream_start = 0
         self._fruitless = 0
+        self._place = Place()
 
     def __enter__(self) -> Self:
         return self
@@ -166,11 +170,15 @@ class PartialFile:
         """The server has sent all it has."""
         self._at_end = True
 
-    def stream_broke(self, error: TemperError) -> None:
-        """Raises when there is no point in another stream."""
+    def stream_broke(self, error: TemperError) -> float:
+        """Seconds to wait before another stream; raises when there is no point in one."""
+        if error.code not in _WORTH_ANOTHER:
+            return self._place.refused(error)
+        self._place = Place()  # it had one
         self._fruitless = 0 if self._written > self._stream_start else self._fruitless + 1
-        if error.code is not grpc.StatusCode.UNAVAILABLE or self._fruitless >= _FRUITLESS_STREAMS:
+        if self._fruitless >= _FRUITLESS_STREAMS:
             raise error
+        return 0.0
 
     def _count(self, data: bytes) -> None:
         self._digest.update(data)

@@ -6,7 +6,7 @@ An `async for` that is left early should be closed, as any asynchronous generato
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -20,6 +20,7 @@ from temper._download import Download, DownloadResult, Progress
 from temper._follow import Follower
 from temper._handle import JobHandle
 from temper._metrics import StepHistory
+from temper._place import Place
 from temper._spec import JobSource, Spec, read_spec
 from temper._state import State
 from temper._upload import local_files
@@ -135,24 +136,28 @@ class Client:
         for file in await asyncio.to_thread(local_files, source.spec):
             try:
                 try:
-                    answer = await self._send(file.question(), self._connection.deadline)
+                    answer = await self._send(file.question, self._connection.deadline)
                 except NotFound:
-                    answer = await self._send(file.requests(), None)
+                    answer = await self._send(file.requests, None)
             except InvalidRequest as error:
                 raise file.refused(source, error) from None
             file.uploaded(answer)
 
-    async def _send(self, requests: Iterator[pb.UploadFileRequest], timeout: float | None) -> pb.Upload:
+    async def _send(self, requests: Callable[[], Iterator[pb.UploadFileRequest]], timeout: float | None) -> pb.Upload:
         call = self._channel.stream_unary(
             calls.UPLOAD_FILE.path,
             request_serializer=pb.UploadFileRequest.SerializeToString,
             response_deserializer=pb.Upload.FromString,
         )
-        try:
-            answer: pb.Upload = await call(requests, timeout=timeout, metadata=self._connection.metadata)
-        except grpc.RpcError as error:
-            raise self._connection.error(error) from None
-        return answer
+        place = Place()
+        while True:
+            try:
+                answer: pb.Upload = await call(requests(), timeout=timeout, metadata=self._connection.metadata)
+            except grpc.RpcError as error:
+                refusal = self._connection.error(error)
+            else:
+                return answer
+            await asyncio.sleep(place.refused(refusal))
 
     async def _call(self, method: Method[Request, Response], request: Request) -> Response:
         call = self._channel.unary_unary(
@@ -269,7 +274,9 @@ class Job(JobHandle):
                                 download.report(file.path)
                         file.stream_ended()
                     except TemperError as error:
-                        file.stream_broke(error)
+                        if self._client._closed:
+                            raise
+                        await asyncio.sleep(file.stream_broke(error))
         return download.result
 
     async def _follow(self, follower: Follower) -> AsyncGenerator[pb.JobEvent]:

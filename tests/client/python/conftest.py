@@ -91,10 +91,16 @@ def endless_spec(spec):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server_options():
+    """Those of the module's server."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, server_options):
     """A server that is there at the end of every test. Nothing of its gangs may be left at its own."""
     protos = SimpleNamespace(training_service=training_service_pb2, training_service_grpc=training_service_pb2_grpc)
-    server = Server(tmp_path_factory.mktemp("server") / "data", protos)
+    server = Server(tmp_path_factory.mktemp("server") / "data", protos, options=server_options)
     try:
         yield server
         assert server.interrupt() == 0

@@ -9,6 +9,7 @@ import temper
 from temper._download import Download
 from temper._follow import Follower
 from temper._metrics import StepHistory
+from temper._place import Place
 from temper.v1 import training_service_pb2 as pb
 
 AWAY = temper.Unavailable("away")
@@ -42,6 +43,25 @@ def test_patience_ends(clock):
     clock.now = 601
     with pytest.raises(temper.Unavailable):
         follower.interrupted(AWAY)
+
+
+NO_PLACE = temper.ResourceExhausted("all are taken", reason="TOO_MANY_STREAMS")
+
+
+def test_place_is_waited_for_with_pauses_of_random_length(clock, caplog):
+    place = Place(clock)
+    for longest in (0.2, 0.4, 0.8, 1.6, 3.2, 5, 5):
+        assert longest / 2 <= place.refused(NO_PLACE) <= longest
+    assert caplog.messages == ["all are taken. Waiting for that, up to 10 minutes"]
+    clock.now = 601
+    with pytest.raises(temper.ResourceExhausted):
+        place.refused(NO_PLACE)
+
+
+@pytest.mark.parametrize("error", [temper.ResourceExhausted("the disk is full"), temper.NotFound("no such job")])
+def test_what_is_no_want_of_a_place_is_not_waited_for(clock, error):
+    with pytest.raises(type(error)):
+        Place(clock).refused(error)
 
 
 def test_no_pause_is_longer_than_the_timeout(clock):
