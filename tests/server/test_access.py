@@ -42,9 +42,9 @@ NEEDED = {
     "GET /healthz": ANYONE,
     **dict.fromkeys(("GET /", "GET /assets/{file}", "GET /downloads/{ticket}/{file...}"), ANYONE),
     **dict.fromkeys(
-        (f"GET {API}/{page}" for page in ("session", "jobs", "stream", "sparklines", "jobs/{job}")), READER
+        (f"GET {API}/{page}" for page in ("session", "jobs", "stream", "events", "sparklines", "jobs/{job}")), READER
     ),
-    **dict.fromkeys((f"GET {PAGE}/{page}" for page in ("metrics", "history", "stream", "checkpoints")), READER),
+    **dict.fromkeys((f"GET {PAGE}/{page}" for page in ("metrics", "history", "checkpoints")), READER),
     **dict.fromkeys((f"POST {PAGE}/{action}" for action in ("pause", "resume", "cancel", "tickets")), OWNER),
     f"GET {PAGE}/artifacts": OWNER,
 }
