@@ -159,9 +159,12 @@ class Server:
 
         try:
             upload = self.stub.UploadFile.future(requests())
-            while not is_taken():
-                if upload.done():  # the question had the place
+            while True:
+                time.sleep(0.3)  # a refusal has come by then, and the place of a question is free again
+                if upload.done():  # something else had the place
                     upload = self.stub.UploadFile.future(requests())
+                elif is_taken():
+                    break
             yield over.set
         finally:
             over.set()
