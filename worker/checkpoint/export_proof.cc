@@ -3,14 +3,12 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/storage/read_ahead.h"
 #include "worker/checkpoint/export_plan.h"
 #include "worker/checkpoint/nearest_even.h"
 #include "worker/checkpoint/safetensors.h"
@@ -90,14 +88,14 @@ void Compare(const at::Tensor& master, const char* stored, int64_t first_element
   }
 }
 
-absl::Status ComparePiece(ReadAhead& file, const SafetensorsEntry& entry, const TensorPiece& piece,
+absl::Status ComparePiece(const ObjectReader& reader, const SafetensorsEntry& entry, const TensorPiece& piece,
                           const at::Tensor& master, Difference& difference) {
   int64_t row_elements = 1;
   for (size_t i = 1; i < entry.shape.size(); ++i) row_elements *= entry.shape[i];
   const int64_t element_size = SafetensorsElementSize(entry.dtype);
   const int64_t first = piece.row * row_elements;
   absl::StatusOr<std::string> stored =
-      file.Read(entry.begin + first * element_size, piece.rows * row_elements * element_size);
+      reader.ReadAt(entry.begin + first * element_size, piece.rows * row_elements * element_size);
   if (!stored.ok()) return stored.status();
   if (entry.dtype == "BF16") {
     Compare<uint16_t, NearestEvenBfloat16, WidenBfloat16>(master, stored->data(), first, difference);
@@ -110,21 +108,21 @@ absl::Status ComparePiece(ReadAhead& file, const SafetensorsEntry& entry, const 
 }
 
 // Ranks that share the weights all go through all pieces, whatever rank 0 finds.
-absl::Status CompareTensor(ReadAhead& file, const SafetensorsEntry& entry, const TensorBinding& binding,
+absl::Status CompareTensor(const ObjectReader& reader, const SafetensorsEntry& entry, const TensorBinding& binding,
                            const TensorMap& map, ProcessGroup* ranks, Difference& difference) {
   absl::Status status;
   (void)map.ForEachPiece(binding, [&](const TensorPiece& piece) {
     const at::Tensor master = piece.Load(ranks, /*to=*/0);
-    if (master.defined() && status.ok()) status = ComparePiece(file, entry, piece, master.cpu(), difference);
+    if (master.defined() && status.ok()) status = ComparePiece(reader, entry, piece, master.cpu(), difference);
     return ranks == nullptr ? status : absl::OkStatus();
   });
   return status;
 }
 
 // A tensor that was carried over has to be the source's own.
-absl::Status CompareVerbatim(ReadAhead& file, const SafetensorsEntry& entry, const HfRepository& source,
+absl::Status CompareVerbatim(const ObjectReader& reader, const SafetensorsEntry& entry, const HfRepository& source,
                              const RepositoryTensor& tensor, Difference& difference) {
-  absl::StatusOr<std::string> stored = file.Read(entry.begin, entry.size());
+  absl::StatusOr<std::string> stored = reader.ReadAt(entry.begin, entry.size());
   if (!stored.ok()) return stored.status();
   const absl::StatusOr<at::Tensor> own = source.Tensor(tensor);
   if (!own.ok()) return own.status();
@@ -134,22 +132,15 @@ absl::Status CompareVerbatim(ReadAhead& file, const SafetensorsEntry& entry, con
 
 // A tensor of the export, and what it should be.
 struct StoredTensor {
-  ReadAhead* file;
+  const ObjectReader* reader;
   SafetensorsEntry entry;
   const ExportedTensor* planned;
 };
 
-struct StoredFile {
-  explicit StoredFile(std::unique_ptr<ObjectReader> file) : reader(std::move(file)), ahead(*reader) {}
-
-  std::unique_ptr<ObjectReader> reader;
-  ReadAhead ahead;
-};
-
-// The export's tensors in the order of the files' bytes, if they are those of the plan.
+// The export's tensors, if they are those of the plan.
 absl::StatusOr<std::vector<StoredTensor>> FindTensors(const ObjectStore& store, std::string_view directory,
                                                       const ExportPlan& plan,
-                                                      std::vector<std::unique_ptr<StoredFile>>& opened) {
+                                                      std::vector<std::unique_ptr<ObjectReader>>& readers) {
   std::string prefix(directory);
   if (!prefix.empty()) prefix += '/';
   std::map<std::string, std::string> file_of;
@@ -160,19 +151,17 @@ absl::StatusOr<std::vector<StoredTensor>> FindTensors(const ObjectStore& store, 
   for (const std::string& file : *files) {
     absl::StatusOr<std::unique_ptr<ObjectReader>> reader = store.OpenForRead(prefix + file);
     if (!reader.ok()) return reader.status();
-    opened.push_back(std::make_unique<StoredFile>(*std::move(reader)));
+    readers.push_back(*std::move(reader));
     const std::string display = store.UriOf(prefix + file);
-    absl::StatusOr<SafetensorsHeader> header = ReadSafetensorsHeader(*opened.back()->reader, display);
+    absl::StatusOr<SafetensorsHeader> header = ReadSafetensorsHeader(*readers.back(), display);
     if (!header.ok()) return header.status();
-    std::sort(header->entries.begin(), header->entries.end(),
-              [](const SafetensorsEntry& a, const SafetensorsEntry& b) { return a.begin < b.begin; });
     for (const SafetensorsEntry& entry : header->entries) {
       const ExportedTensor* planned = plan.Find(entry.name);
       if (std::string wrong = Misplaced(entry, file, file_of, planned); !wrong.empty()) {
         return absl::DataLossError(absl::StrCat(display, ": tensor ", entry.name, " ", wrong));
       }
       seen.insert(entry.name);
-      tensors.push_back({&opened.back()->ahead, entry, planned});
+      tensors.push_back({readers.back().get(), entry, planned});
     }
   }
   for (const ExportedTensor& tensor : plan.tensors) {
@@ -209,19 +198,19 @@ absl::StatusOr<ExportProof> ProveExport(const ObjectStore& store, std::string_vi
   if (!map.ok()) return map.status();
   const absl::StatusOr<ExportPlan> plan = PlanExport(source, *map, weights);
   if (!plan.ok()) return plan.status();
-  std::vector<std::unique_ptr<StoredFile>> opened;
-  const auto tensors = FindTensors(store, directory, *plan, opened);
+  std::vector<std::unique_ptr<ObjectReader>> readers;
+  const auto tensors = FindTensors(store, directory, *plan, readers);
   if (absl::Status all = Agree(tensors.status(), ranks); !all.ok()) return all;
 
   ExportProof proof;
   const bool compares = ranks == nullptr || ranks->rank() == 0;
   absl::Status status;
-  for (const auto& [file, entry, planned] : *tensors) {
+  for (const auto& [reader, entry, planned] : *tensors) {
     Difference difference{.tensor = entry.name};
     if (planned->verbatim == nullptr) {
-      status.Update(CompareTensor(*file, entry, *planned->binding, *map, ranks, difference));
+      status.Update(CompareTensor(*reader, entry, *planned->binding, *map, ranks, difference));
     } else if (compares) {
-      status.Update(CompareVerbatim(*file, entry, source, *planned->verbatim, difference));
+      status.Update(CompareVerbatim(*reader, entry, source, *planned->verbatim, difference));
     }
     if (difference.elements > 0) proof.differences.push_back(difference);
     proof.tensors += 1;
