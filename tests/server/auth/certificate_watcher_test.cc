@@ -110,8 +110,9 @@ TEST_F(CertificateWatcherTest, UnsoundPair_LeavesWhatWasThere) {
   };
   leaves("second", "first", "tls.key: not the key of");
   leaves("expired", "expired", "tls.crt: has expired");
-  leaves("text", "second", "tls.crt: no certificate");
+  // In an order in which no sound pair is there between two puts.
   leaves("second", "text", "tls.key: not the key of");
+  leaves("text", "second", "tls.crt: no certificate");
   fs::remove(scratch.path() / "tls.key");
   EXPECT_TRUE(WaitUntil(
       [](const absl::Status& status) { return status.message().find("can't be read") != std::string::npos; }));
