@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <array>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -11,6 +10,7 @@
 #include "client/command/command_line.h"
 #include "client/command/format.h"
 #include "client/command/table.h"
+#include "client/command/training_progress.h"
 
 namespace temper::command {
 namespace {
@@ -21,13 +21,24 @@ struct MetricsOptions {
 };
 
 constexpr int kCurvePoints = 400;  // more than a terminal has dots across
+constexpr char kMargins[] = "rewards/margins", kAccuracies[] = "rewards/accuracies";
+
+// Whether the job learns from pairs, and so has figures of them.
+bool HasPairs(const v1::QueryMetricsResponse& metrics) {
+  return !metrics.steps().empty() && ObjectiveFigure(metrics.steps(0), kMargins).has_value();
+}
 
 std::vector<Curve> Curves(const v1::QueryMetricsResponse& metrics) {
   std::vector<Curve> curves = {
       {.title = "Loss"}, {.title = "Gradient norm"}, {.title = "Learning rate"}, {.title = "Tokens/s"}};
+  const bool pairs = HasPairs(metrics);
+  if (pairs) curves.insert(curves.end(), {{.title = "Reward margin"}, {.title = "Accuracy"}});
   for (const v1::StepMetrics& step : metrics.steps()) {
     const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
-    const std::array values = {step.loss(), step.grad_norm(), step.learning_rate(), rate};
+    std::vector<double> values = {step.loss(), step.grad_norm(), step.learning_rate(), rate};
+    if (pairs) {
+      for (const char* name : {kMargins, kAccuracies}) values.push_back(ObjectiveFigure(step, name).value_or(0));
+    }
     for (size_t i = 0; i < curves.size(); ++i) {
       curves[i].x.push_back(static_cast<double>(step.step()));
       curves[i].y.push_back(values[i]);
@@ -60,12 +71,24 @@ ExitCode Metrics(const Context& context, const MetricsOptions& options) {
     return kExitOk;
   }
   if (context.terminal.interactive) PrintCharts(context, request);
-  Table table({">STEP", ">LOSS", ">GRAD NORM", ">LR", ">TOKENS/S", ">MFU", ">TOKENS"});
+  const bool pairs = HasPairs(*answer);
+  std::vector<std::string> columns = {">STEP", ">LOSS", ">GRAD NORM", ">LR", ">TOKENS/S", ">MFU", ">TOKENS"};
+  if (pairs) columns.insert(columns.begin() + 2, {">MARGIN", ">ACCURACY"});
+  Table table(columns);
   for (const v1::StepMetrics& step : answer->steps()) {
     const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
-    table.AddRow({absl::StrCat(step.step()), HumanLoss(step.loss()), absl::StrFormat("%.3g", step.grad_norm()),
-                  absl::StrFormat("%.2e", step.learning_rate()), HumanRate(rate),
-                  step.has_mfu() ? HumanPercent(step.mfu()) : "", absl::StrCat(step.total_tokens())});
+    std::vector<std::string> row = {absl::StrCat(step.step()),
+                                    HumanLoss(step.loss()),
+                                    absl::StrFormat("%.3g", step.grad_norm()),
+                                    absl::StrFormat("%.2e", step.learning_rate()),
+                                    HumanRate(rate),
+                                    step.has_mfu() ? HumanPercent(step.mfu()) : "",
+                                    absl::StrCat(step.total_tokens())};
+    if (pairs) {
+      row.insert(row.begin() + 2, {absl::StrFormat("%.3g", ObjectiveFigure(step, kMargins).value_or(0)),
+                                   HumanPercent(ObjectiveFigure(step, kAccuracies).value_or(0))});
+    }
+    table.AddRow(row);
   }
   std::fputs(table.Render(context.terminal.interactive ? context.terminal.Width() : 0).c_str(), stdout);
   return kExitOk;

@@ -25,7 +25,19 @@ std::string MfuText(const v1::StepMetrics& step) {
   return step.has_mfu() ? absl::StrCat("  MFU ", HumanPercent(step.mfu())) : "";
 }
 
+// Empty but for pairs.
+std::string PreferenceText(const v1::StepMetrics& step) {
+  const auto margin = ObjectiveFigure(step, "rewards/margins"), accuracy = ObjectiveFigure(step, "rewards/accuracies");
+  if (!margin || !accuracy) return "";
+  return absl::StrFormat("  margin %.3g  accuracy %s", *margin, HumanPercent(*accuracy));
+}
+
 }  // namespace
+
+std::optional<double> ObjectiveFigure(const v1::StepMetrics& step, const std::string& name) {
+  const auto figure = step.objective().find(name);
+  return figure == step.objective().end() ? std::nullopt : std::optional(figure->second);
+}
 
 void TrainingProgress::Add(const v1::StepMetrics& step) {
   // A gang that was restarted begins with an earlier step: the old pace says nothing.
@@ -66,13 +78,15 @@ std::string TrainingProgress::Line() const {
   const double ratio = total_steps_ > 0 ? static_cast<double>(last_.step()) / static_cast<double>(total_steps_) : 0;
   const std::string curve = Sparkline(losses_.y, kCurveWidth);
   return absl::StrCat(Bar(ratio, kBarWidth), "  ", StepOfTotal(last_.step(), total_steps_), "  loss ",
-                      HumanLoss(last_.loss()), curve.empty() ? "" : " ", curve, "  ", HumanRate(tokens_per_second()),
-                      " tokens/s", MfuText(last_), "  ETA ", HumanDuration(remaining()));
+                      HumanLoss(last_.loss()), curve.empty() ? "" : " ", curve, PreferenceText(last_), "  ",
+                      HumanRate(tokens_per_second()), " tokens/s", MfuText(last_), "  ETA ",
+                      HumanDuration(remaining()));
 }
 
 std::string StepText(const v1::StepMetrics& step) {
   const double rate = step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
   return absl::StrCat("step ", StepOfTotal(step.step(), step.total_steps()), "  loss ", HumanLoss(step.loss()),
+                      PreferenceText(step),
                       absl::StrFormat("  grad_norm %.3g  lr %.2e  ", step.grad_norm(), step.learning_rate()),
                       HumanRate(rate), " tokens/s", MfuText(step));
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "absl/time/time.h"
@@ -40,7 +41,11 @@ class TrainingProgress {
   double steps_ = 0;
 };
 
-// "step 12/60  loss 1.2345  grad_norm 0.91  lr 2.0e-04  812.4 tokens/s  MFU 23.4%", for logs and pipes.
+// A figure of the job's method (StepMetrics::objective); absent where the method has none of that name.
+std::optional<double> ObjectiveFigure(const v1::StepMetrics& step, const std::string& name);
+
+// "step 12/60  loss 1.2345  grad_norm 0.91  lr 2.0e-04  812.4 tokens/s  MFU 23.4%", for logs and pipes; of pairs with
+// "  margin 0.123  accuracy 75.0%" behind the loss.
 std::string StepText(const v1::StepMetrics& step);
 
 }  // namespace temper::command

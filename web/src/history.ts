@@ -22,6 +22,11 @@ export class StepHistory {
     return (this.columns["step"] ?? []) as number[];
   }
 
+  // Whether the job learns from pairs of answers.
+  get hasPairs(): boolean {
+    return "rewards/margins" in this.columns;
+  }
+
   load(columns: Columns): void {
     for (const [name, values] of Object.entries(columns)) if (Array.isArray(values)) this.columns[name] = values;
   }
@@ -64,6 +69,7 @@ export class StepHistory {
       skipped: step.skipped ? 1 : 0,
     };
     for (const phase of PHASES) values[phase] = step.phases?.[phase] ?? 0;
+    for (const [name, value] of Object.entries(step.objective ?? {})) values[name] = finite(value);
     const steps = this.steps;
     let index = steps.length;
     while (index > 0 && steps[index - 1]! >= at) --index;
