@@ -49,11 +49,23 @@ ExitCode Metrics(const Context& context, const MetricsOptions& options) {
     return kExitOk;
   }
   if (context.terminal.interactive) PrintCharts(context, request);
-  Table table({">STEP", ">LOSS", ">GRAD NORM", ">LR", ">TOKENS/S", ">MFU", ">TOKENS"});
+  const bool pairs = PairFiguresOf(answer->steps(0)).has_value();
+  std::vector<std::string> columns = {">STEP", ">LOSS", ">GRAD NORM", ">LR", ">TOKENS/S", ">MFU", ">TOKENS"};
+  if (pairs) columns.insert(columns.begin() + 2, {">MARGIN", ">ACCURACY"});
+  Table table(columns);
   for (const v1::StepMetrics& step : answer->steps()) {
-    table.AddRow({absl::StrCat(step.step()), HumanLoss(step.loss()), absl::StrFormat("%.3g", step.grad_norm()),
-                  absl::StrFormat("%.2e", step.learning_rate()), HumanRate(TokensPerSecond(step)),
-                  step.has_mfu() ? HumanPercent(step.mfu()) : "", absl::StrCat(step.total_tokens())});
+    std::vector<std::string> row = {absl::StrCat(step.step()),
+                                    HumanLoss(step.loss()),
+                                    absl::StrFormat("%.3g", step.grad_norm()),
+                                    absl::StrFormat("%.2e", step.learning_rate()),
+                                    HumanRate(TokensPerSecond(step)),
+                                    step.has_mfu() ? HumanPercent(step.mfu()) : "",
+                                    absl::StrCat(step.total_tokens())};
+    if (pairs) {
+      const PairFigures figures = PairFiguresOf(step).value_or(PairFigures());
+      row.insert(row.begin() + 2, {absl::StrFormat("%.3g", figures.margin), HumanPercent(figures.accuracy)});
+    }
+    table.AddRow(row);
   }
   std::fputs(table.Render(context.terminal.interactive ? context.terminal.Width() : 0).c_str(), stdout);
   return kExitOk;

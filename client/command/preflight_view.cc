@@ -58,8 +58,10 @@ std::string PreflightText(const v1::PreflightReport& report, const Terminal& ter
   std::string out;
   int number = 0;
   for (const v1::PreflightSample& sample : report.samples()) {
-    absl::StrAppend(&out, "Sample ", ++number, ": ", Counted(sample.tokens(), "token"), ", ", sample.scored_tokens(),
-                    " learned\n", SampleText(sample, terminal), "\n\n");
+    if (sample.part() != "rejected") ++number;
+    const std::string part = sample.part().empty() ? "" : absl::StrCat(", ", Printable(sample.part()));
+    absl::StrAppend(&out, "Sample ", number, part, ": ", Counted(sample.tokens(), "token"), ", ",
+                    sample.scored_tokens(), " learned\n", SampleText(sample, terminal), "\n\n");
   }
   const v1::DataStatistics& data = report.data();
   const double tokens = static_cast<double>(std::max<int64_t>(1, data.tokens()));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/command/step_curves.h"
 
-#include <array>
+#include <vector>
 
 namespace temper::command {
 namespace {
@@ -32,9 +32,22 @@ double TokensPerSecond(const v1::StepMetrics& step) {
   return step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds() : 0;
 }
 
+std::optional<PairFigures> PairFiguresOf(const v1::StepMetrics& step) {
+  const auto margin = step.objective().find("rewards/margins"), accuracy = step.objective().find("rewards/accuracies");
+  if (margin == step.objective().end() || accuracy == step.objective().end()) return std::nullopt;
+  return PairFigures{.margin = margin->second, .accuracy = accuracy->second};
+}
+
 void StepCurves::Add(const v1::StepMetrics& step) {
-  const std::array values = {step.loss(), step.grad_norm(), step.learning_rate(), TokensPerSecond(step)};
-  for (size_t i = 0; i < curves_.size(); ++i) Append(static_cast<double>(step.step()), values[i], curves_[i]);
+  std::vector<double> values = {step.loss(), step.grad_norm(), step.learning_rate(), TokensPerSecond(step)};
+  if (const auto pairs = PairFiguresOf(step)) {
+    if (curves_.size() == values.size()) {
+      curves_.push_back({.title = "Reward margin", .x = {}, .y = {}});
+      curves_.push_back({.title = "Accuracy", .x = {}, .y = {}});
+    }
+    values.insert(values.end(), {pairs->margin, pairs->accuracy});
+  }
+  for (size_t i = 0; i < values.size(); ++i) Append(static_cast<double>(step.step()), values[i], curves_[i]);
 }
 
 }  // namespace temper::command

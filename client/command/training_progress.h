@@ -37,7 +37,8 @@ class TrainingProgress {
   double steps_ = 0;
 };
 
-// "step 12/60  loss 1.2345  grad_norm 0.91  lr 2.0e-04  812.4 tokens/s  MFU 23.4%", for logs and pipes.
+// "step 12/60  loss 1.2345  grad_norm 0.91  lr 2.0e-04  812.4 tokens/s  MFU 23.4%", for logs and pipes; of pairs with
+// "  margin 0.123  accuracy 75.0%" behind the loss.
 std::string StepText(const v1::StepMetrics& step);
 
 }  // namespace temper::command

@@ -12,6 +12,7 @@ namespace temper {
 namespace {
 
 constexpr std::string_view kExportPrefix = "export-e";
+constexpr std::string_view kReferencePrefix = "reference-e";
 
 template <typename Number>
 bool ParseDigits(std::string_view text, Number* value) {
@@ -19,9 +20,10 @@ bool ParseDigits(std::string_view text, Number* value) {
   return digits && absl::SimpleAtoi(absl::string_view(text.data(), text.size()), value);
 }
 
-std::optional<int32_t> ParseExportName(std::string_view name) {
+// Of a directory that is called `prefix` and the epoch of the gang that wrote it.
+std::optional<int32_t> ParseEpoch(std::string_view name, std::string_view prefix) {
   int32_t epoch = 0;
-  if (!name.starts_with(kExportPrefix) || !ParseDigits(name.substr(kExportPrefix.size()), &epoch)) return std::nullopt;
+  if (!name.starts_with(prefix) || !ParseDigits(name.substr(prefix.size()), &epoch)) return std::nullopt;
   return epoch;
 }
 
@@ -51,6 +53,10 @@ std::string ExportDirectory(std::string_view job_id, int32_t epoch) {
   return absl::StrFormat("%s/%s%04d", std::string(job_id), std::string(kExportPrefix), epoch);
 }
 
+std::string ReferenceDirectory(std::string_view job_id, int32_t epoch) {
+  return absl::StrFormat("%s/%s%04d", std::string(job_id), std::string(kReferencePrefix), epoch);
+}
+
 std::string ProfilePath(std::string_view job_id, int32_t epoch, int64_t first_step, int64_t last_step) {
   return absl::StrFormat("%s/profile-e%04d/steps-%d-%d.json", std::string(job_id), epoch, first_step, last_step);
 }
@@ -74,6 +80,21 @@ absl::StatusOr<std::vector<CheckpointKey>> ListCommittedCheckpoints(const Object
   return keys;
 }
 
+absl::StatusOr<std::vector<int32_t>> ListCommittedReferences(const ObjectStore& store, std::string_view job_id) {
+  const auto names = store.ListDirectories(job_id);
+  if (!names.ok()) return names.status();
+  std::vector<int32_t> epochs;
+  for (const std::string& name : *names) {
+    const auto epoch = ParseEpoch(name, kReferencePrefix);
+    if (!epoch) continue;
+    const auto committed = IsCommitted(store, ReferenceDirectory(job_id, *epoch));
+    if (!committed.ok()) return committed.status();
+    if (*committed) epochs.push_back(*epoch);
+  }
+  std::sort(epochs.rbegin(), epochs.rend());
+  return epochs;
+}
+
 absl::Status RemoveUncommitted(ObjectStore& store, std::string_view job_id, int32_t last_dead_epoch) {
   const std::string job(job_id);
   std::vector<std::string> candidates;
@@ -86,8 +107,10 @@ absl::Status RemoveUncommitted(ObjectStore& store, std::string_view job_id, int3
   const auto others = store.ListDirectories(job);
   if (!others.ok()) return others.status();
   for (const std::string& name : *others) {
-    const auto epoch = ParseExportName(name);
-    if (epoch && *epoch <= last_dead_epoch) candidates.push_back(ExportDirectory(job_id, *epoch));
+    for (const std::string_view prefix : {kExportPrefix, kReferencePrefix}) {
+      const auto epoch = ParseEpoch(name, prefix);
+      if (epoch && *epoch <= last_dead_epoch) candidates.push_back(absl::StrCat(job, "/", name));
+    }
   }
   for (const std::string& directory : candidates) {
     const auto committed = IsCommitted(store, directory);
@@ -102,7 +125,7 @@ absl::Status RemoveOtherExports(ObjectStore& store, std::string_view job_id, int
   const auto names = store.ListDirectories(job_id);
   if (!names.ok()) return names.status();
   for (const std::string& name : *names) {
-    const auto epoch = ParseExportName(name);
+    const auto epoch = ParseEpoch(name, kExportPrefix);
     if (!epoch || *epoch == kept_epoch) continue;
     if (absl::Status status = Unpublish(store, ExportDirectory(job_id, *epoch)); !status.ok()) return status;
   }

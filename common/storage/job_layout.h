@@ -18,9 +18,10 @@ namespace temper {
 //
 //   JOB/checkpoints/step-00000200-e0003/   weights/ (HF directory or PEFT adapter) · optimizer/ · trainer.json
 //   JOB/export-e0003/                      what users take away
-//   JOB/profile-e0003/steps-3-5.json       a trace of some steps
+//   JOB/reference-e0003/                   what the model said of the data before training
+//   (worker/train/reference_pass.h) JOB/profile-e0003/steps-3-5.json       a trace of some steps
 //
-// The first two are publications (common/storage/publication.h).
+// The first three are publications (common/storage/publication.h).
 
 struct CheckpointKey {
   int64_t step = 0;
@@ -37,6 +38,7 @@ std::optional<CheckpointKey> ParseCheckpointName(std::string_view name);
 
 std::string ExportDirectory(std::string_view job_id, int32_t epoch);
 
+std::string ReferenceDirectory(std::string_view job_id, int32_t epoch);
 std::string ProfilePath(std::string_view job_id, int32_t epoch, int64_t first_step, int64_t last_step);
 
 // A file that a gang writes and removes in order to see whether it could write.
@@ -45,8 +47,11 @@ std::string WriteProbe(std::string_view job_id, int32_t epoch);
 // The job's committed checkpoints, newest first.
 absl::StatusOr<std::vector<CheckpointKey>> ListCommittedCheckpoints(const ObjectStore& store, std::string_view job_id);
 
-// Removes what dead gangs of the job left half-written: checkpoints and exports of epochs up to `last_dead_epoch` that
-// were not committed.
+// Epochs of the gangs that have committed a reference, newest first.
+absl::StatusOr<std::vector<int32_t>> ListCommittedReferences(const ObjectStore& store, std::string_view job_id);
+
+// Removes what dead gangs of the job left half-written: checkpoints, exports and references of epochs up to
+// `last_dead_epoch` that were not committed.
 absl::Status RemoveUncommitted(ObjectStore& store, std::string_view job_id, int32_t last_dead_epoch);
 
 // Removes the exports of all epochs but `kept_epoch`, committed or not.

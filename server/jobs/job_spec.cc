@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/rpc/status.h"
 #include "common/storage/storage_uri.h"
 #include "google/protobuf/message.h"
@@ -105,7 +106,7 @@ class SpecCheck {
     Name("display_name", spec.display_name());
   }
 
-  void Sources(v1::DataSource& data) {
+  void Sources(v1::DataSource& data, bool pairs) {
     constexpr int kMaxSources = 1000;
     constexpr double kMaxWeight = 1000;
     if (data.sources().empty()) {
@@ -122,38 +123,47 @@ class SpecCheck {
       if (!source.has_weight()) source.set_weight(1);
       Require(source.weight() >= 0 && source.weight() <= kMaxWeight, field + ".weight", "0 to 1000", source.weight());
       weights += source.weight();
-      Columns(source.columns(), field + ".columns");
+      Columns(source.columns(), pairs, field + ".columns");
     }
     if (weights == 0) Wrong("data.sources", "have weights that sum to 0: nothing is left to train on");
   }
 
-  void Data(v1::DataSource& data) {
-    Sources(data);
+  // `method` is there.
+  void Data(v1::JobSpec& spec) {
+    v1::DataSource& data = *spec.mutable_data();
+    const bool pairs = spec.method().has_preference();
+    Sources(data, pairs);
     Require(data.max_sample_tokens() == 0 || data.max_sample_tokens() >= 8, "data.max_sample_tokens", "at least 8",
             data.max_sample_tokens());
     if (data.overlong() == v1::DataSource::OVERLONG_UNSPECIFIED) data.set_overlong(v1::DataSource::OVERLONG_TRUNCATE);
-    Columns(data.columns(), "data.columns");
+    Columns(data.columns(), pairs, "data.columns");
+    if (pairs && data.train_on() != v1::DataSource::TRAIN_ON_UNSPECIFIED) {
+      Wrong("data.train_on", "does not go together with method.preference, which learns from the two answers");
+    }
   }
 
   template <typename ProtoMap>
-  void Columns(const ProtoMap& given, const std::string& path) {
-    static const std::set<std::string> kOurs = {"messages", "prompt",    "completion",          "text",
-                                                "tools",    "documents", "chat_template_kwargs"};
+  void Columns(const ProtoMap& given, bool pairs, const std::string& path) {
+    static const std::vector<std::string> kOfSamples = {"messages", "prompt",    "completion",          "text",
+                                                        "tools",    "documents", "chat_template_kwargs"};
+    static const std::vector<std::string> kOfPairs = {"prompt", "chosen",    "rejected",
+                                                      "tools",  "documents", "chat_template_kwargs"};
+    const std::vector<std::string>& ours_are = pairs ? kOfPairs : kOfSamples;
     constexpr size_t kMaxBytes = 200;
     const std::map<std::string, std::string> columns(given.begin(), given.end());  // in order
     std::set<std::string> seen;
     for (const auto& [ours, theirs] : columns) {
       const std::string field = absl::StrCat(path, ".", LastComponent(ours));
-      if (!kOurs.contains(ours)) {
-        Wrong(field,
-              "is not one of messages, prompt, completion, text, tools, documents, chat_template_kwargs: the "
-              "keys are our names, the values are the data's");
+      if (std::ranges::find(ours_are, ours) == ours_are.end()) {
+        Wrong(field, absl::StrCat("is not one of ", absl::StrJoin(ours_are, ", "), pairs ? " of method.preference" : "",
+                                  ": the keys are our names, the values are the data's"));
       } else if (theirs.empty() || theirs.size() > kMaxBytes) {
         Wrong(field, absl::StrCat("must name a field of the data in 1 to ", kMaxBytes, " bytes"));
       } else if (!seen.insert(theirs).second) {
         Wrong(field, absl::StrCat("names '", theirs, "', which another of our names stands for already"));
       }
     }
+    if (pairs) return;
     if (columns.contains("prompt") != columns.contains("completion")) {
       Wrong(path, "must name both prompt and completion, or neither");
     } else if (columns.contains("messages") + columns.contains("prompt") + columns.contains("text") > 1) {
@@ -219,6 +229,46 @@ class SpecCheck {
     const bool has_control =
         std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
     if (has_control) Wrong(field, "must not contain control characters");
+  }
+
+  void Method(v1::JobSpec& spec) {
+    if (spec.method().method_case() == v1::Method::METHOD_NOT_SET) spec.mutable_method()->mutable_sft();
+    if (spec.method().has_preference()) Preference(*spec.mutable_method()->mutable_preference());
+  }
+
+  void Preference(v1::PreferenceOptimization& preference) {
+    using Method = v1::PreferenceOptimization;
+    if (preference.loss() == Method::LOSS_UNSPECIFIED) preference.set_loss(Method::LOSS_SIGMOID);
+    const Method::Loss loss = preference.loss();
+    const bool simpo = loss == Method::LOSS_SIMPO, sigmoid = loss == Method::LOSS_SIGMOID;
+    if (preference.beta() == 0) preference.set_beta(simpo ? 2 : 0.1);
+    Require(preference.beta() > 0 && std::isfinite(preference.beta()), "method.preference.beta", "over 0",
+            preference.beta());
+    Require(preference.label_smoothing() >= 0 && preference.label_smoothing() < 0.5,
+            "method.preference.label_smoothing", "0 to below 0.5", preference.label_smoothing());
+    if (preference.label_smoothing() != 0 && !sigmoid && !simpo) {
+      Wrong("method.preference.label_smoothing", "is for the losses SIGMOID and SIMPO only");
+    }
+    if (preference.length_normalized() && !sigmoid && loss != Method::LOSS_HINGE) {
+      Wrong("method.preference.length_normalized", "is for the losses SIGMOID and HINGE only: the others always are");
+    }
+    if (preference.has_margin() && !simpo) {
+      Wrong("method.preference.margin", "is for the loss SIMPO only");
+    } else if (simpo && !preference.has_margin()) {
+      preference.set_margin(preference.beta() / 2);
+    }
+    Require(preference.margin() >= 0 && std::isfinite(preference.margin()), "method.preference.margin", "at least 0",
+            preference.margin());
+  }
+
+  // What would be wrong without a word.
+  void PreferenceGoesWith(const v1::JobSpec& spec) {
+    const auto no = [&](bool given, std::string_view field, std::string_view why) {
+      if (given) Wrong(field, absl::StrCat("does not go together with method.preference", std::string(why)));
+    };
+    no(spec.training().label_smoothing() > 0, "training.label_smoothing", ", which has its own");
+    no(spec.training().z_loss() > 0, "training.z_loss", "");
+    no(spec.lora().dropout() > 0, "lora.dropout", ": what is dropped would count as a difference between answers");
   }
 
   // Names of modules and patterns for them.
@@ -323,8 +373,12 @@ class SpecCheck {
             "training.numerics.spike_deviations", "at least 2", numerics.spike_deviations());
   }
 
-  void LearningRate(v1::Training& training, bool lora) {
-    if (training.learning_rate() == 0) training.set_learning_rate(lora ? 2e-4 : 2e-5);
+  void LearningRate(v1::JobSpec& spec) {
+    v1::Training& training = *spec.mutable_training();
+    if (training.learning_rate() == 0) {
+      const bool pairs = spec.method().has_preference();
+      training.set_learning_rate(spec.has_lora() ? (pairs ? 1e-5 : 2e-4) : (pairs ? 1e-6 : 2e-5));
+    }
     Require(training.learning_rate() > 0 && training.learning_rate() <= 1, "training.learning_rate",
             "over 0 and at most 1", training.learning_rate());
     if (training.schedule() == v1::Training::SCHEDULE_UNSPECIFIED) training.set_schedule(v1::Training::SCHEDULE_COSINE);
@@ -358,7 +412,7 @@ class SpecCheck {
     v1::Training& training = *spec.mutable_training();
     Length(training);
     Batches(training);
-    LearningRate(training, spec.has_lora());
+    LearningRate(spec);
     Limits(training, spec.has_lora());
     Numerics(*training.mutable_numerics());
     AdamW(*training.mutable_adamw());
@@ -438,13 +492,14 @@ absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec) {
   check.violations = UnknownValues(spec, "spec");
   check.Uri("model.uri", spec.model().uri(), "a directory in Hugging Face layout");
   check.DisplayName(spec);
-  check.Data(*spec.mutable_data());
-  if (spec.method().method_case() == v1::Method::METHOD_NOT_SET) spec.mutable_method()->mutable_sft();
+  check.Method(spec);
+  check.Data(spec);
   if (spec.has_validation()) check.Validation(*spec.mutable_validation());
   check.Labels(spec);
   check.Name("owner", spec.owner());
   if (spec.has_lora()) check.Lora(*spec.mutable_lora());
   check.Training(spec);
+  if (spec.method().has_preference()) check.PreferenceGoesWith(spec);
   check.Backend(spec);
   check.Resources(*spec.mutable_resources());
   check.Output(*spec.mutable_output(), spec.has_lora());

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "server/jobs/job_machine.h"
 #include "server/jobs/job_time.h"
 
@@ -50,11 +51,11 @@ std::string Label(std::string value) {
 }
 
 // The series of `key`, made when missing.
-template <typename Key>
-Series<Counter>& CounterOf(std::map<Key, Series<Counter>>& series, Family<Counter>& family,
-                           const prometheus::Labels& labels, const Key& key) {
+template <typename Key, typename Metric>
+Series<Metric>& SeriesOf(std::map<Key, Series<Metric>>& series, Family<Metric>& family,
+                         const prometheus::Labels& labels, const Key& key) {
   auto found = series.find(key);
-  if (found == series.end()) found = series.emplace(key, Series<Counter>(family, labels)).first;
+  if (found == series.end()) found = series.emplace(key, Series<Metric>(family, labels)).first;
   return found->second;
 }
 
@@ -67,7 +68,9 @@ v1::Job TimeOf(const v1::Job& job) {
   return part;
 }
 
-std::string MethodName(const v1::JobSpec& spec) { return spec.has_lora() ? "sft-lora" : "sft"; }
+std::string MethodName(const v1::JobSpec& spec) {
+  return absl::StrCat(spec.method().has_preference() ? "preference" : "sft", spec.has_lora() ? "-lora" : "");
+}
 
 }  // namespace
 
@@ -76,7 +79,7 @@ struct JobMetrics::Families {
       : info(GaugeFamily(registry, "temper_job_info", "What a job is; always 1")),
         state(GaugeFamily(registry, "temper_job_state", "1 for the state that a job is in, 0 for the others")),
         step(GaugeFamily(registry, "temper_train_step", "Newest optimizer step of a job")),
-        loss(GaugeFamily(registry, "temper_train_loss", "Loss of the newest step, a mean over its scored tokens")),
+        loss(GaugeFamily(registry, "temper_train_loss", "Loss of the newest step, a mean over its scored tokens or its pairs")),
         grad_norm(
             GaugeFamily(registry, "temper_train_grad_norm", "Global gradient norm of the newest step before clipping")),
         learning_rate(GaugeFamily(registry, "temper_train_learning_rate", "Learning rate of the newest step")),
@@ -84,6 +87,8 @@ struct JobMetrics::Families {
                             "Padding as a share of all positions of the newest step")),
         mfu(GaugeFamily(registry, "temper_train_mfu_ratio", "Model FLOPs utilization of the newest step")),
         hfu(GaugeFamily(registry, "temper_train_hfu_ratio", "Hardware FLOPs utilization of the newest step")),
+        objective(GaugeFamily(registry, "temper_train_objective",
+                              "What the job's method measures beside the loss in the newest step, by its name")),
         rank_compute(
             GaugeFamily(registry, "temper_train_rank_compute_ratio",
                         "Time of the newest step that a rank did not wait for others, over the ranks' median")),
@@ -111,8 +116,8 @@ struct JobMetrics::Families {
                                    "Time from when a job was queued, at first or again, until its gang was launched")
                        .Add({}, kQueueBuckets)) {}
 
-  Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu, &rank_compute,
-      &peak_memory, &checkpoint_step;
+  Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu, &objective,
+      &rank_compute, &peak_memory, &checkpoint_step;
   Family<Counter>&tokens, &scored, &sent, &skipped, &launches, &time, &phase_seconds, &lost_steps;
   Family<Histogram>&checkpoint_seconds, &step_seconds;
   Histogram& queue_wait;
@@ -139,7 +144,8 @@ struct JobMetrics::JobSeries {
     Series<Counter> tokens, scored, sent, skipped;
     Series<Histogram> step_seconds;
     std::map<std::string, Series<Counter>> phases;
-    std::vector<Series<Gauge>> rank_compute;  // by rank
+    std::vector<Series<Gauge>> rank_compute;        // by rank
+    std::map<std::string, Series<Gauge>> objective;  // by figure
   };
 
   Series<Gauge> info;
@@ -225,7 +231,7 @@ void JobMetrics::AddCheckpoint(const std::string& id, JobSeries& series, const v
 void JobMetrics::AddLostSteps(const std::string& id, JobSeries& series, int64_t steps) {
   if (steps <= 0) return;
   const v1::FailureCause cause = series.last_ending;
-  CounterOf(series.lost_steps, families_->lost_steps, {{"job", id}, {"cause", CauseName(cause)}}, cause)
+  SeriesOf(series.lost_steps, families_->lost_steps, {{"job", id}, {"cause", CauseName(cause)}}, cause)
       ->Increment(static_cast<double>(steps));
 }
 
@@ -261,6 +267,9 @@ void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::Ste
   training.mfu->Set(step.has_mfu() ? step.mfu() : kUnknown);
   training.hfu->Set(step.has_hfu() ? step.hfu() : kUnknown);
   training.peak_memory->Set(static_cast<double>(step.peak_memory_bytes()));
+  for (const auto& [figure, value] : step.objective()) {
+    SeriesOf(training.objective, families_->objective, {{"job", id}, {"figure", figure}}, figure)->Set(value);
+  }
   SetRankCompute(id, series, step);
   if (step.step() <= series.counted_step) return;
   series.counted_step = step.step();
@@ -279,7 +288,7 @@ void JobMetrics::AddStep(const std::string& id, JobSeries& series, const v1::Ste
                                                              {"communication", phases.communication()},
                                                              {"checkpoint", phases.checkpoint()},
                                                              {"other", phases.other()}}) {
-    CounterOf(training.phases, families_->phase_seconds, {{"job", id}, {"phase", phase}}, std::string(phase))
+    SeriesOf(training.phases, families_->phase_seconds, {{"job", id}, {"phase", phase}}, std::string(phase))
         ->Increment(seconds);
   }
 }
@@ -292,7 +301,7 @@ void JobMetrics::SetTime(const std::string& id, JobSeries& series) {
   if (!training && !IsFinal(job.state())) SpendUntil(job, clock_.Wall());
   for (const auto& [category, seconds] : Categories(job.time_spent())) {
     const Series<Counter>& counter =
-        CounterOf(series.time, families_->time, {{"job", id}, {"category", category}}, category);
+        SeriesOf(series.time, families_->time, {{"job", id}, {"category", category}}, category);
     counter->Increment(std::max(0.0, seconds - counter->Value()));
   }
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
 #include <string_view>
 
@@ -83,6 +84,15 @@ std::string MetricsJson(const v1::QueryMetricsResponse& metrics) {
   add("communication", [](const Step& step) { return step.phases().communication(); });
   add("checkpoint", [](const Step& step) { return step.phases().checkpoint(); });
   add("other", [](const Step& step) { return step.phases().other(); });
+  // All steps of a job have the same figures.
+  const auto figures = metrics.steps().empty() ? Step().objective() : metrics.steps(0).objective();
+  for (const auto& [name, value] : std::map<std::string, double>(figures.begin(), figures.end())) {
+    add(name, [&name](const Step& step) -> std::optional<double> {
+      const auto figure = step.objective().find(name);
+      if (figure == step.objective().end()) return std::nullopt;
+      return figure->second;
+    });
+  }
   absl::StrAppend(&json, ",\"total_steps\":", metrics.total_steps(), "}");
   return json;
 }

@@ -135,7 +135,7 @@ class StepBench {
         model_(model),
         optimizer_(model.parameters(), {.weight_decay = 0.1}),
         batch_(MakeBatch(options.documents, options.length)),
-        work_(CountWork(model.flop_rates(), {batch_})) {}
+        work_(CountWork(model.flop_rates(), {batch_}, objective_)) {}
 
   void Run() {
     const ops::cpu::InstructionSet best = ops::cpu::Kernels();
@@ -178,7 +178,7 @@ class StepBench {
     const Gang alone;
     PhaseWatch phase_watch(alone, options_.device, times);
     const double loss =
-        ForwardBackward(model_, batch_, objective_, static_cast<double>(work_.scored_tokens), &phase_watch);
+        ForwardBackward(model_, batch_, objective_, work_.normalizer, &phase_watch).loss;
     watch.Lap();
     const double norm = GlobalGradientNorm(model_.parameters());
     const double norm_seconds = watch.Lap();

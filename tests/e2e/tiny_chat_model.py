@@ -29,6 +29,16 @@ def write_data(path: Path, repeat: int = 4) -> None:
     path.write_text("\n".join(lines * repeat) + "\n")
 
 
+def write_pairs(path: Path, repeat: int = 4) -> None:
+    """Of the same conversations: the right colour is preferred to another one."""
+    lines = []
+    for i, messages in enumerate(conversations()):
+        other = messages[1]["content"].replace(COLOURS[i], COLOURS[i - 1])
+        rejected = [messages[0], {"role": "assistant", "content": other}]
+        lines.append(json.dumps({"chosen": messages, "rejected": rejected}))
+    path.write_text("\n".join(lines * repeat) + "\n")
+
+
 def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -5,7 +5,9 @@
 //     in:  ids [T], optional document_starts [N+1]         out: logits [T, V] fp32
 //   parity_probe gradients --model DIR --in F --out F [--two-pass]
 //     in:  B.ids, B.targets, B.mask [T], B.document_starts for each micro-batch B = 0, 1, …
-//     out: loss [1] fp64, and the gradient of every tensor under its HF name, fp32
+//     out: loss [1] fp64, and the gradient of every tensor under its HF name, fp32; figures.NAME [1] fp64
+//     with --preference LOSS [--beta X] [--label-smoothing X] [--length-normalized] [--margin X], also of `train`,
+//     documents 2p and 2p + 1 of a micro-batch are pair p
 //   parity_probe train     --model DIR --in F --out F --learning-rate X [--weight-decay X] [--max-grad-norm X]
 //     in:  as above; micro-batch B is step B               out: losses [steps] fp64, and the weights under HF names
 //   parity_probe adapter   --model DIR --out DIR --rank N --alpha X [--rslora] [--dora] [--vllm] --targets T…
@@ -31,6 +33,8 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -45,6 +49,7 @@
 #include "worker/model/gradient.h"
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
+#include "worker/train/choose_objective.h"
 #include "worker/train/hf_repository_backend.h"
 #include "worker/train/plan_adapters.h"
 #include "worker/train/train_step.h"
@@ -121,14 +126,6 @@ std::vector<MicroBatch> MakeBatches(const Tensors& in) {
   return batches;
 }
 
-int64_t ScoredTokens(const std::vector<MicroBatch>& batches) {
-  int64_t scored = 0;
-  for (const MicroBatch& batch : batches) {
-    scored += std::count(batch.loss_mask_T.begin(), batch.loss_mask_T.end(), 1);
-  }
-  return scored;
-}
-
 // Rows of each view's `part` (its gradient or its master) under HF names.
 template <typename PartOf>
 Tensors ByHfName(const NativeRepository& native, const TrainableModel& model, PartOf part_of) {
@@ -146,7 +143,7 @@ Tensors ByHfName(const NativeRepository& native, const TrainableModel& model, Pa
 class TwoPassObjective : public SupervisedObjective {
  public:
   std::optional<at::Tensor> KnownCoefficients(int64_t, double) const override { return std::nullopt; }
-  Evaluation Evaluate(const at::Tensor& logprobs_S, double normalizer) const override {
+  Evaluation Evaluate(const at::Tensor& logprobs_S, const ScoredDocuments&, double normalizer) const override {
     Evaluation evaluation{-logprobs_S.sum(at::kDouble).item<double>() / normalizer, {}};
     evaluation.coefficient_S = at::full_like(logprobs_S, -1.0 / normalizer);
     return evaluation;
@@ -156,6 +153,8 @@ class TwoPassObjective : public SupervisedObjective {
 struct Arguments {
   std::string model, in, out, precision = "fp32";
   LoraOptions lora;
+  std::optional<PreferenceLoss> preference;
+  PreferenceOptions pairs;
   bool hf = false, two_pass = false, vllm = false;
   double learning_rate = 0, weight_decay = 0, max_grad_norm = 0;
   int world = 1;
@@ -164,6 +163,16 @@ struct Arguments {
 
   AdapterFormat format() const { return vllm ? AdapterFormat::kVllm : AdapterFormat::kPeft; }
 };
+
+std::unique_ptr<Objective> MakeObjective(const Arguments& arguments) {
+  if (arguments.two_pass) return std::make_unique<TwoPassObjective>();
+  TrainJob job;
+  if (arguments.preference) {
+    job.preference = arguments.pairs;
+    job.preference->loss = *arguments.preference;
+  }
+  return ChooseObjective(job);
+}
 
 at::Tensor Scalar64(std::vector<double> values) {
   return at::tensor(at::ArrayRef<double>(values), at::TensorOptions(at::kDouble));
@@ -197,19 +206,18 @@ void Gradients(const Arguments& arguments, const NativeRepository& native, const
                TrainableModel& model, ProbeGang& gang) {
   at::manual_seed(0);
   const std::vector<MicroBatch> batches = MakeBatches(ReadTensors(arguments.in));
-  const SupervisedObjective one_pass;
-  const TwoPassObjective two_pass;
-  const double loss = gang.ForwardBackward(
-      batches, arguments.two_pass ? static_cast<const Objective&>(two_pass) : one_pass, ScoredTokens(batches));
+  const auto objective = MakeObjective(arguments);
+  const StepShare share = gang.ForwardBackward(batches, *objective);
   gang.BringGradientsTogether();
   Tensors out = ByName(plan, native, model, GradientOf);
-  out["loss"] = Scalar64({loss});
+  out["loss"] = Scalar64({share.loss});
+  for (const auto& [name, figure] : objective->Figures(share.sums)) out["figures." + name] = Scalar64({figure});
   if (gang.rank() == 0) WriteTensors(arguments.out, out);
 }
 
 void Train(const Arguments& arguments, const NativeRepository& native, const AdapterPlan* plan, TrainableModel& model,
            ProbeGang& gang) {
-  const SupervisedObjective objective;
+  const auto objective = MakeObjective(arguments);
   AdamW optimizer(gang.parameters(), {.weight_decay = arguments.weight_decay});
   std::vector<double> losses;
   const std::vector<MicroBatch> all = MakeBatches(ReadTensors(arguments.in));
@@ -217,7 +225,7 @@ void Train(const Arguments& arguments, const NativeRepository& native, const Ada
     const auto begin = all.begin() + static_cast<ptrdiff_t>(first);
     const std::vector<MicroBatch> batches(begin, begin + static_cast<ptrdiff_t>(arguments.micro_batches));
     ZeroGradients(gang.parameters());
-    losses.push_back(gang.ForwardBackward(batches, objective, ScoredTokens(batches)));
+    losses.push_back(gang.ForwardBackward(batches, *objective).loss);
     optimizer.Step(arguments.learning_rate, ClipScale(gang.GradientNorm(), arguments.max_grad_norm));
   }
   Tensors out = gang.Figures();
@@ -267,6 +275,11 @@ void Say(const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); 
 
 int Main(int argc, char** argv) {
   Arguments arguments;
+  const std::map<std::string, PreferenceLoss> losses = {{"sigmoid", PreferenceLoss::kSigmoid},
+                                                        {"ipo", PreferenceLoss::kIpo},
+                                                        {"hinge", PreferenceLoss::kHinge},
+                                                        {"simpo", PreferenceLoss::kSimPo},
+                                                        {"orpo", PreferenceLoss::kOrpo}};
   CLI::App app("Runs the engine on given tokens and writes what it computed.");
   app.require_subcommand(1);
   for (const char* name : {"logits", "gradients", "train", "adapter", "merged"}) {
@@ -277,6 +290,11 @@ int Main(int argc, char** argv) {
     command->add_option("--precision", arguments.precision);
     command->add_flag("--hf", arguments.hf);
     command->add_flag("--two-pass", arguments.two_pass);
+    command->add_option("--preference", arguments.preference)->transform(CLI::CheckedTransformer(losses));
+    command->add_option("--beta", arguments.pairs.beta);
+    command->add_option("--label-smoothing", arguments.pairs.label_smoothing);
+    command->add_flag("--length-normalized", arguments.pairs.length_normalized);
+    command->add_option("--margin", arguments.pairs.margin);
     command->add_flag("--vllm", arguments.vllm);
     command->add_option("--learning-rate", arguments.learning_rate);
     command->add_option("--weight-decay", arguments.weight_decay);

@@ -83,17 +83,17 @@ std::vector<double> ProbeGang::Sums(const std::vector<double>& values) {
   return sums;
 }
 
-double ProbeGang::ForwardBackward(const std::vector<MicroBatch>& batches, const Objective& objective,
-                                  int64_t scored_tokens) {
+StepShare ProbeGang::ForwardBackward(const std::vector<MicroBatch>& batches, const Objective& objective) {
   const size_t world = group_ == nullptr ? 1 : group_->size();
   const MicroBatch nothing;
-  double loss = 0;
+  double normalizer = 0;
+  for (const MicroBatch& batch : batches) normalizer += objective.Count(batch);
+  StepShare share = {.sums = std::vector<double>(objective.num_sums())};
   for (size_t first = 0; first < batches.size(); first += world) {
     const size_t mine = first + rank();
-    loss += temper::ForwardBackward(model_, mine < batches.size() ? batches[mine] : nothing, objective,
-                                    static_cast<double>(scored_tokens));
+    share += temper::ForwardBackward(model_, mine < batches.size() ? batches[mine] : nothing, objective, normalizer);
   }
-  return Sums({loss})[0];
+  return {Sums({share.loss})[0], Sums(share.sums)};
 }
 
 double ProbeGang::GradientNorm() {

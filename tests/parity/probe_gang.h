@@ -13,6 +13,7 @@
 #include "worker/parallel/process_group.h"
 #include "worker/parallel/sharded_model.h"
 #include "worker/train/objective.h"
+#include "worker/train/train_step.h"
 
 namespace temper {
 
@@ -41,8 +42,8 @@ class ProbeGang {
   // What this rank's optimizer works on.
   const std::vector<Parameter*>& parameters() const;
 
-  // Forward and backward of this rank's micro-batches; the loss of all ranks.
-  double ForwardBackward(const std::vector<MicroBatch>& batches, const Objective& objective, int64_t scored_tokens);
+  // Forward and backward of this rank's micro-batches; what all ranks' add up to.
+  StepShare ForwardBackward(const std::vector<MicroBatch>& batches, const Objective& objective);
   // Of all ranks' gradients.
   double GradientNorm();
 

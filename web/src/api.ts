@@ -18,10 +18,16 @@ export interface StepMetrics {
   epoch?: number;
   skipped?: boolean;
   phases?: Record<string, number>;
+  objective?: Record<string, number | string>;
 }
 
 export interface PreflightReport {
-  samples?: { pieces?: { text?: string; scored?: boolean }[]; tokens?: string; scored_tokens?: string }[];
+  samples?: {
+    pieces?: { text?: string; scored?: boolean }[];
+    tokens?: string;
+    scored_tokens?: string;
+    part?: string;
+  }[];
   data?: Record<string, string | number>;
   total_steps?: string;
   estimated_seconds?: number;

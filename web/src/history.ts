@@ -28,6 +28,11 @@ export class StepHistory {
     return (this.columns["step"] ?? []) as number[];
   }
 
+  // Whether the job learns from pairs of answers.
+  get hasPairs(): boolean {
+    return "rewards/margins" in this.columns;
+  }
+
   // From the server. What comes after `last_sequence` is in the stream, so the rest is read after it.
   async read(id: string): Promise<{ job: Job; past: Past }> {
     const past = await api.history(id);
@@ -79,6 +84,7 @@ export class StepHistory {
       skipped: step.skipped ? 1 : 0,
     };
     for (const phase of PHASES) values[phase] = step.phases?.[phase] ?? 0;
+    for (const [name, value] of Object.entries(step.objective ?? {})) values[name] = finite(value);
     const index = firstFrom(this.steps, at);
     const replaces = this.steps[index] === at;
     for (const [name, value] of Object.entries(values)) {

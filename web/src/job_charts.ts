@@ -21,7 +21,7 @@ export class JobCharts {
       (this.charts[name] = this.group.add(options)).element;
     const loss = add("loss", {
       title: "Loss",
-      hint: "A mean over the scored tokens of each step",
+      hint: "A mean over the scored tokens of each step, or over its pairs",
       format: figure,
       height: 300,
       wide: true,
@@ -31,6 +31,18 @@ export class JobCharts {
       "section",
       { class: "charts", "aria-label": "Charts" },
       loss,
+      add("rewards", {
+        title: "Rewards",
+        hint: "Of the chosen and the rejected answers, means over the pairs of each step",
+        format: figure,
+      }),
+      add("accuracy", {
+        title: "Reward accuracy",
+        hint: "The share of pairs whose chosen answer has the higher reward",
+        format: (value) => percent(value, 1),
+        zero: true,
+        top: 1,
+      }),
       add("learning_rate", { title: "Learning rate", format: figure, zero: true }),
       add("grad_norm", { title: "Gradient norm", hint: "Global, before clipping", format: figure }),
       add("speed", { title: "Tokens/s", format: (value) => count(value), zero: true }),
@@ -87,6 +99,17 @@ export class JobCharts {
     this.drawLoss();
     const one = (chart: string, label: string, values: Line["values"], color = "--c1") =>
       this.charts[chart]!.set({ steps, lines: [{ label, color, values }], markers });
+    for (const chart of ["rewards", "accuracy"]) this.charts[chart]!.element.hidden = !history.hasPairs;
+    one("accuracy", "Accuracy", history.column("rewards/accuracies"), "--c3");
+    this.charts["rewards"]!.set({
+      steps,
+      markers,
+      lines: [
+        { label: "chosen", color: "--c3", values: history.column("rewards/chosen") },
+        { label: "rejected", color: "--c4", values: history.column("rewards/rejected") },
+        { label: "margin", color: "--c1", values: history.column("rewards/margins"), dash: [4, 3] },
+      ],
+    });
     one("learning_rate", "Learning rate", history.column("learning_rate"), "--c2");
     one("grad_norm", "Gradient norm", history.column("grad_norm"), "--c4");
     one("speed", "Tokens/s", history.speed(), "--c3");

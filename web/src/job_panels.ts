@@ -204,7 +204,7 @@ export function dataPanel(panel: HTMLElement, job: Job): void {
       { class: "card" },
       h("h2", {}, "What is learned"),
       h("p", { class: "muted small" }, h("span", { class: "scored" }, "This is learned"), ", the rest is only read."),
-      ...(report.samples ?? []).map(sample),
+      ...samples(report),
     ),
     h(
       "section",
@@ -216,7 +216,15 @@ export function dataPanel(panel: HTMLElement, job: Job): void {
   );
 }
 
-function sample(each: NonNullable<PreflightReport["samples"]>[number], i: number): HTMLElement {
+function samples(report: PreflightReport): HTMLElement[] {
+  let number = 0;
+  return (report.samples ?? []).map((each) => {
+    if (each.part !== "rejected") ++number;
+    return sample(each, each.part ? `Sample ${number}, ${each.part}` : `Sample ${number}`);
+  });
+}
+
+function sample(each: NonNullable<PreflightReport["samples"]>[number], name: string): HTMLElement {
   const pieces = (each.pieces ?? []).map((piece) =>
     piece.scored ? h("mark", { class: "scored" }, piece.text ?? "") : (piece.text ?? ""),
   );
@@ -226,7 +234,7 @@ function sample(each: NonNullable<PreflightReport["samples"]>[number], i: number
     h(
       "figcaption",
       { class: "muted small" },
-      `Sample ${i + 1}: ${count(Number(each.tokens ?? 0))} tokens, ${count(Number(each.scored_tokens ?? 0))} learned`,
+      `${name}: ${count(Number(each.tokens ?? 0))} tokens, ${count(Number(each.scored_tokens ?? 0))} learned`,
     ),
     h("pre", { tabindex: 0 }, ...pieces),
   );

@@ -26,6 +26,11 @@ absl::Status Check(const BatchOptions& options) {
   if (options.samples.max_tokens < 2) {
     return invalid("max_sample_tokens is ", options.samples.max_tokens, "; a token and its target need at least 2");
   }
+  if (options.samples.pairs && 2 * options.samples.max_tokens > options.micro_batch_tokens) {
+    return invalid("max_sample_tokens (", options.samples.max_tokens, ") is more than half of micro_batch_tokens (",
+                   options.micro_batch_tokens,
+                   "): the two answers of a pair go through the model together. Lower the one or raise the other");
+  }
   if (options.samples.max_tokens > options.micro_batch_tokens) {
     return invalid("max_sample_tokens (", options.samples.max_tokens, ") is more than micro_batch_tokens (",
                    options.micro_batch_tokens, "): samples are never split. Lower the one or raise the other");
@@ -44,6 +49,16 @@ absl::Status Check(const BatchOptions& options) {
   return absl::OkStatus();
 }
 
+// Scored tokens that have one before them in their document.
+int64_t CountTargets(const SampleSet& samples, int64_t sample) {
+  int64_t targets = 0;
+  for (int i = 0; i < samples.documents_per_sample(); ++i) {
+    const auto scored = samples.document(sample, i).scored;
+    targets += std::count(scored.begin() + 1, scored.end(), 1);
+  }
+  return targets;
+}
+
 int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -51,7 +66,7 @@ int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 absl::StatusOr<std::unique_ptr<BatchStream>> BatchStream::Open(const BatchOptions& options,
                                                                const SampleBuilder& builder) {
   BatchOptions resolved = options;
-  if (resolved.samples.max_tokens == 0) resolved.samples.max_tokens = resolved.micro_batch_tokens;
+  if (resolved.samples.max_tokens == 0) resolved.samples.max_tokens = resolved.micro_batch_tokens / (resolved.samples.pairs ? 2 : 1);
   const absl::Status checked = Check(resolved);
   if (!checked.ok()) return checked;
   const double epochs = options.steps > 0 ? std::numeric_limits<double>::infinity() : options.epochs;
@@ -160,7 +175,32 @@ absl::StatusOr<MicroBatch> BatchStream::NextRow() {
   }
   ++position_.row;
   ++rows_given_;
-  return PackRow(*block_.samples, row, options_.micro_batch_tokens);
+  return Pack(row);
+}
+
+MicroBatch BatchStream::Pack(const std::vector<int64_t>& row) const {
+  MicroBatch batch = PackRow(*block_.samples, row, options_.micro_batch_tokens);
+  if (reference_.empty()) return batch;
+  for (const int64_t sample : row) {
+    const auto begin = reference_.begin();
+    batch.reference_S.insert(batch.reference_S.end(), begin + reference_begins_[sample],
+                             begin + reference_begins_[sample + 1]);
+  }
+  return batch;
+}
+
+absl::Status BatchStream::SetReference(std::vector<float> logprobs) {
+  std::vector<int64_t> begins = {0};
+  for (int64_t sample = 0; sample < block_.samples->size(); ++sample) {
+    begins.push_back(begins.back() + CountTargets(*block_.samples, sample));
+  }
+  if (begins.back() != std::ssize(logprobs)) {
+    return absl::InvalidArgumentError(absl::StrCat("the data has ", begins.back(), " scored tokens, but there are ",
+                                                   logprobs.size(), " log-probabilities of a reference"));
+  }
+  reference_ = std::move(logprobs);
+  reference_begins_ = std::move(begins);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<MicroBatch>> BatchStream::NextStep() {

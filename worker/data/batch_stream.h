@@ -16,7 +16,7 @@
 namespace temper {
 
 struct BatchOptions {
-  SampleOptions samples;  // max_tokens 0: micro_batch_tokens; at most that
+  SampleOptions samples;  // max_tokens 0: micro_batch_tokens, of pairs the half of it; at most that
   int64_t micro_batch_tokens = 2048;
   int64_t tokens_per_step = 4096;  // rounded up to whole micro-batches
   int64_t steps = 0;               // exactly one of steps and
@@ -66,6 +66,13 @@ class BatchStream {
   // The samples of the current block, in the order of the data.
   const SampleSet& samples() const { return *block_.samples; }
 
+  // Whether there is one block, which is everything.
+  bool whole() const { return blocks_->whole(); }
+
+  // MicroBatch::reference_S of all rows from now on: those of samples(), in the order of the data. INVALID_ARGUMENT when
+  // it is another number. Of data that is whole.
+  absl::Status SetReference(std::vector<float> logprobs);
+
   // The row that the first step begins with. Before the first step.
   MicroBatch FirstRow() const;
 
@@ -84,6 +91,7 @@ class BatchStream {
   void Describe();
   bool AtEnd() const;
   absl::StatusOr<MicroBatch> NextRow();
+  MicroBatch Pack(const std::vector<int64_t>& row) const;
 
   BatchOptions options_;
   std::unique_ptr<BlockStream> blocks_;
@@ -94,6 +102,8 @@ class BatchStream {
   SampleBlock block_;       // the current one
   int64_t block_rows_ = 0;
   std::optional<Packer> packer_;  // of the block
+  std::vector<float> reference_;
+  std::vector<int64_t> reference_begins_;  // by sample, and the end
 };
 
 }  // namespace temper

@@ -6,7 +6,7 @@
 
 namespace temper {
 
-// A sample as tokens.
+// A document as tokens: a sample, or one of the two answers of a pair with its prompt.
 struct Example {
   std::vector<uint32_t> ids;
   // 1 for a token that the loss looks at: what is learned to be written behind what stands before it.

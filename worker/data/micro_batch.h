@@ -8,6 +8,8 @@ namespace temper {
 
 // Documents packed one after another into one row of T tokens. Attention never crosses a document's border.
 //
+// Of pairs, documents 2p and 2p + 1 are the chosen and the rejected answer of pair p, each behind the prompt.
+//
 // There is no padding: T is the number of tokens, at most `capacity`.
 struct MicroBatch {
   std::vector<int64_t> tokens_T;
@@ -17,6 +19,8 @@ struct MicroBatch {
   std::vector<int64_t> positions_T;
   // 1 where the loss looks at targets_T.
   std::vector<uint8_t> loss_mask_T;
+  // Where the data has them: log-probabilities of the scored targets under a reference, one of each, in their order.
+  std::vector<float> reference_S;
   // Where each document begins, and T at the end: documents + 1 entries (`cu_seqlens` elsewhere).
   std::vector<int64_t> document_starts;
   // Tokens that the row had room for.

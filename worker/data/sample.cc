@@ -9,133 +9,53 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "worker/data/json_line.h"
+#include "worker/data/sample_fields.h"
 
 namespace temper {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::array<const char*, 4> kFormFields = {"messages", "prompt", "completion", "text"};
+constexpr std::array kFormFields = {"messages", "prompt", "completion", "text"};
 
-// The fields of one line, by our names.
-class Fields {
- public:
-  Fields(Json& line, const ColumnNames& columns, const std::string& where)
-      : line_(line), columns_(columns), where_(where) {
-    for (const char* field : kFormFields) form_is_named_ = form_is_named_ || columns.contains(field);
+// Which form the line has, by the fields that it has. Whether a prompt is a text or messages is seen later.
+absl::StatusOr<SampleForm> FormOf(const SampleFields& fields) {
+  const bool prompt = fields.Find("prompt") != nullptr, completion = fields.Find("completion") != nullptr;
+  std::vector<std::string> found;
+  SampleForm form = SampleForm::kConversation;
+  if (fields.Find("messages") != nullptr) found.push_back(fields.Name("messages"));
+  if (prompt && completion) {
+    found.push_back(absl::StrCat(fields.Name("prompt"), " with ", fields.Name("completion")));
+    form = SampleForm::kPromptCompletion;
   }
-
-  // Null when there is no such field, or when it does not count.
-  Json* Find(const std::string& field) const {
-    const auto column = columns_.find(field);
-    if (column == columns_.end() && form_is_named_ && IsFormField(field)) return nullptr;
-    const auto value = line_.find(column == columns_.end() ? field : column->second);
-    return value == line_.end() || value->is_null() ? nullptr : &*value;
+  if (fields.Find("text") != nullptr) {
+    found.push_back(fields.Name("text"));
+    form = SampleForm::kText;
   }
-
-  // As a person would look for it: "`messages`", or "`conversation` (messages)" where the file has another name for it.
-  std::string Name(const std::string& field) const {
-    const auto column = columns_.find(field);
-    return column == columns_.end() ? absl::StrCat("`", field, "`")
-                                    : absl::StrCat("`", column->second, "` (", field, ")");
+  if (found.size() == 1) return form;
+  if (found.size() > 1) {
+    return fields.Invalid(absl::StrCat("the sample has ", absl::StrJoin(found, " and "),
+                                "; only one can be trained on. Say which with data.columns, for example {",
+                                form == SampleForm::kText ? "text: text" : "prompt: prompt, completion: completion",
+                                "}"));
   }
-
-  absl::Status Invalid(const std::string& text) const { return InvalidSample(where_, text); }
-
-  absl::StatusOr<std::string> Text(const std::string& field) const {
-    Json& value = *Find(field);
-    if (!value.is_string()) return Invalid(absl::StrCat(Name(field), " must be a text, not ", JsonTypeName(value)));
-    return std::move(value.get_ref<std::string&>());
+  if (prompt || completion) {
+    return fields.Invalid(absl::StrCat("the sample has ", fields.Name(prompt ? "prompt" : "completion"), " but no ",
+                                fields.Name(prompt ? "completion" : "prompt"), "; it must have both"));
   }
-
-  absl::StatusOr<Json> Messages(const std::string& field) const {
-    Json& value = *Find(field);
-    const auto column = columns_.find(field);
-    absl::Status checked = CheckMessages(value, column == columns_.end() ? field : column->second, where_);
-    if (!checked.ok()) return checked;
-    return std::move(value);
+  if (fields.Find("chosen") != nullptr && fields.Find("rejected") != nullptr) {
+    return fields.Invalid(absl::StrCat("the sample has ", fields.Name("chosen"), " and ", fields.Name("rejected"),
+                                       ": pairs are for jobs with method.preference"));
   }
+  return fields.Invalid(absl::StrCat("the sample has no ", fields.Name("messages"), ", no ", fields.Name("prompt"), " with ",
+                              fields.Name("completion"), " and no ", fields.Name("text"), "; it has ", fields.FoundKeys(),
+                              ". Name the right field in data.columns, for example {messages: conversation}"));
+}
 
-  // What the template gets beside the messages.
-  absl::StatusOr<Json> Variables() const {
-    Json variables = Json::object();
-    for (const char* key : {"tools", "documents"}) {
-      Json* const value = Find(key);
-      if (value == nullptr) continue;
-      if (!value->is_array()) return Invalid(absl::StrCat(Name(key), " must be a list, not ", JsonTypeName(*value)));
-      variables[key] = std::move(*value);
-    }
-    if (const Json* const extra = Find("chat_template_kwargs"); extra != nullptr) {
-      if (!extra->is_object()) {
-        return Invalid(absl::StrCat(Name("chat_template_kwargs"), " must be an object, not ", JsonTypeName(*extra)));
-      }
-      variables.update(*extra);
-    }
-    return variables;
-  }
-
-  // Which form the line has, by the fields that it has. Whether a prompt is a text or messages is seen later.
-  absl::StatusOr<SampleForm> Form() const {
-    const bool prompt = Find("prompt") != nullptr, completion = Find("completion") != nullptr;
-    std::vector<std::string> found;
-    SampleForm form = SampleForm::kConversation;
-    if (Find("messages") != nullptr) found.push_back(Name("messages"));
-    if (prompt && completion) {
-      found.push_back(absl::StrCat(Name("prompt"), " with ", Name("completion")));
-      form = SampleForm::kPromptCompletion;
-    }
-    if (Find("text") != nullptr) {
-      found.push_back(Name("text"));
-      form = SampleForm::kText;
-    }
-    if (found.size() == 1) return form;
-    if (found.size() > 1) {
-      return Invalid(absl::StrCat("the sample has ", absl::StrJoin(found, " and "),
-                                  "; only one can be trained on. Say which with data.columns, for example {",
-                                  form == SampleForm::kText ? "text: text" : "prompt: prompt, completion: completion",
-                                  "}"));
-    }
-    if (prompt || completion) {
-      return Invalid(absl::StrCat("the sample has ", Name(prompt ? "prompt" : "completion"), " but no ",
-                                  Name(prompt ? "completion" : "prompt"), "; it must have both"));
-    }
-    return Invalid(absl::StrCat("the sample has no ", Name("messages"), ", no ", Name("prompt"), " with ",
-                                Name("completion"), " and no ", Name("text"), "; it has ", FoundKeys(),
-                                ". Name the right field in data.columns, for example {messages: conversation}"));
-  }
-
- private:
-  static bool IsFormField(const std::string& field) {
-    for (const char* known : kFormFields) {
-      if (field == known) return true;
-    }
-    return false;
-  }
-
-  std::string FoundKeys() const {
-    constexpr size_t kShown = 5;
-    std::vector<std::string> keys;
-    for (const auto& [key, value] : line_.items()) {
-      if (keys.size() == kShown) {
-        keys.push_back("…");
-        break;
-      }
-      // A key may be as long as the line.
-      keys.push_back(key.size() <= 40 ? absl::StrCat("`", key, "`") : "a very long key");
-    }
-    return keys.empty() ? "no fields at all" : absl::StrJoin(keys, ", ");
-  }
-
-  Json& line_;
-  const ColumnNames& columns_;
-  const std::string& where_;
-  bool form_is_named_ = false;
-};
-
-absl::Status ReadPromptedConversation(const Fields& fields, Sample& sample) {
-  absl::StatusOr<Json> prompt = fields.Messages("prompt");
+absl::Status ReadPromptedConversation(const SampleFields& fields, Sample& sample) {
+  absl::StatusOr<Json> prompt = fields.TakeMessages("prompt");
   if (!prompt.ok()) return prompt.status();
-  absl::StatusOr<Json> completion = fields.Messages("completion");
+  absl::StatusOr<Json> completion = fields.TakeMessages("completion");
   if (!completion.ok()) return completion.status();
   bool answers = false;
   for (const Json& message : *completion) answers = answers || message["role"] == "assistant";
@@ -149,7 +69,7 @@ absl::Status ReadPromptedConversation(const Fields& fields, Sample& sample) {
   return absl::OkStatus();
 }
 
-absl::Status ReadPromptCompletion(const Fields& fields, Sample& sample) {
+absl::Status ReadPromptCompletion(const SampleFields& fields, Sample& sample) {
   const Json& prompt = *fields.Find("prompt");
   const Json& completion = *fields.Find("completion");
   if (prompt.is_array() && completion.is_array()) return ReadPromptedConversation(fields, sample);
@@ -158,9 +78,9 @@ absl::Status ReadPromptCompletion(const Fields& fields, Sample& sample) {
                                        fields.Name("completion"), " is ", JsonTypeName(completion),
                                        "; both must be texts, or both lists of messages"));
   }
-  absl::StatusOr<std::string> before = fields.Text("prompt");
+  absl::StatusOr<std::string> before = fields.TakeText("prompt");
   if (!before.ok()) return before.status();
-  absl::StatusOr<std::string> text = fields.Text("completion");
+  absl::StatusOr<std::string> text = fields.TakeText("completion");
   if (!text.ok()) return text.status();
   sample.prompt = *std::move(before);
   sample.text = *std::move(text);
@@ -186,13 +106,13 @@ std::string Describe(SampleForm form) {
 absl::StatusOr<Sample> ParseSample(std::string_view line, const ColumnNames& columns, const std::string& where) {
   absl::StatusOr<Json> json = ParseJsonLine(line, where);
   if (!json.ok()) return json.status();
-  const Fields fields(*json, columns, where);
-  const absl::StatusOr<SampleForm> form = fields.Form();
+  const SampleFields fields(*json, columns, where, kFormFields);
+  const absl::StatusOr<SampleForm> form = FormOf(fields);
   if (!form.ok()) return form.status();
 
   Sample sample{.form = *form};
   if (sample.form == SampleForm::kText) {
-    absl::StatusOr<std::string> text = fields.Text("text");
+    absl::StatusOr<std::string> text = fields.TakeText("text");
     if (!text.ok()) return text.status();
     sample.text = *std::move(text);
     return sample;
@@ -202,11 +122,11 @@ absl::StatusOr<Sample> ParseSample(std::string_view line, const ColumnNames& col
     if (!read.ok()) return read;
     if (sample.form == SampleForm::kPromptCompletion) return sample;
   } else {
-    absl::StatusOr<Json> messages = fields.Messages("messages");
+    absl::StatusOr<Json> messages = fields.TakeMessages("messages");
     if (!messages.ok()) return messages.status();
     sample.conversation.messages = *std::move(messages);
   }
-  absl::StatusOr<Json> variables = fields.Variables();
+  absl::StatusOr<Json> variables = fields.TakeVariables();
   if (!variables.ok()) return variables.status();
   sample.conversation.variables = *std::move(variables);
   return sample;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "common/counted.h"
 #include "worker/data/json_line.h"
+#include "worker/data/preference_pair.h"
 
 namespace temper {
 namespace {
@@ -20,28 +21,48 @@ constexpr int64_t kFirstBlockShare = 16;  // the first block has so large a part
 
 // A record's tokens, and what form it had.
 struct BuiltSample {
-  absl::StatusOr<Example> example = absl::UnknownError("not built");
+  absl::StatusOr<std::vector<Example>> documents = absl::UnknownError("not built");
   std::optional<SampleForm> form;  // absent when the record was not understood
 };
-
-BuiltSample BuildSample(const SourceRecord& record, const ColumnNames& columns, const SampleBuilder& builder) {
-  const std::string where = record.Where();
-  absl::StatusOr<Sample> sample = ParseSample(record.record.text, columns, where);
-  if (!sample.ok()) return {.example = sample.status()};
-  BuiltSample built{.example = builder.Build(*sample), .form = sample->form};
-  if (!built.example.ok()) {
-    const absl::Status& status = built.example.status();
-    built.example = absl::Status(status.code(), absl::StrCat(where, ": ", status.message()));
-  }
-  return built;
-}
-
-int64_t BytesOf(const SourceRecord& record) { return static_cast<int64_t>(record.record.text.size()); }
 
 // Scored tokens that have a token before them, from which they are predicted.
 int64_t CountTargets(const std::vector<uint8_t>& scored) {
   return scored.empty() ? 0 : std::count(scored.begin() + 1, scored.end(), 1);
 }
+
+absl::Status Annotate(const absl::Status& status, const std::string& where) {
+  return absl::Status(status.code(), absl::StrCat(where, ": ", status.message()));
+}
+
+absl::StatusOr<std::vector<Example>> BuildPair(const PreferencePair& pair, const SampleBuilder& builder) {
+  absl::StatusOr<Example> chosen = builder.Build(pair.chosen);
+  if (!chosen.ok()) return Annotate(chosen.status(), "chosen");
+  absl::StatusOr<Example> rejected = builder.Build(pair.rejected);
+  if (!rejected.ok()) return Annotate(rejected.status(), "rejected");
+  if (CountTargets(chosen->scored) == 0 || CountTargets(rejected->scored) == 0) {
+    return absl::FailedPreconditionError("an answer has no token that is predicted from one before it");
+  }
+  if (chosen->ids == rejected->ids) {
+    return absl::FailedPreconditionError("the chosen answer and the rejected one are the same");
+  }
+  return std::vector<Example>{*std::move(chosen), *std::move(rejected)};
+}
+
+BuiltSample BuildPair(const SourceRecord& record, const ColumnNames& columns, const SampleBuilder& builder) {
+  const absl::StatusOr<PreferencePair> pair = ParsePreferencePair(record.record.text, columns, record.Where());
+  if (!pair.ok()) return {.documents = pair.status()};
+  return {.documents = BuildPair(*pair, builder), .form = pair->chosen.form};
+}
+
+BuiltSample BuildSample(const SourceRecord& record, const ColumnNames& columns, const SampleBuilder& builder) {
+  const absl::StatusOr<Sample> sample = ParseSample(record.record.text, columns, record.Where());
+  if (!sample.ok()) return {.documents = sample.status()};
+  absl::StatusOr<Example> example = builder.Build(*sample);
+  if (!example.ok()) return {.documents = example.status(), .form = sample->form};
+  return {.documents = std::vector<Example>{*std::move(example)}, .form = sample->form};
+}
+
+int64_t BytesOf(const SourceRecord& record) { return static_cast<int64_t>(record.record.text.size()); }
 
 }  // namespace
 
@@ -101,7 +122,7 @@ absl::StatusOr<std::optional<SampleSet>> SampleReader::Next(int threads) {
     if (statistics_.kept == 0 && skipped_ == 0) return NothingKept();
     return std::nullopt;
   }
-  SampleSet samples;
+  SampleSet samples(options_.pairs ? 2 : 1);
   const absl::Status taken = Take(*records, threads, samples);
   if (!taken.ok()) return taken;
   if (whole_ && samples.size() == 0) return NothingKept();
@@ -127,7 +148,11 @@ absl::Status SampleReader::Take(const std::vector<SourceRecord>& records, int th
     const auto work = [&] {
       for (size_t i = next++; i < count; i = next++) {
         const SourceRecord& record = records[begin + i];
-        built[i] = BuildSample(record, options_.sources[record.source].columns, builder_);
+        const ColumnNames& columns = options_.sources[record.source].columns;
+        built[i] = options_.pairs ? BuildPair(record, columns, builder_) : BuildSample(record, columns, builder_);
+        if (built[i].form.has_value() && !built[i].documents.ok()) {
+          built[i].documents = Annotate(built[i].documents.status(), record.Where());
+        }
       }
     };
     std::vector<std::jthread> others;
@@ -140,13 +165,13 @@ absl::Status SampleReader::Take(const std::vector<SourceRecord>& records, int th
         const absl::Status same = CheckForm(*built[i].form, record);
         if (!same.ok()) return same;
       }
-      absl::StatusOr<Example>& example = built[i].example;
-      if (example.ok()) {
-        Add(*std::move(example), record, samples);
-      } else if (absl::IsFailedPrecondition(example.status())) {
-        if (statistics_.refused++ == 0) statistics_.first_refusal = std::string(example.status().message());
+      absl::StatusOr<std::vector<Example>>& documents = built[i].documents;
+      if (documents.ok()) {
+        Add(*std::move(documents), record, samples);
+      } else if (absl::IsFailedPrecondition(documents.status())) {
+        if (statistics_.refused++ == 0) statistics_.first_refusal = std::string(documents.status().message());
       } else {
-        return example.status();
+        return documents.status();
       }
       ++statistics_.read;
     }
@@ -161,26 +186,36 @@ absl::Status SampleReader::CheckForm(SampleForm form, const SourceRecord& record
     form_where_ = record.Where();
   }
   if (form == *form_) return absl::OkStatus();
-  return InvalidSample(record.Where(), absl::StrCat("this sample is ", Describe(form), ", but the one in ", form_where_,
-                                                    " is ", Describe(*form_), "; all must have the same form"));
+  const auto describe = [this](SampleForm each) { return options_.pairs ? DescribePair(each) : Describe(each); };
+  return InvalidSample(record.Where(), absl::StrCat("this sample is ", describe(form), ", but the one in ", form_where_,
+                                                    " is ", describe(*form_), "; all must have the same form"));
 }
 
-void SampleReader::Add(Example example, const SourceRecord& record, SampleSet& samples) {
-  const bool overlong = static_cast<int64_t>(example.ids.size()) > options_.max_tokens;
-  if (overlong) {
-    example.ids.resize(options_.max_tokens);
-    example.scored.resize(options_.max_tokens);
+void SampleReader::Add(std::vector<Example> documents, const SourceRecord& record, SampleSet& samples) {
+  bool overlong = false, nothing_left = false;
+  int64_t tokens = 0, targets = 0;
+  for (Example& document : documents) {
+    if (static_cast<int64_t>(document.ids.size()) > options_.max_tokens) {
+      overlong = true;
+      document.ids.resize(options_.max_tokens);
+      document.scored.resize(options_.max_tokens);
+    }
+    const int64_t its_targets = CountTargets(document.scored);
+    nothing_left = nothing_left || its_targets == 0;
+    targets += its_targets;
+    tokens += static_cast<int64_t>(document.ids.size());
   }
-  const int64_t targets = CountTargets(example.scored);
-  if (overlong && (options_.overlong == OverlongSamples::kDrop || targets == 0)) {
+  // Of a pair, what sets the answers apart may have gone.
+  if (options_.pairs) nothing_left = nothing_left || documents[0].ids == documents[1].ids;
+  if (overlong && (options_.overlong == OverlongSamples::kDrop || nothing_left)) {
     ++statistics_.dropped_overlong;
     return;
   }
   ++statistics_.kept;
   statistics_.truncated += overlong;
-  statistics_.tokens += static_cast<int64_t>(example.ids.size());
+  statistics_.tokens += tokens;
   statistics_.scored_tokens += targets;
-  samples.Add(example, record.source, record.ordinal);
+  samples.Add(documents, record.source, record.ordinal);
 }
 
 absl::Status SampleReader::NothingKept() const {
@@ -195,7 +230,8 @@ absl::Status SampleReader::NothingKept() const {
                                                      ". Correct data.validation.share, or give data.validation.uri"));
     }
     return absl::InvalidArgumentError(
-        absl::StrCat("the data ", uris, " is empty: it must have a sample a line, like {\"messages\": […]}"));
+        absl::StrCat("the data ", uris, " is empty: it must have a sample a line, like ",
+                     options_.pairs ? "{\"prompt\": …, \"chosen\": …, \"rejected\": …}" : "{\"messages\": […]}"));
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "none of ", Counted(statistics_.read, "sample"), " in ", uris, " can be trained on: ", statistics_.refused,

@@ -22,7 +22,8 @@ enum class OverlongSamples { kTruncate, kDrop };
 struct SampleOptions {
   std::vector<DataSource> sources;
   RecordSplit split;
-  int64_t max_tokens = 0;
+  bool pairs = false;      // records are pairs of answers (preference_pair.h), not samples
+  int64_t max_tokens = 0;  // of a document
   OverlongSamples overlong = OverlongSamples::kTruncate;
   // Data of more bytes (decompressed) than this comes in several blocks.
   int64_t whole_bytes = 32 << 20;
@@ -35,7 +36,7 @@ struct SampleStatistics {
   int64_t kept = 0;
   int64_t truncated = 0;         // of those kept
   int64_t dropped_overlong = 0;  // longer than max_tokens; or truncated, and no scored token was left
-  int64_t refused = 0;           // no sound loss mask (SampleBuilder::Build)
+  int64_t refused = 0;           // no sound loss mask (SampleBuilder::Build), or two answers that are the same
   std::string first_refusal;     // "URI, line N: reason"
   int64_t tokens = 0;            // of the kept samples
   int64_t scored_tokens = 0;     // tokens that the loss looks at
@@ -77,7 +78,7 @@ class SampleReader {
   absl::StatusOr<std::vector<SourceRecord>> NextRecords();
   absl::Status Take(const std::vector<SourceRecord>& records, int threads, SampleSet& samples);
   absl::Status CheckForm(SampleForm form, const SourceRecord& record);
-  void Add(Example example, const SourceRecord& record, SampleSet& samples);
+  void Add(std::vector<Example> documents, const SourceRecord& record, SampleSet& samples);
   absl::Status NothingKept() const;
 
   const SampleOptions options_;

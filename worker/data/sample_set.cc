@@ -3,10 +3,12 @@
 
 namespace temper {
 
-void SampleSet::Add(const Example& example, int source, int64_t ordinal) {
-  ids_.insert(ids_.end(), example.ids.begin(), example.ids.end());
-  scored_.insert(scored_.end(), example.scored.begin(), example.scored.end());
-  begins_.push_back(static_cast<int64_t>(ids_.size()));
+void SampleSet::Add(absl::Span<const Example> documents, int source, int64_t ordinal) {
+  for (const Example& document : documents) {
+    ids_.insert(ids_.end(), document.ids.begin(), document.ids.end());
+    scored_.insert(scored_.end(), document.scored.begin(), document.scored.end());
+    begins_.push_back(static_cast<int64_t>(ids_.size()));
+  }
   origins_.push_back({ordinal, source});
 }
 

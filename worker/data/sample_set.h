@@ -9,20 +9,34 @@
 
 namespace temper {
 
-// Tokenised samples. About five bytes a token.
+// Tokenised samples, each of which is one document, or, of pairs, two: the chosen answer and the rejected one. About
+// five bytes a token.
 class SampleSet {
  public:
-  // `source` and `ordinal` as SourceRecord has them.
-  void Add(const Example& example, int source, int64_t ordinal);
+  struct Document {
+    absl::Span<const uint32_t> ids;
+    absl::Span<const uint8_t> scored;
+  };
 
-  int64_t size() const { return static_cast<int64_t>(begins_.size()) - 1; }
-  int64_t length(int64_t sample) const { return begins_[sample + 1] - begins_[sample]; }
-  absl::Span<const uint32_t> ids(int64_t sample) const {
-    return absl::MakeConstSpan(ids_).subspan(begins_[sample], length(sample));
+  explicit SampleSet(int documents_per_sample = 1) : documents_per_sample_(documents_per_sample) {}
+
+  // A sample's documents. `source` and `ordinal` as SourceRecord has them.
+  void Add(absl::Span<const Example> documents, int source, int64_t ordinal);
+
+  int64_t size() const { return static_cast<int64_t>(origins_.size()); }
+  int documents_per_sample() const { return documents_per_sample_; }
+  Document document(int64_t sample, int document) const {
+    const int64_t index = sample * documents_per_sample_ + document;
+    return Between(begins_[index], begins_[index + 1]);
   }
-  absl::Span<const uint8_t> scored(int64_t sample) const {
-    return absl::MakeConstSpan(scored_).subspan(begins_[sample], length(sample));
+
+  // Of all of a sample's documents, one after another.
+  int64_t length(int64_t sample) const {
+    return begins_[(sample + 1) * documents_per_sample_] - begins_[sample * documents_per_sample_];
   }
+  absl::Span<const uint32_t> ids(int64_t sample) const { return Whole(sample).ids; }
+  absl::Span<const uint8_t> scored(int64_t sample) const { return Whole(sample).scored; }
+
   int source(int64_t sample) const { return origins_[sample].source; }
   int64_t ordinal(int64_t sample) const { return origins_[sample].ordinal; }
 
@@ -32,7 +46,17 @@ class SampleSet {
     int source;
   };
 
-  std::vector<int64_t> begins_ = {0};
+  Document Between(int64_t begin, int64_t end) const {
+    return {absl::MakeConstSpan(ids_).subspan(begin, end - begin),
+            absl::MakeConstSpan(scored_).subspan(begin, end - begin)};
+  }
+  Document Whole(int64_t sample) const {
+    const int64_t first = sample * documents_per_sample_;
+    return Between(begins_[first], begins_[first + documents_per_sample_]);
+  }
+
+  int documents_per_sample_;
+  std::vector<int64_t> begins_ = {0};  // of documents
   std::vector<uint32_t> ids_;
   std::vector<uint8_t> scored_;
   std::vector<Origin> origins_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/data/validation_set.h"
 
+#include <algorithm>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -10,6 +11,20 @@
 #include "worker/data/packer.h"
 
 namespace temper {
+
+absl::Status ValidationSet::SetReference(const std::vector<float>& logprobs) {
+  auto next = logprobs.begin();
+  for (MicroBatch& row : rows) {
+    const auto targets = std::count(row.loss_mask_T.begin(), row.loss_mask_T.end(), 1);
+    if (logprobs.end() - next < targets) {
+      return absl::InvalidArgumentError("there are fewer log-probabilities of a reference than held-out tokens");
+    }
+    row.reference_S.assign(next, next + targets);
+    next += targets;
+  }
+  if (next == logprobs.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError("there are more log-probabilities of a reference than held-out tokens");
+}
 
 absl::StatusOr<ValidationSet> ReadValidationSet(const SampleOptions& options, int64_t max_samples,
                                                 int64_t micro_batch_tokens, const SampleBuilder& builder, int threads) {

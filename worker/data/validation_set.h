@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/data/micro_batch.h"
 #include "worker/data/sample_builder.h"
@@ -16,6 +17,9 @@ struct ValidationSet {
   std::vector<MicroBatch> rows;
   int64_t samples = 0;
   int64_t scored_tokens = 0;
+
+  // MicroBatch::reference_S of all rows, one after another. INVALID_ARGUMENT when it is another number.
+  absl::Status SetReference(const std::vector<float>& logprobs);
 };
 
 // Packs the first `max_samples` sound samples into rows of `micro_batch_tokens`. Weights do not count here. Errors as

@@ -154,8 +154,9 @@ at::Tensor HfDecoder::Embed(const BatchContext& context) {
   LookAtWeights();
   if (!head_chosen_) ChooseHead(context);
   const bool records = at::GradMode::is_enabled();
+  const bool adapters = std::ranges::all_of(adapters_, [](const LoraAdapter* adapter) { return adapter->enabled; });
   const at::Tensor hidden_TD =
-      ValueOrThrow(model_->Hidden(context.tokens_T, context.positions_T, context.document_starts, records));
+      ValueOrThrow(model_->Hidden(context.tokens_T, context.positions_T, context.document_starts, records, adapters));
   if (!records) return hidden_TD;
   recorded_TD_ = hidden_TD;
   return hidden_TD.detach().requires_grad_(embedding_trainable());
@@ -182,13 +183,16 @@ FlopRates HfDecoder::flop_rates() const {
   FlopRates rates = {.known = products_.known};
   for (const auto& [name, rows] : products_.rows_per_token) {
     const Parameter& parameter = *by_name_.find(name)->second;
-    rates.per_token += 2.0 * rows * static_cast<double>(parameter.weight.numel()) * (parameter.trainable ? 3 : 2);
+    const double product = 2.0 * rows * static_cast<double>(parameter.weight.numel());
+    rates.forward_per_token += product;
+    rates.per_token += product * (parameter.trainable ? 3 : 2);
   }
   for (const LoraAdapter* adapter : adapters_) {
     rates.per_token += 6.0 * static_cast<double>(adapter->a_RI.weight.numel() + adapter->b_OR.weight.numel());
   }
   const Parameter& head = *head_->weight();
-  rates.per_scored_token = 2.0 * static_cast<double>(head.weight.numel()) * (head.trainable ? 3 : 2);
+  rates.forward_per_scored_token = 2.0 * static_cast<double>(head.weight.numel());
+  rates.per_scored_token = rates.forward_per_scored_token * (head.trainable ? 3 : 2);
   // Scores and weighted sum, forward once and backward twice; backward makes the scores again.
   std::map<int64_t, FlopRates::Attention> by_window;
   for (const HfProducts::Attention& layer : products_.attention) {
@@ -206,7 +210,8 @@ void HfDecoder::ChooseHead(const BatchContext& context) {
   const int64_t rows = std::min(kComparedRows, context.document_starts[1]);
   const at::Tensor tokens_T = context.tokens_T.narrow(0, 0, rows);
   const at::Tensor hidden_TD =
-      ValueOrThrow(model_->Hidden(tokens_T, context.positions_T.narrow(0, 0, rows), {0, rows}, /*train=*/false));
+      ValueOrThrow(model_->Hidden(tokens_T, context.positions_T.narrow(0, 0, rows), {0, rows}, /*train=*/false,
+                                  /*adapters=*/true));
   const at::Tensor expected_TV = ValueOrThrow(model_->Logits(tokens_T));
   // Of numbers that are none nothing can be told; the loss will not be finite either, and the next rows are looked at.
   if (!expected_TV.isfinite().all().item<bool>()) return;

@@ -122,12 +122,17 @@ double Block::FlopsPerToken(bool input_needs_gradient) {
   return flops;
 }
 
+double Block::ForwardFlopsPerToken() {
+  double flops = experts_ ? experts_->ForwardFlopsPerToken() : 0.0;
+  for (const LinearLayer* linear : linear_layers()) flops += linear->ForwardFlopsPerToken();
+  return flops;
+}
+
 double Block::RecomputedFlopsPerToken() {
   if (recompute_ == Recompute::kNone) return 0;
-  double flops = experts_ && recompute_ == Recompute::kBlock ? experts_->ForwardFlopsPerToken() : 0.0;
-  for (const LinearLayer* linear : recompute_ == Recompute::kBlock ? linear_layers() : attention_.linear_layers()) {
-    flops += linear->ForwardFlopsPerToken();
-  }
+  if (recompute_ == Recompute::kBlock) return ForwardFlopsPerToken();
+  double flops = 0;
+  for (const LinearLayer* linear : attention_.linear_layers()) flops += linear->ForwardFlopsPerToken();
   return flops;
 }
 

@@ -24,11 +24,12 @@ at::Tensor LinearLayer::Forward(const ops::LinearInput& input_TI) const {
   const at::Tensor& x_TI = input_TI.value;
   std::vector<ops::LowRankUpdate> updates;
   for (const auto& adapter : adapters_) {
-    if (IsPlainUpdate(*adapter)) updates.push_back(UpdateOf(*adapter));
+    if (adapter->enabled && IsPlainUpdate(*adapter)) updates.push_back(UpdateOf(*adapter));
   }
   at::Tensor y_TO = ops::Linear(input_TI, weight_.weight, bias_.weight, weight_.gradient, updates);
   for (const auto& adapter : adapters_) {
-    if (!IsPlainUpdate(*adapter)) y_TO = AddLoraOutput(*adapter, {weight_.weight, bias_.weight}, input_TI, y_TO);
+    if (!adapter->enabled || IsPlainUpdate(*adapter)) continue;
+    y_TO = AddLoraOutput(*adapter, {weight_.weight, bias_.weight}, input_TI, y_TO);
   }
   if (observer_ != nullptr) Observe(x_TI, y_TO);
   return y_TO;

@@ -9,7 +9,7 @@
 namespace temper {
 
 ops::LowRankTerm LmHead::TermOf(const at::Tensor& in_SD) const {
-  if (adapter_ == nullptr) return {};
+  if (adapter_ == nullptr || !adapter_->enabled) return {};
   const at::NoGradGuard no_grad;
   return {ops::Linear(in_SD, adapter_->a_RI.weight).mul_(adapter_->scale), adapter_->b_OR.weight};
 }

@@ -44,6 +44,7 @@ struct LoraAdapter {
   std::string site;  // LoraSite::name
   int64_t row = 0;   // rows [row, row + rows) of the map's output
   int64_t rows = 0;
+  bool enabled = true;  // off: the map is as if there were no adapter; only where nothing is recorded (WithoutAdapters)
   int64_t experts = 1;  // of each the factors lie below those of the one before: a_RI is (experts · rank) × in
   double scale = 1.0;
   double dropout = 0.0;

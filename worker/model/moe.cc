@@ -40,7 +40,7 @@ at::Tensor MixtureOfExperts::Experts::Forward(const at::Tensor& x_SI, const std:
   };
   const at::Tensor y_SO =
       ops::GroupedLinear(x_SI, by_expert(weight.weight), by_expert(bias.weight), starts, by_expert(weight.gradient));
-  return adapter == nullptr ? y_SO : y_SO + GroupedLoraOutput(*adapter, x_SI, starts);
+  return adapter == nullptr || !adapter->enabled ? y_SO : y_SO + GroupedLoraOutput(*adapter, x_SI, starts);
 }
 
 MixtureOfExperts::Choice MixtureOfExperts::Route(const at::Tensor& x_TD, Routing* routing) const {

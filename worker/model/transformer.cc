@@ -103,7 +103,9 @@ BatchContext Transformer::MakeContext(const at::Tensor& tokens_T, const at::Tens
 
 at::Tensor Transformer::Embed(const BatchContext& context) {
   at::Tensor embedded_TD = ops::EmbeddingLookup(embedding_.weight, context.tokens_T);
-  if (embedding_adapter_) embedded_TD += LookUpLora(*embedding_adapter_, context.tokens_T);
+  if (embedding_adapter_ && embedding_adapter_->enabled) {
+    embedded_TD += LookUpLora(*embedding_adapter_, context.tokens_T);
+  }
   return config_.embedding_scale == 1.0 ? embedded_TD : embedded_TD * EmbeddingScale();
 }
 
@@ -135,9 +137,11 @@ FlopRates Transformer::flop_rates() const {
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     // Nothing below the first block wants a gradient when the embedding is frozen.
     rates.per_token += blocks_[layer]->FlopsPerToken(layer > 0 || embedding_trainable());
+    rates.forward_per_token += blocks_[layer]->ForwardFlopsPerToken();
     rates.recomputed_per_token += blocks_[layer]->RecomputedFlopsPerToken();
   }
   const double table = 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
+  rates.forward_per_scored_token = table;
   rates.per_scored_token = table * (head_->weight()->trainable ? 3 : 2);
   // Both factors of a head's adapter; of an embedding's, one is looked up.
   const auto product = [](int64_t rank, int64_t features) { return 2.0 * static_cast<double>(rank * features) * 3; };

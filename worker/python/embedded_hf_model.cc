@@ -96,9 +96,9 @@ class EmbeddedHfModel : public HfModel {
   }
 
   absl::StatusOr<at::Tensor> Hidden(const at::Tensor& tokens_T, const at::Tensor& positions_T,
-                                    const std::vector<int64_t>& starts, bool train) override {
+                                    const std::vector<int64_t>& starts, bool train, bool adapters) override {
     return WithPython<at::Tensor>(
-        [&] { return model_.attr("hidden")(tokens_T, positions_T, starts, train).cast<at::Tensor>(); });
+        [&] { return model_.attr("hidden")(tokens_T, positions_T, starts, train, adapters).cast<at::Tensor>(); });
   }
 
   absl::StatusOr<at::Tensor> Logits(const at::Tensor& tokens_T) override {

@@ -113,9 +113,9 @@ class HfModel {
   virtual absl::StatusOr<std::string> CheckPacking() = 0;
   // After that.
   virtual absl::StatusOr<HfProducts> Products() = 0;
-  // [T, D], final norm included. `train`: with the dropout that config.json asks for.
+  // [T, D], final norm included. `train`: with the dropout that config.json asks for. `adapters`: with AddLora's.
   virtual absl::StatusOr<at::Tensor> Hidden(const at::Tensor& tokens_T, const at::Tensor& positions_T,
-                                            const std::vector<int64_t>& starts, bool train) = 0;
+                                            const std::vector<int64_t>& starts, bool train, bool adapters) = 0;
   // fp32 [T, V] of one document, by the model's own forward pass.
   virtual absl::StatusOr<at::Tensor> Logits(const at::Tensor& tokens_T) = 0;
   // [S, V] of hidden states, with whatever the model does to its logits.

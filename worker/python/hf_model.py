@@ -305,8 +305,8 @@ class Model:
         )
         peft.inject_adapter_in_model(config, self.model)
         factors = {}
-        for name in modules:
-            layer = self.model.get_submodule(name)
+        self.adapted = [self.model.get_submodule(name) for name in modules]
+        for name, layer in zip(modules, self.adapted, strict=True):
             factors[name] = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
             if dora:
                 factors[name].append(layer.lora_magnitude_vector["default"].weight)
@@ -321,15 +321,28 @@ class Model:
             if not any(module in name.split(".") for module in stay):
                 parameter.data = parameter.data.to(torch.bfloat16)
 
-    def hidden(self, tokens_T: torch.Tensor, positions_T: torch.Tensor, starts: list[int], train: bool) -> torch.Tensor:
+    def hidden(
+        self, tokens_T: torch.Tensor, positions_T: torch.Tensor, starts: list[int], train: bool, adapters: bool = True
+    ) -> torch.Tensor:
         """[T, D]: what the body gives, final norm included."""
         self.model.train(train)
-        if not self.packs:
-            return self._hidden_by_document(tokens_T, starts)
-        ATTENTION.starts = starts
-        ATTENTION.shapes = []
-        output = self.body(input_ids=tokens_T[None], position_ids=positions_T[None], use_cache=False)
-        return output[0][0]
+        with contextlib.nullcontext() if adapters else self._without_adapters():
+            if not self.packs:
+                return self._hidden_by_document(tokens_T, starts)
+            ATTENTION.starts = starts
+            ATTENTION.shapes = []
+            output = self.body(input_ids=tokens_T[None], position_ids=positions_T[None], use_cache=False)
+            return output[0][0]
+
+    @contextlib.contextmanager
+    def _without_adapters(self):
+        for layer in self.adapted:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in self.adapted:
+                layer.enable_adapters(True)
 
     def _hidden_by_document(self, tokens_T: torch.Tensor, starts: list[int]) -> torch.Tensor:
         """Documents as rows of a batch, padded at the end; rows that are together differ in length by half at most."""

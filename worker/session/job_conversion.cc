@@ -15,7 +15,11 @@ constexpr int64_t kDefaultTokensPerStep = 4096;
 constexpr int64_t kDefaultMicroBatchTokens = 2048;
 constexpr double kDefaultLearningRate = 2e-5;
 constexpr double kDefaultLoraLearningRate = 2e-4;
+constexpr double kDefaultPreferenceLearningRate = 1e-6;
+constexpr double kDefaultPreferenceLoraLearningRate = 1e-5;
 constexpr int64_t kDefaultLoraRank = 16;
+constexpr double kDefaultBeta = 0.1;
+constexpr double kDefaultSimPoBeta = 2;
 constexpr double kDefaultCheckpointMinutes = 15;
 constexpr int32_t kDefaultKeptCheckpoints = 2;
 constexpr int64_t kDefaultValidationSamples = 1000;
@@ -164,6 +168,37 @@ absl::StatusOr<Backend> BackendFromSpec(v1::JobSpec::Backend backend) {
   }
 }
 
+absl::StatusOr<PreferenceLoss> LossFromSpec(v1::PreferenceOptimization::Loss loss) {
+  switch (loss) {
+    case v1::PreferenceOptimization::LOSS_UNSPECIFIED:
+    case v1::PreferenceOptimization::LOSS_SIGMOID:
+      return PreferenceLoss::kSigmoid;
+    case v1::PreferenceOptimization::LOSS_IPO:
+      return PreferenceLoss::kIpo;
+    case v1::PreferenceOptimization::LOSS_HINGE:
+      return PreferenceLoss::kHinge;
+    case v1::PreferenceOptimization::LOSS_SIMPO:
+      return PreferenceLoss::kSimPo;
+    case v1::PreferenceOptimization::LOSS_ORPO:
+      return PreferenceLoss::kOrpo;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("job field `method.preference.loss` has the value ", loss,
+                                                     ", which this version does not know"));
+  }
+}
+
+absl::StatusOr<PreferenceOptions> PreferenceFromSpec(const v1::PreferenceOptimization& spec) {
+  const auto loss = LossFromSpec(spec.loss());
+  if (!loss.ok()) return loss.status();
+  const bool simpo = *loss == PreferenceLoss::kSimPo;
+  PreferenceOptions preference = {.loss = *loss,
+                                  .beta = OrDefault(spec.beta(), simpo ? kDefaultSimPoBeta : kDefaultBeta),
+                                  .label_smoothing = spec.label_smoothing(),
+                                  .length_normalized = spec.length_normalized()};
+  if (simpo) preference.margin = spec.has_margin() ? spec.margin() : preference.beta / 2;
+  return preference;
+}
+
 LoraOptions LoraFromSpec(const v1::Lora& spec) {
   LoraOptions lora;
   lora.dropout = spec.dropout();
@@ -211,7 +246,7 @@ absl::StatusOr<NumericsOptions> NumericsFromSpec(const v1::Numerics& spec) {
   }
 }
 
-absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, bool has_lora) {
+absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, double default_learning_rate) {
   TrainingOptions training;
   training.steps = spec.steps();
   training.epochs = spec.epochs();
@@ -228,7 +263,7 @@ absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, bool 
     training.steps = (spec.tokens() + tokens_per_step - 1) / tokens_per_step;
   }
   training.max_minutes = spec.max_minutes();
-  training.learning_rate = OrDefault(spec.learning_rate(), has_lora ? kDefaultLoraLearningRate : kDefaultLearningRate);
+  training.learning_rate = OrDefault(spec.learning_rate(), default_learning_rate);
   auto schedule = Schedule(spec.schedule());
   if (!schedule.ok()) return schedule.status();
   training.schedule = *schedule;
@@ -253,6 +288,13 @@ absl::StatusOr<TrainingOptions> TrainingFromSpec(const v1::Training& spec, bool 
   training.keep_weights = spec.sharding().keep_weights();
   training.reduce_once = spec.sharding().reduce_once();
   return training;
+}
+
+double DefaultLearningRate(const v1::JobSpec& spec) {
+  if (spec.method().has_preference()) {
+    return spec.has_lora() ? kDefaultPreferenceLoraLearningRate : kDefaultPreferenceLearningRate;
+  }
+  return spec.has_lora() ? kDefaultLoraLearningRate : kDefaultLearningRate;
 }
 
 absl::StatusOr<AdapterExport> Adapters(v1::Output::Adapters adapters) {
@@ -332,8 +374,13 @@ absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::st
   if (!data.ok()) return data.status();
   job.data = *std::move(data);
   if (spec.has_validation()) job.validation = ValidationFromSpec(spec.validation(), spec.data());
+  if (spec.method().has_preference()) {
+    const auto preference = PreferenceFromSpec(spec.method().preference());
+    if (!preference.ok()) return preference.status();
+    job.preference = *preference;
+  }
   if (spec.has_lora()) job.lora = LoraFromSpec(spec.lora());
-  auto training = TrainingFromSpec(spec.training(), spec.has_lora());
+  auto training = TrainingFromSpec(spec.training(), DefaultLearningRate(spec));
   if (!training.ok()) return training.status();
   job.training = *training;
   auto output = OutputFromSpec(spec.output());

@@ -130,6 +130,7 @@ v1::RankReport StepReport(const StepMetrics& metrics) {
     step.add_rank_compute_seconds(static_cast<float>(seconds));
   }
   step.set_sent_bytes(metrics.sent_bytes);
+  step.mutable_objective()->insert(metrics.objective.begin(), metrics.objective.end());
   return report;
 }
 
@@ -145,6 +146,7 @@ v1::PreflightReport ToProto(const PreflightReport& report) {
     v1::PreflightSample& shown = *proto.add_samples();
     shown.set_tokens(sample.tokens);
     shown.set_scored_tokens(sample.scored_tokens);
+    shown.set_part(sample.part);
     for (const PreflightPiece& piece : sample.pieces) {
       v1::PreflightPiece& text = *shown.add_pieces();
       text.set_text(ReplaceInvalidUtf8(piece.text));
@@ -199,6 +201,7 @@ v1::RankReport ValidationResultReport(const ValidationReport& validation) {
   result.set_scored_tokens(validation.scored_tokens);
   result.set_seconds(validation.seconds);
   result.set_best(validation.best);
+  result.mutable_objective()->insert(validation.objective.begin(), validation.objective.end());
   return report;
 }
 

@@ -49,7 +49,8 @@ class PrintingObserver : public TrainObserver {
              {"checkpoint", metrics.phases.checkpoint},
              {"other", metrics.phases.other}}},
            {"skipped", metrics.skipped},
-           {"sent_bytes", metrics.sent_bytes}});
+           {"sent_bytes", metrics.sent_bytes},
+           {"objective", metrics.objective}});
   }
   void OnPreflight(const PreflightReport& report) override {
     google::protobuf::util::JsonPrintOptions options;
@@ -70,7 +71,8 @@ class PrintingObserver : public TrainObserver {
            {"validated_step", report.step},
            {"scored_tokens", report.scored_tokens},
            {"seconds", report.seconds},
-           {"best", report.best}});
+           {"best", report.best},
+           {"objective", report.objective}});
   }
   void OnLog(LogSeverity severity, const std::string& text) override {
     errors_ << ReplaceInvalidUtf8(text) << std::endl;

@@ -44,16 +44,19 @@ bool Gang::AskFirst(bool mine) const {
 Gang::Step Gang::Settle(const Step& mine) const {
   if (alone()) return mine;
   const auto flag = [](bool raised) { return raised ? 1.0 : 0.0; };
-  const std::vector<double> values = {mine.loss, mine.gradient_norm * mine.gradient_norm, flag(mine.stop),
-                                      flag(mine.time_is_up), mine.compute_seconds};
+  std::vector<double> values = {mine.loss, mine.gradient_norm * mine.gradient_norm, flag(mine.stop),
+                                flag(mine.time_is_up), mine.compute_seconds};
+  const size_t first_sum = values.size();
+  values.insert(values.end(), mine.sums.begin(), mine.sums.end());
   const std::vector<std::vector<double>> by_rank = group_->AllGatherValues(values);
-  Step all = {.time_is_up = by_rank[0][3] > 0};
+  Step all = {.sums = std::vector<double>(mine.sums.size()), .time_is_up = by_rank[0][3] > 0};
   double squares = 0;
   for (const std::vector<double>& of_rank : by_rank) {
     all.loss += of_rank[0];
     squares += of_rank[1];
     all.stop = all.stop || of_rank[2] > 0;
     all.rank_compute_seconds.push_back(of_rank[4]);
+    for (size_t i = 0; i < all.sums.size(); ++i) all.sums[i] += of_rank[first_sum + i];
   }
   all.gradient_norm = std::sqrt(squares);
   return all;

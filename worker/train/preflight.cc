@@ -28,6 +28,7 @@
 #include "worker/train/memory_estimate.h"
 #include "worker/train/model_export.h"
 #include "worker/train/plan_adapters.h"
+#include "worker/train/reference_pass.h"
 #include "worker/train/threads.h"
 #include "worker/train/training_data.h"
 
@@ -50,10 +51,10 @@ PreflightPiece Decode(const Tokenizer& tokenizer, absl::Span<const uint32_t> ids
   return {text.ok() ? *text : "�", scored};
 }
 
-PreflightSample Show(const Tokenizer& tokenizer, const SampleSet& samples, int64_t sample) {
-  const absl::Span<const uint32_t> ids = samples.ids(sample);
-  const absl::Span<const uint8_t> scored = samples.scored(sample);
-  PreflightSample shown{.tokens = samples.length(sample), .scored_tokens = std::count(scored.begin(), scored.end(), 1)};
+PreflightSample Show(const Tokenizer& tokenizer, const SampleSet::Document& document) {
+  const auto& [ids, scored] = document;
+  PreflightSample shown{.tokens = static_cast<int64_t>(ids.size()),
+                        .scored_tokens = std::count(scored.begin(), scored.end(), 1)};
   const size_t end = std::min<size_t>(ids.size(), kShownTokens);
   for (size_t begin = 0; begin < end;) {
     size_t next = begin + 1;
@@ -62,6 +63,18 @@ PreflightSample Show(const Tokenizer& tokenizer, const SampleSet& samples, int64
     begin = next;
   }
   if (end < ids.size()) shown.pieces.push_back({" …", false});
+  return shown;
+}
+
+std::vector<PreflightSample> ShowFirst(const Tokenizer& tokenizer, const SampleSet& samples) {
+  std::vector<PreflightSample> shown;
+  for (int64_t i = 0; i < std::min(kShownSamples, samples.size()); ++i) {
+    const bool pair = samples.documents_per_sample() == 2;
+    for (int document = 0; document < samples.documents_per_sample(); ++document) {
+      shown.push_back(Show(tokenizer, samples.document(i, document)));
+      if (pair) shown.back().part = document == 0 ? "chosen" : "rejected";
+    }
+  }
   return shown;
 }
 
@@ -78,10 +91,10 @@ class Checks {
     const SampleSet& samples = data.batches().samples();
     std::map<uint32_t, int64_t> ends;
     for (int64_t i = 0; i < samples.size(); ++i) {
-      const absl::Span<const uint8_t> scored = samples.scored(i);
+      const auto& [ids, scored] = samples.document(i, 0);  // of a pair, the chosen answer's
       for (size_t t = scored.size(); t-- > 0;) {
         if (scored[t] == 0) continue;
-        ++ends[samples.ids(i)[t]];
+        ++ends[ids[t]];
         break;
       }
     }
@@ -227,22 +240,28 @@ class Checks {
   std::vector<PreflightCheck>& checks_;
 };
 
-// FLOPs of a run, near enough: all matrices of the blocks forward, back to the input, and, when trained, to the
-// weights; the head on scored tokens.
+// FLOPs of a run, near enough: all matrices of the blocks forward (for a reference as well, in each step or once), back
+// to the input, and, when trained, to the weights; the head on scored tokens.
 double EstimateSeconds(const TrainJob& job, const ModelConfig& config, const DataReport& data, int64_t steps,
                        at::ScalarType dtype) {
   const AttentionConfig& attention = config.attention;
   const int64_t block =
       config.hidden_size * (2 * attention.num_heads + 2 * attention.num_kv_heads) * attention.head_dim +
       3 * config.hidden_size * config.widest_feed_forward();
-  const double products = job.lora ? 2 : 3;
+  const double scored_share = static_cast<double>(data.samples.scored_tokens) /
+                              static_cast<double>(std::max<int64_t>(1, data.samples.tokens));
+  const auto flops = [&](double products, double tokens) {
+    return 2 * products * tokens *
+           (static_cast<double>(block * config.num_layers) +
+            static_cast<double>(config.vocab_size * config.hidden_size) * scored_share);
+  };
+  const bool pass = NeedsReferencePass(job);
+  const bool reference = job.preference && NeedsReference(job.preference->loss) && !pass;
+  const double products = (job.lora ? 2 : 3) + (reference ? 1 : 0);
   const double tokens =
       static_cast<double>(steps) * static_cast<double>(job.training.tokens_per_step) * (1 - data.padding_ratio);
-  const double scored = tokens * static_cast<double>(data.samples.scored_tokens) /
-                        static_cast<double>(std::max<int64_t>(1, data.samples.tokens));
-  const double flops = 2 * products * static_cast<double>(block * config.num_layers) * tokens +
-                       2 * products * static_cast<double>(config.vocab_size * config.hidden_size) * scored;
-  return flops / (kUsualMfu * ops::MeasureMatmulPeak(dtype));
+  const double before = pass ? flops(1, static_cast<double>(data.samples.tokens)) : 0;
+  return (before + flops(products, tokens)) / (kUsualMfu * ops::MeasureMatmulPeak(dtype));
 }
 
 // What the machine's memory holds beside a GPU's is not counted.
@@ -283,10 +302,7 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   PreflightReport report;
   report.data = (*data)->report();
   report.total_steps = (*data)->batches().total_steps();
-  const SampleSet& samples = (*data)->batches().samples();
-  for (int64_t i = 0; i < std::min(kShownSamples, samples.size()); ++i) {
-    report.samples.push_back(Show((*data)->tokenizer(), samples, i));
-  }
+  report.samples = ShowFirst((*data)->tokenizer(), (*data)->batches().samples());
   if (job.device == DeviceKind::kCpu) {
     report.estimated_seconds = EstimateSeconds(job, model->config, report.data, report.total_steps, dtype);
   }

@@ -15,6 +15,7 @@
 #include "common/fault_point.h"
 #include "worker/model/gradient.h"
 #include "worker/ops/matmul_peak.h"
+#include "worker/train/choose_objective.h"
 #include "worker/train/device.h"
 #include "worker/train/lr_schedule.h"
 #include "worker/train/phase_watch.h"
@@ -51,7 +52,8 @@ StepLoop::StepLoop(const TrainJob& job, const Gang& gang, TrainableModel& model,
       observer_(observer),
       peak_flops_(ops::MeasureMatmulPeak(dtype, model.device())),
       rates_(model.flop_rates()),
-      objective_(job.training.label_smoothing, job.training.z_loss),
+      objective_(ChooseObjective(job)),
+      validation_objective_(ChooseValidationObjective(job)),
       spikes_(job.training.numerics.spike_deviations, position.recent_losses, position.recent_norms),
       position_(position),
       sent_bytes_(gang.bytes_sent()) {}
@@ -92,21 +94,22 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
   if (!batches.ok()) return DataFailed(batches.status());
   if (batches->empty()) return false;
   watch.Lap(&StepPhases::data);
-  const StepWork work = CountWork(rates_, *batches);
+  const StepWork work = CountWork(rates_, *batches, *objective_);
 
   ZeroGradients(parameters_);
   watch.Skip();
-  double loss_share = 0;
+  StepShare mine = {.sums = std::vector<double>(objective_->num_sums())};
   const std::vector<MicroBatch> share = gang_.ShareOf(*std::move(batches));
   for (const MicroBatch& batch : share) {
     if (gang_.alone() && stop.now()) return Stopped();
     gang_.SetLastMicroBatch(&batch == &share.back());
-    loss_share += ForwardBackward(model_, batch, objective_, static_cast<double>(work.scored_tokens), &watch);
+    mine += ForwardBackward(model_, batch, *objective_, work.normalizer, &watch);
   }
   const int64_t total_steps = data_.batches().total_steps();
   const double learning_rate = LearningRate(job_.training, position_.step + 1, total_steps);
   ZeroFrozenGradients(parameters_);
-  settled_ = gang_.Settle({.loss = loss_share,
+  settled_ = gang_.Settle({.loss = mine.loss,
+                           .sums = std::move(mine.sums),
                            .gradient_norm = GlobalGradientNorm(parameters_),
                            .stop = stop.requested(),
                            .time_is_up = TimeIsUp(step_watch_.Elapsed()),
@@ -137,7 +140,8 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
           .learning_rate = learning_rate,
           .phases = phases,
           .skipped = *verdict != Verdict::kUpdate,
-          .rank_compute_seconds = settled_.rank_compute_seconds},
+          .rank_compute_seconds = settled_.rank_compute_seconds,
+          .objective = objective_->Figures(settled_.sums)},
          step_watch_.Lap());
   FaultPoint("rank.step.reported");
   return true;
@@ -229,14 +233,16 @@ bool StepLoop::ValidationDue() const {
 
 absl::Status StepLoop::RunValidation(const StopSignal& stop) {
   Stopwatch watch;
-  const absl::StatusOr<MeanLoss> mean = Validate(gang_, model_, data_.validation()->rows, stop);
+  const absl::StatusOr<MeanLoss> mean =
+      Validate(gang_, model_, data_.validation()->rows, *validation_objective_, stop);
   if (!mean.ok()) return mean.status();
   NoteValidation(mean->loss);
   observer_.OnValidation({.step = position_.step,
                           .loss = mean->loss,
                           .scored_tokens = mean->scored_tokens,
                           .seconds = watch.Lap(),
-                          .best = position_.best_step == position_.step});
+                          .best = position_.best_step == position_.step,
+                          .objective = mean->objective});
   return absl::OkStatus();
 }
 

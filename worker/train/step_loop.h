@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -77,7 +78,8 @@ class StepLoop {
   TrainObserver& observer_;
   double peak_flops_;
   const FlopRates rates_;
-  const SupervisedObjective objective_;
+  const std::unique_ptr<Objective> objective_;
+  const std::unique_ptr<Objective> validation_objective_;
   SpikeDetector spikes_;
   TrainPosition position_;
   Stopwatch step_watch_;         // runs since the end of the step before, validations left out

@@ -11,12 +11,13 @@
 
 namespace temper {
 
-StepWork CountWork(const FlopRates& rates, const std::vector<MicroBatch>& batches) {
-  StepWork work;
+StepWork CountWork(const FlopRates& rates, const std::vector<MicroBatch>& batches, const Objective& objective) {
+  StepWork work{.reference = objective.reference() == Reference::kWithoutAdapters};
   work.attention_pairs.resize(rates.attention.size());
   for (const MicroBatch& batch : batches) {
     work.tokens += batch.num_tokens();
     work.capacity += batch.capacity;
+    work.normalizer += objective.Count(batch);
     work.scored_tokens += std::count(batch.loss_mask_T.begin(), batch.loss_mask_T.end(), 1);
     for (size_t i = 0; i < rates.attention.size(); ++i) {
       work.attention_pairs[i] += ops::CountAttentionPairs(batch.document_starts, rates.attention[i].window);
@@ -26,10 +27,16 @@ StepWork CountWork(const FlopRates& rates, const std::vector<MicroBatch>& batche
 }
 
 double ModelFlops(const FlopRates& rates, const StepWork& work) {
-  double flops = rates.per_token * static_cast<double>(work.tokens) +
-                 rates.per_scored_token * static_cast<double>(work.scored_tokens);
+  const auto with_forward = [&work](double both_ways, double forward) {
+    return both_ways + (work.reference ? forward : 0);
+  };
+  double flops =
+      with_forward(rates.per_token, rates.forward_per_token) * static_cast<double>(work.tokens) +
+      with_forward(rates.per_scored_token, rates.forward_per_scored_token) * static_cast<double>(work.scored_tokens);
   for (size_t i = 0; i < rates.attention.size(); ++i) {
-    flops += rates.attention[i].per_pair * static_cast<double>(work.attention_pairs[i]);
+    const FlopRates::Attention& attention = rates.attention[i];
+    // Backward multiplies twice what forward does.
+    flops += with_forward(attention.per_pair, attention.per_pair / 3) * static_cast<double>(work.attention_pairs[i]);
   }
   return flops;
 }

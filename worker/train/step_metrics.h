@@ -6,6 +6,7 @@
 
 #include "worker/data/micro_batch.h"
 #include "worker/model/trainable_model.h"
+#include "worker/train/objective.h"
 
 namespace temper {
 
@@ -14,11 +15,13 @@ struct StepWork {
   int64_t tokens = 0;
   int64_t capacity = 0;
   int64_t scored_tokens = 0;
+  double normalizer = 0;  // the objective's
+  bool reference = false;  // another forward pass came first
   // For each of FlopRates::attention: pairs of query and key that the masks leave.
   std::vector<int64_t> attention_pairs;
 };
 
-StepWork CountWork(const FlopRates& rates, const std::vector<MicroBatch>& batches);
+StepWork CountWork(const FlopRates& rates, const std::vector<MicroBatch>& batches, const Objective& objective);
 
 // FLOPs that the work takes by the one rule of docs/ARCHITECTURE.md, from shapes, useful tokens only.
 double ModelFlops(const FlopRates& rates, const StepWork& work);

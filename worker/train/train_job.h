@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "worker/data/train_on.h"
 #include "worker/families/adapter_format.h"
 #include "worker/parallel/rendezvous.h"
+#include "worker/train/preference_options.h"
 
 namespace temper {
 
@@ -32,7 +34,7 @@ enum class RecomputePolicy { kAuto, kNone, kAttention, kBlock };
 
 struct DataOptions {
   std::vector<DataSource> sources;
-  int64_t max_sample_tokens = 0;  // 0: the smaller of the model's positions and micro_batch_tokens
+  int64_t max_sample_tokens = 0;  // 0: the smaller of the model's positions and micro_batch_tokens, of pairs its half
   OverlongPolicy overlong = OverlongPolicy::kTruncate;
   TrainOn train_on = TrainOn::kDefault;
 };
@@ -134,6 +136,7 @@ struct TrainJob {
   bool trust_remote_code = false;  // code that lies beside the model may be run
   DataOptions data;
   std::optional<ValidationOptions> validation;
+  std::optional<PreferenceOptions> preference;  // absent: supervised fine-tuning
   std::optional<LoraOptions> lora;
   TrainingOptions training;
   OutputOptions output;
@@ -181,7 +184,8 @@ struct StepMetrics {
   StepPhases phases;
   bool skipped = false;
   std::vector<double> rank_compute_seconds;
-  int64_t sent_bytes = 0;  // to other ranks
+  int64_t sent_bytes = 0;                   // to other ranks
+  std::map<std::string, double> objective;  // Objective::Figures
 };
 
 // What was found in the data; temper.v1.DataStatistics documents each field.
@@ -200,6 +204,7 @@ struct ValidationReport {
   int64_t scored_tokens = 0;
   double seconds = 0;
   bool best = false;
+  std::map<std::string, double> objective;
 };
 
 // A committed checkpoint; temper.v1.CheckpointCommitted documents each field.
@@ -223,6 +228,7 @@ struct PreflightSample {
   std::vector<PreflightPiece> pieces;
   int64_t tokens = 0;
   int64_t scored_tokens = 0;
+  std::string part;  // of a pair: which answer
 };
 
 struct PreflightCheck {

@@ -29,12 +29,25 @@ BatchContext MakeContext(const TrainableModel& model, const MicroBatch& batch) {
 // The rows that a loss looks at, and the tokens that should follow them; both int64.
 struct ScoredRows {
   at::Tensor rows_S, targets_S;
+
+  int64_t size() const { return rows_S.size(0); }
 };
 
 ScoredRows FindScored(const MicroBatch& batch, at::Device device) {
   const at::Tensor rows_S = ToTensor(batch.loss_mask_T, at::kByte).nonzero().squeeze(1);
   const at::Tensor targets_S = ToTensor(batch.targets_T, at::kLong).index_select(0, rows_S);
   return {rows_S.to(device), targets_S.to(device)};
+}
+
+// Whose rows they are.
+std::vector<int64_t> ScoredStarts(const MicroBatch& batch) {
+  std::vector<int64_t> starts = {0};
+  for (size_t i = 0; i + 1 < batch.document_starts.size(); ++i) {
+    const auto mask = batch.loss_mask_T.begin();
+    starts.push_back(starts.back() +
+                     std::count(mask + batch.document_starts[i], mask + batch.document_starts[i + 1], 1));
+  }
+  return starts;
 }
 
 // The two ways through a model. What is given is called for each part, between the gathering of its weights (where
@@ -111,7 +124,7 @@ std::vector<at::Tensor> TrainableWeights(const std::vector<Parameter*>& paramete
 
 // The loss for using experts evenly: coefficient · E · Σ_e f_e·p_e, where f_e is the share of all rows (tokens times
 // units that have experts) that chose expert e and p_e the mean of its probability. As transformers has it, over one
-// pack; a pack counts by its share of the step's scored tokens, so that their number changes nothing.
+// pack; a pack counts by its share of what the loss is a mean over, so that the number of packs changes nothing.
 struct BalanceLoss {
   double loss = 0;
   at::Tensor grad_E;  // ∂loss/∂probability of each row; undefined without such a loss
@@ -159,27 +172,27 @@ at::Tensor Backpropagate(const UnitRecord& record, const std::vector<Parameter*>
 }
 
 // The loss of the scored rows, and all of the way back.
-double Backward(TrainableModel& model, const Objective& objective, double normalizer, const BatchContext& context,
-                const at::Tensor& hidden_TD, const at::Tensor& scored_S, const at::Tensor& targets_S,
-                std::vector<UnitRecord>& records) {
-  double loss = 0;
+StepShare Backward(TrainableModel& model, const Objective& objective, const MicroBatch& batch, double normalizer,
+                   const BatchContext& context, const at::Tensor& hidden_TD, const ScoredRows& scored,
+                   const ScoredDocuments& documents, std::vector<UnitRecord>& records) {
+  StepShare share;
   BalanceLoss balance;
   at::Tensor grad_TD;  // of the unit's output; undefined where nobody wants it
   const auto head = [&] {
     // Rows that no loss looks at go no further.
     UnitRecord final_record;
-    final_record.input_TD = hidden_TD.detach().index_select(0, scored_S).requires_grad_(hidden_TD.requires_grad());
+    final_record.input_TD = hidden_TD.detach().index_select(0, scored.rows_S).requires_grad_(hidden_TD.requires_grad());
     final_record.output_TD = model.FinishHidden(final_record.input_TD);
     const ObjectiveResult result = [&] {
       RECORD_USER_SCOPE("LM head and loss");
-      return ApplyObjective(objective, model.head(), final_record.output_TD.detach(), targets_S, normalizer);
+      return ApplyObjective(objective, model.head(), final_record.output_TD.detach(), scored.targets_S, documents,
+                            normalizer);
     }();
-    const double share = static_cast<double>(scored_S.size(0)) / normalizer;
-    balance = Balance(records, model.balance_coefficient() * share);
-    loss = result.loss + balance.loss;
+    balance = Balance(records, model.balance_coefficient() * objective.Count(batch) / normalizer);
+    share = {result.loss + balance.loss, result.sums};
     if (!final_record.output_TD.requires_grad()) return;
     const at::Tensor grad_SD = Backpropagate(final_record, model.final_parameters(), result.grad_hidden_SD);
-    if (grad_SD.defined()) grad_TD = at::zeros_like(hidden_TD).index_copy_(0, scored_S, grad_SD);
+    if (grad_SD.defined()) grad_TD = at::zeros_like(hidden_TD).index_copy_(0, scored.rows_S, grad_SD);
   };
   const auto backward_unit = [&](int unit) {
     RECORD_USER_SCOPE(absl::StrCat("backward, unit ", unit));
@@ -190,7 +203,7 @@ double Backward(TrainableModel& model, const Objective& objective, double normal
     if (model.embedding_trainable()) model.EmbedBackward(context, grad_TD);
   };
   WalkBackward(model, head, backward_unit, embed);
-  return loss;
+  return share;
 }
 
 // What `head` makes of the hidden states, final norm included. Nothing is recorded.
@@ -207,20 +220,65 @@ at::Tensor Infer(TrainableModel& model, const MicroBatch& batch, HeadFn head) {
   return result;
 }
 
+// While it lives, the model computes as if it had no adapters.
+class WithoutAdapters {
+ public:
+  explicit WithoutAdapters(const TrainableModel& model) : adapters_(model.adapters()) {
+    TORCH_CHECK(!adapters_.empty(), "a model without adapters is not what it was: it can't be its own reference");
+    Enable(false);
+  }
+  ~WithoutAdapters() { Enable(true); }
+  WithoutAdapters(const WithoutAdapters&) = delete;
+  WithoutAdapters& operator=(const WithoutAdapters&) = delete;
+
+ private:
+  void Enable(bool enabled) {
+    for (LoraAdapter* adapter : adapters_) adapter->enabled = enabled;
+  }
+
+  const std::vector<LoraAdapter*>& adapters_;
+};
+
+ScoredDocuments DescribeDocuments(TrainableModel& model, const MicroBatch& batch, const Objective& objective) {
+  ScoredDocuments documents{.starts = ScoredStarts(batch), .reference_S = {}};
+  switch (objective.reference()) {
+    case Reference::kNone:
+      break;
+    case Reference::kWithoutAdapters: {
+      const WithoutAdapters reference(model);
+      documents.reference_S = ScoredLogprobs(model, batch);
+      break;
+    }
+    case Reference::kStored:
+      documents.reference_S = ToTensor(batch.reference_S, at::kFloat);
+      TORCH_CHECK(documents.reference_S.size(0) == documents.starts.back(), "the micro-batch has no reference");
+      break;
+  }
+  return documents;
+}
+
 }  // namespace
 
-double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
-                       PhaseWatch* watch) {
+StepShare& StepShare::operator+=(const StepShare& other) {
+  loss += other.loss;
+  sums.resize(std::max(sums.size(), other.sums.size()));
+  for (size_t i = 0; i < other.sums.size(); ++i) sums[i] += other.sums[i];
+  return *this;
+}
+
+StepShare ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
+                          PhaseWatch* watch) {
   const auto end = [watch](double StepPhases::* phase) {
     if (watch != nullptr) watch->Lap(phase);
   };
-  const auto [scored_S, targets_S] = FindScored(batch, model.device());
-  if (scored_S.size(0) == 0) {
+  const ScoredDocuments documents = DescribeDocuments(model, batch, objective);
+  const ScoredRows scored = FindScored(batch, model.device());
+  if (scored.size() == 0) {
     WalkForward(model, /*backward_follows=*/true, kNothing, kNothing);
     end(&StepPhases::forward);
     WalkBackward(model, kNothing, kNothing, kNothing);
     end(&StepPhases::backward);
-    return 0.0;
+    return {};
   }
   const BatchContext context = MakeContext(model, batch);
   if (model.unit_weights() == nullptr) {  // shards have theirs from the start
@@ -244,9 +302,16 @@ double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Obj
   };
   WalkForward(model, /*backward_follows=*/true, [&] { hidden_TD = model.Embed(context); }, forward_unit);
   end(&StepPhases::forward);
-  const double loss = Backward(model, objective, normalizer, context, hidden_TD, scored_S, targets_S, records);
+  const StepShare share =
+      Backward(model, objective, batch, normalizer, context, hidden_TD, scored, documents, records);
   end(&StepPhases::backward);
-  return loss;
+  return share;
+}
+
+Objective::Evaluation Evaluate(TrainableModel& model, const MicroBatch& batch, const Objective& objective,
+                               double normalizer) {
+  const ScoredDocuments documents = DescribeDocuments(model, batch, objective);
+  return objective.Evaluate(ScoredLogprobs(model, batch), documents, normalizer);
 }
 
 at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch) {

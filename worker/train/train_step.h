@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "worker/data/micro_batch.h"
 #include "worker/model/trainable_model.h"
 #include "worker/train/objective.h"
@@ -11,17 +13,29 @@ namespace temper {
 
 class PhaseWatch;
 
+// What a micro-batch adds to its step.
+struct StepShare {
+  double loss = 0;
+  std::vector<double> sums;  // Objective::Evaluation's; none for a micro-batch that no loss looks at
+
+  StepShare& operator+=(const StepShare& other);
+};
+
 // Forward and backward of one micro-batch: adds every trainable parameter's gradient to its buffer and returns the
-// micro-batch's share of the loss. `normalizer` is the step's (worker/train/objective.h). docs/ARCHITECTURE.md draws
-// it.
+// micro-batch's share. `normalizer` is the step's (worker/train/objective.h). docs/ARCHITECTURE.md draws it. Where the
+// objective needs a reference, another forward pass comes first, of the model without its adapters.
 //
-// Ends two laps of `watch`, if given: the blocks' forward pass is `forward`, the loss and all of the way back
+// Ends two laps of `watch`, if given: forward passes of blocks are `forward`, the loss and all of the way back
 // `backward`.
 //
 // A model whose weights are elsewhere in between (TrainableModel::unit_weights) has its gradients there in the end. Its
 // ranks wait for each other: each must call this equally often, with an empty micro-batch if need be.
-double ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
-                       PhaseWatch* watch = nullptr);
+StepShare ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
+                          PhaseWatch* watch = nullptr);
+
+// The objective of one micro-batch, without any gradient. Ranks that share weights each call it equally often, as above.
+Objective::Evaluation Evaluate(TrainableModel& model, const MicroBatch& batch, const Objective& objective,
+                               double normalizer);
 
 // Hidden states of the whole micro-batch, final norm included: [T, D]. Nothing is recorded.
 at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch);

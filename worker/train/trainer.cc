@@ -27,6 +27,7 @@
 #include "worker/train/memory_estimate.h"
 #include "worker/train/model_export.h"
 #include "worker/train/plan_adapters.h"
+#include "worker/train/reference_pass.h"
 #include "worker/train/step_loop.h"
 #include "worker/train/threads.h"
 #include "worker/train/training_data.h"
@@ -256,8 +257,25 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   }
   const auto recompute = ChooseRecompute(job, *source, plan->get(), dtype == at::kBFloat16, AvailableBytes(*device));
   if (const std::string what = Describe(recompute); !what.empty()) observer.OnLog(LogSeverity::kInfo, what);
-  auto state = LoadState(job, *source, plan->get(), checkpoint, dtype, *device, recompute, ranks);
+  bool pass = NeedsReferencePass(job);
+  if (pass) {
+    const auto stored = LoadReference(**output, job, **data, ranks, observer);
+    if (!stored.ok()) return stored.status();
+    pass = !*stored;
+  }
+  // The pass is of the model as it is when training begins, wherever training then goes on.
+  auto state = LoadState(job, *source, plan->get(), pass ? nullptr : checkpoint, dtype, *device, recompute, ranks);
   if (!state.ok()) return state.status();
+  if (pass) {
+    const absl::Status taken =
+        TakeReferencePass(**output, job, state->gang, *state->loaded.model, **data, stop, observer);
+    if (!taken.ok()) return taken;
+    if (checkpoint != nullptr) {
+      *state = {};  // before another is loaded
+      state = LoadState(job, *source, plan->get(), checkpoint, dtype, *device, recompute, ranks);
+      if (!state.ok()) return state.status();
+    }
+  }
   TellResumption(*found, job, observer);
   found->checkpoint.reset();
   observer.OnLog(LogSeverity::kInfo,

@@ -11,6 +11,7 @@
 #include "common/failure.h"
 #include "common/storage/object_store.h"
 #include "worker/text/template_files.h"
+#include "worker/train/reference_pass.h"
 #include "worker/train/threads.h"
 
 namespace temper {
@@ -22,7 +23,8 @@ absl::StatusOr<int64_t> MaxSampleTokens(const TrainJob& job, const ModelConfig& 
     return absl::InvalidArgumentError(
         absl::StrFormat("data.max_sample_tokens is %d, but the model has %d positions", asked, model.max_positions));
   }
-  return asked > 0 ? asked : std::min(model.max_positions, job.training.micro_batch_tokens);
+  const int64_t room = job.training.micro_batch_tokens / (job.preference ? 2 : 1);
+  return asked > 0 ? asked : std::min(model.max_positions, room);
 }
 
 }  // namespace
@@ -68,6 +70,7 @@ absl::Status TrainingData::Read(const TrainJob& job, const std::atomic<bool>& st
   BatchOptions options;
   SampleOptions& samples = options.samples;
   samples.sources = job.data.sources;
+  samples.pairs = job.preference.has_value();
   samples.max_tokens = max_sample_tokens_;
   samples.overlong = job.data.overlong == OverlongPolicy::kDrop ? OverlongSamples::kDrop : OverlongSamples::kTruncate;
   samples.stopped = [&stop] { return stop.load(); };
@@ -83,6 +86,12 @@ absl::Status TrainingData::Read(const TrainJob& job, const std::atomic<bool>& st
   auto batches = BatchStream::Open(options, builder_);
   if (!batches.ok()) return batches.status();
   batches_ = *std::move(batches);
+  if (NeedsReferencePass(job) && !batches_->whole()) {
+    return absl::InvalidArgumentError(
+        "the data is more than 32 MiB, and a reference other than the model without its adapters is computed over all "
+        "of it before the first step: train new adapters (lora, without lora.adapter and lora.modules_to_save), choose "
+        "a method.preference.loss without a reference (simpo, orpo), or give fewer pairs");
+  }
   sample_ = batches_->FirstRow();
   if (!job.validation) return absl::OkStatus();
 
@@ -104,6 +113,12 @@ absl::Status TrainingData::Read(const TrainJob& job, const std::atomic<bool>& st
                               ? job.validation->every_steps
                               : std::max<int64_t>(1, batches_->total_steps() / kValidations);
   return absl::OkStatus();
+}
+
+absl::Status TrainingData::SetReference(ReferenceLogprobs reference) {
+  const absl::Status training = batches_->SetReference(std::move(reference.training));
+  if (!training.ok() || !validation_) return training;
+  return validation_->SetReference(reference.validation);
 }
 
 DataReport TrainingData::report() const {

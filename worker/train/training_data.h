@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,6 +17,11 @@
 #include "worker/train/train_job.h"
 
 namespace temper {
+
+// Of the scored tokens of all samples in the order of the data, and of the validation's rows.
+struct ReferenceLogprobs {
+  std::vector<float> training, validation;
+};
 
 // A job's data, tokenised with the model's tokenizer and chat template: batches to train on, and held-out samples. One
 // thread.
@@ -32,6 +38,8 @@ class TrainingData {
   TrainingData& operator=(const TrainingData&) = delete;
 
   BatchStream& batches() { return *batches_; }
+  // What rows have as MicroBatch::reference_S from now on. INVALID_ARGUMENT where it is not as much as there are tokens.
+  absl::Status SetReference(ReferenceLogprobs reference);
   // Absent: the job has none.
   const std::optional<ValidationSet>& validation() const { return validation_; }
   // Of a sample, before it is cut off or left out.

@@ -10,18 +10,24 @@
 namespace temper {
 
 absl::StatusOr<MeanLoss> Validate(const Gang& gang, TrainableModel& model, const std::vector<MicroBatch>& rows,
-                                  const StopSignal& stop) {
-  double sum = 0;
-  int64_t scored = 0;
+                                  const Objective& objective, const StopSignal& stop) {
+  StepShare mine = {.sums = std::vector<double>(objective.num_sums())};
+  double count = 0, scored = 0;
   for (size_t first = 0; first < rows.size(); first += gang.size()) {
     if (gang.alone() && stop.requested()) return absl::CancelledError("stopped on request");
-    const size_t mine = first + gang.rank();
-    const at::Tensor logprobs_S = ScoredLogprobs(model, mine < rows.size() ? rows[mine] : MicroBatch{});
-    sum -= logprobs_S.sum(at::kDouble).item<double>();
-    scored += logprobs_S.size(0);
+    const size_t index = first + gang.rank();
+    const MicroBatch& row = index < rows.size() ? rows[index] : MicroBatch{};
+    const Objective::Evaluation evaluation = Evaluate(model, row, objective, /*normalizer=*/1);
+    mine += {evaluation.loss, evaluation.sums};
+    count += objective.Count(row);
+    scored += static_cast<double>(std::count(row.loss_mask_T.begin(), row.loss_mask_T.end(), 1));
   }
-  const std::vector<double> sums = gang.Sum({sum, static_cast<double>(scored)});
-  return MeanLoss{sums[0] / std::max(1.0, sums[1]), static_cast<int64_t>(sums[1])};
+  std::vector<double> values = {mine.loss, count, scored};
+  values.insert(values.end(), mine.sums.begin(), mine.sums.end());
+  const std::vector<double> sums = gang.Sum(values);
+  return MeanLoss{.loss = sums[0] / std::max(1.0, sums[1]),
+                  .scored_tokens = static_cast<int64_t>(sums[2]),
+                  .objective = objective.Figures({sums.begin() + 3, sums.end()})};
 }
 
 }  // namespace temper

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/command/training_progress.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace temper::command {
@@ -50,6 +51,13 @@ TEST(TrainingProgress, RestartedGang_ForgetsTheOldPace) {
 
 TEST(StepText, HasTheFigures) {
   EXPECT_EQ(StepText(Step(4, 2)), "step 4/10  loss 1.2500  grad_norm 0.5  lr 2.00e-04  500.0 tokens/s  MFU 23.4%");
+}
+
+TEST(StepText, OfPairs_HasMarginAndAccuracy) {
+  v1::StepMetrics step = Step(4, 2);
+  (*step.mutable_objective())["rewards/margins"] = 0.1234;
+  (*step.mutable_objective())["rewards/accuracies"] = 0.75;
+  EXPECT_THAT(StepText(step), testing::HasSubstr("loss 1.2500  margin 0.123  accuracy 75.0%  grad_norm"));
 }
 
 }  // namespace

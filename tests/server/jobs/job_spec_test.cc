@@ -83,6 +83,38 @@ TEST(CompleteJobSpecTest, Lora_HasItsDefaultsAndAnotherLearningRate) {
   EXPECT_EQ(spec->output().adapter_format(), v1::Output::ADAPTER_FORMAT_PEFT);
 }
 
+TEST(CompleteJobSpecTest, Preference_HasTheDefaultsOfItsLoss) {
+  const auto dpo = CompleteJobSpec(With("method { preference {} } lora {}"));
+  ASSERT_TRUE(dpo.ok()) << dpo.status();
+  EXPECT_EQ(dpo->method().preference().loss(), v1::PreferenceOptimization::LOSS_SIGMOID);
+  EXPECT_EQ(dpo->method().preference().beta(), 0.1);
+  EXPECT_FALSE(dpo->method().preference().has_margin());
+  const auto simpo = CompleteJobSpec(With("method { preference { loss: LOSS_SIMPO } }"));
+  ASSERT_TRUE(simpo.ok()) << simpo.status();
+  EXPECT_EQ(simpo->method().preference().beta(), 2);
+  EXPECT_EQ(simpo->method().preference().margin(), 1);
+}
+
+TEST(CompleteJobSpecTest, Preference_RefusesWhatWouldBeWrongWithoutAWord) {
+  const auto refused = [](const std::string& text) {
+    v1::JobSpec spec = With("method { preference {} } lora {}");
+    spec.MergeFrom(Parsed(text));
+    return std::string(CompleteJobSpec(spec).status().message());
+  };
+  EXPECT_EQ(refused(""), "");
+  for (const char* field : {"z_loss: 0.1", "label_smoothing: 0.1"}) {
+    EXPECT_THAT(refused(absl::StrCat("training { ", field, " }")), HasSubstr("does not go together with method.preference"));
+  }
+  EXPECT_THAT(refused("data { train_on: TRAIN_ON_ALL }"), HasSubstr("data.train_on"));
+  EXPECT_THAT(refused("lora { dropout: 0.1 }"), HasSubstr("lora.dropout"));
+  EXPECT_THAT(refused("method { preference { loss: LOSS_IPO label_smoothing: 0.1 } }"), HasSubstr("label_smoothing"));
+  EXPECT_THAT(refused("method { preference { loss: LOSS_IPO length_normalized: true } }"),
+              HasSubstr("length_normalized"));
+  EXPECT_THAT(refused("method { preference { margin: 1 } }"), HasSubstr("method.preference.margin"));
+  EXPECT_THAT(refused("data { columns { key: 'completion' value: 'x' } }"), HasSubstr("prompt, chosen, rejected"));
+  EXPECT_EQ(refused("data { columns { key: 'chosen' value: 'x' } }"), "");
+}
+
 TEST(CompleteJobSpecTest, LoraWithAnAdapter_LeavesToItWhatItSays) {
   const auto spec = CompleteJobSpec(With("lora { adapter: '/a' dropout: 0.5 }"));
   ASSERT_TRUE(spec.ok()) << spec.status();

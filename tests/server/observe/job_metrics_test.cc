@@ -82,6 +82,16 @@ TEST_F(JobMetricsTest, Steps_SetGaugesAndCountTokens) {
   EXPECT_THAT(page, HasSubstr("temper_train_step_seconds_sum{job=\"a\"} 1\n"));
 }
 
+TEST_F(JobMetricsTest, FiguresOfTheMethod_AreGauges) {
+  v1::JobEvent event;
+  event.mutable_step()->set_step(1);
+  (*event.mutable_step()->mutable_objective())["rewards/margins"] = 0.25;
+  metrics.OnEvent(Job("a"), event);
+  (*event.mutable_step()->mutable_objective())["rewards/margins"] = 0.5;
+  metrics.OnEvent(Job("a"), event);
+  EXPECT_THAT(Page(), HasSubstr("temper_train_objective{figure=\"rewards/margins\",job=\"a\"} 0.5\n"));
+}
+
 TEST_F(JobMetricsTest, RanksOfAStep_AreComparedWithTheirMedian) {
   const auto step_of = [this](std::initializer_list<float> seconds) {
     v1::JobEvent event;

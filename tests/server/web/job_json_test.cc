@@ -22,6 +22,7 @@ TEST(MetricsJson, Columns_AreAsLongAsThereAreSteps) {
   metrics.mutable_steps(1)->set_loss(std::numeric_limits<double>::quiet_NaN());
   metrics.mutable_steps(1)->set_grad_norm(std::numeric_limits<double>::infinity());
   metrics.mutable_steps(1)->set_mfu(0.5);
+  (*metrics.mutable_steps(0)->mutable_objective())["rewards/margins"] = 0.25;
   const auto json = nlohmann::json::parse(MetricsJson(metrics));
   EXPECT_EQ(json["step"], nlohmann::json({10'000, 20'000}));
   EXPECT_EQ(json["loss"], nlohmann::json({0.3333333, nullptr}));
@@ -29,6 +30,7 @@ TEST(MetricsJson, Columns_AreAsLongAsThereAreSteps) {
   EXPECT_EQ(json["learning_rate"], nlohmann::json({2e-5, 2e-5}));
   EXPECT_EQ(json["mfu"], nlohmann::json({nullptr, 0.5}));  // not known is not 0
   EXPECT_EQ(json["forward"], nlohmann::json({0.25, 0.25}));
+  EXPECT_EQ(json["rewards/margins"], nlohmann::json({0.25, nullptr}));
   EXPECT_EQ(json["total_steps"], 20'000);
   for (const auto& [name, column] : json.items()) {
     if (name != "total_steps") EXPECT_EQ(column.size(), 2) << name;

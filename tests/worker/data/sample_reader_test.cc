@@ -54,6 +54,48 @@ class SampleReaderTest : public testing::Test {
   SampleBuilder builder_{tokenizer_, template_, "</s>"};
 };
 
+std::string Pair(const std::string& prompt, const std::string& chosen, const std::string& rejected) {
+  return R"({"prompt": ")" + prompt + R"(", "chosen": ")" + chosen + R"(", "rejected": ")" + rejected + "\"}\n";
+}
+
+TEST_F(SampleReaderTest, Pairs_AreTwoDocumentsOfOneSample) {
+  const auto samples = Read(Pair("pq", "yes", "n") + Pair("r", "a", "bc"), {.pairs = true, .max_tokens = 20});
+  ASSERT_TRUE(samples.ok()) << samples.status();
+  ASSERT_EQ(samples->size(), 2);
+  EXPECT_EQ(samples->documents_per_sample(), 2);
+  EXPECT_EQ(samples->length(0), 6 + 4);
+  EXPECT_THAT(samples->document(0, 0).scored, ElementsAre(0, 0, 1, 1, 1, 1));
+  EXPECT_THAT(samples->document(0, 1).scored, ElementsAre(0, 0, 1, 1));
+  EXPECT_EQ(samples->document(1, 1).ids.size(), 4);
+  EXPECT_EQ(samples->statistics.tokens, 17);
+  EXPECT_EQ(samples->statistics.scored_tokens, 11);
+}
+
+TEST_F(SampleReaderTest, PairsThatTeachNothing_AreLeftOut) {
+  const std::string same = Pair("p", "a", "a"), far = Pair("pqrst", "a", "b"), late = Pair("p", "qrstu", "qrstx");
+  const auto samples =
+      Read(same + far + late + Pair("p", "qrstuvw", "x") + Pair("p", "a", "b"), {.pairs = true, .max_tokens = 5});
+  ASSERT_TRUE(samples.ok()) << samples.status();
+  EXPECT_EQ(samples->size(), 2);
+  EXPECT_EQ(samples->statistics.refused, 1);
+  EXPECT_THAT(samples->statistics.first_refusal, HasSubstr("line 1: the chosen answer and the rejected one are the same"));
+  EXPECT_EQ(samples->statistics.dropped_overlong, 2);  // no answer is left, or no difference
+  EXPECT_EQ(samples->statistics.truncated, 1);
+}
+
+TEST_F(SampleReaderTest, PairsOfTextsAndMessages_AreNotMixed) {
+  const std::string messages =
+      R"({"chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}]})";
+  const auto samples = Read(Pair("p", "a", "b") + messages, {.pairs = true, .max_tokens = 20});
+  EXPECT_THAT(std::string(samples.status().message()),
+              HasSubstr("line 2: this sample is a pair of messages"));
+}
+
+TEST_F(SampleReaderTest, PairWithoutAMethodForPairs_SaysSo) {
+  const auto samples = Read(R"({"chosen": "a", "rejected": "b"})");
+  EXPECT_THAT(std::string(samples.status().message()), HasSubstr("pairs are for jobs with method.preference"));
+}
+
 TEST_F(SampleReaderTest, Read_KeepsTheOrderOfTheFile) {
   absl::StatusOr<ReadSamples> samples = Read(Line("hi", "yes") + Line("", "no"));
   ASSERT_TRUE(samples.ok()) << samples.status();

@@ -85,7 +85,7 @@ Outcome Train(const Variant& variant, const std::vector<Recompute>& recompute) {
   const auto model = MakeModel(variant, recompute);
   Outcome outcome;
   for (const int64_t tokens : {11, 6}) {
-    outcome.loss += ForwardBackward(*model, Sample(tokens), SupervisedObjective(), 15);
+    outcome.loss += ForwardBackward(*model, Sample(tokens), SupervisedObjective(), 15).loss;
   }
   for (const Parameter* parameter : model->parameters()) {
     if (parameter->trainable) outcome.gradients.push_back(parameter->gradient);

@@ -164,7 +164,7 @@ Outcome Train(const Variant& variant, const Run& run) {
       for (size_t first = 0; first < rows.size(); first += run.world) {
         const size_t row = first + group.rank();
         sharded.set_last_micro_batch(first + run.world >= rows.size());
-        loss += ForwardBackward(*model, row < rows.size() ? rows[row] : MicroBatch{}, SupervisedObjective(), kScored);
+        loss += ForwardBackward(*model, row < rows.size() ? rows[row] : MicroBatch{}, SupervisedObjective(), kScored).loss;
       }
       ZeroFrozenGradients(sharded.parameters());
       const double norm = GlobalGradientNorm(sharded.parameters());
@@ -197,7 +197,7 @@ Outcome TrainWhole(const Variant& variant) {
   for (int64_t step = 0; step < 3; ++step) {
     ZeroGradients(model->parameters());
     double loss = 0;
-    for (const MicroBatch& row : Rows(step)) loss += ForwardBackward(*model, row, SupervisedObjective(), kScored);
+    for (const MicroBatch& row : Rows(step)) loss += ForwardBackward(*model, row, SupervisedObjective(), kScored).loss;
     ZeroFrozenGradients(model->parameters());
     outcome.losses.push_back(loss);
     for (Parameter* parameter : model->parameters()) {

@@ -24,6 +24,27 @@ v1::JobSpec Minimal() {
                    "output": {"uri": "/o"}})");
 }
 
+TEST(JobConversionTest, TrainJobFromSpec_Preference_HasTheDefaultsOfItsLoss) {
+  v1::JobSpec spec = Minimal();
+  EXPECT_FALSE(TrainJobFromSpec(spec, "jobs/abc", 1)->preference.has_value());
+  v1::PreferenceOptimization& method = *spec.mutable_method()->mutable_preference();
+  const auto options = [&] { return *TrainJobFromSpec(spec, "jobs/abc", 1)->preference; };
+  EXPECT_EQ(options().loss, PreferenceLoss::kSigmoid);
+  EXPECT_EQ(options().beta, 0.1);
+  EXPECT_EQ(options().margin, 0);
+  method.set_loss(v1::PreferenceOptimization::LOSS_SIMPO);
+  EXPECT_EQ(options().beta, 2);
+  EXPECT_EQ(options().margin, 1);
+  method.set_margin(0);
+  EXPECT_EQ(options().margin, 0);
+  method.set_loss(v1::PreferenceOptimization::LOSS_HINGE);
+  method.set_beta(0.5);
+  method.set_length_normalized(true);
+  EXPECT_EQ(options().loss, PreferenceLoss::kHinge);
+  EXPECT_EQ(options().beta, 0.5);
+  EXPECT_TRUE(options().length_normalized);
+}
+
 TEST(JobConversionTest, TrainJobFromSpec_MinimalJob_TakesEveryDefault) {
   const auto job = TrainJobFromSpec(Minimal(), "jobs/abc", 3);
   ASSERT_TRUE(job.ok()) << job.status();

@@ -31,6 +31,7 @@ TEST(ReportTest, StepReport_EveryField_IsTaken) {
   metrics.peak_memory_bytes = 13;
   metrics.sent_bytes = 14;
   metrics.epoch = 14;
+  metrics.objective = {{"rewards/margins", 15}};
   const v1::StepMetrics step = StepReport(metrics).step();
   EXPECT_EQ(step.step(), 1);
   EXPECT_EQ(step.total_steps(), 2);
@@ -47,6 +48,7 @@ TEST(ReportTest, StepReport_EveryField_IsTaken) {
   EXPECT_EQ(step.peak_memory_bytes(), 13);
   EXPECT_EQ(step.sent_bytes(), 14);
   EXPECT_EQ(step.epoch(), 14);
+  EXPECT_EQ(step.objective().at("rewards/margins"), 15);
 }
 
 TEST(ReportTest, PhaseReport_EveryPhase_HasItsOwnValue) {

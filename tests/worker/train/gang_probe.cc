@@ -6,8 +6,8 @@
 //              [--stop-rank R --stop-after S] [--die-rank R --die-after S] [--memory-limit MB]
 //              [--nudge] [--export DIR [--adapters adapter|merged|both]]
 //              [--job DIR [--checkpoint-every S] [--resume-from URI] [--bf16] [--dropout X] [--profile S]
-//               [--keep-weights] [--reduce-once]]
-//              [--hf]
+//               [--keep-weights] [--reduce-once] [--epoch E]]
+//              [--preference] [--hf]
 //
 // Rank 0 prints a JSON line a step (step, loss, grad_norm, sent_bytes, and where its time went: seconds, communication,
 // phases, which is their sum), and one of a validation once all are taken (validation_loss, scored_tokens). Each rank
@@ -17,7 +17,9 @@
 // --stop-rank is told to stop, --die-rank kills itself, when the step is over. --memory-limit: what a rank may allocate
 // from before the model is loaded on. --nudge: trained weights are changed a little (probe_gang.h) after the steps.
 // --job: all of it, as a job's ranks do it, with checkpoints and the export below DIR; a line tells of each checkpoint
-// (checkpoint, bytes, pause), and of what the training goes on from (resumed_after). --hf: transformers trains.
+// (checkpoint, bytes, pause), and of what the training goes on from (resumed_after). --epoch: as the job's gang of that
+// epoch, to which --resume-from is its own checkpoint. --preference: DPO; steps have its figures. --hf: transformers
+// trains.
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -41,6 +43,7 @@
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
 #include "worker/train/checkpointer.h"
+#include "worker/train/choose_objective.h"
 #include "worker/train/gang.h"
 #include "worker/train/hf_repository_backend.h"
 #include "worker/train/model_export.h"
@@ -66,7 +69,8 @@ struct Arguments {
   bool bf16 = false;
   double dropout = 0;
   int64_t profiled_step = 0;
-  bool keep_weights = false, reduce_once = false;
+  bool keep_weights = false, reduce_once = false, preference = false;
+  int epoch = 1;
   AdapterExport adapters = AdapterExport::kAdapter;
   int stop_rank = -1, die_rank = -1;
   int64_t stop_after = 0, die_after = 0;
@@ -91,6 +95,7 @@ class Printer : public SilentObserver {
       std::printf("{\"step\": %ld, \"loss\": %.17g, \"grad_norm\": %.17g, ", metrics.step, metrics.loss,
                   metrics.grad_norm);
       std::printf("\"sent_bytes\": %ld, ", metrics.sent_bytes);
+      for (const auto& [name, figure] : metrics.objective) std::printf("\"%s\": %.17g, ", name.c_str(), figure);
       std::printf("\"seconds\": %.17g, \"communication\": %.17g, \"phases\": %.17g}\n", metrics.seconds,
                   metrics.phases.communication, metrics.phases.sum());
     }
@@ -135,8 +140,14 @@ TrainJob MakeJob(const Arguments& arguments) {
                   .keep_weights = arguments.keep_weights,
                   .reduce_once = arguments.reduce_once};
   if (arguments.profiled_step > 0) job.profile = {.first_step = arguments.profiled_step, .steps = 1};
+  if (arguments.preference) job.preference = PreferenceOptions{.beta = 0.5};
   job.checkpoint_options = {.every_steps = arguments.checkpoint_every, .keep_last = 10};
-  job.resume_from = arguments.resume_from;
+  job.epoch = arguments.epoch;
+  if (job.epoch > 1) {
+    job.checkpoints = {arguments.resume_from};
+  } else {
+    job.resume_from = arguments.resume_from;
+  }
   job.threads = 1;
   job.output = {.uri = "/nowhere", .adapters = arguments.adapters};
   for (const std::string& uri : {arguments.export_to, arguments.job_output}) {
@@ -166,7 +177,7 @@ MeanLoss ValidateHeldOut(TrainJob job, const ModelConfig& config, const Gang& ga
                          TrainObserver& observer, const StopSignal& stop) {
   job.validation = ValidationOptions{.share = 0.2};
   const auto data = Value(TrainingData::Open(job, config, observer, stop.requested()));
-  return Value(Validate(gang, model, data->validation()->rows, stop));
+  return Value(Validate(gang, model, data->validation()->rows, *ChooseValidationObjective(job), stop));
 }
 
 // Says how the steps ended.
@@ -252,6 +263,8 @@ int Main(int argc, char** argv) {
   app.add_option("--profile", arguments.profiled_step);
   app.add_flag("--keep-weights", arguments.keep_weights);
   app.add_flag("--reduce-once", arguments.reduce_once);
+  app.add_flag("--preference", arguments.preference);
+  app.add_option("--epoch", arguments.epoch);
   const std::map<std::string, AdapterExport> adapters = {
       {"adapter", AdapterExport::kAdapter}, {"merged", AdapterExport::kMerged}, {"both", AdapterExport::kBoth}};
   app.add_option("--adapters", arguments.adapters)->transform(CLI::CheckedTransformer(adapters));

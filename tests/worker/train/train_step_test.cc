@@ -5,10 +5,15 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
 #include "tests/peak_memory.h"
 #include "worker/model/gradient.h"
 #include "worker/model/transformer.h"
 #include "worker/train/adamw.h"
+#include "worker/train/preference_objective.h"
 
 namespace temper {
 namespace {
@@ -45,8 +50,8 @@ MicroBatch Document(const std::vector<int64_t>& tokens, std::vector<uint8_t> mas
 class TwoPassObjective : public SupervisedObjective {
  public:
   std::optional<at::Tensor> KnownCoefficients(int64_t, double) const override { return std::nullopt; }
-  Evaluation Evaluate(const at::Tensor& logprobs_S, double normalizer) const override {
-    return {-logprobs_S.sum(at::kDouble).item<double>() / normalizer, at::full_like(logprobs_S, -1.0 / normalizer)};
+  Evaluation Evaluate(const at::Tensor& logprobs_S, const ScoredDocuments&, double normalizer) const override {
+    return {-logprobs_S.sum(at::kDouble).item<double>() / normalizer, at::full_like(logprobs_S, -1.0 / normalizer), {}};
   }
 };
 
@@ -55,8 +60,8 @@ TEST(ForwardBackward, FusedAndTwoPassForms_AreEqual) {
   Randomise(fused);
   Randomise(two_pass);
   const MicroBatch batch = Document({1, 2, 3, 4}, {1, 0, 1, 0});
-  EXPECT_EQ(ForwardBackward(fused, batch, SupervisedObjective(), 2),
-            ForwardBackward(two_pass, batch, TwoPassObjective(), 2));
+  EXPECT_EQ(ForwardBackward(fused, batch, SupervisedObjective(), 2).loss,
+            ForwardBackward(two_pass, batch, TwoPassObjective(), 2).loss);
   for (size_t i = 0; i < fused.parameters().size(); ++i) {
     EXPECT_TRUE(at::equal(fused.parameters()[i]->gradient, two_pass.parameters()[i]->gradient));
   }
@@ -65,7 +70,7 @@ TEST(ForwardBackward, FusedAndTwoPassForms_AreEqual) {
 TEST(ForwardBackward, NothingScored_IsZeroAndLeavesNoGradient) {
   Transformer model(SmallConfig(), {});
   Randomise(model);
-  EXPECT_EQ(ForwardBackward(model, Document({1, 2, 3}, {0, 0, 0}), SupervisedObjective(), 1), 0);
+  EXPECT_EQ(ForwardBackward(model, Document({1, 2, 3}, {0, 0, 0}), SupervisedObjective(), 1).loss, 0);
   EXPECT_EQ(GlobalGradientNorm(model.parameters()), 0);
 }
 
@@ -73,13 +78,77 @@ TEST(ForwardBackward, MicroBatches_AddUpToOneStep) {
   Transformer model(SmallConfig(), {});
   Randomise(model);
   const MicroBatch batch = Document({1, 2, 3, 4}, {1, 1, 1, 0});
-  const double loss = ForwardBackward(model, batch, SupervisedObjective(), 3);
+  const double loss = ForwardBackward(model, batch, SupervisedObjective(), 3).loss;
   const at::Tensor gradient = model.parameters()[1]->gradient.clone();
   ZeroGradients(model.parameters());
-  const double half = ForwardBackward(model, batch, SupervisedObjective(), 6);
+  const double half = ForwardBackward(model, batch, SupervisedObjective(), 6).loss;
   EXPECT_NEAR(half * 2, loss, 1e-12);
   ForwardBackward(model, batch, SupervisedObjective(), 6);
   EXPECT_TRUE(at::allclose(model.parameters()[1]->gradient, gradient, 1e-5, 1e-9));
+}
+
+// Two answers to a prompt of two tokens.
+MicroBatch PairOfAnswers() {
+  MicroBatch batch = Document({1, 2, 3, 4, 5, 1, 2, 6, 7}, {0, 1, 1, 1, 0, 0, 1, 1, 0});
+  batch.document_starts = {0, 5, 9};
+  batch.positions_T = {0, 1, 2, 3, 4, 0, 1, 2, 3};
+  batch.targets_T[4] = 0;
+  return batch;
+}
+
+std::unique_ptr<Transformer> Adapted() {
+  const LoraConfig lora = {.rank = 2, .alpha = 4, .sites = {{"layers.0.attn.q"}, {"layers.0.mlp.down"}}};
+  auto model = std::make_unique<Transformer>(SmallConfig(), TransformerOptions{.lora = lora});
+  Randomise(*model);
+  const at::NoGradGuard no_grad;
+  for (LoraAdapter* adapter : model->adapters()) adapter->b_OR.weight.normal_();
+  return model;
+}
+
+TEST(ForwardBackward, NewAdapters_AreTheirOwnReference) {
+  const auto model = Adapted();
+  for (LoraAdapter* adapter : model->adapters()) adapter->b_OR.weight.detach().zero_();
+  const PreferenceObjective dpo({.beta = 0.5});
+  const StepShare share = ForwardBackward(*model, PairOfAnswers(), dpo, 1);
+  EXPECT_NEAR(share.loss, std::log(2.0), 1e-6);
+  EXPECT_EQ(dpo.Figures(share.sums).at("kl"), 0);
+  for (const LoraAdapter* adapter : model->adapters()) EXPECT_TRUE(adapter->enabled);
+}
+
+TEST(ForwardBackward, StoredReference_IsWhatAdaptersLeftAwayGive) {
+  const auto model = Adapted();
+  MicroBatch batch = PairOfAnswers();
+  const PreferenceOptions options = {.loss = PreferenceLoss::kIpo, .beta = 0.5};
+  const StepShare without = ForwardBackward(*model, batch, PreferenceObjective(options), 1);
+  Transformer base(SmallConfig(), {});
+  Randomise(base);
+  const at::Tensor logprobs_S = ScoredLogprobs(base, batch);
+  batch.reference_S.assign(logprobs_S.const_data_ptr<float>(), logprobs_S.const_data_ptr<float>() + logprobs_S.numel());
+  const StepShare stored = ForwardBackward(*model, batch, PreferenceObjective(options, Reference::kStored), 1);
+  EXPECT_EQ(stored.loss, without.loss);
+  EXPECT_EQ(stored.sums, without.sums);
+  EXPECT_NE(PreferenceObjective(options).Figures(stored.sums).at("kl"), 0);
+}
+
+TEST(ForwardBackward, GradientOfAPair_IsTheLossesDerivative) {
+  for (const PreferenceLoss loss : {PreferenceLoss::kSigmoid, PreferenceLoss::kIpo, PreferenceLoss::kOrpo}) {
+    const auto model = Adapted();
+    const PreferenceObjective objective({.loss = loss, .beta = 0.5});
+    ForwardBackward(*model, PairOfAnswers(), objective, 1);
+    constexpr float kStep = 1e-2;
+    for (LoraAdapter* adapter : model->adapters()) {
+      const at::NoGradGuard no_grad;
+      const at::Tensor weight = adapter->b_OR.weight.view({-1});
+      const auto gradient = adapter->b_OR.gradient.flatten()[0].item<double>();
+      const auto loss_at = [&](float step) {
+        weight[0] += step;
+        const double value = Evaluate(*model, PairOfAnswers(), objective, 1).loss;
+        weight[0] -= step;
+        return value;
+      };
+      EXPECT_NEAR(gradient, (loss_at(kStep) - loss_at(-kStep)) / (2 * kStep), 2e-3 * std::max(1.0, std::abs(gradient)));
+    }
+  }
 }
 
 // Of documents of 64 tokens. Every n-th is scored.
