@@ -289,7 +289,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
     if (!finished.ok()) return finished.status();
     if (const auto* const exported = std::get_if<ExportSummary>(&*finished)) {
       if (connections->rank() > 0) return absl::OkStatus();
-      observer.OnLog(LogSeverity::kInfo, absl::StrCat("the export is proved: ", exported->proof));
+      observer.OnLog(LogSeverity::kInfo, "the export is proved: its verification.json says by what");
       observer.OnExport(*exported);
       return absl::OkStatus();
     }
