@@ -4,7 +4,7 @@
 PRESET ?= release
 PYTHON := build/venv/bin/python
 
-.PHONY: help setup build build-all demo test test-full chaos bench bench-server format lint clean
+.PHONY: help setup build build-all demo demo-dpo test test-full chaos bench bench-server format lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ build-all: build
 
 demo: build ## train a small model on a real task, take it home, measure it (KEEP=1: leave the server up)
 	@$(PYTHON) tools/demo/run.py $(if $(KEEP),--keep)
+
+demo-dpo: build ## teach a small model which answers are preferred: win rate on held-out pairs before and after (KEEP=1)
+	@$(PYTHON) tools/demo/dpo.py $(if $(KEEP),--keep)
 
 test: build-all ## every test and lint; ends with one summary line
 	@$(PYTHON) tools/run_tests.py --preset $(PRESET)
@@ -49,4 +52,4 @@ lint: setup ## check format, style, proto and layering
 	@$(PYTHON) tools/lint.py
 
 clean: ## remove what was built (caches outside the repository stay)
-	rm -rf build/release build/asan build/fuzz build/rust build/demo build/bench build/reports
+	rm -rf build/release build/asan build/fuzz build/rust build/demo build/demo-dpo build/bench build/reports

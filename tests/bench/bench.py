@@ -28,7 +28,7 @@ from pathlib import Path
 import bench_chart
 import bench_table
 from bench_table import OURS, Row, Run
-from works import WORK_KINDS, Work
+from works import WORK_KINDS, Work, conversations
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "build/models/SmolLM2-135M-Instruct"
@@ -49,7 +49,7 @@ class Contender:
 
 
 CONTENDERS = {
-    OURS: Contender("temper", ["temper_rank"], ("fixed", "chat", "lora", "long")),
+    OURS: Contender("temper", ["temper_rank"], ("fixed", "chat", "lora", "long", "pairs", "pairs-lora")),
     # As TRL does unless it is told otherwise.
     "temper-recompute": Contender("temper, recompute: block", ["temper_rank", "--recompute"], ("chat",), ("lora",)),
     "eager": Contender("transformers, eager", ["transformers_loop"], ("fixed", "chat", "long")),
@@ -58,6 +58,8 @@ CONTENDERS = {
     ),
     "trl": Contender("TRL", ["trl_sft"], ("chat", "lora")),
     "trl-fastest": Contender("TRL, fastest options", ["trl_sft", "--fastest"], ("chat", "lora")),
+    "trl-dpo": Contender("TRL", ["trl_dpo"], ("pairs", "pairs-lora")),
+    "trl-dpo-fastest": Contender("TRL, fastest options", ["trl_dpo", "--fastest"], ("pairs", "pairs-lora")),
 }
 TITLES = {name: kind.title for name, kind in WORK_KINDS.items()}
 LABELS = {
@@ -79,12 +81,14 @@ def tokenize(samples: list[dict], limit: int) -> list[list[int]]:
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
 
-    def tokens(sample: dict) -> list[int]:
+    def documents(sample: dict) -> list[list[int]]:
         if "text" in sample:
-            return tokenizer(sample["text"])["input_ids"]
-        return tokenizer.apply_chat_template(sample["messages"], return_dict=True)["input_ids"]
+            return [tokenizer(sample["text"])["input_ids"]]
+        return [
+            tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"] for messages in conversations(sample)
+        ]
 
-    return [tokens(sample)[:limit] for sample in samples]
+    return [tokens[:limit] for sample in samples for tokens in documents(sample)]
 
 
 def prepare(name: str, arguments: argparse.Namespace) -> Work:
@@ -99,6 +103,7 @@ def prepare(name: str, arguments: argparse.Namespace) -> Work:
         max_sample_tokens=kind.max_sample_tokens,
         documents=tokenize(samples, kind.max_sample_tokens),
         lora=kind.lora,
+        pairs=kind.pairs,
         bf16=arguments.precision == "bf16",
         threads=arguments.threads,
         seconds=arguments.seconds,

@@ -79,15 +79,30 @@ def test_table_has_a_line_a_row_and_equal_widths() -> None:
     assert peer == ["TRL", "33", "33–33", "17%", "2.0 GB", "3.00 × as fast", "3.0000"]
 
 
+def words_of(chat: dict) -> int:
+    (words,) = works.words_of(chat)
+    return words
+
+
+def test_pairs_share_their_prompt() -> None:
+    pairs = works.typical(works.pair)
+    assert len(pairs) == works.CHATS_A_STEP
+    for pair in pairs:
+        chosen, rejected = works.conversations(pair)
+        assert chosen[0] == rejected[0]
+        assert chosen[1] != rejected[1]
+        assert [message["role"] for message in rejected] == ["user", "assistant"]
+
+
 def test_chats_are_the_same_every_time_and_typical() -> None:
-    chats = works.typical_chats()
-    assert chats == works.typical_chats()
+    chats = works.typical(works.chat)
+    assert chats == works.typical(works.chat)
     assert len(chats) == works.CHATS_A_STEP
 
     rng = random.Random(7)
-    others = [[works.words_of(works.chat(rng)) for _ in chats] for _ in range(300)]
+    others = [[words_of(works.chat(rng)) for _ in chats] for _ in range(300)]
     padding = statistics.median(works.padding_share(lengths) for lengths in others)
-    assert works.padding_share([works.words_of(chat) for chat in chats]) == pytest.approx(padding, abs=0.02)
+    assert works.padding_share([words_of(chat) for chat in chats]) == pytest.approx(padding, abs=0.02)
     words = [count for lengths in others for count in lengths]
     assert 80 < statistics.median(words) < 120
     assert max(words) > 7 * statistics.median(words)  # a long tail

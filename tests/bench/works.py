@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `make bench` trains on: four works, each with the samples of one optimizer step, which every step repeats.
+"""What `make bench` trains on: six works, each with the samples of one optimizer step, which every step repeats.
 
 So every step does the same, whatever order and packing a contender has, and the first loss is the same for all.
 """
@@ -24,7 +24,7 @@ WORDS = (
 SYLLABLES = "ka ro mi te lan sor ven dal pri ost ul em bra chi nor fex".split()
 WORDS_A_QUESTION, WORDS_AN_ANSWER = 27, 54  # medians
 SPREAD = 0.8  # standard deviation of the logarithm
-CHATS_A_STEP = 8  # the default batch of TRL
+CHATS_A_STEP = 8  # the default batch of TRL, of chats and of pairs
 CHAT_LIMIT = 1024  # tokens; the default limit of TRL
 DRAWS = 501
 
@@ -39,6 +39,7 @@ class Work:
     max_sample_tokens: int
     documents: list[list[int]]  # the same samples as tokens, cut at that
     lora: bool
+    pairs: bool  # samples are pairs of answers, two documents each
     bf16: bool
     threads: int
     seconds: float  # measured steps take so long at least,
@@ -80,8 +81,22 @@ def chat(rng: random.Random) -> dict:
     }
 
 
-def words_of(sample: dict) -> int:
-    return sum(message["content"].count(" ") + 1 for message in sample["messages"])
+def pair(rng: random.Random) -> dict:
+    """A chat with another answer."""
+    chosen, rejected = chat(rng)["messages"], chat(rng)["messages"]
+    return {"prompt": chosen[:1], "chosen": chosen[1:], "rejected": rejected[1:]}
+
+
+def conversations(sample: dict) -> list[list[dict]]:
+    """The messages of each document that a sample of messages is."""
+    if "messages" in sample:
+        return [sample["messages"]]
+    return [sample["prompt"] + sample[answer] for answer in ("chosen", "rejected")]
+
+
+def words_of(sample: dict) -> list[int]:
+    """Of each of its documents."""
+    return [sum(message["content"].count(" ") + 1 for message in messages) for messages in conversations(sample)]
 
 
 def padding_share(lengths: list[int]) -> float:
@@ -89,11 +104,11 @@ def padding_share(lengths: list[int]) -> float:
     return 1 - sum(lengths) / (max(lengths) * len(lengths))
 
 
-def typical_chats() -> list[dict]:
+def typical(sample: Callable[[random.Random], dict]) -> list[dict]:
     """Of many batches the one with the median share of padding, so that luck favours nobody."""
     rng = random.Random(1)
-    batches = [[chat(rng) for _ in range(CHATS_A_STEP)] for _ in range(DRAWS)]
-    batches.sort(key=lambda batch: padding_share([words_of(sample) for sample in batch]))
+    batches = [[sample(rng) for _ in range(CHATS_A_STEP)] for _ in range(DRAWS)]
+    batches.sort(key=lambda batch: padding_share([words for one in batch for words in words_of(one)]))
     return batches[DRAWS // 2]
 
 
@@ -103,13 +118,27 @@ class WorkKind:
     samples: Callable[[], list[dict]]
     max_sample_tokens: int
     lora: bool = False
+    pairs: bool = False
 
 
 WORK_KINDS = {
     "fixed": WorkKind("(a) all weights, 2 × 512 tokens", lambda: fixed_texts(2, 600), 512),
-    "chat": WorkKind(f"(b) all weights, {CHATS_A_STEP} chats of uneven length", typical_chats, CHAT_LIMIT),
+    "chat": WorkKind(f"(b) all weights, {CHATS_A_STEP} chats of uneven length", lambda: typical(chat), CHAT_LIMIT),
     "lora": WorkKind(
-        "(c) LoRA of rank 16 on all linear layers, the chats of (b)", typical_chats, CHAT_LIMIT, lora=True
+        "(c) LoRA of rank 16 on all linear layers, the chats of (b)", lambda: typical(chat), CHAT_LIMIT, lora=True
     ),
     "long": WorkKind("(d) all weights, 1 × 4096 tokens", lambda: fixed_texts(1, 4500), 4096),
+    "pairs": WorkKind(
+        f"(e) DPO, all weights, {CHATS_A_STEP} pairs of answers of uneven length",
+        lambda: typical(pair),
+        CHAT_LIMIT,
+        pairs=True,
+    ),
+    "pairs-lora": WorkKind(
+        "(f) DPO, LoRA of rank 16 on all linear layers, the pairs of (e)",
+        lambda: typical(pair),
+        CHAT_LIMIT,
+        lora=True,
+        pairs=True,
+    ),
 }

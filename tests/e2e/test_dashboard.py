@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+import tiny_chat_model
 from servers.prometheus import Prometheus
 from temper_server import wait_until
 
@@ -33,9 +34,20 @@ def spec(endless_spec):
     return endless_spec
 
 
-def test_every_query_of_the_dashboard_finds_the_job(start_server, spec, tmp_path):
-    server = start_server(slots="cpu:2")
+@pytest.fixture
+def preference_spec(endless_spec, tmp_path):
+    """A short one; its figures stay."""
+    tiny_chat_model.write_pairs(tmp_path / "pairs.jsonl")
+    training = endless_spec["training"] | {"steps": 5}
+    data = {"uri": str(tmp_path / "pairs.jsonl")}
+    method = {"method": {"preference": {}}, "lora": {"rank": 4}, "resources": {"threads_per_rank": 1}}
+    return endless_spec | method | {"data": data, "training": training}
+
+
+def test_every_query_of_the_dashboard_finds_the_job(start_server, spec, preference_spec, tmp_path):
+    server = start_server(slots="cpu:3")
     with Prometheus(tmp_path / "prometheus", server.http, RULES) as prometheus:
+        server.submit(preference_spec)
         server.submit(spec)
         wait_until(lambda: prometheus.query("temper_checkpoint_last_committed_step > 0"))
         server.processes("temper-rank")[0].kill()  # steps are lost, and a gang is launched again

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -86,9 +86,9 @@ def measure(title: str, model: Path, held_out: Path) -> float:
     return share
 
 
-def training_figures(server: Server) -> dict:
+def training_figures(server: Server, job: str) -> dict:
     """Sums up the steps that the job reported."""
-    steps = [event["step"] for event in temper_json(server, "watch", JOB) if "step" in event]
+    steps = [event["step"] for event in temper_json(server, "watch", job) if "step" in event]
     seconds = sum(step["seconds"] for step in steps)
     return {
         "steps": len(steps),
@@ -130,7 +130,7 @@ def go(server: Server, held_out: Path) -> dict:
         "exact_match_before": before,
         "exact_match_after": after,
         "held_out": HELD_OUT_SAMPLES,
-        **training_figures(server),
+        **training_figures(server, JOB),
         "export": str(export),
         "max_token_kl": agreement.max_token_kl,
         "fp32_noise": agreement.fp32_noise,
@@ -152,9 +152,9 @@ def print_table(figures: dict) -> None:
 
 
 @contextlib.contextmanager
-def running_server(keep: bool) -> Iterator[Server]:
+def running_server(work: Path, job: str, keep: bool) -> Iterator[Server]:
     """A server; it and everything below it are gone afterwards, unless all went well and it is to be kept."""
-    server = Server(RELEASE / "bin/temper-server", WORK)
+    server = Server(RELEASE / "bin/temper-server", work)
     try:
         server.wait_until_ready()
         yield server
@@ -166,25 +166,33 @@ def running_server(keep: bool) -> Iterator[Server]:
             processes.stop(server.process)  # which stops the job, too
             processes.stop_children()
     if keep:
-        say(f"The server stays up. gRPC: {server.grpc} · metrics: http://{server.http}/metrics · job: {JOB}")
+        say(f"The server stays up. gRPC: {server.grpc} · metrics: http://{server.http}/metrics · job: {job}")
         print(f"  export TEMPER_SERVER={server.grpc}\n  To stop it: kill {server.process.pid}")
+
+
+def begin_anew(work: Path, report: Path) -> None:
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    report.unlink(missing_ok=True)
+
+
+def write_report(report: Path, figures: dict) -> None:
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def run(keep: bool) -> None:
     start = time.monotonic()
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
-    REPORT.unlink(missing_ok=True)
+    begin_anew(WORK, REPORT)
 
     say(f"Writing {TRAIN_SAMPLES} samples to train on and {HELD_OUT_SAMPLES} held-out prompts")
     dataset.write(WORK / "data", seed=0, train=TRAIN_SAMPLES, held_out=HELD_OUT_SAMPLES)
     print(f"  {show(WORK / 'data')}/train.jsonl, held_out.jsonl: no slot value is in both")
 
-    with running_server(keep) as server:
+    with running_server(WORK, JOB, keep) as server:
         figures = go(server, WORK / "data/held_out.jsonl")
         figures["seconds"] = time.monotonic() - start
-        REPORT.parent.mkdir(parents=True, exist_ok=True)
-        REPORT.write_text(json.dumps(figures, indent=2) + "\n")
+        write_report(REPORT, figures)
         print_table(figures)
     if figures["exact_match_after"] < GOOD_ENOUGH:
         raise DemoError(f"exact match is {figures['exact_match_after']:.1%}; {GOOD_ENOUGH:.0%} was expected")
@@ -192,15 +200,16 @@ def run(keep: bool) -> None:
         raise DemoError(f"the engine and transformers are further apart than {figures['max_token_kl_bound']:.1e} nats")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(demo: Callable[[bool], None] = run, description: str | None = __doc__) -> int:
+    """Runs a demo, which is told whether to keep the server, and says what went wrong; returns the exit status."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", action="store_true", help="leave the server up and print its addresses")
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
     processes.adopt_orphans()
     try:
         with processes.termination_as_exception():
-            run(arguments.keep)
+            demo(arguments.keep)
     except (DemoError, ServerError, subprocess.CalledProcessError) as error:
         print(f"\ndemo: error: {error}", file=sys.stderr)
         return 1

@@ -20,19 +20,28 @@ MORE_STEPS_THAN_NEEDED = 10_000
 def job(work: Work, output: str, recompute: bool) -> dict:
     """All samples of the work are packed into one micro-batch, which is a step."""
     lora = {"lora": {"rank": 16, "alpha": 32, "targets": ["all-linear"]}} if work.lora else {}
-    return lora | {
-        "model": {"uri": work.model},
-        "data": {"uri": work.data, "train_on": "TRAIN_ON_ALL", "max_sample_tokens": work.max_sample_tokens},
-        "training": {
-            "steps": MORE_STEPS_THAN_NEEDED,
-            "tokens_per_step": work.tokens,
-            "micro_batch_tokens": work.tokens,
-            "precision": "PRECISION_BF16" if work.bf16 else "PRECISION_FP32",
-            "recompute": "RECOMPUTE_BLOCK" if recompute else "RECOMPUTE_NONE",
-        },
-        "resources": {"threads_per_rank": work.threads},
-        "output": {"uri": output},
-    }
+    if work.pairs:  # they are not split, so that of each answer no more than half of a micro-batch is taken
+        learned = {"method": {"preference": {}}}
+        data = {"max_sample_tokens": min(work.max_sample_tokens, work.tokens // 2)}
+    else:
+        learned, data = {}, {"train_on": "TRAIN_ON_ALL", "max_sample_tokens": work.max_sample_tokens}
+    return (
+        lora
+        | learned
+        | {
+            "model": {"uri": work.model},
+            "data": {"uri": work.data} | data,
+            "training": {
+                "steps": MORE_STEPS_THAN_NEEDED,
+                "tokens_per_step": work.tokens,
+                "micro_batch_tokens": work.tokens,
+                "precision": "PRECISION_BF16" if work.bf16 else "PRECISION_FP32",
+                "recompute": "RECOMPUTE_BLOCK" if recompute else "RECOMPUTE_NONE",
+            },
+            "resources": {"threads_per_rank": work.threads},
+            "output": {"uri": output},
+        }
+    )
 
 
 def main() -> None:
