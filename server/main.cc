@@ -13,6 +13,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -78,14 +80,27 @@ int WaitForStop() {
 }
 
 // For scripts that start a server on any free port. Replaced at once, so that nobody reads half of it.
-absl::Status WriteAddressFile(const std::filesystem::path& path, const ListenAddress& grpc, const ListenAddress& http) {
-  const nlohmann::json json = {{"grpc", grpc.Text()}, {"http", http.Text()}, {"pid", ::getpid()}};
+absl::Status WriteAddressFile(const std::filesystem::path& path,
+                              const std::map<std::string, ListenAddress>& addresses) {
+  nlohmann::json json = {{"pid", ::getpid()}};
+  for (const auto& [name, address] : addresses) json[name] = address.Text();
   const std::filesystem::path partial = path.string() + ".part";
   std::ofstream(partial) << json.dump() << "\n";
   std::error_code error;
   std::filesystem::rename(partial, path, error);
   if (error) return absl::UnavailableError(absl::StrCat(path.string(), ": can't be written: ", error.message()));
   return absl::OkStatus();
+}
+
+// Its own listener and threads: it answers whatever the others have to do.
+absl::StatusOr<std::unique_ptr<HttpServer>> ServeHealth(const ListenAddress& address,
+                                                        std::function<absl::Status()> health) {
+  HttpPages pages;
+  pages.health = std::move(health);
+  HttpRules rules;
+  rules.admit = [](std::string_view, std::string_view, std::string_view, std::string_view) { return Identity(); };
+  return HttpServer::Start(address.host, address.port, std::move(pages), std::move(rules), /*certificates=*/nullptr,
+                           {.threads = 4, .streams = 0, .files = 0});
 }
 
 // Jobs of an earlier process get their series back.
@@ -194,6 +209,11 @@ int Serve(const ServerOptions& options) {
   if (auto status = CheckFree(options.http); !status.ok()) {
     return Fail(kServerAddress, absl::StrCat(status.message(), "; choose another with --http HOST:PORT"));
   }
+  if (options.health) {
+    if (auto status = CheckFree(*options.health); !status.ok()) {
+      return Fail(kServerAddress, absl::StrCat(status.message(), "; choose another with --health HOST:PORT"));
+    }
+  }
   auto rpc = RpcServer::Start(
       RpcOptions(options, certificates.get(), gang_socket), controller, hub, **uploads, authenticator,
       [&](std::string_view method, const absl::Status& status) { server_metrics.CountRpc(method, status); });
@@ -211,7 +231,8 @@ int Serve(const ServerOptions& options) {
     if (certificates != nullptr) server_metrics.SetTlsExpiry(certificates->expiry());
     return prometheus::TextSerializer().Serialize(registry.Collect());
   };
-  pages.health = [&] { return (*store)->CountByState().status(); };
+  const auto health = [&] { return (*store)->CountByState().status(); };
+  pages.health = health;
   pages.routes = web.Routes();
   pages.stop = [&] { web.Stop(); };
   HttpRules rules;
@@ -224,9 +245,18 @@ int Serve(const ServerOptions& options) {
       HttpServer::Start(options.http.host, options.http.port, std::move(pages), std::move(rules), certificates.get());
   if (!http.ok()) return Fail(kServerAddress, std::string(http.status().message()));
 
-  controller.Start((*rpc)->gang_address());
   const ListenAddress http_address{options.http.host, (*http)->port()};
-  if (auto status = WriteAddressFile(address_file, (*rpc)->address(), http_address); !status.ok()) {
+  std::map<std::string, ListenAddress> addresses = {{"grpc", (*rpc)->address()}, {"http", http_address}};
+  std::unique_ptr<HttpServer> probes;
+  if (options.health) {
+    auto started = ServeHealth(*options.health, health);
+    if (!started.ok()) return Fail(kServerAddress, std::string(started.status().message()));
+    probes = *std::move(started);
+    addresses["health"] = {options.health->host, probes->port()};
+  }
+
+  controller.Start((*rpc)->gang_address());
+  if (auto status = WriteAddressFile(address_file, addresses); !status.ok()) {
     return Fail(kServerDataDir, std::string(status.message()));
   }
   std::printf("temper-server %s: gRPC on %s, web page and /metrics on %s://%s, data in %s\n", TEMPER_VERSION,

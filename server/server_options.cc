@@ -83,6 +83,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   std::string worker_binary = DefaultWorkerBinary().string();
   std::string listen = "127.0.0.1:8470";
   std::string http = "127.0.0.1:8480";
+  std::string health;
   std::vector<std::string> allow_uri;
   std::string tls_cert, tls_key, tls_client_ca;
   std::string slots = "cpu:1";
@@ -99,7 +100,10 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
   app.get_formatter()->column_width(34);
   app.add_option("--data-dir", data_dir, "Where jobs are kept, created when missing")->capture_default_str();
   app.add_option("--listen", listen, "Address for gRPC; port 0 takes any free one")->capture_default_str();
-  app.add_option("--http", http, "Address for /metrics and /healthz")->capture_default_str();
+  app.add_option("--http", http, "Address for the web page, /metrics and /healthz")->capture_default_str();
+  app.add_option("--health", health,
+                 "Address for /healthz alone, always in plain text and for everybody: for probes that know no "
+                 "certificate. It says nothing but that the server serves. Default: none");
   CLI::Option* certificate = app.add_option(
       "--tls-cert", tls_cert, "Certificate to show callers, with its chain (PEM): TLS, and tokens with it");
   CLI::Option* key =
@@ -193,6 +197,7 @@ bool ParseServerOptions(int argc, char** argv, const std::string& version, Serve
     options.worker_binary = std::filesystem::absolute(worker_binary);
     options.listen = Take("--listen", ListenAddress::Parse(listen));
     options.http = Take("--http", ListenAddress::Parse(http));
+    if (!health.empty()) options.health = Take("--health", ListenAddress::Parse(health));
     const auto absolute = [](const std::string& file) {
       return file.empty() ? std::filesystem::path() : std::filesystem::absolute(file);
     };

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,7 @@ struct ServerOptions {
   std::filesystem::path data_dir;
   ListenAddress listen;
   ListenAddress http;
+  std::optional<ListenAddress> health;  // /healthz alone, in plain text
   TlsFiles tls;                 // without a certificate: plain text
   bool require_tokens = false;  // and with one
   bool insecure = false;        // addresses that others reach are allowed to be without TLS and tokens

@@ -413,9 +413,11 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
   auto server = std::unique_ptr<HttpServer>(new HttpServer(certificates, limits));
   httplib::Server& http = *server->server_;
   std::vector<HttpRoute> routes = std::move(pages.routes);
-  routes.push_back({"GET /metrics", [metrics = std::move(pages.metrics)](const HttpRequest&) {
-                      return HttpAnswer{.type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics()};
-                    }});
+  if (pages.metrics) {
+    routes.push_back({"GET /metrics", [metrics = std::move(pages.metrics)](const HttpRequest&) {
+                        return HttpAnswer{.type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics()};
+                      }});
+  }
   routes.push_back({"GET /healthz", [health = std::move(pages.health), has_reason = rules.health_has_reason](
                                         const HttpRequest&) { return HealthAnswer(health(), has_reason); }});
   server->stop_streams_ = std::move(pages.stop);

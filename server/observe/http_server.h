@@ -66,7 +66,7 @@ struct HttpRoute {
 };
 
 struct HttpPages {
-  // The page for Prometheus, in its text format 0.0.4.
+  // The page for Prometheus, in its text format 0.0.4. Empty: there is none.
   std::function<std::string()> metrics;
   // OK, or why the server can't do its work.
   std::function<absl::Status()> health;
@@ -105,7 +105,7 @@ struct HttpLimits {
   std::chrono::milliseconds file_piece{30'000};
 };
 
-// HTTP, over TLS where there are certificates: GET /metrics and /healthz (200 "ok", or 503), and the routes that it is
+// HTTP, over TLS where there are certificates: GET /healthz (200 "ok", or 503) and /metrics, and the routes that it is
 // given. Pages of other origins (header `Origin`) are refused, and no answer may be shown inside of another page, or be
 // taken for something that it is not.
 class HttpServer {

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server over TLS: whom it and its callers believe, and files that change while it serves."""
 
+import contextlib
 import json
 import signal
 import socket
 import ssl
 import subprocess
 import urllib.error
+import urllib.request
 
 import pytest
 from temper_process import BIN, JOB, LIMIT, Node, wait_for
 from tls_server import Authority, TlsServer
+
+MORE_THAN_THE_PAGE_SERVES = 250  # connections
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,21 @@ def test_mutual_tls_lets_in_only_whom_the_authority_knows(tmp_path, authority, s
     context.load_cert_chain(*known)
     assert server.page("/healthz", context) == "ok\n"
     server.stop()
+
+
+def test_probes_need_no_certificate_and_wait_for_nobody(tmp_path, authority):
+    server = TlsServer(tmp_path, authority.issue("first"), authority.certificate, "--health", "127.0.0.1:0").start()
+    health = json.loads((server.data / "address.json").read_text())["health"]
+    page = ("127.0.0.1", int(server.http.rsplit(":", 1)[1]))
+    with contextlib.ExitStack() as connections:
+        for _ in range(MORE_THAN_THE_PAGE_SERVES):  # and say nothing
+            connections.enter_context(socket.create_connection(page, LIMIT))
+        with urllib.request.urlopen(f"http://{health}/healthz", timeout=1) as answer:
+            assert answer.read() == b"ok\n"
+        for path in ("/metrics", "/", "/api/v1/jobs"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"http://{health}{path}", timeout=1)
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
