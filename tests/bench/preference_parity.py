@@ -5,7 +5,7 @@
 
 Each is a job of temper-rank as a user would write it, so tokenisation and scoring are compared as well. Prints a table,
 writes its rows of build/reports/objectives.json, and ends with 1 where a bound does not hold. TRL has its own
-environment (`make bench` makes it); tests/parity/test_preference.py has the formulas in the ordinary one.
+environment (`make bench` makes it); tests/parity/test_preference_losses.py has the formulas in the ordinary one.
 """
 
 import json

@@ -30,11 +30,11 @@ def write_data(path: Path, repeat: int = 4) -> None:
 
 
 def write_pairs(path: Path, repeat: int = 4) -> None:
-    """Of the same conversations: the right colour is preferred to another one."""
+    """Of the same conversations: an answer that is sure is preferred to one that is not."""
     lines = []
-    for i, messages in enumerate(conversations()):
-        other = messages[1]["content"].replace(COLOURS[i], COLOURS[i - 1])
-        rejected = [messages[0], {"role": "assistant", "content": other}]
+    for messages in conversations():
+        unsure = messages[1]["content"].replace(" is ", " might be ")
+        rejected = [messages[0], {"role": "assistant", "content": unsure}]
         lines.append(json.dumps({"chosen": messages, "rejected": rejected}))
     path.write_text("\n".join(lines * repeat) + "\n")
 

@@ -49,7 +49,8 @@
 #include "worker/model/gradient.h"
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
-#include "worker/train/choose_objective.h"
+#include "worker/train/objective.h"
+#include "worker/train/preference_objective.h"
 #include "worker/train/hf_repository_backend.h"
 #include "worker/train/plan_adapters.h"
 #include "worker/train/train_step.h"
@@ -166,12 +167,10 @@ struct Arguments {
 
 std::unique_ptr<Objective> MakeObjective(const Arguments& arguments) {
   if (arguments.two_pass) return std::make_unique<TwoPassObjective>();
-  TrainJob job;
-  if (arguments.preference) {
-    job.preference = arguments.pairs;
-    job.preference->loss = *arguments.preference;
-  }
-  return ChooseObjective(job);
+  if (!arguments.preference) return std::make_unique<SupervisedObjective>();
+  PreferenceOptions pairs = arguments.pairs;
+  pairs.loss = *arguments.preference;
+  return std::make_unique<PreferenceObjective>(pairs, Reference::kWithoutAdapters);
 }
 
 at::Tensor Scalar64(std::vector<double> values) {

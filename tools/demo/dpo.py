@@ -22,7 +22,7 @@ WORK = run.REPOSITORY / "build/demo-dpo"
 JOB_FILE = run.REPOSITORY / "client/examples/dpo.yaml"
 REPORT = run.REPOSITORY / "build/reports/demo-dpo.json"
 JOB = "demo-dpo"
-TRAIN_PAIRS, HELD_OUT_PAIRS = 240, 80
+TRAIN_PAIRS, HELD_OUT_PAIRS = 160, 60
 GOOD_ENOUGH = 0.9  # win rate after training
 
 

@@ -122,17 +122,17 @@ double Block::FlopsPerToken(bool input_needs_gradient) {
   return flops;
 }
 
-double Block::ForwardFlopsPerToken() {
-  double flops = experts_ ? experts_->ForwardFlopsPerToken() : 0.0;
-  for (const LinearLayer* linear : linear_layers()) flops += linear->ForwardFlopsPerToken();
+double Block::ForwardFlopsPerToken(bool adapted) {
+  double flops = experts_ ? experts_->ForwardFlopsPerToken(adapted) : 0.0;
+  for (const LinearLayer* linear : linear_layers()) flops += linear->ForwardFlopsPerToken(adapted);
   return flops;
 }
 
 double Block::RecomputedFlopsPerToken() {
   if (recompute_ == Recompute::kNone) return 0;
-  if (recompute_ == Recompute::kBlock) return ForwardFlopsPerToken();
+  if (recompute_ == Recompute::kBlock) return ForwardFlopsPerToken(/*adapted=*/true);
   double flops = 0;
-  for (const LinearLayer* linear : attention_.linear_layers()) flops += linear->ForwardFlopsPerToken();
+  for (const LinearLayer* linear : attention_.linear_layers()) flops += linear->ForwardFlopsPerToken(/*adapted=*/true);
   return flops;
 }
 

@@ -35,7 +35,7 @@ class Block {
 
   // Of all its linear maps, as LinearLayer's.
   double FlopsPerToken(bool input_needs_gradient);
-  double ForwardFlopsPerToken();
+  double ForwardFlopsPerToken(bool adapted);
   // Those of them that backward computes a second time.
   double RecomputedFlopsPerToken();
   Recompute recompute() const { return recompute_; }

@@ -85,10 +85,10 @@ void LinearLayer::AppendAdapters(std::vector<LoraAdapter*>& adapters) {
   for (const auto& adapter : adapters_) adapters.push_back(adapter.get());
 }
 
-double LinearLayer::ForwardFlopsPerToken() const {
+double LinearLayer::ForwardFlopsPerToken(bool adapted) const {
   double weights = static_cast<double>(weight_.weight.numel());
   for (const auto& adapter : adapters_) {
-    weights += static_cast<double>(adapter->a_RI.weight.numel() + adapter->b_OR.weight.numel());
+    if (adapted) weights += static_cast<double>(adapter->a_RI.weight.numel() + adapter->b_OR.weight.numel());
   }
   return 2.0 * weights;
 }

@@ -44,8 +44,8 @@ class LinearLayer {
 
   // FLOPs a token of forward and backward: 2·in·out for each of the product, the input's gradient and the weight's.
   double FlopsPerToken(bool input_needs_gradient) const;
-  // Of forward alone.
-  double ForwardFlopsPerToken() const;
+  // Of forward alone, without adapters where they are left away.
+  double ForwardFlopsPerToken(bool adapted) const;
 
  private:
   void Observe(const at::Tensor& x_TI, const at::Tensor& y_TO) const;

@@ -129,11 +129,11 @@ void MixtureOfExperts::AppendViews(std::vector<WeightView>& views) {
   }
 }
 
-double MixtureOfExperts::FlopsOf(const Experts& experts, bool forward_alone) const {
+double MixtureOfExperts::FlopsOf(const Experts& experts, bool forward_alone, bool adapted) const {
   const double share = static_cast<double>(config_.top_k) / static_cast<double>(config_.num_experts);
   const auto flops = [&](const Parameter& parameter) { return FlopsOf(parameter, forward_alone); };
   double all = flops(experts.weight);
-  if (experts.adapter != nullptr) all += flops(experts.adapter->a_RI) + flops(experts.adapter->b_OR);
+  if (adapted && experts.adapter != nullptr) all += flops(experts.adapter->a_RI) + flops(experts.adapter->b_OR);
   return share * all;
 }
 
@@ -143,11 +143,11 @@ double MixtureOfExperts::FlopsOf(const Parameter& parameter, bool forward_alone)
 }
 
 double MixtureOfExperts::FlopsPerToken() const {
-  return FlopsOf(router_weight_, false) + FlopsOf(gate_up_, false) + FlopsOf(down_, false);
+  return FlopsOf(router_weight_, false) + FlopsOf(gate_up_, false, true) + FlopsOf(down_, false, true);
 }
 
-double MixtureOfExperts::ForwardFlopsPerToken() const {
-  return FlopsOf(router_weight_, true) + FlopsOf(gate_up_, true) + FlopsOf(down_, true);
+double MixtureOfExperts::ForwardFlopsPerToken(bool adapted) const {
+  return FlopsOf(router_weight_, true) + FlopsOf(gate_up_, true, adapted) + FlopsOf(down_, true, adapted);
 }
 
 }  // namespace temper

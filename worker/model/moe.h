@@ -34,7 +34,7 @@ class MixtureOfExperts {
 
   // As LinearLayer's: of the router and of the experts that a token goes through.
   double FlopsPerToken() const;
-  double ForwardFlopsPerToken() const;
+  double ForwardFlopsPerToken(bool adapted) const;
 
  private:
   // All experts' matrices of one kind, one below the other: expert e has rows [e · out, (e + 1) · out).
@@ -53,7 +53,7 @@ class MixtureOfExperts {
   };
 
   Experts MakeExperts(const std::string& name, int64_t out, int64_t in, const WeightOptions& options) const;
-  double FlopsOf(const Experts& experts, bool forward_alone) const;
+  double FlopsOf(const Experts& experts, bool forward_alone, bool adapted) const;
   static double FlopsOf(const Parameter& parameter, bool forward_alone);
   Choice Route(const at::Tensor& x_TD, Routing* routing) const;
 

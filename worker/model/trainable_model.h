@@ -34,7 +34,7 @@ struct FlopRates {
   bool known = true;  // false: nobody has counted them
   double per_token = 0;
   double per_scored_token = 0;  // the LM head
-  // Of them, those of a forward pass.
+  // Of them, those of a forward pass in which adapters are left away.
   double forward_per_token = 0;
   double forward_per_scored_token = 0;
   // What backward computes a second time: in HFU, not in MFU.

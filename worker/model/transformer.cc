@@ -137,7 +137,7 @@ FlopRates Transformer::flop_rates() const {
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     // Nothing below the first block wants a gradient when the embedding is frozen.
     rates.per_token += blocks_[layer]->FlopsPerToken(layer > 0 || embedding_trainable());
-    rates.forward_per_token += blocks_[layer]->ForwardFlopsPerToken();
+    rates.forward_per_token += blocks_[layer]->ForwardFlopsPerToken(/*adapted=*/false);
     rates.recomputed_per_token += blocks_[layer]->RecomputedFlopsPerToken();
   }
   const double table = 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);

@@ -103,15 +103,18 @@ TEST(CompleteJobSpecTest, Preference_RefusesWhatWouldBeWrongWithoutAWord) {
   };
   EXPECT_EQ(refused(""), "");
   for (const char* field : {"z_loss: 0.1", "label_smoothing: 0.1"}) {
-    EXPECT_THAT(refused(absl::StrCat("training { ", field, " }")), HasSubstr("does not go together with method.preference"));
+    EXPECT_THAT(refused(absl::StrCat("training { ", field, " }")),
+                testing::HasSubstr("does not go together with method.preference"));
   }
-  EXPECT_THAT(refused("data { train_on: TRAIN_ON_ALL }"), HasSubstr("data.train_on"));
-  EXPECT_THAT(refused("lora { dropout: 0.1 }"), HasSubstr("lora.dropout"));
-  EXPECT_THAT(refused("method { preference { loss: LOSS_IPO label_smoothing: 0.1 } }"), HasSubstr("label_smoothing"));
+  EXPECT_THAT(refused("data { train_on: TRAIN_ON_ALL }"), testing::HasSubstr("data.train_on"));
+  EXPECT_THAT(refused("lora { dropout: 0.1 }"), testing::HasSubstr("lora.dropout"));
+  EXPECT_THAT(refused("method { preference { loss: LOSS_IPO label_smoothing: 0.1 } }"),
+              testing::HasSubstr("label_smoothing"));
   EXPECT_THAT(refused("method { preference { loss: LOSS_IPO length_normalized: true } }"),
-              HasSubstr("length_normalized"));
-  EXPECT_THAT(refused("method { preference { margin: 1 } }"), HasSubstr("method.preference.margin"));
-  EXPECT_THAT(refused("data { columns { key: 'completion' value: 'x' } }"), HasSubstr("prompt, chosen, rejected"));
+              testing::HasSubstr("length_normalized"));
+  EXPECT_THAT(refused("method { preference { margin: 1 } }"), testing::HasSubstr("method.preference.margin"));
+  EXPECT_THAT(refused("data { columns { key: 'completion' value: 'x' } }"),
+              testing::HasSubstr("prompt, chosen, rejected"));
   EXPECT_EQ(refused("data { columns { key: 'chosen' value: 'x' } }"), "");
 }
 

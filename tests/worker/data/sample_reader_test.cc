@@ -72,9 +72,10 @@ TEST_F(SampleReaderTest, Pairs_AreTwoDocumentsOfOneSample) {
 }
 
 TEST_F(SampleReaderTest, PairsThatTeachNothing_AreLeftOut) {
-  const std::string same = Pair("p", "a", "a"), far = Pair("pqrst", "a", "b"), late = Pair("p", "qrstu", "qrstx");
+  // A character is a token, and all are the same one: answers differ in their lengths.
+  const std::string same = Pair("p", "a", "b"), far = Pair("pqrst", "a", "bc"), late = Pair("p", "qrstu", "qrstuv");
   const auto samples =
-      Read(same + far + late + Pair("p", "qrstuvw", "x") + Pair("p", "a", "b"), {.pairs = true, .max_tokens = 5});
+      Read(same + far + late + Pair("p", "qrstuvw", "x") + Pair("p", "a", "bc"), {.pairs = true, .max_tokens = 5});
   ASSERT_TRUE(samples.ok()) << samples.status();
   EXPECT_EQ(samples->size(), 2);
   EXPECT_EQ(samples->statistics.refused, 1);

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "worker/model/transformer.h"
+#include "worker/train/preference_objective.h"
 
 namespace temper {
 namespace {
@@ -44,7 +45,7 @@ TEST(ModelFlops, LayersWithAWindow_CountThePairsInIt) {
   EXPECT_DOUBLE_EQ(rates.attention[0].per_pair, 12.0 * 32);
   MicroBatch batch;
   batch.document_starts = {0, 5, 7};
-  const StepWork work = CountWork(rates, {batch});
+  const StepWork work = CountWork(rates, {batch}, SupervisedObjective());
   for (size_t i = 0; i < 2; ++i) {
     // A document of 5: 1 + 2 + 3 + 3 + 3 pairs; of 2: 1 + 2.
     EXPECT_EQ(work.attention_pairs[i], rates.attention[i].window == 3 ? 12 + 3 : 15 + 3);
@@ -87,11 +88,26 @@ TEST(CountWork, MicroBatches_AreSummed) {
   batch.loss_mask_T = {0, 1, 0, 0};
   batch.document_starts = {0, 3, 4};
   batch.capacity = 10;
-  const StepWork work = CountWork({.attention = {{}}}, {batch, batch});
+  const StepWork work = CountWork({.attention = {{}}}, {batch, batch}, SupervisedObjective());
   EXPECT_EQ(work.tokens, 8);
   EXPECT_EQ(work.capacity, 20);
   EXPECT_EQ(work.scored_tokens, 2);
   EXPECT_EQ(work.attention_pairs[0], 2 * (6 + 1));
+}
+
+TEST(CountWork, PassOfTheReference_IsAForwardPassMore) {
+  const LoraConfig lora = {.rank = 4, .sites = {{"layers.1.mlp.down"}}};
+  const FlopRates rates = Transformer(SmallConfig(), {.lora = lora}).flop_rates();
+  MicroBatch batch;
+  batch.tokens_T = {5, 6, 7, 8};
+  batch.loss_mask_T = {0, 1, 1, 0};
+  batch.document_starts = {0, 2, 4};
+  const auto flops = [&](Reference reference) {
+    return ModelFlops(rates, CountWork(rates, {batch}, PreferenceObjective({}, reference)));
+  };
+  // Two a weight, of the frozen model alone; 3 pairs of positions in each document.
+  const double forward = 4 * 2 * kBlockWeights + 2 * 2 * 32.0 * 100 + 6 * rates.attention[0].per_pair / 3;
+  EXPECT_DOUBLE_EQ(flops(Reference::kWithoutAdapters) - flops(Reference::kStored), forward);
 }
 
 TEST(HardwareFlops, Recomputation_IsAddedForEveryPair) {
