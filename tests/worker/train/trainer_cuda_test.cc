@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "tests/worker/checkpoint/tiny_llama.h"
 #include "tests/worker/text/model_directory.h"
 #include "tests/worker/train/silent_observer.h"
@@ -108,6 +109,35 @@ TEST_F(CudaTrainerTest, Resumed_IsTheSameBits) {
   ASSERT_EQ(resumed.steps.size(), kSteps - 3);
   EXPECT_EQ(resumed.steps.back().loss, whole.steps.back().loss);
   EXPECT_TRUE(at::equal(Weights(resumed), Weights(whole)));
+}
+
+// With new adapters the reference is another pass; of all weights it is stored, and read from there.
+TEST_F(CudaTrainerTest, PairsOfAnswers_AreLearnedAsOnTheCpu) {
+  std::string lines;
+  for (int i = 0; i < 20; ++i) {
+    lines += R"({"prompt": "noir", "chosen": " café noir", "rejected": " noir noir noir"})"
+             "\n";
+  }
+  WriteFile(directory_.path() / "pairs.jsonl", lines);
+  for (const bool adapters : {false, true}) {
+    std::vector<Listener> listeners;
+    for (const DeviceKind device : {DeviceKind::kCpu, DeviceKind::kCuda}) {
+      TrainJob job = Job(absl::StrCat("pairs-", adapters, "-", device == DeviceKind::kCuda), device);
+      job.data.sources[0].uri = (directory_.path() / "pairs.jsonl").string();
+      job.preference = PreferenceOptions{.beta = 0.5};
+      if (adapters) job.lora = LoraOptions{.rank = 4, .targets = {"all-linear"}};
+      listeners.push_back(Train(job));
+    }
+    const Listener &cpu = listeners[0], &gpu = listeners[1];
+    ASSERT_EQ(gpu.steps.size(), kSteps);
+    for (int i = 0; i < kSteps; ++i) {
+      EXPECT_NEAR(gpu.steps[i].loss, cpu.steps[i].loss, 1e-4) << "step " << i + 1;
+      for (const auto& [figure, value] : cpu.steps[i].objective) {
+        EXPECT_NEAR(gpu.steps[i].objective.at(figure), value, 1e-3) << figure << ", step " << i + 1;
+      }
+    }
+    EXPECT_GT(gpu.steps.back().objective.at("rewards/margins"), 0);
+  }
 }
 
 // A checkpoint belongs to no kind of device.
