@@ -33,9 +33,9 @@ struct ServerOptions {
   ListenAddress listen;
   ListenAddress http;
   std::optional<ListenAddress> health;  // /healthz alone, in plain text
-  TlsFiles tls;                 // without a certificate: plain text
-  bool require_tokens = false;  // and with one
-  bool insecure = false;        // addresses that others reach are allowed to be without TLS and tokens
+  TlsFiles tls;                         // without a certificate: plain text
+  bool require_tokens = false;          // and with one
+  bool insecure = false;                // addresses that others reach are allowed to be without TLS and tokens
   UriPolicy uris;
   double max_calls_per_second = 100;  // of each identity; 0: no limit
   int max_watches = 250;              // of each identity or host, at a time

@@ -79,7 +79,8 @@ struct JobMetrics::Families {
       : info(GaugeFamily(registry, "temper_job_info", "What a job is; always 1")),
         state(GaugeFamily(registry, "temper_job_state", "1 for the state that a job is in, 0 for the others")),
         step(GaugeFamily(registry, "temper_train_step", "Newest optimizer step of a job")),
-        loss(GaugeFamily(registry, "temper_train_loss", "Loss of the newest step, a mean over its scored tokens or its pairs")),
+        loss(GaugeFamily(registry, "temper_train_loss",
+                         "Loss of the newest step, a mean over its scored tokens or its pairs")),
         grad_norm(
             GaugeFamily(registry, "temper_train_grad_norm", "Global gradient norm of the newest step before clipping")),
         learning_rate(GaugeFamily(registry, "temper_train_learning_rate", "Learning rate of the newest step")),
@@ -116,8 +117,8 @@ struct JobMetrics::Families {
                                    "Time from when a job was queued, at first or again, until its gang was launched")
                        .Add({}, kQueueBuckets)) {}
 
-  Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu, &objective,
-      &rank_compute, &peak_memory, &checkpoint_step;
+  Family<Gauge>&info, &state, &step, &loss, &grad_norm, &learning_rate, &padding, &mfu, &hfu, &objective, &rank_compute,
+      &peak_memory, &checkpoint_step;
   Family<Counter>&tokens, &scored, &sent, &skipped, &launches, &time, &phase_seconds, &lost_steps;
   Family<Histogram>&checkpoint_seconds, &step_seconds;
   Histogram& queue_wait;
@@ -144,7 +145,7 @@ struct JobMetrics::JobSeries {
     Series<Counter> tokens, scored, sent, skipped;
     Series<Histogram> step_seconds;
     std::map<std::string, Series<Counter>> phases;
-    std::vector<Series<Gauge>> rank_compute;        // by rank
+    std::vector<Series<Gauge>> rank_compute;         // by rank
     std::map<std::string, Series<Gauge>> objective;  // by figure
   };
 

@@ -177,8 +177,7 @@ class StepBench {
     ZeroGradients(model_.parameters());
     const Gang alone;
     PhaseWatch phase_watch(alone, options_.device, times);
-    const double loss =
-        ForwardBackward(model_, batch_, objective_, work_.normalizer, &phase_watch).loss;
+    const double loss = ForwardBackward(model_, batch_, objective_, work_.normalizer, &phase_watch).loss;
     watch.Lap();
     const double norm = GlobalGradientNorm(model_.parameters());
     const double norm_seconds = watch.Lap();

@@ -49,10 +49,10 @@
 #include "worker/model/gradient.h"
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
-#include "worker/train/objective.h"
-#include "worker/train/preference_objective.h"
 #include "worker/train/hf_repository_backend.h"
+#include "worker/train/objective.h"
 #include "worker/train/plan_adapters.h"
+#include "worker/train/preference_objective.h"
 #include "worker/train/train_step.h"
 
 namespace temper {

@@ -66,7 +66,8 @@ int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 absl::StatusOr<std::unique_ptr<BatchStream>> BatchStream::Open(const BatchOptions& options,
                                                                const SampleBuilder& builder) {
   BatchOptions resolved = options;
-  if (resolved.samples.max_tokens == 0) resolved.samples.max_tokens = resolved.micro_batch_tokens / (resolved.samples.pairs ? 2 : 1);
+  if (resolved.samples.max_tokens == 0)
+    resolved.samples.max_tokens = resolved.micro_batch_tokens / (resolved.samples.pairs ? 2 : 1);
   const absl::Status checked = Check(resolved);
   if (!checked.ok()) return checked;
   const double epochs = options.steps > 0 ? std::numeric_limits<double>::infinity() : options.epochs;

@@ -69,8 +69,8 @@ class BatchStream {
   // Whether there is one block, which is everything.
   bool whole() const { return blocks_->whole(); }
 
-  // MicroBatch::reference_S of all rows from now on: those of samples(), in the order of the data. INVALID_ARGUMENT when
-  // it is another number. Of data that is whole.
+  // MicroBatch::reference_S of all rows from now on: those of samples(), in the order of the data. INVALID_ARGUMENT
+  // when it is another number. Of data that is whole.
   absl::Status SetReference(std::vector<float> logprobs);
 
   // The row that the first step begins with. Before the first step.

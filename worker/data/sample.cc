@@ -34,22 +34,23 @@ absl::StatusOr<SampleForm> FormOf(const SampleFields& fields) {
   }
   if (found.size() == 1) return form;
   if (found.size() > 1) {
-    return fields.Invalid(absl::StrCat("the sample has ", absl::StrJoin(found, " and "),
-                                "; only one can be trained on. Say which with data.columns, for example {",
-                                form == SampleForm::kText ? "text: text" : "prompt: prompt, completion: completion",
-                                "}"));
+    return fields.Invalid(
+        absl::StrCat("the sample has ", absl::StrJoin(found, " and "),
+                     "; only one can be trained on. Say which with data.columns, for example {",
+                     form == SampleForm::kText ? "text: text" : "prompt: prompt, completion: completion", "}"));
   }
   if (prompt || completion) {
     return fields.Invalid(absl::StrCat("the sample has ", fields.Name(prompt ? "prompt" : "completion"), " but no ",
-                                fields.Name(prompt ? "completion" : "prompt"), "; it must have both"));
+                                       fields.Name(prompt ? "completion" : "prompt"), "; it must have both"));
   }
   if (fields.Find("chosen") != nullptr && fields.Find("rejected") != nullptr) {
     return fields.Invalid(absl::StrCat("the sample has ", fields.Name("chosen"), " and ", fields.Name("rejected"),
                                        ": pairs are for jobs with method.preference"));
   }
-  return fields.Invalid(absl::StrCat("the sample has no ", fields.Name("messages"), ", no ", fields.Name("prompt"), " with ",
-                              fields.Name("completion"), " and no ", fields.Name("text"), "; it has ", fields.FoundKeys(),
-                              ". Name the right field in data.columns, for example {messages: conversation}"));
+  return fields.Invalid(absl::StrCat("the sample has no ", fields.Name("messages"), ", no ", fields.Name("prompt"),
+                                     " with ", fields.Name("completion"), " and no ", fields.Name("text"), "; it has ",
+                                     fields.FoundKeys(),
+                                     ". Name the right field in data.columns, for example {messages: conversation}"));
 }
 
 absl::Status ReadPromptedConversation(const SampleFields& fields, Sample& sample) {

@@ -34,8 +34,8 @@ class PreferenceObjective : public Objective {
 
   // Means over the pairs, as TRL names them: logps/chosen, logps/rejected, rewards/chosen, rewards/rejected,
   // rewards/margins and rewards/accuracies. Rewards are β (log π − log π_ref), not normalised; without a reference, β
-  // log π / n, and logps then are log π / n as well. With a reference also kl, a mean over the scored tokens: ½ (log π −
-  // log π_ref)², an estimate that is right for small changes and for answers that the model itself would give.
+  // log π / n, and logps then are log π / n as well. With a reference also kl, a mean over the scored tokens: ½ (log π
+  // − log π_ref)², an estimate that is right for small changes and for answers that the model itself would give.
   size_t num_sums() const override;
   std::map<std::string, double> Figures(const std::vector<double>& sums) const override;
 

@@ -248,8 +248,8 @@ double EstimateSeconds(const TrainJob& job, const ModelConfig& config, const Dat
   const int64_t block =
       config.hidden_size * (2 * attention.num_heads + 2 * attention.num_kv_heads) * attention.head_dim +
       3 * config.hidden_size * config.widest_feed_forward();
-  const double scored_share = static_cast<double>(data.samples.scored_tokens) /
-                              static_cast<double>(std::max<int64_t>(1, data.samples.tokens));
+  const double scored_share =
+      static_cast<double>(data.samples.scored_tokens) / static_cast<double>(std::max<int64_t>(1, data.samples.tokens));
   const auto flops = [&](double products, double tokens) {
     return 2 * products * tokens *
            (static_cast<double>(block * config.num_layers) +

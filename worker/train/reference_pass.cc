@@ -107,9 +107,9 @@ absl::StatusOr<std::vector<float>> Logprobs(const Gang& gang, TrainableModel& mo
   return logprobs;
 }
 
-absl::Status Store(ObjectStore& store, const TrainJob& job, const std::string& digest, const ReferenceLogprobs& values) {
-  const auto publication =
-      Publication::Begin(store, ReferenceDirectory(job.job_id, job.epoch), job.job_id, job.epoch);
+absl::Status Store(ObjectStore& store, const TrainJob& job, const std::string& digest,
+                   const ReferenceLogprobs& values) {
+  const auto publication = Publication::Begin(store, ReferenceDirectory(job.job_id, job.epoch), job.job_id, job.epoch);
   if (!publication.ok()) return publication.status();
   const auto bytes = [](const std::vector<float>& vector) {
     return std::string_view(reinterpret_cast<const char*>(vector.data()), vector.size() * sizeof(float));
@@ -183,11 +183,12 @@ absl::Status TakeReferencePass(ObjectStore& store, const TrainJob& job, const Ga
   const int64_t capacity = job.training.micro_batch_tokens;
   const auto rows = RowsInOrder(samples, capacity);
   observer.OnLog(LogSeverity::kInfo,
-                 absl::StrCat("reference: one pass of the model over ", Counted(samples.size(), "pair"), ", before the "
+                 absl::StrCat("reference: one pass of the model over ", Counted(samples.size(), "pair"),
+                              ", before the "
                               "first step"));
   ReferenceLogprobs values;
-  auto training = Logprobs(
-      gang, model, rows.size(), [&](size_t row) { return PackRow(samples, rows[row], capacity); }, stop);
+  auto training =
+      Logprobs(gang, model, rows.size(), [&](size_t row) { return PackRow(samples, rows[row], capacity); }, stop);
   if (!training.ok()) return training.status();
   values.training = *std::move(training);
   if (data.validation()) {
@@ -197,8 +198,7 @@ absl::Status TakeReferencePass(ObjectStore& store, const TrainJob& job, const Ga
     if (!validation.ok()) return validation.status();
     values.validation = *std::move(validation);
   }
-  const absl::Status stored =
-      gang.rank() == 0 ? Store(store, job, DigestOf(job, data), values) : absl::OkStatus();
+  const absl::Status stored = gang.rank() == 0 ? Store(store, job, DigestOf(job, data), values) : absl::OkStatus();
   if (absl::Status all = Agree(stored, gang.group()); !all.ok()) return all;
   return data.SetReference(std::move(values));
 }

@@ -233,8 +233,7 @@ bool StepLoop::ValidationDue() const {
 
 absl::Status StepLoop::RunValidation(const StopSignal& stop) {
   Stopwatch watch;
-  const absl::StatusOr<MeanLoss> mean =
-      Validate(gang_, model_, data_.validation()->rows, *validation_objective_, stop);
+  const absl::StatusOr<MeanLoss> mean = Validate(gang_, model_, data_.validation()->rows, *validation_objective_, stop);
   if (!mean.ok()) return mean.status();
   NoteValidation(mean->loss);
   observer_.OnValidation({.step = position_.step,

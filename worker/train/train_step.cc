@@ -302,8 +302,7 @@ StepShare ForwardBackward(TrainableModel& model, const MicroBatch& batch, const 
   };
   WalkForward(model, /*backward_follows=*/true, [&] { hidden_TD = model.Embed(context); }, forward_unit);
   end(&StepPhases::forward);
-  const StepShare share =
-      Backward(model, objective, batch, normalizer, context, hidden_TD, scored, documents, records);
+  const StepShare share = Backward(model, objective, batch, normalizer, context, hidden_TD, scored, documents, records);
   end(&StepPhases::backward);
   return share;
 }

@@ -33,7 +33,8 @@ struct StepShare {
 StepShare ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
                           PhaseWatch* watch = nullptr);
 
-// The objective of one micro-batch, without any gradient. Ranks that share weights each call it equally often, as above.
+// The objective of one micro-batch, without any gradient. Ranks that share weights each call it equally often, as
+// above.
 Objective::Evaluation Evaluate(TrainableModel& model, const MicroBatch& batch, const Objective& objective,
                                double normalizer);
 

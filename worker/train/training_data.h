@@ -38,7 +38,8 @@ class TrainingData {
   TrainingData& operator=(const TrainingData&) = delete;
 
   BatchStream& batches() { return *batches_; }
-  // What rows have as MicroBatch::reference_S from now on. INVALID_ARGUMENT where it is not as much as there are tokens.
+  // What rows have as MicroBatch::reference_S from now on. INVALID_ARGUMENT where it is not as much as there are
+  // tokens.
   absl::Status SetReference(ReferenceLogprobs reference);
   // Absent: the job has none.
   const std::optional<ValidationSet>& validation() const { return validation_; }

@@ -103,7 +103,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadPair{"NoPair", R"({"prompt": "a", "completion": "b"})",
                 "the sample has no `chosen`; it has `prompt`, `completion`. Name the right fields in data.columns"},
-        BadPair{"Half", R"({"chosen": "a", "b": "b"})", "the sample has no `other` (rejected)", {{"rejected", "other"}}},
+        BadPair{
+            "Half", R"({"chosen": "a", "b": "b"})", "the sample has no `other` (rejected)", {{"rejected", "other"}}},
         BadPair{"Mixed", R"({"chosen": "a", "rejected": []})", "`chosen` is string and `rejected` is array"},
         BadPair{"Number", R"({"chosen": "a", "rejected": 1})", "`rejected` must be a text, not number"},
         BadPair{"PromptOfMessages", R"({"prompt": [], "chosen": "a", "rejected": "b"})",

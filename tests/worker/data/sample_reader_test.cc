@@ -79,7 +79,8 @@ TEST_F(SampleReaderTest, PairsThatTeachNothing_AreLeftOut) {
   ASSERT_TRUE(samples.ok()) << samples.status();
   EXPECT_EQ(samples->size(), 2);
   EXPECT_EQ(samples->statistics.refused, 1);
-  EXPECT_THAT(samples->statistics.first_refusal, HasSubstr("line 1: the chosen answer and the rejected one are the same"));
+  EXPECT_THAT(samples->statistics.first_refusal,
+              HasSubstr("line 1: the chosen answer and the rejected one are the same"));
   EXPECT_EQ(samples->statistics.dropped_overlong, 2);  // no answer is left, or no difference
   EXPECT_EQ(samples->statistics.truncated, 1);
 }
@@ -88,8 +89,7 @@ TEST_F(SampleReaderTest, PairsOfTextsAndMessages_AreNotMixed) {
   const std::string messages =
       R"({"chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}]})";
   const auto samples = Read(Pair("p", "a", "b") + messages, {.pairs = true, .max_tokens = 20});
-  EXPECT_THAT(std::string(samples.status().message()),
-              HasSubstr("line 2: this sample is a pair of messages"));
+  EXPECT_THAT(std::string(samples.status().message()), HasSubstr("line 2: this sample is a pair of messages"));
 }
 
 TEST_F(SampleReaderTest, PairWithoutAMethodForPairs_SaysSo) {

@@ -164,7 +164,8 @@ Outcome Train(const Variant& variant, const Run& run) {
       for (size_t first = 0; first < rows.size(); first += run.world) {
         const size_t row = first + group.rank();
         sharded.set_last_micro_batch(first + run.world >= rows.size());
-        loss += ForwardBackward(*model, row < rows.size() ? rows[row] : MicroBatch{}, SupervisedObjective(), kScored).loss;
+        loss +=
+            ForwardBackward(*model, row < rows.size() ? rows[row] : MicroBatch{}, SupervisedObjective(), kScored).loss;
       }
       ZeroFrozenGradients(sharded.parameters());
       const double norm = GlobalGradientNorm(sharded.parameters());

@@ -20,9 +20,7 @@ ScoredDocuments TwoPairs() {
           .reference_S = at::tensor({-1.0, -0.5, -2.0, -0.7, -1.5, -0.3, -0.2, -2.5, -1.0, -0.4}, at::kFloat)};
 }
 
-at::Tensor Logprobs() {
-  return at::tensor({-0.8, -0.6, -1.1, -1.9, -1.0, -0.7, -0.9, -1.7, -0.6, -0.1}, at::kFloat);
-}
+at::Tensor Logprobs() { return at::tensor({-0.8, -0.6, -1.1, -1.9, -1.0, -0.7, -0.9, -1.7, -0.6, -0.1}, at::kFloat); }
 
 struct Case {
   std::string name;
