@@ -9,7 +9,6 @@ import subprocess
 
 import pytest
 from pyarrow import fs
-from servers import storage_report
 from servers.cloud_servers import Azurite, CloudServer, FakeGcs
 from servers.server_process import LIMIT, free_port
 from servers.storage_probe import keeps_every_promise, probe, start
@@ -36,15 +35,6 @@ def only_on(server: type[CloudServer]):
 def proxy(server, tmp_path):
     with Toxiproxy(tmp_path) as toxiproxy:
         yield toxiproxy.proxy(server.port)
-
-
-@pytest.fixture(autouse=True)
-def reported(request):
-    name = request.getfixturevalue("server").name
-    failed_before = request.session.testsfailed
-    yield
-    check = request.node.originalname.removeprefix("test_")
-    storage_report.add(name, check, request.session.testsfailed == failed_before)
 
 
 def test_every_promise(server: CloudServer):

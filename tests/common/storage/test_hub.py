@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from servers import storage_report
 from servers.hub import Hub, sha256
 from servers.storage_probe import probe
 
+SERVER = "loopback hub"
 LARGE = bytes(range(256)) * 40_000  # 10 MB: more than one request
 FILES = {
     "config.json": b'{"model_type": "llama"}',
@@ -37,14 +37,6 @@ def ask(hub, tmp_path):
         return probe(hub.environment() | clean | environment, *arguments)
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def reported(request):
-    failed_before = request.session.testsfailed
-    yield
-    check = request.node.originalname.removeprefix("test_")
-    storage_report.add("loopback hub", check, request.session.testsfailed == failed_before)
 
 
 def take_into_cache(hub: Hub, home: Path, name: str, files: str = "*") -> None:

@@ -4,17 +4,18 @@ cuts connections or dies. A whole run writes its part of build/reports/storage.j
 
 import json
 import os
+import re
 import signal
 import subprocess
 
 import pytest
-from servers import storage_report
 from servers.relay import Relay
 from servers.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, SeaweedFs, Versitygw
 from servers.server_process import LIMIT, free_port
 from servers.storage_probe import keeps_every_promise, probe, start
 from servers.toxiproxy import Toxiproxy
 
+SERVER = SeaweedFs.name  # of a test that starts its own
 BUCKET = "s3://bucket"
 LARGE = 32 << 20  # of several parts
 # Requests end some time after their deadline: the last attempt is not cut off.
@@ -47,15 +48,6 @@ def toxiproxy(tmp_path_factory):
 @pytest.fixture
 def proxy(toxiproxy, server):
     return toxiproxy.proxy(server.port)
-
-
-@pytest.fixture(autouse=True)
-def reported(request):
-    name = request.getfixturevalue("server").name if "server" in request.fixturenames else SeaweedFs.name
-    failed_before = request.session.testsfailed
-    yield
-    check = request.node.originalname.removeprefix("test_")
-    storage_report.add(name, check, request.session.testsfailed == failed_before)
 
 
 def through(server: S3Server, address: str) -> dict[str, str]:
@@ -181,6 +173,43 @@ def test_slowness_is_no_failure(server, proxy):
     assert written["code"] == "OK", written
     assert written["seconds"] > DEADLINE_MS / 1000
     assert probe(environment, "read", BUCKET, "slow", "--deadline-ms", DEADLINE_MS)["sha256"] == written["sha256"]
+
+
+def probe_of_a_server_that_waits(server: S3Server, requests: bytes, count: int, *arguments) -> tuple[dict, int]:
+    """From the first request that the pattern finds, the server stands still until it has found so many different ones:
+    who waits for an answer before asking again gets none. What the probe said, and the bytes that it was sent."""
+    seen = set()
+
+    def look(data: bytes) -> bytes:
+        if found := re.findall(requests, data):
+            server.process.send_signal(signal.SIGSTOP)
+            seen.update(found)
+        if len(seen) >= count:
+            server.process.send_signal(signal.SIGCONT)
+        return data
+
+    with Relay(server.port, change=look) as relay:
+        try:
+            return probe(server.environment(relay.endpoint), *arguments, "--deadline-ms", 10_000), relay.answered
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+
+
+@ON_ONE_SERVER
+def test_parts_go_up_at_the_same_time(server):
+    arguments = ("write", BUCKET, "parts", "--size", 2 * LARGE)
+    written, _ = probe_of_a_server_that_waits(server, rb"partNumber=\d+", 4, *arguments)
+    assert written["code"] == "OK", written
+    assert probe(server.environment(), "read", BUCKET, "parts")["sha256"] == written["sha256"]
+
+
+@ON_ONE_SERVER
+def test_a_long_range_comes_in_requests_at_the_same_time_and_nothing_else_does(server):
+    assert probe(server.environment(), "write", BUCKET, "ranges", "--size", 2 * LARGE)["code"] == "OK"
+    arguments = ("read", BUCKET, "ranges", "--offset", 5 << 20, "--size", LARGE)
+    read, sent = probe_of_a_server_that_waits(server, rb"(?i)bytes=\d+-\d+", 4, *arguments)
+    assert (read["code"], read.get("size")) == ("OK", 2 * LARGE), read
+    assert LARGE < sent < LARGE + 100_000
 
 
 @ON_ONE_SERVER
