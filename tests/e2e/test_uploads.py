@@ -3,9 +3,10 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
-from temper_server import Server
+from temper_server import BIN, Server
 
 
 def submit(server, spec, *options):
@@ -36,6 +37,37 @@ def test_job_trains_on_what_was_sent(server, spec, data, tmp_path):
     assert f"Uploaded {kilobytes} (0 B sent)" in again.stderr
     assert server.get("again")["spec"] == ended["spec"]
     assert len(uploads_of(server)) == 2
+
+
+def run_without_a_place(server, *command, stdin=""):
+    """Runs a command that finds the server's one place for transfers taken, until it says that it waits for it."""
+    with (
+        server.place_taken() as give_back,
+        subprocess.Popen(
+            [BIN / "temper", f"--server={server.listen}", *command],
+            **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+            text=True,
+        ) as process,
+    ):
+        process.stdin.write(stdin)
+        process.stdin.close()
+        said = process.stderr.readline()
+        give_back()
+        assert process.wait(timeout=60) == 0, said + process.stderr.read()
+    return said
+
+
+def test_transfers_wait_for_a_place_and_say_so(start_server, spec, data, tmp_path):
+    server = start_server(options=["--max-transfers=1"])
+    spec["training"]["steps"] = 2
+    spec["data"]["uri"] = str(shutil.copy(data, tmp_path / "mine.jsonl"))
+    why = "has as many uploads and downloads open as one caller may at a time, 1 (temper-server --max-transfers)"
+    said = run_without_a_place(server, "submit", "-", "--upload", "--job-id=first", stdin=json.dumps(spec))
+    assert why in said
+    assert said.endswith(": end one first. Waiting for that, up to 10m00s …\n")
+    assert server.wait_for_end("first")["state"] == "JOB_STATE_SUCCEEDED"
+    assert why in run_without_a_place(server, "download", "first", "--to", str(tmp_path / "home"))
+    assert (tmp_path / "home/model.safetensors").exists()
 
 
 def test_preflight_looks_at_what_was_sent(server, spec, data, tmp_path):
