@@ -17,6 +17,9 @@ namespace {
 
 constexpr int kFormatVersion = 1;
 
+// That is digested while it is in the processor's cache.
+constexpr size_t kDigestBytes = 256 << 10;
+
 std::string Below(std::string_view directory, std::string_view path) {
   std::string joined(directory);
   if (!joined.empty()) joined += '/';
@@ -123,12 +126,13 @@ PublishedFile::PublishedFile(Publication* publication, std::string path, std::un
     : publication_(publication), path_(std::move(path)), writer_(std::move(writer)) {}
 
 absl::Status PublishedFile::Write(std::string_view bytes) {
-  absl::Status status = writer_->Write(bytes);
-  if (status.ok()) {
-    digest_.Update(bytes);
-    size_ += static_cast<int64_t>(bytes.size());
+  for (; !bytes.empty(); bytes.remove_prefix(std::min(kDigestBytes, bytes.size()))) {
+    const std::string_view piece = bytes.substr(0, kDigestBytes);
+    if (absl::Status status = writer_->Write(piece); !status.ok()) return status;
+    digest_.Update(piece);
+    size_ += static_cast<int64_t>(piece.size());
   }
-  return status;
+  return absl::OkStatus();
 }
 
 absl::Status PublishedFile::Close() {

@@ -15,7 +15,7 @@ constexpr int64_t kPieceElements = 4 << 20;
 
 // Values of the parts of rows, or of one expert, as they lie on disk.
 at::Tensor JoinParts(Layout layout, const std::vector<at::Tensor>& parts) {
-  if (layout == Layout::kRows) return at::cat(parts);
+  if (layout == Layout::kRows) return parts.size() == 1 ? parts.front() : at::cat(parts);
   const at::Tensor outputs = at::stack(parts, 1).flatten(0, 1);
   return (outputs.dim() == 2 ? outputs.t() : outputs).unsqueeze(0);
 }

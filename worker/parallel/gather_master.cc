@@ -17,6 +17,14 @@ RowRange InView(const ShardSlice& slice, int rank, const RowRange& view) {
   return {from, std::max<int64_t>(0, to - from)};
 }
 
+// LoadMaster, but without a copy where the weight is the master.
+at::Tensor ReadMaster(const WeightView& view) {
+  const Parameter& parameter = *view.parameter;
+  const bool is_master =
+      parameter.slice == nullptr && !parameter.low.defined() && parameter.weight.scalar_type() == at::kFloat;
+  return is_master ? parameter.weight.detach().narrow(0, view.row, view.rows) : LoadMaster(view);
+}
+
 }  // namespace
 
 at::Tensor PendingMaster::Wait() {
@@ -27,7 +35,7 @@ at::Tensor PendingMaster::Wait() {
 PendingMaster StartGatherMaster(const WeightView& view, ProcessGroup* ranks, int to) {
   PendingMaster master;
   if (ranks == nullptr) {
-    master.value_ = LoadMaster(view);
+    master.value_ = ReadMaster(view);
     return master;
   }
   TORCH_CHECK(view.parameter->slice != nullptr, view.name, " is not shared between ranks");
@@ -36,7 +44,7 @@ PendingMaster StartGatherMaster(const WeightView& view, ProcessGroup* ranks, int
   const RowRange elements = {view.row * columns, view.rows * columns};
   const RowRange here = InView(slice, ranks->rank(), elements);
   at::Tensor mine;
-  if (here.rows > 0) mine = LoadMaster({view.name, &slice.part, here.row - slice.begin, here.rows});
+  if (here.rows > 0) mine = ReadMaster({view.name, &slice.part, here.row - slice.begin, here.rows});
   std::vector<at::Tensor> parts;
   if (to == ProcessGroup::kAll || to == ranks->rank()) {
     const at::Tensor flat = at::empty({elements.rows}, slice.part.weight.options().dtype(at::kFloat));

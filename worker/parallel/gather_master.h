@@ -11,7 +11,7 @@ namespace temper {
 // A part's master on its way from the ranks that share it to one of them.
 class PendingMaster {
  public:
-  // fp32, of the view's shape, new; undefined where it does not go. Throws CollectiveError.
+  // fp32, of the view's shape, to be read before that changes; undefined where it does not go. Throws CollectiveError.
   at::Tensor Wait();
 
  private:
@@ -20,7 +20,7 @@ class PendingMaster {
   PendingCollective pending_;
 };
 
-// LoadMaster of a part that ranks share: on rank `to`, or on all of them (ProcessGroup::kAll). Every rank calls it;
+// The master of a part that ranks share: on rank `to`, or on all of them (ProcessGroup::kAll). Every rank calls it;
 // none holds more than this part. Null: this rank is alone, and has it.
 PendingMaster StartGatherMaster(const WeightView& view, ProcessGroup* ranks, int to);
 at::Tensor GatherMaster(const WeightView& view, ProcessGroup* ranks, int to);
