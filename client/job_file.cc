@@ -66,6 +66,10 @@ void ResolveUris(const std::filesystem::path& directory, v1::JobSpec& spec) {
   if (!spec.validation().uri().empty()) {
     spec.mutable_validation()->set_uri(AbsoluteUri(spec.validation().uri(), directory));
   }
+  if (spec.method().has_distillation()) {
+    v1::Distillation& distillation = *spec.mutable_method()->mutable_distillation();
+    distillation.set_teacher(AbsoluteUri(distillation.teacher(), directory));
+  }
   if (!spec.lora().adapter().empty()) spec.mutable_lora()->set_adapter(AbsoluteUri(spec.lora().adapter(), directory));
   if (!spec.resume_from().empty()) spec.set_resume_from(AbsoluteUri(spec.resume_from(), directory));
   if (spec.has_output()) spec.mutable_output()->set_uri(AbsoluteUri(spec.output().uri(), directory));

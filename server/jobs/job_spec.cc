@@ -106,7 +106,16 @@ class SpecCheck {
     Name("display_name", spec.display_name());
   }
 
-  void Sources(v1::DataSource& data, bool pairs) {
+  // Which of our names for fields samples have.
+  enum class Fields { kSamples, kPairs, kSamplesAndTeacher };
+
+  static Fields FieldsOf(const v1::Method& method) {
+    if (method.has_preference()) return Fields::kPairs;
+    const bool stored = method.has_distillation() && method.distillation().teacher().empty();
+    return stored ? Fields::kSamplesAndTeacher : Fields::kSamples;
+  }
+
+  void Sources(v1::DataSource& data, Fields fields) {
     constexpr int kMaxSources = 1000;
     constexpr double kMaxWeight = 1000;
     if (data.sources().empty()) {
@@ -123,7 +132,7 @@ class SpecCheck {
       if (!source.has_weight()) source.set_weight(1);
       Require(source.weight() >= 0 && source.weight() <= kMaxWeight, field + ".weight", "0 to 1000", source.weight());
       weights += source.weight();
-      Columns(source.columns(), pairs, field + ".columns");
+      Columns(source.columns(), fields, field + ".columns");
     }
     if (weights == 0) Wrong("data.sources", "have weights that sum to 0: nothing is left to train on");
   }
@@ -131,24 +140,26 @@ class SpecCheck {
   // `method` is there.
   void Data(v1::JobSpec& spec) {
     v1::DataSource& data = *spec.mutable_data();
-    const bool pairs = spec.method().has_preference();
-    Sources(data, pairs);
+    const Fields fields = FieldsOf(spec.method());
+    Sources(data, fields);
     Require(data.max_sample_tokens() == 0 || data.max_sample_tokens() >= 8, "data.max_sample_tokens", "at least 8",
             data.max_sample_tokens());
     if (data.overlong() == v1::DataSource::OVERLONG_UNSPECIFIED) data.set_overlong(v1::DataSource::OVERLONG_TRUNCATE);
-    Columns(data.columns(), pairs, "data.columns");
-    if (pairs && data.train_on() != v1::DataSource::TRAIN_ON_UNSPECIFIED) {
+    Columns(data.columns(), fields, "data.columns");
+    if (fields == Fields::kPairs && data.train_on() != v1::DataSource::TRAIN_ON_UNSPECIFIED) {
       Wrong("data.train_on", "does not go together with method.preference, which learns from the two answers");
     }
   }
 
   template <typename ProtoMap>
-  void Columns(const ProtoMap& given, bool pairs, const std::string& path) {
+  void Columns(const ProtoMap& given, Fields fields, const std::string& path) {
     static const std::vector<std::string> kOfSamples = {"messages", "prompt",    "completion",          "text",
                                                         "tools",    "documents", "chat_template_kwargs"};
     static const std::vector<std::string> kOfPairs = {"prompt", "chosen",    "rejected",
                                                       "tools",  "documents", "chat_template_kwargs"};
-    const std::vector<std::string>& ours_are = pairs ? kOfPairs : kOfSamples;
+    const bool pairs = fields == Fields::kPairs;
+    std::vector<std::string> ours_are = pairs ? kOfPairs : kOfSamples;
+    if (fields == Fields::kSamplesAndTeacher) ours_are.insert(ours_are.end(), {"teacher_tokens", "teacher_logprobs"});
     constexpr size_t kMaxBytes = 200;
     const std::map<std::string, std::string> columns(given.begin(), given.end());  // in order
     std::set<std::string> seen;
@@ -234,6 +245,7 @@ class SpecCheck {
   void Method(v1::JobSpec& spec) {
     if (spec.method().method_case() == v1::Method::METHOD_NOT_SET) spec.mutable_method()->mutable_sft();
     if (spec.method().has_preference()) Preference(*spec.mutable_method()->mutable_preference());
+    if (spec.method().has_distillation()) Distillation(*spec.mutable_method()->mutable_distillation());
   }
 
   void Preference(v1::PreferenceOptimization& preference) {
@@ -261,14 +273,47 @@ class SpecCheck {
             preference.margin());
   }
 
+  void Distillation(v1::Distillation& distillation) {
+    using Method = v1::Distillation;
+    const bool stored = distillation.teacher().empty();
+    if (!stored) Uri("method.distillation.teacher", distillation.teacher(), "");
+    if (distillation.divergence() == Method::DIVERGENCE_UNSPECIFIED) {
+      distillation.set_divergence(Method::DIVERGENCE_FORWARD_KL);
+    }
+    if (distillation.temperature() == 0) distillation.set_temperature(1);
+    Require(distillation.temperature() > 0 && std::isfinite(distillation.temperature()),
+            "method.distillation.temperature", "over 0", distillation.temperature());
+    Require(distillation.sft_weight() >= 0 && distillation.sft_weight() <= 1, "method.distillation.sft_weight",
+            "0 to 1", distillation.sft_weight());
+    if (stored && distillation.divergence() != Method::DIVERGENCE_FORWARD_KL) {
+      Wrong("method.distillation.divergence", "needs a teacher: what samples bring of one is for FORWARD_KL only");
+    }
+    if (stored && distillation.temperature() != 1) {
+      Wrong("method.distillation.temperature", "needs a teacher: what samples bring of one is at temperature 1");
+    }
+    if (distillation.divergence() == Method::DIVERGENCE_JSD) {
+      if (distillation.teacher_weight() == 0) distillation.set_teacher_weight(0.5);
+      Require(distillation.teacher_weight() > 0 && distillation.teacher_weight() < 1,
+              "method.distillation.teacher_weight", "between 0 and 1", distillation.teacher_weight());
+    } else if (distillation.teacher_weight() != 0) {
+      Wrong("method.distillation.teacher_weight", "is for the divergence JSD only");
+    }
+  }
+
   // What would be wrong without a word.
-  void PreferenceGoesWith(const v1::JobSpec& spec) {
+  void GoesWith(const v1::JobSpec& spec) {
+    const bool preference = spec.method().has_preference();
+    if (!preference && !spec.method().has_distillation()) return;
+    const std::string method = preference ? "method.preference" : "method.distillation";
     const auto no = [&](bool given, std::string_view field, std::string_view why) {
-      if (given) Wrong(field, absl::StrCat("does not go together with method.preference", std::string(why)));
+      if (given) Wrong(field, absl::StrCat("does not go together with ", method, std::string(why)));
     };
-    no(spec.training().label_smoothing() > 0, "training.label_smoothing", ", which has its own");
+    no(spec.training().label_smoothing() > 0, "training.label_smoothing", preference ? ", which has its own" : "");
     no(spec.training().z_loss() > 0, "training.z_loss", "");
-    no(spec.lora().dropout() > 0, "lora.dropout", ": what is dropped would count as a difference between answers");
+    no(preference && spec.lora().dropout() > 0, "lora.dropout",
+       ": what is dropped would count as a difference between answers");
+    no(!preference && spec.backend() == v1::JobSpec::BACKEND_HF, "backend",
+       ", which is for models that temper trains itself");
   }
 
   // Names of modules and patterns for them.
@@ -499,7 +544,7 @@ absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec) {
   check.Name("owner", spec.owner());
   if (spec.has_lora()) check.Lora(*spec.mutable_lora());
   check.Training(spec);
-  if (spec.method().has_preference()) check.PreferenceGoesWith(spec);
+  check.GoesWith(spec);
   check.Backend(spec);
   check.Resources(*spec.mutable_resources());
   check.Output(*spec.mutable_output(), spec.has_lora());

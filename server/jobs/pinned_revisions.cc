@@ -29,6 +29,10 @@ std::vector<Field> ReadFields(v1::JobSpec& spec) {
   if (!spec.validation().uri().empty()) {
     fields.push_back({"spec.validation.uri", spec.mutable_validation()->mutable_uri()});
   }
+  if (!spec.method().distillation().teacher().empty()) {
+    fields.push_back(
+        {"spec.method.distillation.teacher", spec.mutable_method()->mutable_distillation()->mutable_teacher()});
+  }
   if (!spec.lora().adapter().empty()) fields.push_back({"spec.lora.adapter", spec.mutable_lora()->mutable_adapter()});
   if (!spec.resume_from().empty()) fields.push_back({"spec.resume_from", spec.mutable_resume_from()});
   return fields;

@@ -61,6 +61,7 @@ std::vector<UriField> UrisOf(const v1::JobSpec& spec) {
     add(absl::StrCat("spec.data.sources[", i, "].uri"), spec.data().sources(i).uri());
   }
   add("spec.validation.uri", spec.validation().uri());
+  add("spec.method.distillation.teacher", spec.method().distillation().teacher());
   add("spec.lora.adapter", spec.lora().adapter());
   add("spec.output.uri", spec.output().uri(), /*written=*/true);
   add("spec.resume_from", spec.resume_from());

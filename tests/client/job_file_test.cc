@@ -208,12 +208,15 @@ TEST(JobFile, BadOverride_IsRefused) {
 }
 
 TEST(JobFile, RelativeUris_AreMadeAbsolute) {
-  const auto file = Parse("model: {uri: ../m}\ndata: {uri: ./d.jsonl}\noutput: {uri: out}\nlora: {adapter: a}\n",
-                          {"output.uri=elsewhere"});
+  const auto file = Parse(
+      "model: {uri: ../m}\ndata: {uri: ./d.jsonl}\noutput: {uri: out}\nlora: {adapter: a}\n"
+      "method: {distillation: {teacher: t}}\n",
+      {"output.uri=elsewhere"});
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(file->spec.model().uri(), "/m");
   EXPECT_EQ(file->spec.data().uri(), "/jobs/d.jsonl");
   EXPECT_EQ(file->spec.lora().adapter(), "/jobs/a");
+  EXPECT_EQ(file->spec.method().distillation().teacher(), "/jobs/t");
   EXPECT_EQ(file->spec.output().uri(), (std::filesystem::current_path() / "elsewhere").string());
 }
 

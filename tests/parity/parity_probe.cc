@@ -8,6 +8,9 @@
 //     out: loss [1] fp64, and the gradient of every tensor under its HF name, fp32; figures.NAME [1] fp64
 //     with --preference LOSS [--beta X] [--label-smoothing X] [--length-normalized] [--margin X], also of `train`,
 //     documents 2p and 2p + 1 of a micro-batch are pair p
+//     with --teacher DIR [--divergence forward_kl|reverse_kl|jsd] [--temperature X] [--teacher-weight X]
+//     [--sft-weight X], also of `train`, distillation; with --stored-teacher instead from B.teacher_tokens and
+//     B.teacher_logprobs [S, K] fp32, of the scored tokens
 //   parity_probe train     --model DIR --in F --out F --learning-rate X [--weight-decay X] [--max-grad-norm X]
 //     in:  as above; micro-batch B is step B               out: losses [steps] fp64, and the weights under HF names
 //   parity_probe adapter   --model DIR --out DIR --rank N --alpha X [--rslora] [--dora] [--vllm] --targets T…
@@ -49,10 +52,12 @@
 #include "worker/model/gradient.h"
 #include "worker/ops/vector_math.h"
 #include "worker/train/adamw.h"
+#include "worker/train/distillation_objective.h"
 #include "worker/train/hf_repository_backend.h"
 #include "worker/train/objective.h"
 #include "worker/train/plan_adapters.h"
 #include "worker/train/preference_objective.h"
+#include "worker/train/teacher.h"
 #include "worker/train/train_step.h"
 
 namespace temper {
@@ -116,6 +121,14 @@ MicroBatch MakeBatch(const Tensors& in, const std::string& prefix) {
     batch.targets_T = ToVector(targets->second);
     for (const int64_t scored : ToVector(in.at(prefix + "mask"))) batch.loss_mask_T.push_back(scored != 0);
   }
+  if (const auto tokens = in.find(prefix + "teacher_tokens"); tokens != in.end()) {
+    const std::vector<int64_t> ids = ToVector(tokens->second);
+    const at::Tensor& logprobs = in.at(prefix + "teacher_logprobs");
+    TeacherTokens& teacher = batch.teacher;
+    teacher.tokens.assign(ids.begin(), ids.end());
+    teacher.logprobs.assign(logprobs.const_data_ptr<float>(), logprobs.const_data_ptr<float>() + logprobs.numel());
+    for (int64_t row = 0; row < logprobs.size(0); ++row) teacher.starts.push_back((row + 1) * logprobs.size(1));
+  }
   return batch;
 }
 
@@ -156,7 +169,8 @@ struct Arguments {
   LoraOptions lora;
   std::optional<PreferenceLoss> preference;
   PreferenceOptions pairs;
-  bool hf = false, two_pass = false, vllm = false;
+  DistillationOptions distillation;
+  bool hf = false, two_pass = false, vllm = false, stored_teacher = false;
   double learning_rate = 0, weight_decay = 0, max_grad_norm = 0;
   int world = 1;
   bool keep_weights = false;
@@ -165,8 +179,11 @@ struct Arguments {
   AdapterFormat format() const { return vllm ? AdapterFormat::kVllm : AdapterFormat::kPeft; }
 };
 
-std::unique_ptr<Objective> MakeObjective(const Arguments& arguments) {
+std::unique_ptr<Objective> MakeObjective(const Arguments& arguments, TrainableModel* teacher) {
   if (arguments.two_pass) return std::make_unique<TwoPassObjective>();
+  if (teacher != nullptr || arguments.stored_teacher) {
+    return std::make_unique<DistillationObjective>(arguments.distillation, teacher);
+  }
   if (!arguments.preference) return std::make_unique<SupervisedObjective>();
   PreferenceOptions pairs = arguments.pairs;
   pairs.loss = *arguments.preference;
@@ -202,21 +219,19 @@ Tensors ByName(const AdapterPlan* plan, const NativeRepository& native, const Tr
 at::Tensor GradientOf(const WeightView& view) { return GradientBuffer(*view.parameter).narrow(0, view.row, view.rows); }
 
 void Gradients(const Arguments& arguments, const NativeRepository& native, const AdapterPlan* plan,
-               TrainableModel& model, ProbeGang& gang) {
+               TrainableModel& model, const Objective& objective, ProbeGang& gang) {
   at::manual_seed(0);
   const std::vector<MicroBatch> batches = MakeBatches(ReadTensors(arguments.in));
-  const auto objective = MakeObjective(arguments);
-  const StepShare share = gang.ForwardBackward(batches, *objective);
+  const StepShare share = gang.ForwardBackward(batches, objective);
   gang.BringGradientsTogether();
   Tensors out = ByName(plan, native, model, GradientOf);
   out["loss"] = Scalar64({share.loss});
-  for (const auto& [name, figure] : objective->Figures(share.sums)) out["figures." + name] = Scalar64({figure});
+  for (const auto& [name, figure] : objective.Figures(share.sums)) out["figures." + name] = Scalar64({figure});
   if (gang.rank() == 0) WriteTensors(arguments.out, out);
 }
 
 void Train(const Arguments& arguments, const NativeRepository& native, const AdapterPlan* plan, TrainableModel& model,
-           ProbeGang& gang) {
-  const auto objective = MakeObjective(arguments);
+           const Objective& objective, ProbeGang& gang) {
   AdamW optimizer(gang.parameters(), {.weight_decay = arguments.weight_decay});
   std::vector<double> losses;
   const std::vector<MicroBatch> all = MakeBatches(ReadTensors(arguments.in));
@@ -224,7 +239,7 @@ void Train(const Arguments& arguments, const NativeRepository& native, const Ada
     const auto begin = all.begin() + static_cast<ptrdiff_t>(first);
     const std::vector<MicroBatch> batches(begin, begin + static_cast<ptrdiff_t>(arguments.micro_batches));
     ZeroGradients(gang.parameters());
-    losses.push_back(gang.ForwardBackward(batches, *objective).loss);
+    losses.push_back(gang.ForwardBackward(batches, objective).loss);
     optimizer.Step(arguments.learning_rate, ClipScale(gang.GradientNorm(), arguments.max_grad_norm));
   }
   Tensors out = gang.Figures();
@@ -279,6 +294,9 @@ int Main(int argc, char** argv) {
                                                         {"hinge", PreferenceLoss::kHinge},
                                                         {"simpo", PreferenceLoss::kSimPo},
                                                         {"orpo", PreferenceLoss::kOrpo}};
+  const std::map<std::string, ops::DivergenceKind> divergences = {{"forward_kl", ops::DivergenceKind::kForwardKl},
+                                                                  {"reverse_kl", ops::DivergenceKind::kReverseKl},
+                                                                  {"jsd", ops::DivergenceKind::kJsd}};
   CLI::App app("Runs the engine on given tokens and writes what it computed.");
   app.require_subcommand(1);
   for (const char* name : {"logits", "gradients", "train", "adapter", "merged"}) {
@@ -294,6 +312,13 @@ int Main(int argc, char** argv) {
     command->add_option("--label-smoothing", arguments.pairs.label_smoothing);
     command->add_flag("--length-normalized", arguments.pairs.length_normalized);
     command->add_option("--margin", arguments.pairs.margin);
+    command->add_option("--teacher", arguments.distillation.teacher);
+    command->add_flag("--stored-teacher", arguments.stored_teacher);
+    command->add_option("--divergence", arguments.distillation.divergence.kind)
+        ->transform(CLI::CheckedTransformer(divergences));
+    command->add_option("--temperature", arguments.distillation.divergence.temperature);
+    command->add_option("--teacher-weight", arguments.distillation.divergence.teacher_weight);
+    command->add_option("--sft-weight", arguments.distillation.sft_weight);
     command->add_flag("--vllm", arguments.vllm);
     command->add_option("--learning-rate", arguments.learning_rate);
     command->add_option("--weight-decay", arguments.weight_decay);
@@ -326,8 +351,14 @@ int Main(int argc, char** argv) {
   if (app.got_subcommand("merged")) Merged(arguments, native, *model);
   if (app.got_subcommand("logits")) Logits(arguments, *model);
   ProbeGang gang(rank, *model, {.reshard_after_forward = !arguments.keep_weights});
-  if (app.got_subcommand("gradients")) Gradients(arguments, native, plan.get(), *model, gang);
-  if (app.got_subcommand("train")) Train(arguments, native, plan.get(), *model, gang);
+  std::unique_ptr<TrainableModel> teacher;
+  if (const std::string& uri = arguments.distillation.teacher; !uri.empty()) {
+    teacher = Value(LoadTransformer(Value(OpenNativeRepository(uri)), TeacherOptions(dtype)));
+  }
+  if (teacher != nullptr) gang.Shard(*teacher);
+  const auto objective = MakeObjective(arguments, teacher.get());
+  if (app.got_subcommand("gradients")) Gradients(arguments, native, plan.get(), *model, *objective, gang);
+  if (app.got_subcommand("train")) Train(arguments, native, plan.get(), *model, *objective, gang);
   return rank.WaitForOthers();
 }
 

@@ -70,6 +70,10 @@ ProbeGang::ProbeGang(const ProbeRank& rank, TrainableModel& model, const Shardin
   sharded_ = std::make_unique<ShardedModel>(model, *group_, options);
 }
 
+void ProbeGang::Shard(TrainableModel& other) {
+  if (group_ != nullptr) other_ = std::make_unique<ShardedModel>(other, *group_);
+}
+
 const std::vector<Parameter*>& ProbeGang::parameters() const {
   return sharded_ == nullptr ? model_.parameters() : sharded_->parameters();
 }

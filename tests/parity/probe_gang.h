@@ -38,6 +38,9 @@ class ProbeGang {
  public:
   ProbeGang(const ProbeRank& rank, TrainableModel& model, const ShardingOptions& options);
 
+  // Another model on the same ranks, which outlives the gang.
+  void Shard(TrainableModel& other);
+
   int rank() const { return group_ == nullptr ? 0 : group_->rank(); }
   // What this rank's optimizer works on.
   const std::vector<Parameter*>& parameters() const;
@@ -62,7 +65,7 @@ class ProbeGang {
 
   TrainableModel& model_;
   std::unique_ptr<ProcessGroup> group_;
-  std::unique_ptr<ShardedModel> sharded_;
+  std::unique_ptr<ShardedModel> sharded_, other_;
 };
 
 }  // namespace temper

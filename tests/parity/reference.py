@@ -24,6 +24,7 @@ class Batch:
     targets: torch.Tensor
     mask: torch.Tensor
     starts: torch.Tensor
+    teacher: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)  # what one has said of the scored rows
 
     def tensors(self, prefix=""):
         return {
@@ -31,6 +32,7 @@ class Batch:
             f"{prefix}targets": self.targets,
             f"{prefix}mask": self.mask,
             f"{prefix}document_starts": self.starts,
+            **{f"{prefix}{name}": tensor for name, tensor in self.teacher.items()},
         }
 
     def documents(self):

@@ -33,6 +33,11 @@ export class StepHistory {
     return "rewards/margins" in this.columns;
   }
 
+  // Whether it learns from a teacher, or from what samples bring of one.
+  get hasTeacher(): boolean {
+    return "distillation/divergence" in this.columns;
+  }
+
   // From the server. What comes after `last_sequence` is in the stream, so the rest is read after it.
   async read(id: string): Promise<{ job: Job; past: Past }> {
     const past = await api.history(id);

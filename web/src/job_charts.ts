@@ -43,6 +43,18 @@ export class JobCharts {
         zero: true,
         top: 1,
       }),
+      add("teacher", {
+        title: "Distillation",
+        hint: "How far the model is from its teacher, and both from the data's tokens; means over the scored tokens",
+        format: figure,
+      }),
+      add("agreement", {
+        title: "Agreement",
+        hint: "The share of tokens at which model and teacher find the same one most probable",
+        format: (value) => percent(value, 1),
+        zero: true,
+        top: 1,
+      }),
       add("learning_rate", { title: "Learning rate", format: figure, zero: true }),
       add("grad_norm", { title: "Gradient norm", hint: "Global, before clipping", format: figure }),
       add("speed", { title: "Tokens/s", format: (value) => count(value), zero: true }),
@@ -108,6 +120,22 @@ export class JobCharts {
         { label: "chosen", color: "--c3", values: history.column("rewards/chosen") },
         { label: "rejected", color: "--c4", values: history.column("rewards/rejected") },
         { label: "margin", color: "--c1", values: history.column("rewards/margins"), dash: [4, 3] },
+      ],
+    });
+    for (const chart of ["teacher", "agreement"]) this.charts[chart]!.element.hidden = !history.hasTeacher;
+    one("agreement", "Agreement", history.column("distillation/agreement"), "--c3");
+    this.charts["teacher"]!.set({
+      steps,
+      markers,
+      lines: [
+        { label: "divergence", color: "--c1", values: history.column("distillation/divergence") },
+        { label: "cross-entropy", color: "--c4", values: history.column("distillation/cross_entropy") },
+        {
+          label: "the teacher's",
+          color: "--c3",
+          values: history.column("distillation/teacher_cross_entropy"),
+          dash: [4, 3],
+        },
       ],
     });
     one("learning_rate", "Learning rate", history.column("learning_rate"), "--c2");

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "worker/data/teacher_tokens.h"
+
 namespace temper {
 
 // Documents packed one after another into one row of T tokens. Attention never crosses a document's border.
@@ -21,6 +23,8 @@ struct MicroBatch {
   std::vector<uint8_t> loss_mask_T;
   // Where the data has them: log-probabilities of the scored targets under a reference, one of each, in their order.
   std::vector<float> reference_S;
+  // Where the data has it: what a teacher has said of the scored targets, a row of each, in their order.
+  TeacherTokens teacher = {};
   // Where each document begins, and T at the end: documents + 1 entries (`cu_seqlens` elsewhere).
   std::vector<int64_t> document_starts;
   // Tokens that the row had room for.

@@ -23,6 +23,7 @@ MicroBatch PackRow(const SampleSet& set, absl::Span<const int64_t> samples, int6
   MicroBatch batch{.capacity = capacity};
   for (const int64_t sample : samples) {
     for (int i = 0; i < set.documents_per_sample(); ++i) Append(set.document(sample, i), batch);
+    set.AppendTeacher(sample, batch.teacher);
   }
   batch.document_starts.push_back(batch.num_tokens());
   return batch;

@@ -31,8 +31,9 @@ using Json = nlohmann::ordered_json;
 constexpr int64_t kRowsAtOnce = 256;
 constexpr int64_t kPageBuffer = 1 << 20;
 constexpr int64_t kMostMemory = int64_t{2} << 30;
-constexpr std::array<const char*, 7> kFields = {"messages", "prompt",    "completion",          "text",
-                                                "tools",    "documents", "chat_template_kwargs"};
+constexpr std::array kFields = {
+    "messages", "prompt",    "completion",           "text",           "chosen",          "rejected",
+    "tools",    "documents", "chat_template_kwargs", "teacher_tokens", "teacher_logprobs"};
 
 // One of our files, as Arrow wants to see it.
 class StoredFile : public arrow::io::RandomAccessFile {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "worker/data/json_line.h"
 #include "worker/data/sample_fields.h"
+#include "worker/data/teacher_fields.h"
 
 namespace temper {
 namespace {
@@ -104,7 +105,8 @@ std::string Describe(SampleForm form) {
   return "";
 }
 
-absl::StatusOr<Sample> ParseSample(std::string_view line, const ColumnNames& columns, const std::string& where) {
+absl::StatusOr<Sample> ParseSample(std::string_view line, const ColumnNames& columns, const std::string& where,
+                                   int64_t teacher_vocab) {
   absl::StatusOr<Json> json = ParseJsonLine(line, where);
   if (!json.ok()) return json.status();
   const SampleFields fields(*json, columns, where, kFormFields);
@@ -112,6 +114,11 @@ absl::StatusOr<Sample> ParseSample(std::string_view line, const ColumnNames& col
   if (!form.ok()) return form.status();
 
   Sample sample{.form = *form};
+  if (teacher_vocab > 0) {
+    absl::StatusOr<TeacherTokens> teacher = ReadTeacherTokens(fields, teacher_vocab);
+    if (!teacher.ok()) return teacher.status();
+    sample.teacher = *std::move(teacher);
+  }
   if (sample.form == SampleForm::kText) {
     absl::StatusOr<std::string> text = fields.TakeText("text");
     if (!text.ok()) return text.status();

@@ -54,11 +54,28 @@ BuiltSample BuildPair(const SourceRecord& record, const ColumnNames& columns, co
   return {.documents = BuildPair(*pair, builder), .form = pair->chosen.form};
 }
 
-BuiltSample BuildSample(const SourceRecord& record, const ColumnNames& columns, const SampleBuilder& builder) {
-  const absl::StatusOr<Sample> sample = ParseSample(record.record.text, columns, record.Where());
+// A row for each token that is learned.
+absl::Status CheckRows(const TeacherTokens& teacher, const Example& example) {
+  const int64_t targets = CountTargets(example.scored);
+  if (teacher.rows() == targets) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("teacher_tokens and teacher_logprobs have ", Counted(teacher.rows(), "list"), ", but ",
+                   Counted(targets, "token"), " of the sample ", targets == 1 ? "is" : "are",
+                   " learned: give one for each, of what the teacher says in its place; `temper preflight` shows which "
+                   "they are"));
+}
+
+BuiltSample BuildSample(const SourceRecord& record, const ColumnNames& columns, const SampleBuilder& builder,
+                        int64_t teacher_vocab) {
+  absl::StatusOr<Sample> sample = ParseSample(record.record.text, columns, record.Where(), teacher_vocab);
   if (!sample.ok()) return {.documents = sample.status()};
   absl::StatusOr<Example> example = builder.Build(*sample);
   if (!example.ok()) return {.documents = example.status(), .form = sample->form};
+  if (teacher_vocab > 0) {
+    const absl::Status checked = CheckRows(sample->teacher, *example);
+    if (!checked.ok()) return {.documents = checked, .form = sample->form};
+    example->teacher = std::move(sample->teacher);
+  }
   return {.documents = std::vector<Example>{*std::move(example)}, .form = sample->form};
 }
 
@@ -149,7 +166,8 @@ absl::Status SampleReader::Take(const std::vector<SourceRecord>& records, int th
       for (size_t i = next++; i < count; i = next++) {
         const SourceRecord& record = records[begin + i];
         const ColumnNames& columns = options_.sources[record.source].columns;
-        built[i] = options_.pairs ? BuildPair(record, columns, builder_) : BuildSample(record, columns, builder_);
+        built[i] = options_.pairs ? BuildPair(record, columns, builder_)
+                                  : BuildSample(record, columns, builder_, options_.teacher_vocab);
         if (built[i].form.has_value() && !built[i].documents.ok()) {
           built[i].documents = Annotate(built[i].documents.status(), record.Where());
         }
@@ -201,6 +219,7 @@ void SampleReader::Add(std::vector<Example> documents, const SourceRecord& recor
       document.scored.resize(options_.max_tokens);
     }
     const int64_t its_targets = CountTargets(document.scored);
+    if (options_.teacher_vocab > 0) document.teacher.Truncate(its_targets);
     nothing_left = nothing_left || its_targets == 0;
     targets += its_targets;
     tokens += static_cast<int64_t>(document.ids.size());

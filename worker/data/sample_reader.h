@@ -22,8 +22,9 @@ enum class OverlongSamples { kTruncate, kDrop };
 struct SampleOptions {
   std::vector<DataSource> sources;
   RecordSplit split;
-  bool pairs = false;      // records are pairs of answers (preference_pair.h), not samples
-  int64_t max_tokens = 0;  // of a document
+  bool pairs = false;         // records are pairs of answers (preference_pair.h), not samples
+  int64_t teacher_vocab = 0;  // over 0: samples bring what a teacher has said, of ids below (teacher_fields.h)
+  int64_t max_tokens = 0;     // of a document
   OverlongSamples overlong = OverlongSamples::kTruncate;
   // Data of more bytes (decompressed) than this comes in several blocks.
   int64_t whole_bytes = 32 << 20;

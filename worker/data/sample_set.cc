@@ -8,7 +8,9 @@ void SampleSet::Add(absl::Span<const Example> documents, int source, int64_t ord
     ids_.insert(ids_.end(), document.ids.begin(), document.ids.end());
     scored_.insert(scored_.end(), document.scored.begin(), document.scored.end());
     begins_.push_back(static_cast<int64_t>(ids_.size()));
+    teacher_.Append(document.teacher, 0, document.teacher.rows());
   }
+  teacher_begins_.push_back(teacher_.rows());
   origins_.push_back({ordinal, source});
 }
 

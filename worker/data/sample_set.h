@@ -10,7 +10,7 @@
 namespace temper {
 
 // Tokenised samples, each of which is one document, or, of pairs, two: the chosen answer and the rejected one. About
-// five bytes a token.
+// five bytes a token, and what a teacher has said.
 class SampleSet {
  public:
   struct Document {
@@ -37,6 +37,11 @@ class SampleSet {
   absl::Span<const uint32_t> ids(int64_t sample) const { return Whole(sample).ids; }
   absl::Span<const uint8_t> scored(int64_t sample) const { return Whole(sample).scored; }
 
+  // Adds the sample's rows, if it has brought any.
+  void AppendTeacher(int64_t sample, TeacherTokens& to) const {
+    to.Append(teacher_, teacher_begins_[sample], teacher_begins_[sample + 1]);
+  }
+
   int source(int64_t sample) const { return origins_[sample].source; }
   int64_t ordinal(int64_t sample) const { return origins_[sample].ordinal; }
 
@@ -56,7 +61,9 @@ class SampleSet {
   }
 
   int documents_per_sample_;
-  std::vector<int64_t> begins_ = {0};  // of documents
+  std::vector<int64_t> begins_ = {0};          // of documents
+  std::vector<int64_t> teacher_begins_ = {0};  // of samples' rows
+  TeacherTokens teacher_;
   std::vector<uint32_t> ids_;
   std::vector<uint8_t> scored_;
   std::vector<Origin> origins_;

@@ -48,6 +48,7 @@ at::Tensor OwnLogitsHead::Logits(const at::Tensor& hidden_SD) const {
 ops::LogprobGradients OwnLogitsHead::Backward(const at::Tensor& hidden_SD, const at::Tensor& targets_S,
                                               const at::Tensor& coefficient_S,
                                               const ops::DistributionPenalty& penalty) {
+  TORCH_CHECK(penalty.teacher == nullptr, "a model that computes its logits itself has no teacher");
   ops::LogprobGradients out = {.logprobs_S = at::empty({hidden_SD.size(0)}, at::kFloat),
                                .grad_hidden_SD = at::empty_like(hidden_SD)};
   ForEachChunk(hidden_SD.size(0), [&](int64_t row, int64_t rows) {

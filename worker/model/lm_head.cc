@@ -18,6 +18,15 @@ at::Tensor LmHead::TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& 
   return ops::TokenLogprobs(hidden_SD, weight_->weight, vocab_size_, targets_S, config_, TermOf(hidden_SD));
 }
 
+ops::ComparedLogprobs LmHead::CompareLogprobs(const at::Tensor& hidden_SD, const at::Tensor& targets_S,
+                                              const ops::Teacher& teacher) const {
+  return ops::CompareLogprobs(hidden_SD, weight_->weight, vocab_size_, targets_S, teacher, config_, TermOf(hidden_SD));
+}
+
+ops::TeacherHead LmHead::AsTeacher(const at::Tensor& hidden_SD, const ops::DivergenceConfig& divergence) const {
+  return {hidden_SD, weight_->weight, vocab_size_, config_, divergence};
+}
+
 ops::LogprobGradients LmHead::Backward(const at::Tensor& hidden_SD, const at::Tensor& targets_S,
                                        const at::Tensor& coefficient_S, const ops::DistributionPenalty& penalty) {
   const at::Tensor gradient = weight_->trainable ? GradientBuffer(*weight_) : at::Tensor();

@@ -26,6 +26,12 @@ class LmHead {
   // fp32 [S]. For losses of two passes, and for evaluation: the adapter's input is whole.
   virtual at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& targets_S) const;
 
+  // The same, compared with what the teacher's head has for the rows.
+  ops::ComparedLogprobs CompareLogprobs(const at::Tensor& hidden_SD, const at::Tensor& targets_S,
+                                        const ops::Teacher& teacher) const;
+  // For another head: what this one, without an adapter, has for the rows. Refers to the weight.
+  ops::TeacherHead AsTeacher(const at::Tensor& hidden_SD, const ops::DivergenceConfig& divergence) const;
+
   // Log-probabilities and ∂loss/∂hidden, given ∂loss/∂logprob of each row. Adds the gradients of a trainable weight and
   // of the adapter, whose input is dropped here as LoraAdapter::dropout says.
   virtual ops::LogprobGradients Backward(const at::Tensor& hidden_SD, const at::Tensor& targets_S,

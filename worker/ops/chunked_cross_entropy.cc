@@ -18,6 +18,8 @@ namespace {
 
 // Logits of one chunk: 50 MB at a vocabulary of 49,152.
 constexpr int64_t kRowsPerChunk = 256;
+// Fewer with a teacher, where seven times as much is kept of a row.
+constexpr int64_t kComparedRowsPerChunk = 128;
 
 LowRankTerm ChunkOf(const LowRankTerm& term, int64_t begin, int64_t rows) {
   return term.any() ? LowRankTerm{term.inner_SR.narrow(0, begin, rows), term.outer_VR} : term;
@@ -40,6 +42,10 @@ at::Tensor ChunkLogits(const at::Tensor& hidden_CD, const at::Tensor& weight_VD,
   return logits_CV;
 }
 
+at::Tensor LogprobsOf(const at::Tensor& logits_CV, const at::Tensor& targets_C1) {
+  return logits_CV.gather(1, targets_C1).squeeze(1) - logits_CV.logsumexp(1);
+}
+
 // What the rows of a chunk pay. lse_C1: log Z.
 double Penalty(const at::Tensor& logits_CV, const at::Tensor& lse_C1, const DistributionPenalty& penalty) {
   double sum = penalty.log_normalizer * lse_C1.square().sum(at::kDouble).item<double>();
@@ -50,8 +56,8 @@ double Penalty(const at::Tensor& logits_CV, const at::Tensor& lse_C1, const Dist
 }
 
 template <typename Visit>
-void ForEachChunk(int64_t rows, Visit visit) {
-  for (int64_t begin = 0; begin < rows; begin += kRowsPerChunk) visit(begin, std::min(kRowsPerChunk, rows - begin));
+void ForEachChunk(int64_t rows, int64_t rows_per_chunk, Visit visit) {
+  for (int64_t begin = 0; begin < rows; begin += rows_per_chunk) visit(begin, std::min(rows_per_chunk, rows - begin));
 }
 
 }  // namespace
@@ -64,13 +70,28 @@ at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_V
   }
   const at::NoGradGuard no_grad;
   at::Tensor logprobs_S = at::empty({hidden_SD.size(0)}, hidden_SD.options().dtype(at::kFloat));
-  ForEachChunk(hidden_SD.size(0), [&](int64_t begin, int64_t rows) {
+  ForEachChunk(hidden_SD.size(0), kRowsPerChunk, [&](int64_t begin, int64_t rows) {
     const at::Tensor logits_CV =
         ChunkLogits(hidden_SD.narrow(0, begin, rows), weight_VD, vocab_size, config, ChunkOf(low_rank, begin, rows));
     const at::Tensor targets_C1 = targets_S.narrow(0, begin, rows).unsqueeze(1);
-    logprobs_S.narrow(0, begin, rows).copy_(logits_CV.gather(1, targets_C1).squeeze(1) - logits_CV.logsumexp(1));
+    logprobs_S.narrow(0, begin, rows).copy_(LogprobsOf(logits_CV, targets_C1));
   });
   return logprobs_S;
+}
+
+ComparedLogprobs CompareLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
+                                 const at::Tensor& targets_S, const Teacher& teacher, const LogitConfig& config,
+                                 const LowRankTerm& low_rank) {
+  const at::NoGradGuard no_grad;
+  ComparedLogprobs result{.logprobs_S = at::empty({hidden_SD.size(0)}, hidden_SD.options().dtype(at::kFloat))};
+  ForEachChunk(hidden_SD.size(0), kComparedRowsPerChunk, [&](int64_t begin, int64_t rows) {
+    const at::Tensor logits_CV =
+        ChunkLogits(hidden_SD.narrow(0, begin, rows), weight_VD, vocab_size, config, ChunkOf(low_rank, begin, rows));
+    const at::Tensor targets_C1 = targets_S.narrow(0, begin, rows).unsqueeze(1);
+    result.logprobs_S.narrow(0, begin, rows).copy_(LogprobsOf(logits_CV, targets_C1));
+    teacher.Compare(logits_CV.narrow(1, 0, vocab_size), targets_C1, begin, result.comparison, /*grad_CV=*/nullptr);
+  });
+  return result;
 }
 
 at::Tensor Logits(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
@@ -84,11 +105,13 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
                                             const at::Tensor& coefficient_S, at::Tensor grad_weight_VD,
                                             const DistributionPenalty& penalty, const LogitConfig& config,
                                             const LowRankTerm& low_rank) {
-  RETURN_IF_CUDA(hidden_SD, TokenLogprobsWithGradients(hidden_SD, weight_VD, vocab_size, targets_S, coefficient_S,
-                                                       grad_weight_VD, penalty, config, low_rank));
-  if (!low_rank.any() && cpu::CanTokenLogprobs(hidden_SD, weight_VD)) {
-    return cpu::TokenLogprobsWithGradients(hidden_SD, weight_VD, vocab_size, targets_S, coefficient_S, grad_weight_VD,
-                                           penalty, config);
+  if (penalty.teacher == nullptr) {  // of whom kernels know nothing
+    RETURN_IF_CUDA(hidden_SD, TokenLogprobsWithGradients(hidden_SD, weight_VD, vocab_size, targets_S, coefficient_S,
+                                                         grad_weight_VD, penalty, config, low_rank));
+    if (!low_rank.any() && cpu::CanTokenLogprobs(hidden_SD, weight_VD)) {
+      return cpu::TokenLogprobsWithGradients(hidden_SD, weight_VD, vocab_size, targets_S, coefficient_S, grad_weight_VD,
+                                             penalty, config);
+    }
   }
   const at::NoGradGuard no_grad;
   const auto fp32 = hidden_SD.options().dtype(at::kFloat);
@@ -99,7 +122,8 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
     result.grad_inner_SR = at::empty_like(low_rank.inner_SR);
     result.grad_outer_VR = at::zeros(low_rank.outer_VR.sizes(), fp32);
   }
-  ForEachChunk(hidden_SD.size(0), [&](int64_t begin, int64_t rows) {
+  const int64_t rows_per_chunk = penalty.teacher == nullptr ? kRowsPerChunk : kComparedRowsPerChunk;
+  ForEachChunk(hidden_SD.size(0), rows_per_chunk, [&](int64_t begin, int64_t rows) {
     const at::Tensor hidden_CD = hidden_SD.narrow(0, begin, rows);
     const at::Tensor targets_C1 = targets_S.narrow(0, begin, rows).unsqueeze(1);
     const at::Tensor coefficient_C1 = coefficient_S.narrow(0, begin, rows).unsqueeze(1);
@@ -114,12 +138,18 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
       // ∂(−mean logprob)/∂logits = softmax − 1/V, ∂log²Z/∂logits = 2 log Z · softmax.
       softmax_factor_C1 = softmax_factor_C1 + penalty.uniform + 2 * penalty.log_normalizer * lse_C1;
     }
+    at::Tensor divergence_CV;
+    if (penalty.teacher != nullptr) {
+      penalty.teacher->Compare(logits_CV.narrow(1, 0, vocab_size), targets_C1, begin, result.comparison,
+                               &divergence_CV);
+    }
     // ∂logprob/∂logits = onehot(target) − softmax; in place of the logits.
     at::Tensor grad_CV = logits_CV.sub_(lse_C1).exp_().mul_(softmax_factor_C1);
     if (penalty.uniform != 0) {
       grad_CV.narrow(1, 0, vocab_size).sub_(penalty.uniform / static_cast<double>(vocab_size));
     }
     grad_CV.scatter_add_(1, targets_C1, coefficient_C1);
+    if (divergence_CV.defined()) grad_CV.narrow(1, 0, divergence_CV.size(1)).add_(divergence_CV, penalty.divergence);
     if (slope_CV.defined()) grad_CV.mul_(slope_CV);
     if (config.scale != 1.0) grad_CV.mul_(config.scale);
     grad_CV = grad_CV.to(hidden_SD.scalar_type());
@@ -130,6 +160,7 @@ LogprobGradients TokenLogprobsWithGradients(const at::Tensor& hidden_SD, const a
     }
     if (grad_weight_VD.defined()) AddWeightGradient(grad_CV, hidden_CD, grad_weight_VD);
   });
+  result.penalty += penalty.divergence * result.comparison.divergence;
   return result;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "worker/ops/logit_config.h"
+#include "worker/ops/teacher.h"
 
 namespace temper::ops {
 
@@ -19,6 +20,8 @@ namespace temper::ops {
 struct DistributionPenalty {
   double uniform = 0;         // times −mean over the vocabulary of the log-probabilities: label smoothing
   double log_normalizer = 0;  // times log²Z, Z the softmax's normaliser: z-loss
+  double divergence = 0;      // times how far it is from the teacher's
+  const Teacher* teacher = nullptr;
 
   bool any() const { return uniform != 0 || log_normalizer != 0; }
 };
@@ -33,16 +36,26 @@ struct LowRankTerm {
 };
 
 struct LogprobGradients {
-  at::Tensor logprobs_S;      // fp32
-  at::Tensor grad_hidden_SD;  // hidden's dtype
-  at::Tensor grad_inner_SR;   // hidden's dtype; of a low-rank term, as the next
-  at::Tensor grad_outer_VR;   // fp32
-  double penalty = 0;         // sum over the rows
+  at::Tensor logprobs_S;         // fp32
+  at::Tensor grad_hidden_SD;     // hidden's dtype
+  at::Tensor grad_inner_SR;      // hidden's dtype; of a low-rank term, as the next
+  at::Tensor grad_outer_VR;      // fp32
+  double penalty = 0;            // sum over the rows
+  TeacherComparison comparison;  // with the penalty's teacher, where it has one
 };
 
 // Forward alone. [S] fp32.
 at::Tensor TokenLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
                          const at::Tensor& targets_S, const LogitConfig& config = {}, const LowRankTerm& low_rank = {});
+
+// The same, compared with a teacher.
+struct ComparedLogprobs {
+  at::Tensor logprobs_S;
+  TeacherComparison comparison;
+};
+ComparedLogprobs CompareLogprobs(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,
+                                 const at::Tensor& targets_S, const Teacher& teacher, const LogitConfig& config = {},
+                                 const LowRankTerm& low_rank = {});
 
 // The logits themselves, fp32 [S, vocab]: for comparing models, never for training.
 at::Tensor Logits(const at::Tensor& hidden_SD, const at::Tensor& weight_VD, int64_t vocab_size,

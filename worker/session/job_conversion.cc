@@ -20,6 +20,7 @@ constexpr double kDefaultPreferenceLoraLearningRate = 1e-5;
 constexpr int64_t kDefaultLoraRank = 16;
 constexpr double kDefaultBeta = 0.1;
 constexpr double kDefaultSimPoBeta = 2;
+constexpr double kDefaultTeacherWeight = 0.5;
 constexpr double kDefaultCheckpointMinutes = 15;
 constexpr int32_t kDefaultKeptCheckpoints = 2;
 constexpr int64_t kDefaultValidationSamples = 1000;
@@ -197,6 +198,31 @@ absl::StatusOr<PreferenceOptions> PreferenceFromSpec(const v1::PreferenceOptimiz
                                   .length_normalized = spec.length_normalized()};
   if (simpo) preference.margin = spec.has_margin() ? spec.margin() : preference.beta / 2;
   return preference;
+}
+
+absl::StatusOr<ops::DivergenceKind> DivergenceFromSpec(v1::Distillation::Divergence divergence) {
+  switch (divergence) {
+    case v1::Distillation::DIVERGENCE_UNSPECIFIED:
+    case v1::Distillation::DIVERGENCE_FORWARD_KL:
+      return ops::DivergenceKind::kForwardKl;
+    case v1::Distillation::DIVERGENCE_REVERSE_KL:
+      return ops::DivergenceKind::kReverseKl;
+    case v1::Distillation::DIVERGENCE_JSD:
+      return ops::DivergenceKind::kJsd;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("job field `method.distillation.divergence` has the value ",
+                                                     divergence, ", which this version does not know"));
+  }
+}
+
+absl::StatusOr<DistillationOptions> DistillationFromSpec(const v1::Distillation& spec) {
+  const auto kind = DivergenceFromSpec(spec.divergence());
+  if (!kind.ok()) return kind.status();
+  return DistillationOptions{.teacher = spec.teacher(),
+                             .divergence = {.kind = *kind,
+                                            .temperature = OrDefault(spec.temperature(), 1.0),
+                                            .teacher_weight = OrDefault(spec.teacher_weight(), kDefaultTeacherWeight)},
+                             .sft_weight = spec.sft_weight()};
 }
 
 LoraOptions LoraFromSpec(const v1::Lora& spec) {
@@ -378,6 +404,11 @@ absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::st
     const auto preference = PreferenceFromSpec(spec.method().preference());
     if (!preference.ok()) return preference.status();
     job.preference = *preference;
+  }
+  if (spec.method().has_distillation()) {
+    auto distillation = DistillationFromSpec(spec.method().distillation());
+    if (!distillation.ok()) return distillation.status();
+    job.distillation = *std::move(distillation);
   }
   if (spec.has_lora()) job.lora = LoraFromSpec(spec.lora());
   auto training = TrainingFromSpec(spec.training(), DefaultLearningRate(spec));

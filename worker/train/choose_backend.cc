@@ -15,10 +15,10 @@
 namespace temper {
 namespace {
 
-absl::StatusOr<ChosenModel> OpenNative(const TrainJob& job, at::ScalarType dtype, const ModelVerifier& verifier) {
-  auto model = OpenNativeRepository(job.model_uri);
+absl::StatusOr<ChosenModel> OpenNative(const std::string& uri, at::ScalarType dtype, const ModelVerifier& verifier) {
+  auto model = OpenNativeRepository(uri);
   if (!model.ok()) return model.status();
-  auto check = CheckNativeModel(job.model_uri, *model->family, model->config, dtype, verifier);
+  auto check = CheckNativeModel(uri, *model->family, model->config, dtype, verifier);
   if (!check.ok()) return check.status();
   return ChosenModel{*std::move(model), std::move(check->reason), std::move(check->warning)};
 }
@@ -48,6 +48,10 @@ absl::Status After(const std::string& before, const absl::Status& status) {
 
 // Of what the backend lacks (server/api/families_api.cc), what a job can ask for whatever its model.
 absl::Status CheckForTransformers(const TrainJob& job) {
+  if (job.distillation) {
+    return absl::UnimplementedError(
+        "method.distillation is for models that temper trains itself (`temper families` lists them)");
+  }
   if (job.training.recompute == RecomputePolicy::kAuto || job.training.recompute == RecomputePolicy::kNone) {
     return absl::OkStatus();
   }
@@ -61,7 +65,7 @@ absl::StatusOr<ChosenModel> ChooseBackend(const TrainJob& job, at::ScalarType dt
                                           HfDecoder::Say say) {
   std::string why = "the job asks for it";
   if (job.backend != Backend::kHf) {
-    auto native = OpenNative(job, dtype, verifier);
+    auto native = OpenNative(job.model_uri, dtype, verifier);
     if (native.ok() || job.backend == Backend::kNative || !IsForTransformers(native.status())) return native;
     why = std::string(native.status().message());
   }
@@ -75,6 +79,14 @@ absl::StatusOr<ChosenModel> ChooseBackend(const TrainJob& job, at::ScalarType dt
   absl::Status able = model.ok() ? CheckForTransformers(job) : model.status();
   if (able.ok()) return ChosenModel{*std::move(model), absl::StrCat("transformers trains it: ", WithoutList(why)), ""};
   return job.backend == Backend::kHf ? able : After(absl::StrCat(why, ". Nor can transformers train it here: "), able);
+}
+
+absl::StatusOr<std::optional<ChosenModel>> ChooseTeacher(const TrainJob& job, at::ScalarType dtype,
+                                                         const ModelVerifier& verifier) {
+  if (!job.distillation || job.distillation->teacher.empty()) return std::nullopt;
+  auto teacher = OpenNative(job.distillation->teacher, dtype, verifier);
+  if (!teacher.ok()) return After("method.distillation.teacher: ", teacher.status());
+  return *std::move(teacher);
 }
 
 }  // namespace temper

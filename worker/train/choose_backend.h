@@ -3,6 +3,7 @@
 
 #include <ATen/core/ScalarType.h>
 
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -30,5 +31,9 @@ struct ChosenModel {
 // native model lacks.
 absl::StatusOr<ChosenModel> ChooseBackend(const TrainJob& job, at::ScalarType dtype, const ModelVerifier& verifier,
                                           HfDecoder::Say say);
+
+// A job's method.distillation.teacher, opened as NATIVE opens a model, with these errors; absent where it has none.
+absl::StatusOr<std::optional<ChosenModel>> ChooseTeacher(const TrainJob& job, at::ScalarType dtype,
+                                                         const ModelVerifier& verifier);
 
 }  // namespace temper

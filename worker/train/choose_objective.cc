@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/train/choose_objective.h"
 
+#include "worker/train/distillation_objective.h"
 #include "worker/train/preference_objective.h"
 #include "worker/train/reference_pass.h"
 
 namespace temper {
 
-std::unique_ptr<Objective> ChooseObjective(const TrainJob& job) {
+std::unique_ptr<Objective> ChooseObjective(const TrainJob& job, TrainableModel* teacher) {
   if (job.preference) {
     return std::make_unique<PreferenceObjective>(
         *job.preference, NeedsReferencePass(job) ? Reference::kStored : Reference::kWithoutAdapters);
   }
+  if (job.distillation) return std::make_unique<DistillationObjective>(*job.distillation, teacher);
   return std::make_unique<SupervisedObjective>(job.training.label_smoothing, job.training.z_loss);
 }
 
-std::unique_ptr<Objective> ChooseValidationObjective(const TrainJob& job) {
-  if (job.preference) return ChooseObjective(job);
+std::unique_ptr<Objective> ChooseValidationObjective(const TrainJob& job, TrainableModel* teacher) {
+  if (job.preference || job.distillation) return ChooseObjective(job, teacher);
   return std::make_unique<SupervisedObjective>();
 }
 

@@ -50,7 +50,7 @@ class Gang {
   // What a rank has to say at the end of a step's backward pass, and what all of them then go by.
   struct Step {
     double loss = 0;                           // its share; then the step's
-    std::vector<double> sums;                  // Objective::Evaluation's, as many on each; then the step's
+    std::vector<double> sums;                  // StepShare's, as many on each; then the step's
     double gradient_norm = 0;                  // of its shards; then of all
     bool stop = false;                         // whether it has been told to end; then, whether any has
     bool time_is_up = false;                   // then, whether it is by rank 0's clock

@@ -19,6 +19,7 @@ namespace {
 
 // As chunked_cross_entropy.cc and packed_attention.cc have them, in worker/ops and in worker/ops/cpu.
 constexpr int64_t kLogitRows = 256;
+constexpr int64_t kComparedRows = 128, kComparedCopies = 7;  // with a teacher
 constexpr int64_t kAttentionBlock = 512;
 constexpr int64_t kLogitsOfGpu = int64_t{1} << 28;  // worker/ops/cuda
 
@@ -164,8 +165,22 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   return memory;
 }
 
+MemoryEstimate EstimateTeacher(const TrainJob& job, const NativeRepository& teacher, bool bf16) {
+  TrainJob frozen = job;
+  frozen.lora.emplace();
+  frozen.training.keep_weights = false;
+  const Counts counts = {.all = CountParameters(job, teacher, /*plan=*/nullptr).all};
+  const int64_t width = bf16 ? 2 : 4, tokens = job.training.micro_batch_tokens;
+  MemoryEstimate memory;
+  memory.weights = counts.all * width;
+  memory.activations = tokens * width * teacher.config.hidden_size +
+                       kComparedCopies * std::min(tokens, kComparedRows) * teacher.config.vocab_size * 4;
+  if (job.ranks > 1) ShareAmongRanks(frozen, teacher, counts, width, memory);
+  return memory;
+}
+
 std::vector<Recompute> ChooseRecompute(const TrainJob& job, const NativeRepository& model, const AdapterPlan* plan,
-                                       bool bf16, int64_t available) {
+                                       bool bf16, int64_t available, const MemoryEstimate& teacher) {
   std::vector<Recompute> blocks(model.config.num_layers, Recompute::kNone);
   if (!model.native()) return blocks;  // transformers' own way is not asked for
   switch (job.training.recompute) {
@@ -182,7 +197,8 @@ std::vector<Recompute> ChooseRecompute(const TrainJob& job, const NativeReposito
   const CheckpointOptions& policy = job.checkpoint_options;
   const bool checkpoints = job.validation.has_value() || policy.every_steps > 0 || policy.every_minutes > 0;
   const auto fits = [&] {
-    return EstimateMemory(job, model, plan, bf16, checkpoints, blocks).total() <= available / 10 * 9;
+    const int64_t total = EstimateMemory(job, model, plan, bf16, checkpoints, blocks).total() + teacher.total();
+    return total <= available / 10 * 9;
   };
   // Attention first: it frees more for each FLOP.
   for (const Recompute more : {Recompute::kAttention, Recompute::kBlock}) {

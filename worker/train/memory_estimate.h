@@ -23,11 +23,15 @@ namespace temper {
 MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model, const AdapterPlan* plan, bool bf16,
                               bool takes_checkpoints, const std::vector<Recompute>& recompute);
 
+// What a job's teacher adds: its weights, its hidden states of a micro-batch, and the chunk of logits that the two are
+// compared on.
+MemoryEstimate EstimateTeacher(const TrainJob& job, const NativeRepository& teacher, bool bf16);
+
 // What each block recomputes under the job's policy. AUTO: attention of as few blocks as will do for the estimate to be
-// within nine tenths of `available` bytes, of which the process and the data have their part already; where all
-// attention is not enough, whole blocks, as few as will do.
+// within nine tenths of `available` bytes, of which the process and the data have their part already, and a teacher is
+// to have its own; where all attention is not enough, whole blocks, as few as will do.
 std::vector<Recompute> ChooseRecompute(const TrainJob& job, const NativeRepository& model, const AdapterPlan* plan,
-                                       bool bf16, int64_t available);
+                                       bool bf16, int64_t available, const MemoryEstimate& teacher = {});
 
 // "attention of 12 of 30 layers is computed again in backward"; empty where nothing is.
 std::string Describe(const std::vector<Recompute>& recompute);

@@ -81,8 +81,8 @@ void PreferenceObjective::AddFigures(const Answer& chosen, const Answer& rejecte
   sums[kCorrect] += reward(chosen) > reward(rejected);
 }
 
-Objective::Evaluation PreferenceObjective::Evaluate(const at::Tensor& logprobs_S, const ScoredDocuments& documents,
-                                                    double normalizer) const {
+LogprobObjective::Evaluation PreferenceObjective::Evaluate(const at::Tensor& logprobs_S,
+                                                           const ScoredDocuments& documents, double normalizer) const {
   const std::vector<double> logprobs = ToDoubles(logprobs_S);
   std::vector<double> reference;
   if (has_reference()) reference = ToDoubles(documents.reference_S);

@@ -22,7 +22,7 @@ namespace temper {
 //   kSimPo    as kSigmoid of βΔ − margin, normalised, without π_ref      Meng et al. 2024
 //   kOrpo     −score(chosen) − β log σ(logodds(chosen) − logodds(rejected)), normalised, without π_ref; the odds are
 //             p / (1 − p) of p = exp(score)     Hong et al. 2024
-class PreferenceObjective : public Objective {
+class PreferenceObjective : public LogprobObjective {
  public:
   // `reference`: where the losses with one get it.
   explicit PreferenceObjective(const PreferenceOptions& options, Reference reference = Reference::kWithoutAdapters)

@@ -29,6 +29,7 @@
 #include "worker/train/model_export.h"
 #include "worker/train/plan_adapters.h"
 #include "worker/train/reference_pass.h"
+#include "worker/train/teacher.h"
 #include "worker/train/threads.h"
 #include "worker/train/training_data.h"
 
@@ -163,6 +164,12 @@ class Checks {
     }
   }
 
+  void Teacher(const ChosenModel& teacher, const MemoryEstimate& memory) {
+    Good(absl::StrFormat("the teacher has the model's tokens, and takes %.1f GB of the memory; %s",
+                         static_cast<double>(memory.total()) / 1e9, teacher.reason));
+    if (!teacher.warning.empty()) Warn(absl::StrCat("the teacher: ", teacher.warning));
+  }
+
   void Data(const DataReport& data, int64_t max_sample_tokens) {
     const SampleStatistics& samples = data.samples;
     const auto share = [](int64_t part, int64_t whole) {
@@ -240,28 +247,31 @@ class Checks {
   std::vector<PreflightCheck>& checks_;
 };
 
-// FLOPs of a run, near enough: all matrices of the blocks forward (for a reference as well, in each step or once), back
-// to the input, and, when trained, to the weights; the head on scored tokens.
-double EstimateSeconds(const TrainJob& job, const ModelConfig& config, const DataReport& data, int64_t steps,
-                       at::ScalarType dtype) {
+// FLOPs of a forward pass of one token, near enough: all matrices of the blocks, and the head on scored tokens.
+double ForwardFlops(const ModelConfig& config, double scored_share) {
   const AttentionConfig& attention = config.attention;
   const int64_t block =
       config.hidden_size * (2 * attention.num_heads + 2 * attention.num_kv_heads) * attention.head_dim +
       3 * config.hidden_size * config.widest_feed_forward();
+  return 2 * (static_cast<double>(block * config.num_layers) +
+              static_cast<double>(config.vocab_size * config.hidden_size) * scored_share);
+}
+
+// Of a run: forward (for a reference as well, in each step or once, and of a teacher), back to the input, and, when
+// trained, to the weights. `teacher`: null without.
+double EstimateSeconds(const TrainJob& job, const ModelConfig& config, const NativeRepository* teacher,
+                       const DataReport& data, int64_t steps, at::ScalarType dtype) {
   const double scored_share =
       static_cast<double>(data.samples.scored_tokens) / static_cast<double>(std::max<int64_t>(1, data.samples.tokens));
-  const auto flops = [&](double products, double tokens) {
-    return 2 * products * tokens *
-           (static_cast<double>(block * config.num_layers) +
-            static_cast<double>(config.vocab_size * config.hidden_size) * scored_share);
-  };
   const bool pass = NeedsReferencePass(job);
   const bool reference = job.preference && NeedsReference(job.preference->loss) && !pass;
-  const double products = (job.lora ? 2 : 3) + (reference ? 1 : 0);
+  const double forward = ForwardFlops(config, scored_share);
+  const double of_teacher = teacher == nullptr ? 0 : ForwardFlops(teacher->config, scored_share);
   const double tokens =
       static_cast<double>(steps) * static_cast<double>(job.training.tokens_per_step) * (1 - data.padding_ratio);
-  const double before = pass ? flops(1, static_cast<double>(data.samples.tokens)) : 0;
-  return (before + flops(products, tokens)) / (kUsualMfu * ops::MeasureMatmulPeak(dtype));
+  const double before = pass ? forward * static_cast<double>(data.samples.tokens) : 0;
+  const double a_token = ((job.lora ? 2 : 3) + (reference ? 1 : 0)) * forward + of_teacher;
+  return (before + tokens * a_token) / (kUsualMfu * ops::MeasureMatmulPeak(dtype));
 }
 
 // What the machine's memory holds beside a GPU's is not counted.
@@ -297,6 +307,11 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   const auto data = TrainingData::Open(job, model->config, observer, stop.requested());
   if (!data.ok()) return data.status();
   const int64_t with_data = ResidentBytes();
+  const auto teacher = ChooseTeacher(job, dtype, verifier);
+  if (!teacher.ok()) return teacher.status();
+  const NativeRepository* const teaches = *teacher ? &(*teacher)->model : nullptr;
+  const absl::Status able = teaches == nullptr ? absl::OkStatus() : CheckTeacher(job, *teaches, dtype, **data);
+  if (!able.ok()) return able;
   if (stop.requested()) return absl::CancelledError("stopped on request");
 
   PreflightReport report;
@@ -304,12 +319,15 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   report.total_steps = (*data)->batches().total_steps();
   report.samples = ShowFirst((*data)->tokenizer(), (*data)->batches().samples());
   if (job.device == DeviceKind::kCpu) {
-    report.estimated_seconds = EstimateSeconds(job, model->config, report.data, report.total_steps, dtype);
+    report.estimated_seconds = EstimateSeconds(job, model->config, teaches, report.data, report.total_steps, dtype);
   }
   const bool bf16 = dtype == at::kBFloat16;
-  const auto recompute = ChooseRecompute(job, *model, plan->get(), bf16, available);
+  const MemoryEstimate of_teacher = teaches == nullptr ? MemoryEstimate() : EstimateTeacher(job, *teaches, bf16);
+  const auto recompute = ChooseRecompute(job, *model, plan->get(), bf16, available, of_teacher);
   report.memory = EstimateMemory(job, *model, plan->get(), bf16,
                                  TakesCheckpoints(job, report.total_steps, report.estimated_seconds), recompute);
+  report.memory.weights += of_teacher.weights;
+  report.memory.activations += of_teacher.activations;
   AddHost(job, process, with_data - process, available, report.memory);
 
   Checks checks(report.checks);
@@ -323,6 +341,7 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   checks.Beginning(**data, special_tokens.ok() ? special_tokens->value("bos_token", "") : "");
   checks.Vocabulary(*model, **data);
   checks.TiedHead(*model);
+  if (teaches != nullptr) checks.Teacher(**teacher, of_teacher);
   checks.Data(report.data, (*data)->max_sample_tokens());
   checks.Ranks(job);
   checks.Memory(report.memory, Describe(recompute), job.device);

@@ -39,7 +39,7 @@ absl::Status NotFinite(const char* what, int64_t step, double learning_rate, int
 
 StepLoop::StepLoop(const TrainJob& job, const Gang& gang, TrainableModel& model, at::ScalarType dtype, AdamW& optimizer,
                    TrainingData& data, const TrainPosition& position, Checkpointer& checkpointer,
-                   StepProfiler& profiler, TrainObserver& observer)
+                   StepProfiler& profiler, TrainObserver& observer, TrainableModel* teacher)
     : job_(job),
       gang_(gang),
       model_(model),
@@ -52,8 +52,8 @@ StepLoop::StepLoop(const TrainJob& job, const Gang& gang, TrainableModel& model,
       observer_(observer),
       peak_flops_(ops::MeasureMatmulPeak(dtype, model.device())),
       rates_(model.flop_rates()),
-      objective_(ChooseObjective(job)),
-      validation_objective_(ChooseValidationObjective(job)),
+      objective_(ChooseObjective(job, teacher)),
+      validation_objective_(ChooseValidationObjective(job, teacher)),
       spikes_(job.training.numerics.spike_deviations, position.recent_losses, position.recent_norms),
       position_(position),
       sent_bytes_(gang.bytes_sent()) {}

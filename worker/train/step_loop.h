@@ -34,10 +34,10 @@ class StepLoop {
     kRollBack,  // weights and optimizer are to be taken from the newest checkpoint; position() is where to go on
   };
 
-  // All references must outlive it. `optimizer` is that of gang.ParametersOf(model).
+  // All references must outlive it. `optimizer` is that of gang.ParametersOf(model); `teacher` as ChooseObjective.
   StepLoop(const TrainJob& job, const Gang& gang, TrainableModel& model, at::ScalarType dtype, AdamW& optimizer,
            TrainingData& data, const TrainPosition& position, Checkpointer& checkpointer, StepProfiler& profiler,
-           TrainObserver& observer);
+           TrainObserver& observer, TrainableModel* teacher = nullptr);
 
   // CANCELLED when `stop` asks for it, on all ranks after the same step; ABORTED (NUMERICS) after too many steps that
   // are not finite, or at a spike that is to end the job; and errors of the data, of which some is read while training

@@ -15,8 +15,8 @@ struct StepWork {
   int64_t tokens = 0;
   int64_t capacity = 0;
   int64_t scored_tokens = 0;
-  double normalizer = 0;   // the objective's
-  bool reference = false;  // another forward pass came first
+  double normalizer = 0;      // the objective's
+  double compared_flops = 0;  // of forward passes of what the model is compared with: its reference, or a teacher
   // For each of FlopRates::attention: pairs of query and key that the masks leave.
   std::vector<int64_t> attention_pairs;
 };

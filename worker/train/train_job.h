@@ -13,6 +13,7 @@
 #include "worker/data/train_on.h"
 #include "worker/families/adapter_format.h"
 #include "worker/parallel/rendezvous.h"
+#include "worker/train/distillation_options.h"
 #include "worker/train/preference_options.h"
 
 namespace temper {
@@ -136,7 +137,9 @@ struct TrainJob {
   bool trust_remote_code = false;  // code that lies beside the model may be run
   DataOptions data;
   std::optional<ValidationOptions> validation;
-  std::optional<PreferenceOptions> preference;  // absent: supervised fine-tuning
+  // At most one of the two; none: supervised fine-tuning.
+  std::optional<PreferenceOptions> preference;
+  std::optional<DistillationOptions> distillation;
   std::optional<LoraOptions> lora;
   TrainingOptions training;
   OutputOptions output;

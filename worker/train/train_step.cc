@@ -171,6 +171,14 @@ at::Tensor Backpropagate(const UnitRecord& record, const std::vector<Parameter*>
   return record.input_TD.requires_grad() ? grads.back() : at::Tensor();
 }
 
+// Null without a teacher, and where it is whole.
+UnitWeights* TeacherWeights(const Objective& objective) {
+  return objective.teacher() == nullptr ? nullptr : objective.teacher()->unit_weights();
+}
+
+// For the other ranks, where this one has nothing to compute with the teacher's head.
+void GatherTeacher(const Objective& objective) { const GatheredUnit ends(TeacherWeights(objective), kEnds); }
+
 // The loss of the scored rows, and all of the way back.
 StepShare Backward(TrainableModel& model, const Objective& objective, const MicroBatch& batch, double normalizer,
                    const BatchContext& context, const at::Tensor& hidden_TD, const ScoredRows& scored,
@@ -185,11 +193,13 @@ StepShare Backward(TrainableModel& model, const Objective& objective, const Micr
     final_record.output_TD = model.FinishHidden(final_record.input_TD);
     const ObjectiveResult result = [&] {
       RECORD_USER_SCOPE("LM head and loss");
-      return ApplyObjective(objective, model.head(), final_record.output_TD.detach(), scored.targets_S, documents,
-                            normalizer);
+      const GatheredUnit teacher(TeacherWeights(objective), kEnds);
+      return objective.Differentiate(model.head(), final_record.output_TD.detach(), scored.targets_S, documents,
+                                     normalizer);
     }();
     balance = Balance(records, model.balance_coefficient() * objective.Count(batch) / normalizer);
-    share = {result.loss + balance.loss, result.sums};
+    share = result.share;
+    share.loss += balance.loss;
     if (!final_record.output_TD.requires_grad()) return;
     const at::Tensor grad_SD = Backpropagate(final_record, model.final_parameters(), result.grad_hidden_SD);
     if (grad_SD.defined()) grad_TD = at::zeros_like(hidden_TD).index_copy_(0, scored.rows_S, grad_SD);
@@ -239,8 +249,19 @@ class WithoutAdapters {
   const std::vector<LoraAdapter*>& adapters_;
 };
 
+// Hidden states of the rows that a loss looks at, final norm included: [S, D]. Nothing is recorded.
+at::Tensor ScoredHidden(TrainableModel& model, const MicroBatch& batch) {
+  if (batch.num_tokens() == 0) {
+    WalkInference(model, kNothing, kNothing, kNothing);
+    return {};
+  }
+  const ScoredRows scored = FindScored(batch, model.device());
+  return Infer(model, batch, [&](const at::Tensor& hidden_TD) { return hidden_TD.index_select(0, scored.rows_S); });
+}
+
 ScoredDocuments DescribeDocuments(TrainableModel& model, const MicroBatch& batch, const Objective& objective) {
-  ScoredDocuments documents{.starts = ScoredStarts(batch), .reference_S = {}};
+  ScoredDocuments documents{.starts = ScoredStarts(batch), .stored_teacher = &batch.teacher};
+  if (objective.teacher() != nullptr) documents.teacher_SD = ScoredHidden(*objective.teacher(), batch);
   switch (objective.reference()) {
     case Reference::kNone:
       break;
@@ -259,13 +280,6 @@ ScoredDocuments DescribeDocuments(TrainableModel& model, const MicroBatch& batch
 
 }  // namespace
 
-StepShare& StepShare::operator+=(const StepShare& other) {
-  loss += other.loss;
-  sums.resize(std::max(sums.size(), other.sums.size()));
-  for (size_t i = 0; i < other.sums.size(); ++i) sums[i] += other.sums[i];
-  return *this;
-}
-
 StepShare ForwardBackward(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer,
                           PhaseWatch* watch) {
   const auto end = [watch](double StepPhases::* phase) {
@@ -276,7 +290,7 @@ StepShare ForwardBackward(TrainableModel& model, const MicroBatch& batch, const 
   if (scored.size() == 0) {
     WalkForward(model, /*backward_follows=*/true, kNothing, kNothing);
     end(&StepPhases::forward);
-    WalkBackward(model, kNothing, kNothing, kNothing);
+    WalkBackward(model, [&] { GatherTeacher(objective); }, kNothing, kNothing);
     end(&StepPhases::backward);
     return {};
   }
@@ -307,10 +321,21 @@ StepShare ForwardBackward(TrainableModel& model, const MicroBatch& batch, const 
   return share;
 }
 
-Objective::Evaluation Evaluate(TrainableModel& model, const MicroBatch& batch, const Objective& objective,
-                               double normalizer) {
+StepShare Evaluate(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer) {
   const ScoredDocuments documents = DescribeDocuments(model, batch, objective);
-  return objective.Evaluate(ScoredLogprobs(model, batch), documents, normalizer);
+  if (batch.num_tokens() == 0) {
+    WalkInference(model, kNothing, kNothing, [&] { GatherTeacher(objective); });
+    return {};
+  }
+  const ScoredRows scored = FindScored(batch, model.device());
+  StepShare share;
+  Infer(model, batch, [&](const at::Tensor& hidden_TD) {
+    const GatheredUnit teacher(TeacherWeights(objective), kEnds);
+    share = objective.Measure(model.head(), hidden_TD.index_select(0, scored.rows_S), scored.targets_S, documents,
+                              normalizer);
+    return at::Tensor();
+  });
+  return share;
 }
 
 at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch) {

@@ -3,8 +3,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <vector>
-
 #include "worker/data/micro_batch.h"
 #include "worker/model/trainable_model.h"
 #include "worker/train/objective.h"
@@ -13,17 +11,9 @@ namespace temper {
 
 class PhaseWatch;
 
-// What a micro-batch adds to its step.
-struct StepShare {
-  double loss = 0;
-  std::vector<double> sums;  // Objective::Evaluation's; none for a micro-batch that no loss looks at
-
-  StepShare& operator+=(const StepShare& other);
-};
-
 // Forward and backward of one micro-batch: adds every trainable parameter's gradient to its buffer and returns the
 // micro-batch's share. `normalizer` is the step's (worker/train/objective.h). docs/ARCHITECTURE.md draws it. Where the
-// objective needs a reference, another forward pass comes first, of the model without its adapters.
+// objective needs a reference, another forward pass comes first, of the model without its adapters; or of its teacher.
 //
 // Ends two laps of `watch`, if given: forward passes of blocks are `forward`, the loss and all of the way back
 // `backward`.
@@ -35,8 +25,7 @@ StepShare ForwardBackward(TrainableModel& model, const MicroBatch& batch, const 
 
 // The objective of one micro-batch, without any gradient. Ranks that share weights each call it equally often, as
 // above.
-Objective::Evaluation Evaluate(TrainableModel& model, const MicroBatch& batch, const Objective& objective,
-                               double normalizer);
+StepShare Evaluate(TrainableModel& model, const MicroBatch& batch, const Objective& objective, double normalizer);
 
 // Hidden states of the whole micro-batch, final norm included: [T, D]. Nothing is recorded.
 at::Tensor ForwardHidden(TrainableModel& model, const MicroBatch& batch);

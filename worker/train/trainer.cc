@@ -29,6 +29,7 @@
 #include "worker/train/plan_adapters.h"
 #include "worker/train/reference_pass.h"
 #include "worker/train/step_loop.h"
+#include "worker/train/teacher.h"
 #include "worker/train/threads.h"
 #include "worker/train/training_data.h"
 
@@ -181,6 +182,7 @@ struct Training {
   const StopSignal& stop;
   const ExportVerifier& verifier;
   const Connections& connections;
+  TrainableModel* teacher;  // null without
 };
 
 // Trains from `state` on, and writes and proves the export; or returns at what position to go on from which checkpoint.
@@ -197,7 +199,7 @@ absl::StatusOr<std::variant<ExportSummary, RollBack>> TrainAndExport(const Train
                             state.position.step, state.checkpoint, training.observer);
   StepProfiler profiler(training.job, training.output, training.observer);
   StepLoop loop(training.job, gang, model, training.dtype, *state.optimizer, training.data, state.position,
-                checkpointer, profiler, training.observer);
+                checkpointer, profiler, training.observer, training.teacher);
   const auto finish = [&]() -> absl::StatusOr<std::variant<ExportSummary, RollBack>> {
     const auto end = loop.Run(training.stop);
     if (!end.ok()) return end.status();
@@ -242,10 +244,14 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   if (!plan.ok()) return plan.status();
   const absl::Status sound = CheckCheckpoint(*source, ModelOptions(job, plan->get(), dtype));
   if (absl::Status all = Agree(sound, ranks); !all.ok()) return all;
+  const auto teacher = ChooseTeacher(job, dtype, verifiers.model);
+  if (absl::Status all = Agree(teacher.status(), ranks); !all.ok()) return all;
   // Ranks leave their data together, or not at all: between two steps.
   const std::atomic<bool> never = false;
   const auto data = TrainingData::Open(job, source->config, observer, ranks == nullptr ? stop.requested() : never);
   if (absl::Status all = Agree(data.status(), ranks); !all.ok()) return all;
+  const absl::Status able = *teacher ? CheckTeacher(job, (*teacher)->model, dtype, **data) : absl::OkStatus();
+  if (absl::Status all = Agree(able, ranks); !all.ok()) return all;
   if (absl::Status all = Agree(stop.requested() ? Stopped() : absl::OkStatus(), ranks); !all.ok()) return all;
 
   observer.OnPhase(TrainPhase::kLoadingModel, (*data)->batches().total_steps());
@@ -255,7 +261,17 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   if (checkpoint != nullptr) {
     if (const absl::Status sought = SeekData(*checkpoint, (*data)->batches()); !sought.ok()) return sought;
   }
-  const auto recompute = ChooseRecompute(job, *source, plan->get(), dtype == at::kBFloat16, AvailableBytes(*device));
+  const bool bf16 = dtype == at::kBFloat16;
+  const MemoryEstimate of_teacher = *teacher ? EstimateTeacher(job, (*teacher)->model, bf16) : MemoryEstimate();
+  const auto recompute = ChooseRecompute(job, *source, plan->get(), bf16, AvailableBytes(*device), of_teacher);
+  LoadedModel loaded_teacher;
+  if (*teacher) {
+    observer.OnLog(LogSeverity::kInfo, absl::StrCat("the teacher: ", (*teacher)->reason));
+    if (!(*teacher)->warning.empty()) observer.OnLog(LogSeverity::kWarning, (*teacher)->warning);
+    auto loaded = LoadTeacher((*teacher)->model, dtype, *device, ranks);
+    if (!loaded.ok()) return loaded.status();
+    loaded_teacher = *std::move(loaded);
+  }
   if (const std::string what = Describe(recompute); !what.empty()) observer.OnLog(LogSeverity::kInfo, what);
   bool pass = NeedsReferencePass(job);
   if (pass) {
@@ -282,8 +298,17 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
                  absl::StrFormat("%s, %s, %s", source->family->architecture, dtype == at::kBFloat16 ? "bf16" : "fp32",
                                  DescribeDevice(*device)));
 
-  const Training training = {job,   **output, *source, plan->get(),        **data,
-                             dtype, observer, stop,    verifiers.exported, *connections};
+  const Training training = {job,
+                             **output,
+                             *source,
+                             plan->get(),
+                             **data,
+                             dtype,
+                             observer,
+                             stop,
+                             verifiers.exported,
+                             *connections,
+                             loaded_teacher.model.get()};
   while (true) {
     const auto finished = TrainAndExport(training, *state);
     if (!finished.ok()) return finished.status();

@@ -71,6 +71,7 @@ absl::Status TrainingData::Read(const TrainJob& job, const std::atomic<bool>& st
   SampleOptions& samples = options.samples;
   samples.sources = job.data.sources;
   samples.pairs = job.preference.has_value();
+  if (job.distillation && job.distillation->teacher.empty()) samples.teacher_vocab = tokenizer_.max_id() + 1;
   samples.max_tokens = max_sample_tokens_;
   samples.overlong = job.data.overlong == OverlongPolicy::kDrop ? OverlongSamples::kDrop : OverlongSamples::kTruncate;
   samples.stopped = [&stop] { return stop.load(); };

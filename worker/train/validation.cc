@@ -17,8 +17,7 @@ absl::StatusOr<MeanLoss> Validate(const Gang& gang, TrainableModel& model, const
     if (gang.alone() && stop.requested()) return absl::CancelledError("stopped on request");
     const size_t index = first + gang.rank();
     const MicroBatch& row = index < rows.size() ? rows[index] : MicroBatch{};
-    const Objective::Evaluation evaluation = Evaluate(model, row, objective, /*normalizer=*/1);
-    mine += {evaluation.loss, evaluation.sums};
+    mine += Evaluate(model, row, objective, /*normalizer=*/1);
     count += objective.Count(row);
     scored += static_cast<double>(std::count(row.loss_mask_T.begin(), row.loss_mask_T.end(), 1));
   }

@@ -85,6 +85,9 @@ def _resolve_uris(spec: job_pb2.JobSpec, directory: Path) -> None:
         each.uri = absolute_uri(each.uri, directory)
     if spec.validation.uri:
         spec.validation.uri = absolute_uri(spec.validation.uri, directory)
+    distillation = spec.method.distillation
+    if distillation.teacher:
+        distillation.teacher = absolute_uri(distillation.teacher, directory)
     if spec.lora.adapter:
         spec.lora.adapter = absolute_uri(spec.lora.adapter, directory)
     spec.resume_from = absolute_uri(spec.resume_from, directory)

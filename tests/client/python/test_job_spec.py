@@ -68,6 +68,9 @@ def test_relative_uris_are_resolved(tmp_path, monkeypatch):
     assert (spec.data.sources[0].uri, spec.validation.uri) == (f"{tmp_path}/a", f"{tmp_path}/v")
     assert spec.lora.adapter == f"{tmp_path}/l"
     assert not read({"model": {"uri": "m"}}).HasField("validation")
+    assert not read({"model": {"uri": "m"}}).HasField("method")
+    method = read({"method": {"distillation": {"teacher": "t"}}}).method
+    assert method.distillation.teacher == f"{tmp_path}/t"
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,51 @@ TEST(CompleteJobSpecTest, Preference_RefusesWhatWouldBeWrongWithoutAWord) {
   EXPECT_EQ(refused("data { columns { key: 'chosen' value: 'x' } }"), "");
 }
 
+TEST(CompleteJobSpecTest, Distillation_HasItsDefaults) {
+  const auto forward = CompleteJobSpec(With("method { distillation { teacher: '/t' } } lora { dropout: 0.1 }"));
+  ASSERT_TRUE(forward.ok()) << forward.status();
+  const v1::Distillation& method = forward->method().distillation();
+  EXPECT_EQ(method.divergence(), v1::Distillation::DIVERGENCE_FORWARD_KL);
+  EXPECT_EQ(method.temperature(), 1);
+  EXPECT_EQ(method.sft_weight(), 0);
+  EXPECT_EQ(method.teacher_weight(), 0);
+  EXPECT_EQ(forward->training().learning_rate(), 2e-4);
+  const auto jsd = CompleteJobSpec(With("method { distillation { teacher: '/t' divergence: DIVERGENCE_JSD } }"));
+  ASSERT_TRUE(jsd.ok()) << jsd.status();
+  EXPECT_EQ(jsd->method().distillation().teacher_weight(), 0.5);
+}
+
+TEST(CompleteJobSpecTest, Distillation_RefusesWhatWouldBeWrongWithoutAWord) {
+  const auto refused = [](const std::string& method, const std::string& rest = "") {
+    v1::JobSpec spec = With("method { distillation { teacher: '/t' } }");
+    spec.MergeFrom(Parsed(absl::StrCat("method { distillation { ", method, " } } ", rest)));
+    return std::string(CompleteJobSpec(spec).status().message());
+  };
+  EXPECT_EQ(refused(""), "");
+  EXPECT_THAT(refused("teacher: 'relative'"), testing::HasSubstr("'relative' is a relative path"));
+  EXPECT_THAT(refused("temperature: -1"), testing::HasSubstr("method.distillation.temperature: must be over 0"));
+  EXPECT_THAT(refused("sft_weight: 1.5"), testing::HasSubstr("method.distillation.sft_weight: must be 0 to 1"));
+  EXPECT_THAT(refused("teacher_weight: 0.3"), testing::HasSubstr("is for the divergence JSD only"));
+  EXPECT_THAT(refused("divergence: DIVERGENCE_JSD teacher_weight: 1"), testing::HasSubstr("must be between 0 and 1"));
+  EXPECT_THAT(refused("", "data { columns { key: 'teacher_tokens' value: 'x' } }"),
+              testing::HasSubstr("teacher_tokens"));
+  for (const char* rest : {"training { z_loss: 0.1 }", "training { label_smoothing: 0.1 }", "backend: BACKEND_HF"}) {
+    EXPECT_THAT(refused("", rest), testing::HasSubstr("does not go together with method.distillation")) << rest;
+  }
+}
+
+TEST(CompleteJobSpecTest, DistillationWithoutATeacher_IsForWhatSamplesBring) {
+  const auto refused = [](const std::string& method) {
+    const std::string text =
+        absl::StrCat("data { columns { key: 'teacher_tokens' value: 'x' } } method { distillation { ", method, " } }");
+    return std::string(CompleteJobSpec(With(text)).status().message());
+  };
+  EXPECT_EQ(refused("sft_weight: 0.5"), "");
+  EXPECT_THAT(refused("divergence: DIVERGENCE_REVERSE_KL"),
+              testing::HasSubstr("method.distillation.divergence: needs a teacher"));
+  EXPECT_THAT(refused("temperature: 2"), testing::HasSubstr("method.distillation.temperature: needs a teacher"));
+}
+
 TEST(CompleteJobSpecTest, LoraWithAnAdapter_LeavesToItWhatItSays) {
   const auto spec = CompleteJobSpec(With("lora { adapter: '/a' dropout: 0.5 }"));
   ASSERT_TRUE(spec.ok()) << spec.status();

@@ -50,6 +50,7 @@ TEST_F(PinnedRevisionsTest, PinRevisions_EveryFieldThatIsRead_GetsTheCommit) {
   spec.mutable_data()->add_sources()->set_uri("/data/more.jsonl");
   spec.mutable_validation()->set_uri("hf://datasets/org/data@v1/test.jsonl");
   spec.mutable_lora()->set_adapter("hf://org/name@main/adapter");
+  spec.mutable_method()->mutable_distillation()->set_teacher("hf://org/name/teacher");
   spec.mutable_output()->set_uri("s3://bucket/out");
   spec.set_resume_from("gs://bucket/checkpoint");
   ASSERT_EQ(PinRevisions(spec), absl::OkStatus());
@@ -58,6 +59,7 @@ TEST_F(PinnedRevisionsTest, PinRevisions_EveryFieldThatIsRead_GetsTheCommit) {
   EXPECT_EQ(spec.data().sources(1).uri(), "/data/more.jsonl");
   EXPECT_EQ(spec.validation().uri(), "hf://datasets/org/data@" + commit_ + "/test.jsonl");
   EXPECT_EQ(spec.lora().adapter(), "hf://org/name@" + commit_ + "/adapter");
+  EXPECT_EQ(spec.method().distillation().teacher(), "hf://org/name@" + commit_ + "/teacher");
   EXPECT_EQ(spec.output().uri(), "s3://bucket/out");
   EXPECT_EQ(spec.resume_from(), "gs://bucket/checkpoint");
 }

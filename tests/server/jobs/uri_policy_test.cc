@@ -117,7 +117,7 @@ TEST_F(UriPolicyTest, Check_EveryFieldThatNamesAPlace) {
           if (field->message_type() != nullptr && !field->is_map()) {
             walk(field->message_type(), here);
           } else if (field->name() == "uri" || field->name().ends_with("_uri") || field->name() == "adapter" ||
-                     field->name() == "resume_from") {
+                     field->name() == "teacher" || field->name() == "resume_from") {
             named.insert(here);
           }
         }
@@ -132,6 +132,7 @@ TEST_F(UriPolicyTest, Check_EveryFieldThatNamesAPlace) {
   spec.mutable_lora()->set_adapter("/no/5");
   spec.mutable_output()->set_uri("/no/6");
   spec.set_resume_from("/no/7");
+  spec.mutable_method()->mutable_distillation()->set_teacher("/no/8");
   const auto policy = UriPolicy::Parse({"/data/**"}, "/uploads");
   ASSERT_TRUE(policy.ok()) << policy.status();
   std::set<std::string> refused;

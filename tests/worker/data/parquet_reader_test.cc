@@ -69,6 +69,35 @@ absl::StatusOr<std::vector<std::string>> ReadAll(const std::string& uri, const C
   return rows;
 }
 
+// Of one row: lists of one number each.
+template <typename Builder, typename Number>
+std::shared_ptr<arrow::Array> ListsOf(const std::vector<Number>& numbers) {
+  arrow::MemoryPool* pool = arrow::default_memory_pool();
+  const auto values = std::make_shared<Builder>(pool);
+  const auto inner = std::make_shared<arrow::ListBuilder>(pool, values);
+  arrow::ListBuilder outer(pool, inner);
+  EXPECT_TRUE(outer.Append().ok());
+  for (const Number number : numbers) {
+    EXPECT_TRUE(inner->Append().ok());
+    EXPECT_TRUE(values->Append(number).ok());
+  }
+  return *outer.Finish();
+}
+
+TEST(ParquetReader, Next_ColumnsOfEveryMethod_AreRead) {
+  const DataFile file(
+      ParquetBytes({"text", "chosen", "rejected", "teacher_tokens", "teacher_logprobs", "other"},
+                   {Texts({"a"}), Texts({"b"}), Texts({"c"}), ListsOf<arrow::Int32Builder, int32_t>({3, 1}),
+                    ListsOf<arrow::FloatBuilder, float>({-0.5F, -1.25F}), Texts({"d"})}),
+      "x.parquet");
+  const absl::StatusOr<std::vector<std::string>> rows = ReadAll(file.uri());
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  ASSERT_EQ(rows->size(), 1);
+  EXPECT_EQ(nlohmann::json::parse((*rows)[0]),
+            nlohmann::json::parse(R"({"text": "a", "chosen": "b", "rejected": "c", "teacher_tokens": [[3], [1]],
+                                      "teacher_logprobs": [[-0.5], [-1.25]]})"));
+}
+
 TEST(ParquetReader, Next_NestedColumns_BecomeJson) {
   arrow::Int64Builder numbers;
   for (int i = 0; i < 1000; ++i) ASSERT_TRUE(numbers.Append(i).ok());

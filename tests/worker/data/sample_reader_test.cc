@@ -5,9 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <string>
 
+#include "absl/strings/str_cat.h"
 #include "tests/worker/data/character_model.h"
 #include "tests/worker/data/data_file.h"
+#include "worker/data/packed_row.h"
 
 namespace temper {
 namespace {
@@ -95,6 +98,40 @@ TEST_F(SampleReaderTest, PairsOfTextsAndMessages_AreNotMixed) {
 TEST_F(SampleReaderTest, PairWithoutAMethodForPairs_SaysSo) {
   const auto samples = Read(R"({"chosen": "a", "rejected": "b"})");
   EXPECT_THAT(std::string(samples.status().message()), HasSubstr("pairs are for jobs with method.preference"));
+}
+
+// With a list of one token for each of the first so many that are learned: 0, 1, …
+std::string WithTeacher(const std::string& completion, int lists) {
+  std::string tokens, logprobs;
+  for (int i = 0; i < lists; ++i) {
+    absl::StrAppend(&tokens, i == 0 ? "" : ", ", "[", i, "]");
+    absl::StrAppend(&logprobs, i == 0 ? "" : ", ", "[-", i, ".5]");
+  }
+  return absl::StrCat(R"({"prompt": "p", "completion": ")", completion, R"(", "teacher_tokens": [)", tokens,
+                      R"(], "teacher_logprobs": [)", logprobs, "]}\n");
+}
+
+TEST_F(SampleReaderTest, WhatATeacherHasSaid_GoesWithItsTokens) {
+  const SampleOptions options = {.teacher_vocab = 19, .max_tokens = 5};
+  // Of the second sample, which is cut off, a token and what is said of it go.
+  const auto samples = Read(WithTeacher("ab", 3) + WithTeacher("cdefg", 6) + WithTeacher("h", 2), options);
+  ASSERT_TRUE(samples.ok()) << samples.status();
+  const MicroBatch row = PackRow(*samples, {2, 1}, 20);
+  EXPECT_THAT(row.loss_mask_T, ElementsAre(1, 1, 0, 1, 1, 1, 1, 0));
+  EXPECT_THAT(row.teacher.starts, ElementsAre(0, 1, 2, 3, 4, 5, 6));
+  EXPECT_THAT(row.teacher.tokens, ElementsAre(0, 1, 0, 1, 2, 3));
+  EXPECT_THAT(row.teacher.logprobs, ElementsAre(-0.5, -1.5, -0.5, -1.5, -2.5, -3.5));
+  EXPECT_EQ(PackRow(*samples, {0}, 20).teacher.rows(), 3);
+  // No other job looks at it.
+  EXPECT_EQ(PackRow(*Read(WithTeacher("ab", 1)), {0}, 20).teacher.rows(), 0);
+}
+
+TEST_F(SampleReaderTest, TeacherOfOtherTokens_IsAnError) {
+  const auto samples = Read(WithTeacher("ab", 3) + WithTeacher("cde", 3), {.teacher_vocab = 19, .max_tokens = 20});
+  EXPECT_TRUE(absl::IsInvalidArgument(samples.status()));
+  EXPECT_THAT(std::string(samples.status().message()),
+              HasSubstr("line 2: teacher_tokens and teacher_logprobs have 3 lists, but 4 tokens of the sample are "
+                        "learned: give one for each"));
 }
 
 TEST_F(SampleReaderTest, Read_KeepsTheOrderOfTheFile) {

@@ -45,6 +45,29 @@ TEST(JobConversionTest, TrainJobFromSpec_Preference_HasTheDefaultsOfItsLoss) {
   EXPECT_TRUE(options().length_normalized);
 }
 
+TEST(JobConversionTest, TrainJobFromSpec_Distillation_IsTaken) {
+  v1::JobSpec spec = Minimal();
+  v1::Distillation& method = *spec.mutable_method()->mutable_distillation();
+  const auto options = [&] { return *TrainJobFromSpec(spec, "jobs/abc", 1)->distillation; };
+  EXPECT_EQ(options().teacher, "");
+  method.set_teacher("/t");
+  EXPECT_EQ(options().teacher, "/t");
+  EXPECT_EQ(options().divergence.kind, ops::DivergenceKind::kForwardKl);
+  EXPECT_EQ(options().divergence.temperature, 1);
+  EXPECT_EQ(options().sft_weight, 0);
+  method.set_divergence(v1::Distillation::DIVERGENCE_REVERSE_KL);
+  EXPECT_EQ(options().divergence.kind, ops::DivergenceKind::kReverseKl);
+  method.set_divergence(v1::Distillation::DIVERGENCE_JSD);
+  EXPECT_EQ(options().divergence.teacher_weight, 0.5);
+  method.set_teacher_weight(0.25);
+  method.set_temperature(2);
+  method.set_sft_weight(0.1);
+  EXPECT_EQ(options().divergence.kind, ops::DivergenceKind::kJsd);
+  EXPECT_EQ(options().divergence.teacher_weight, 0.25);
+  EXPECT_EQ(options().divergence.temperature, 2);
+  EXPECT_EQ(options().sft_weight, 0.1);
+}
+
 TEST(JobConversionTest, TrainJobFromSpec_MinimalJob_TakesEveryDefault) {
   const auto job = TrainJobFromSpec(Minimal(), "jobs/abc", 3);
   ASSERT_TRUE(job.ok()) << job.status();

@@ -59,6 +59,29 @@ TEST_F(ChooseRecomputeTest, OtherPolicies_AreForEveryLayerWhateverTheMemory) {
   EXPECT_EQ(Choose(int64_t{1} << 50), std::vector(4, kBlock));
 }
 
+TEST_F(ChooseRecomputeTest, Teacher_HasItsPart) {
+  const int64_t enough = (Total({kNone, kNone, kNone, kNone}) + 9) / 9 * 10;
+  const MemoryEstimate teacher = EstimateTeacher(job_, model_, /*bf16=*/false);
+  ASSERT_GT(teacher.total(), 0);
+  const auto choose = [&](int64_t available) {
+    return ChooseRecompute(job_, model_, /*plan=*/nullptr, /*bf16=*/false, available, teacher);
+  };
+  EXPECT_NE(choose(enough), Choose(enough));
+  EXPECT_EQ(choose(enough + 2 * teacher.total()), Choose(enough));
+}
+
+TEST(EstimateTeacher, Weights_AreThoseOfAModelThatIsNotTrained) {
+  ScratchDirectory scratch;
+  const NativeRepository model = WriteTinyLlama(scratch.path() / "model", at::kFloat);
+  const TrainJob job;
+  const MemoryEstimate trained =
+      EstimateMemory(job, model, /*plan=*/nullptr, /*bf16=*/false, /*takes_checkpoints=*/true, {Recompute::kNone});
+  const MemoryEstimate teacher = EstimateTeacher(job, model, /*bf16=*/false);
+  EXPECT_EQ(teacher.weights, trained.weights);
+  EXPECT_EQ(teacher.weights, 2 * EstimateTeacher(job, model, /*bf16=*/true).weights);
+  EXPECT_EQ(teacher.total(), teacher.weights + teacher.activations);
+}
+
 TEST(EstimateMemory, OfAGpu_IsOneRanks) {
   ScratchDirectory scratch;
   const NativeRepository model = WriteTinyLlama(scratch.path() / "model", at::kFloat);
