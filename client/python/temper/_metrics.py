@@ -37,7 +37,7 @@ class StepHistory:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """In order: every figure by its name (`loss`, `phases.forward`), and `time`."""
+        """In order: every figure by its name (`loss`, `phases.forward`, `objective.rewards/margins`), and `time`."""
         return [_figures(step) | {"time": time} for time, step in self._steps.values()]
 
     def to_pandas(self) -> "pandas.DataFrame":
@@ -55,7 +55,9 @@ def _figures(message: Message, prefix: str = "") -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
-        if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            figures |= {f"{prefix}{field.name}.{name}": figure for name, figure in sorted(value.items())}
+        elif field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
             figures |= _figures(value, f"{prefix}{field.name}.")
         else:
             figures[prefix + field.name] = value

@@ -171,3 +171,13 @@ def test_files_outside_the_directory_are_refused(tmp_path, path):
     with pytest.raises(temper.DataLoss, match="nothing was downloaded"):
         Download("jobs/a", [artifact(), artifact(path)], tmp_path / "home", None)
     assert not (tmp_path / "home").exists()
+
+
+def test_figures_of_a_method_have_columns_of_their_own():
+    history = StepHistory(until=1)
+    step = pb.StepMetrics(step=1, loss=0.5, objective={"rewards/margins": 2.0, "kl": 0.25})
+    step.phases.forward = 0.125
+    history.add(pb.JobEvent(sequence=1, step=step))
+    (row,) = history.rows
+    assert (row["objective.kl"], row["objective.rewards/margins"], row["phases.forward"]) == (0.25, 2.0, 0.125)
+    assert "objective" not in row
