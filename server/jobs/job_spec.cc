@@ -36,6 +36,8 @@ std::string LastComponent(std::string_view path) {
   return path.empty() ? "job" : std::string(path.substr(0, size));
 }
 
+bool IsControl(unsigned char c) { return c < 0x20 || c == 0x7f; }
+
 // What a model is called by the URI of its directory.
 std::string NameOf(std::string_view uri) {
   if (SchemeOf(uri) == StorageScheme::kHub) {
@@ -100,7 +102,9 @@ class SpecCheck {
 
   void DisplayName(v1::JobSpec& spec) {
     if (spec.display_name().empty()) {
-      spec.set_display_name(NameOf(spec.model().uri()));
+      std::string name = NameOf(spec.model().uri());
+      std::replace_if(name.begin(), name.end(), IsControl, '?');
+      spec.set_display_name(name);
       return;
     }
     Name("display_name", spec.display_name());
@@ -237,9 +241,7 @@ class SpecCheck {
   void Name(std::string_view field, const std::string& name) {
     const auto characters = std::count_if(name.begin(), name.end(), BeginsCharacter);
     if (characters > 100) Wrong(field, absl::StrCat("must have at most 100 characters, not ", characters));
-    const bool has_control =
-        std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
-    if (has_control) Wrong(field, "must not contain control characters");
+    if (std::any_of(name.begin(), name.end(), IsControl)) Wrong(field, "must not contain control characters");
   }
 
   void Method(v1::JobSpec& spec) {

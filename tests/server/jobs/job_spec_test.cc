@@ -194,6 +194,7 @@ TEST(CompleteJobSpecTest, DisplayName_ComesFromTheModelInWholeCharacters) {
   EXPECT_EQ(CompleteJobSpec(With("model { uri: '/' }"))->display_name(), "job");
   EXPECT_EQ(CompleteJobSpec(With("model { uri: 's3://bucket/m/tiny?endpoint=http://h/x' }"))->display_name(), "tiny");
   EXPECT_EQ(CompleteJobSpec(With("model { uri: 'hf://org/tiny@main' }"))->display_name(), "tiny");
+  EXPECT_EQ(CompleteJobSpec(With("model { uri: '/m/a\\001b' }"))->display_name(), "a?b");
   std::string name;
   for (int i = 0; i < 60; ++i) name += "ä";
   EXPECT_EQ(CompleteJobSpec(With("model { uri: '/m/x" + name + "' }"))->display_name(), "x" + name.substr(0, 98));
