@@ -16,10 +16,12 @@ class Judge:
     """A Hugging Face directory: a model, or an adapter whose model is where its configuration says."""
 
     def __init__(self, directory: Path):
-        adapter = (directory / "adapter_config.json").exists()
-        loader = AutoPeftModelForCausalLM if adapter else AutoModelForCausalLM
+        adapter = directory / "adapter_config.json"
+        loader = AutoPeftModelForCausalLM if adapter.exists() else AutoModelForCausalLM
         self._model: PreTrainedModel = loader.from_pretrained(directory, dtype=torch.float32)
-        self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory)
+        # An adapter's tokenizer is its model's.
+        base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.exists() else directory
+        self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
 
     @torch.inference_mode()
     def win_rate(self, pairs: Path) -> float:
