@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -49,9 +50,12 @@ ExitCode Metrics(const Context& context, const MetricsOptions& options) {
     return kExitOk;
   }
   if (context.terminal.interactive) PrintCharts(context, request);
-  const bool pairs = PairFiguresOf(answer->steps(0)).has_value();
+  const auto of_method = MethodFiguresOf(answer->steps(0));
   std::vector<std::string> columns = {">STEP", ">LOSS", ">GRAD NORM", ">LR", ">TOKENS/S", ">MFU", ">TOKENS"};
-  if (pairs) columns.insert(columns.begin() + 2, {">MARGIN", ">ACCURACY"});
+  if (of_method) {
+    columns.insert(columns.begin() + 2, {absl::AsciiStrToUpper(absl::StrCat(">", of_method->name)),
+                                         absl::AsciiStrToUpper(absl::StrCat(">", of_method->share_name))});
+  }
   Table table(columns);
   for (const v1::StepMetrics& step : answer->steps()) {
     std::vector<std::string> row = {absl::StrCat(step.step()),
@@ -61,9 +65,9 @@ ExitCode Metrics(const Context& context, const MetricsOptions& options) {
                                     HumanRate(TokensPerSecond(step)),
                                     step.has_mfu() ? HumanPercent(step.mfu()) : "",
                                     absl::StrCat(step.total_tokens())};
-    if (pairs) {
-      const PairFigures figures = PairFiguresOf(step).value_or(PairFigures());
-      row.insert(row.begin() + 2, {absl::StrFormat("%.3g", figures.margin), HumanPercent(figures.accuracy)});
+    if (of_method) {
+      const MethodFigures figures = MethodFiguresOf(step).value_or(MethodFigures());
+      row.insert(row.begin() + 2, {absl::StrFormat("%.3g", figures.value), HumanPercent(figures.share)});
     }
     table.AddRow(row);
   }

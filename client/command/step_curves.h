@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "client/command/chart.h"
@@ -12,18 +13,19 @@ namespace temper::command {
 // Tokens (not padding) a second; 0 where it is not known how long the step took.
 double TokensPerSecond(const v1::StepMetrics& step);
 
-// What a job that learns from pairs of answers says of a step: by how much the better answers' rewards exceed the
-// others', and in how many pairs they do.
-struct PairFigures {
-  double margin = 0;
-  double accuracy = 0;  // 0 to 1
+// What the job's method says of a step beside the loss: how far it has come, and how often it is right.
+struct MethodFigures {
+  std::string name;  // "margin": of pairs, by how much the better answers' rewards exceed the others'
+  double value = 0;
+  std::string share_name;  // "accuracy": of pairs, in how many they do
+  double share = 0;        // 0 to 1
 };
 
-// Absent where the job does not learn from pairs.
-std::optional<PairFigures> PairFiguresOf(const v1::StepMetrics& step);
+// Absent where the method has none (supervised fine-tuning).
+std::optional<MethodFigures> MethodFiguresOf(const v1::StepMetrics& step);
 
-// The figures of steps that charts show: loss, gradient norm, learning rate, tokens a second, of
-// pairs their margin and accuracy too. Of a long run some.
+// The figures of steps that charts show: loss, gradient norm, learning rate, tokens a second, and those of the method.
+// Of a long run some.
 class StepCurves {
  public:
   // One that is taken again takes the place of the first, and of what came after it.

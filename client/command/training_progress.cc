@@ -24,10 +24,12 @@ std::string MfuText(const v1::StepMetrics& step) {
   return step.has_mfu() ? absl::StrCat("  MFU ", HumanPercent(step.mfu())) : "";
 }
 
-// Empty but for pairs.
-std::string PreferenceText(const v1::StepMetrics& step) {
-  const auto pairs = PairFiguresOf(step);
-  return pairs ? absl::StrFormat("  margin %.3g  accuracy %s", pairs->margin, HumanPercent(pairs->accuracy)) : "";
+// Empty where the method has none.
+std::string MethodText(const v1::StepMetrics& step) {
+  const auto figures = MethodFiguresOf(step);
+  if (!figures) return "";
+  return absl::StrFormat("  %s %.3g  %s %s", figures->name, figures->value, figures->share_name,
+                         HumanPercent(figures->share));
 }
 
 }  // namespace
@@ -52,14 +54,14 @@ std::string TrainingProgress::Line() const {
   const double ratio = total_steps_ > 0 ? static_cast<double>(last_.step()) / static_cast<double>(total_steps_) : 0;
   const std::string curve = Sparkline(curves_.losses().y, kCurveWidth);
   return absl::StrCat(Bar(ratio, kBarWidth), "  ", StepOfTotal(last_.step(), total_steps_), "  loss ",
-                      HumanLoss(last_.loss()), curve.empty() ? "" : " ", curve, PreferenceText(last_), "  ",
+                      HumanLoss(last_.loss()), curve.empty() ? "" : " ", curve, MethodText(last_), "  ",
                       HumanRate(tokens_per_second()), " tokens/s", MfuText(last_), "  ETA ",
                       HumanDuration(remaining()));
 }
 
 std::string StepText(const v1::StepMetrics& step) {
   return absl::StrCat("step ", StepOfTotal(step.step(), step.total_steps()), "  loss ", HumanLoss(step.loss()),
-                      PreferenceText(step),
+                      MethodText(step),
                       absl::StrFormat("  grad_norm %.3g  lr %.2e  ", step.grad_norm(), step.learning_rate()),
                       HumanRate(TokensPerSecond(step)), " tokens/s", MfuText(step));
 }

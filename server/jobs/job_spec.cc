@@ -48,6 +48,12 @@ std::string NameOf(std::string_view uri) {
   return LastComponent(WithoutParameters(uri));
 }
 
+double DefaultLearningRate(const v1::Method& method, bool lora) {
+  if (method.has_preference()) return lora ? 1e-5 : 1e-6;
+  if (method.has_reward()) return lora ? 1e-4 : 1e-5;
+  return lora ? 2e-4 : 2e-5;
+}
+
 // Collects what is wrong. The limits and defaults are those of proto/temper/v1/job.proto, in its order.
 class SpecCheck {
  public:
@@ -114,7 +120,7 @@ class SpecCheck {
   enum class Fields { kSamples, kPairs, kSamplesAndTeacher };
 
   static Fields FieldsOf(const v1::Method& method) {
-    if (method.has_preference()) return Fields::kPairs;
+    if (method.has_preference() || method.has_reward()) return Fields::kPairs;
     const bool stored = method.has_distillation() && method.distillation().teacher().empty();
     return stored ? Fields::kSamplesAndTeacher : Fields::kSamples;
   }
@@ -148,10 +154,14 @@ class SpecCheck {
     Sources(data, fields);
     Require(data.max_sample_tokens() == 0 || data.max_sample_tokens() >= 8, "data.max_sample_tokens", "at least 8",
             data.max_sample_tokens());
-    if (data.overlong() == v1::DataSource::OVERLONG_UNSPECIFIED) data.set_overlong(v1::DataSource::OVERLONG_TRUNCATE);
+    if (data.overlong() == v1::DataSource::OVERLONG_UNSPECIFIED) {
+      // Half an answer is no answer to score.
+      data.set_overlong(spec.method().has_reward() ? v1::DataSource::OVERLONG_DROP : v1::DataSource::OVERLONG_TRUNCATE);
+    }
     Columns(data.columns(), fields, "data.columns");
     if (fields == Fields::kPairs && data.train_on() != v1::DataSource::TRAIN_ON_UNSPECIFIED) {
-      Wrong("data.train_on", "does not go together with method.preference, which learns from the two answers");
+      Wrong("data.train_on",
+            "does not go together with method.preference and method.reward, which learn from two answers");
     }
   }
 
@@ -170,7 +180,7 @@ class SpecCheck {
     for (const auto& [ours, theirs] : columns) {
       const std::string field = absl::StrCat(path, ".", LastComponent(ours));
       if (std::ranges::find(ours_are, ours) == ours_are.end()) {
-        Wrong(field, absl::StrCat("is not one of ", absl::StrJoin(ours_are, ", "), pairs ? " of method.preference" : "",
+        Wrong(field, absl::StrCat("is not one of ", absl::StrJoin(ours_are, ", "), pairs ? " of pairs" : "",
                                   ": the keys are our names, the values are the data's"));
       } else if (theirs.empty() || theirs.size() > kMaxBytes) {
         Wrong(field, absl::StrCat("must name a field of the data in 1 to ", kMaxBytes, " bytes"));
@@ -248,6 +258,21 @@ class SpecCheck {
     if (spec.method().method_case() == v1::Method::METHOD_NOT_SET) spec.mutable_method()->mutable_sft();
     if (spec.method().has_preference()) Preference(*spec.mutable_method()->mutable_preference());
     if (spec.method().has_distillation()) Distillation(*spec.mutable_method()->mutable_distillation());
+    if (spec.method().has_reward()) Reward(spec);
+  }
+
+  void Reward(const v1::JobSpec& spec) {
+    const double centering = spec.method().reward().centering();
+    Require(centering >= 0 && std::isfinite(centering), "method.reward.centering", "at least 0", centering);
+    const auto no = [&](bool given, std::string_view field, std::string_view why) {
+      if (given) Wrong(field, absl::StrCat("does not go together with method.reward", std::string(why)));
+    };
+    no(spec.training().label_smoothing() > 0, "training.label_smoothing", ": no tokens are learned");
+    no(spec.training().z_loss() > 0, "training.z_loss", ": no tokens are learned");
+    no(spec.lora().dropout() > 0, "lora.dropout", ": what is dropped would count as a difference between answers");
+    no(spec.backend() == v1::JobSpec::BACKEND_HF, "backend", ": reward models are trained by temper's own engine");
+    no(spec.output().adapter_format() == v1::Output::ADAPTER_FORMAT_VLLM, "output.adapter_format",
+       ": vLLM reads no adapter with a score; export the merged model (output.adapters)");
   }
 
   void Preference(v1::PreferenceOptimization& preference) {
@@ -423,8 +448,7 @@ class SpecCheck {
   void LearningRate(v1::JobSpec& spec) {
     v1::Training& training = *spec.mutable_training();
     if (training.learning_rate() == 0) {
-      const bool pairs = spec.method().has_preference();
-      training.set_learning_rate(spec.has_lora() ? (pairs ? 1e-5 : 2e-4) : (pairs ? 1e-6 : 2e-5));
+      training.set_learning_rate(DefaultLearningRate(spec.method(), spec.has_lora()));
     }
     Require(training.learning_rate() > 0 && training.learning_rate() <= 1, "training.learning_rate",
             "over 0 and at most 1", training.learning_rate());

@@ -69,7 +69,21 @@ v1::Job TimeOf(const v1::Job& job) {
 }
 
 std::string MethodName(const v1::JobSpec& spec) {
-  return absl::StrCat(spec.method().has_preference() ? "preference" : "sft", spec.has_lora() ? "-lora" : "");
+  const auto method = [&]() -> const char* {
+    switch (spec.method().method_case()) {
+      case v1::Method::kPreference:
+        return "preference";
+      case v1::Method::kDistillation:
+        return "distillation";
+      case v1::Method::kReward:
+        return "reward";
+      case v1::Method::kSft:
+      case v1::Method::METHOD_NOT_SET:
+        break;
+    }
+    return "sft";
+  };
+  return absl::StrCat(method(), spec.has_lora() ? "-lora" : "");
 }
 
 }  // namespace

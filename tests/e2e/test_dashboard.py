@@ -35,20 +35,23 @@ def spec(endless_spec):
 
 
 @pytest.fixture
-def preference_spec(endless_spec, tmp_path):
-    """A short one; its figures stay."""
+def short_specs(endless_spec, tmp_path):
+    """Of other methods; their figures stay."""
     tiny_chat_model.write_pairs(tmp_path / "pairs.jsonl")
-    training = endless_spec["training"] | {"steps": 5}
-    data = {"uri": str(tmp_path / "pairs.jsonl")}
-    method = {"method": {"preference": {}}, "lora": {"rank": 4}, "resources": {"threads_per_rank": 1}}
-    return endless_spec | method | {"data": data, "training": training}
+    tiny_chat_model.write_model(tmp_path / "teacher", seed=5)
+    short = endless_spec | {"resources": {"threads_per_rank": 1}, "lora": {"rank": 4}}
+    short["training"] = endless_spec["training"] | {"steps": 5}
+    return [
+        short | {"method": {"preference": {}}, "data": {"uri": str(tmp_path / "pairs.jsonl")}},
+        short | {"method": {"distillation": {"teacher": str(tmp_path / "teacher")}}},
+    ]
 
 
-def test_every_query_of_the_dashboard_finds_the_job(start_server, spec, preference_spec, tmp_path):
+def test_every_query_of_the_dashboard_finds_the_job(start_server, spec, short_specs, tmp_path):
     server = start_server(slots="cpu:3")
     with Prometheus(tmp_path / "prometheus", server.http, RULES) as prometheus:
-        server.submit(preference_spec)
-        server.submit(spec)
+        for each in [*short_specs, spec]:
+            server.submit(each)
         wait_until(lambda: prometheus.query("temper_checkpoint_last_committed_step > 0"))
         server.processes("temper-rank")[0].kill()  # steps are lost, and a gang is launched again
         wait_until(lambda: prometheus.query("temper_lost_steps_total > 0"), timeout=60)

@@ -42,9 +42,9 @@ class Engine:
         """Writes a PEFT adapter of our own, with a random B: it changes what the model computes."""
         command_server.check_run(PROBE, "adapter", "--model", model, "--out", adapter, *options)
 
-    def merge(self, model, adapter, export):
+    def merge(self, model, adapter, export, *options):
         """Writes the model with the adapter in its weights."""
-        command_server.check_run(PROBE, "merged", "--model", model, "--lora", adapter, "--out", export)
+        command_server.check_run(PROBE, "merged", "--model", model, "--lora", adapter, "--out", export, *options)
 
     def refusal(self, command, model, *options):
         """What is said of adapters that can't be."""

@@ -11,6 +11,7 @@
 //     with --teacher DIR [--divergence forward_kl|reverse_kl|jsd] [--temperature X] [--teacher-weight X]
 //     [--sft-weight X], also of `train`, distillation; with --stored-teacher instead from B.teacher_tokens and
 //     B.teacher_logprobs [S, K] fp32, of the scored tokens
+//     with --reward [--centering X], of every command, the model is a reward model; the mask has one row a document
 //   parity_probe train     --model DIR --in F --out F --learning-rate X [--weight-decay X] [--max-grad-norm X]
 //     in:  as above; micro-batch B is step B               out: losses [steps] fp64, and the weights under HF names
 //   parity_probe adapter   --model DIR --out DIR --rank N --alpha X [--rslora] [--dora] [--vllm] --targets T…
@@ -57,6 +58,8 @@
 #include "worker/train/objective.h"
 #include "worker/train/plan_adapters.h"
 #include "worker/train/preference_objective.h"
+#include "worker/train/reward_objective.h"
+#include "worker/train/reward_source.h"
 #include "worker/train/teacher.h"
 #include "worker/train/train_step.h"
 
@@ -170,6 +173,8 @@ struct Arguments {
   std::optional<PreferenceLoss> preference;
   PreferenceOptions pairs;
   DistillationOptions distillation;
+  bool reward = false;
+  RewardOptions rewards;
   bool hf = false, two_pass = false, vllm = false, stored_teacher = false;
   double learning_rate = 0, weight_decay = 0, max_grad_norm = 0;
   int world = 1;
@@ -184,6 +189,7 @@ std::unique_ptr<Objective> MakeObjective(const Arguments& arguments, TrainableMo
   if (teacher != nullptr || arguments.stored_teacher) {
     return std::make_unique<DistillationObjective>(arguments.distillation, teacher);
   }
+  if (arguments.reward) return std::make_unique<RewardObjective>(arguments.rewards);
   if (!arguments.preference) return std::make_unique<SupervisedObjective>();
   PreferenceOptions pairs = arguments.pairs;
   pairs.loss = *arguments.preference;
@@ -226,7 +232,9 @@ void Gradients(const Arguments& arguments, const NativeRepository& native, const
   gang.BringGradientsTogether();
   Tensors out = ByName(plan, native, model, GradientOf);
   out["loss"] = Scalar64({share.loss});
-  for (const auto& [name, figure] : objective.Figures(share.sums)) out["figures." + name] = Scalar64({figure});
+  auto figures = objective.Figures(share.sums);
+  figures.merge(objective.Extremes(share.maxima));
+  for (const auto& [name, figure] : figures) out["figures." + name] = Scalar64({figure});
   if (gang.rank() == 0) WriteTensors(arguments.out, out);
 }
 
@@ -319,6 +327,8 @@ int Main(int argc, char** argv) {
     command->add_option("--temperature", arguments.distillation.divergence.temperature);
     command->add_option("--teacher-weight", arguments.distillation.divergence.teacher_weight);
     command->add_option("--sft-weight", arguments.distillation.sft_weight);
+    command->add_flag("--reward", arguments.reward);
+    command->add_option("--centering", arguments.rewards.centering);
     command->add_flag("--vllm", arguments.vllm);
     command->add_option("--learning-rate", arguments.learning_rate);
     command->add_option("--weight-decay", arguments.weight_decay);
@@ -338,10 +348,11 @@ int Main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   const ProbeRank rank = StartRanks(arguments.world);
   ops::InitializeVectorMath();
-  const NativeRepository native = Value(arguments.hf ? OpenForTransformers(arguments.model, /*remote_code=*/false, Say)
-                                                     : OpenNativeRepository(arguments.model));
-  const at::ScalarType dtype = arguments.precision == "bf16" ? at::kBFloat16 : at::kFloat;
   TrainJob job = {.model_uri = arguments.model};
+  const NativeRepository native = Value(arguments.hf ? OpenForTransformers(arguments.model, /*remote_code=*/false, Say)
+                                        : arguments.reward ? OpenRewardSource(job)
+                                                           : OpenNativeRepository(arguments.model));
+  const at::ScalarType dtype = arguments.precision == "bf16" ? at::kBFloat16 : at::kFloat;
   if (!arguments.lora.adapter.empty() || app.got_subcommand("adapter")) job.lora = arguments.lora;
   const auto plan = Value(PlanAdapters(job, native));
   const auto options = plan != nullptr ? plan->ModelOptions(dtype, /*seed=*/0) : TransformerOptions{.dtype = dtype};

@@ -97,7 +97,7 @@ StepShare ProbeGang::ForwardBackward(const std::vector<MicroBatch>& batches, con
     const size_t mine = first + rank();
     share += temper::ForwardBackward(model_, mine < batches.size() ? batches[mine] : nothing, objective, normalizer);
   }
-  return {Sums({share.loss})[0], Sums(share.sums)};
+  return {Sums({share.loss})[0], Sums(share.sums), share.maxima};
 }
 
 double ProbeGang::GradientNorm() {

@@ -28,14 +28,19 @@ export class StepHistory {
     return (this.columns["step"] ?? []) as number[];
   }
 
-  // Whether the job learns from pairs of answers.
-  get hasPairs(): boolean {
+  // Whether the job prefers one of two answers.
+  get hasPreferences(): boolean {
     return "rewards/margins" in this.columns;
   }
 
   // Whether it learns from a teacher, or from what samples bring of one.
   get hasTeacher(): boolean {
     return "distillation/divergence" in this.columns;
+  }
+
+  // Whether it trains a reward model.
+  get hasRewards(): boolean {
+    return "mean_reward" in this.columns;
   }
 
   // From the server. What comes after `last_sequence` is in the stream, so the rest is read after it.

@@ -33,7 +33,7 @@ export class JobCharts {
       loss,
       add("rewards", {
         title: "Rewards",
-        hint: "Of the chosen and the rejected answers, means over the pairs of each step",
+        hint: "Of the answers in each step; the margin is how far the chosen ones are ahead",
         format: figure,
       }),
       add("accuracy", {
@@ -111,15 +111,26 @@ export class JobCharts {
     this.drawLoss();
     const one = (chart: string, label: string, values: Line["values"], color = "--c1") =>
       this.charts[chart]!.set({ steps, lines: [{ label, color, values }], markers });
-    for (const chart of ["rewards", "accuracy"]) this.charts[chart]!.element.hidden = !history.hasPairs;
-    one("accuracy", "Accuracy", history.column("rewards/accuracies"), "--c3");
+    const ofModel = history.hasRewards;
+    for (const chart of ["rewards", "accuracy"])
+      this.charts[chart]!.element.hidden = !history.hasPreferences && !ofModel;
+    one("accuracy", "Accuracy", history.column(ofModel ? "accuracy" : "rewards/accuracies"), "--c3");
+    const margin = history.column(ofModel ? "margin" : "rewards/margins");
     this.charts["rewards"]!.set({
       steps,
       markers,
       lines: [
-        { label: "chosen", color: "--c3", values: history.column("rewards/chosen") },
-        { label: "rejected", color: "--c4", values: history.column("rewards/rejected") },
-        { label: "margin", color: "--c1", values: history.column("rewards/margins"), dash: [4, 3] },
+        ...(ofModel
+          ? [
+              { label: "highest", color: "--c3", values: history.column("max_reward") },
+              { label: "mean", color: "--c2", values: history.column("mean_reward") },
+              { label: "lowest", color: "--c4", values: history.column("min_reward") },
+            ]
+          : [
+              { label: "chosen", color: "--c3", values: history.column("rewards/chosen") },
+              { label: "rejected", color: "--c4", values: history.column("rewards/rejected") },
+            ]),
+        { label: "margin", color: "--c1", values: margin, dash: [4, 3] },
       ],
     });
     for (const chart of ["teacher", "agreement"]) this.charts[chart]!.element.hidden = !history.hasTeacher;

@@ -11,7 +11,15 @@ import { toYaml } from "./yaml";
 // What an export was proved by (docs/VERIFY.md), as its event has it.
 export type Proof = Record<
   string,
-  { passed?: boolean; skipped?: string; reasons?: string[]; tensors?: number; max_token_kl?: number } | undefined
+  | {
+      passed?: boolean;
+      skipped?: string;
+      reasons?: string[];
+      tensors?: number;
+      max_token_kl?: number;
+      max_score_difference?: number;
+    }
+  | undefined
 >;
 
 export async function resultsPanel(
@@ -87,7 +95,11 @@ function verdicts(proof: Proof): HTMLElement {
   if (reload)
     found.push([
       reload.passed,
-      `opened anew, the export computes what was trained (largest KL of a token ${figure(reload.max_token_kl)})`,
+      `opened anew, the export computes what was trained (${
+        reload.max_score_difference === undefined
+          ? `largest KL of a token ${figure(reload.max_token_kl)}`
+          : `largest relative difference of a score ${figure(reload.max_score_difference)}`
+      })`,
     ]);
   if (transformers?.skipped) found.push([undefined, `not compared with transformers: ${transformers.skipped}`]);
   else if (transformers)

@@ -115,7 +115,7 @@ absl::StatusOr<std::vector<AdapterSite>> SitesOf(const PeftAdapter& adapter, con
     } else if (const auto* const whole = FindBase(model, entry.name.substr(kPeftPrefix.size()))) {
       shape = whole->entry.shape;
     } else {
-      return wrong("is for a module that ", model.family->architecture, " with this config.json lacks");
+      return wrong("is for a module that ", model.architecture(), " with this config.json lacks");
     }
     if (entry.shape != shape) {
       return wrong("is ", ShapeText(entry.shape), ", the model and the adapter's rank make it ", ShapeText(shape));
@@ -239,7 +239,7 @@ absl::StatusOr<std::unique_ptr<AdapterPlan>> PlanNewAdapters(PeftConfig peft, co
   std::vector<AdapterSite> all = AllSites(model);
   peft.ensure_weight_tying = model.config.tied_head;
   if (peft.ensure_weight_tying) TieSites(all);
-  auto sites = FindAdapterSites(model.family->architecture, all, peft.target_modules);
+  auto sites = FindAdapterSites(model.architecture(), all, peft.target_modules);
   if (!sites.ok()) return sites.status();
   return Complete({.peft = std::move(peft), .sites = *std::move(sites), .start = nullptr}, all, model);
 }

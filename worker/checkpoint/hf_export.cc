@@ -18,6 +18,7 @@ namespace {
 
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndex[] = "model.safetensors.index.json";
+constexpr char kGenerationConfig[] = "generation_config.json";
 constexpr int64_t kCopyBytes = 4 << 20;
 
 std::vector<WeightFile> FilesOfSource(const HfRepository& source, const ExportPlan& plan) {
@@ -88,17 +89,18 @@ absl::Status CarryOver(const HfRepository& source, const std::string& path, Publ
   return (*file)->Close();
 }
 
-// All but the weights.
+// All but the weights. What says scores generates nothing.
 absl::Status WriteOtherFiles(const HfRepository& source, const ExportPlan& plan, const std::vector<WeightFile>& files,
-                             PublishedFolder folder) {
+                             bool generates, PublishedFolder folder) {
   if (absl::Status status = WriteIndex(source, files, folder); !status.ok()) return status;
   const nlohmann::ordered_json config_json = ExportConfig(source.config(), CommonDtype(plan), plan.quantized);
   if (absl::Status status = folder.Write("config.json", config_json.dump(2) + "\n"); !status.ok()) return status;
-  if (!source.HasFile("generation_config.json")) {
+  if (generates && !source.HasFile(kGenerationConfig)) {
     const std::string generation = DeriveGenerationConfig(source.config()).dump(2) + "\n";
-    if (absl::Status status = folder.Write("generation_config.json", generation); !status.ok()) return status;
+    if (absl::Status status = folder.Write(kGenerationConfig, generation); !status.ok()) return status;
   }
   for (const std::string& path : source.carried_files()) {
+    if (!generates && path == kGenerationConfig) continue;
     if (absl::Status status = CarryOver(source, path, folder); !status.ok()) return status;
   }
   return absl::OkStatus();
@@ -115,7 +117,8 @@ absl::Status ExportModel(const HfRepository& source, const FamilySpec& family, c
   std::vector<WeightFile> files = PlanFiles(source, *plan, options.max_shard_size);
   if (absl::Status status = WriteWeightFiles(source, files, *map, options.ranks, folder); !status.ok()) return status;
   const bool first = options.ranks == nullptr || options.ranks->rank() == 0;
-  return Agree(first ? WriteOtherFiles(source, *plan, files, folder) : absl::OkStatus(), options.ranks);
+  return Agree(first ? WriteOtherFiles(source, *plan, files, !config.score_head, folder) : absl::OkStatus(),
+               options.ranks);
 }
 
 }  // namespace temper

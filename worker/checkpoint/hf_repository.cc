@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/checkpoint/hf_repository.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <utility>
@@ -243,19 +245,34 @@ void HfRepository::Rename(const std::function<std::optional<std::string>(std::st
   tensors_ = std::move(kept);
 }
 
+void HfRepository::Add(const std::string& name, const std::string& dtype, const at::Tensor& values) {
+  const at::Tensor stored = values.to(*SafetensorsScalarType(dtype)).contiguous();
+  RepositoryTensor tensor = {.entry = {.name = name, .dtype = dtype, .shape = stored.sizes().vec()},
+                             .file = weight_files_.size() - 1};
+  tensor.entry.end = static_cast<int64_t>(stored.nbytes());
+  by_name_.emplace(name, tensors_.size());
+  tensors_.push_back(std::move(tensor));
+  added_.emplace(name, stored);
+}
+
 const RepositoryTensor* HfRepository::FindTensor(std::string_view name) const {
   const auto found = by_name_.find(name);
   return found == by_name_.end() ? nullptr : &tensors_[found->second];
 }
 
 absl::StatusOr<at::Tensor> HfRepository::Tensor(const RepositoryTensor& tensor) const {
+  if (const auto added = added_.find(tensor.entry.name); added != added_.end()) return added->second;
   return weights_[tensor.file]->Tensor(tensor.entry);
 }
 
 absl::StatusOr<at::Tensor> HfRepository::Rows(const RepositoryTensor& tensor, int64_t row, int64_t rows) const {
+  if (const auto added = added_.find(tensor.entry.name); added != added_.end())
+    return added->second.narrow(0, row, rows);
   return weights_[tensor.file]->Rows(tensor.entry, row, rows);
 }
 
-void HfRepository::Release(const RepositoryTensor& tensor) const { weights_[tensor.file]->Release(tensor.entry); }
+void HfRepository::Release(const RepositoryTensor& tensor) const {
+  if (!added_.contains(tensor.entry.name)) weights_[tensor.file]->Release(tensor.entry);
+}
 
 }  // namespace temper

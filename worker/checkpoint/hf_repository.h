@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -54,6 +55,11 @@ class HfRepository {
   const RepositoryTensor* FindTensor(std::string_view name) const;
   // From now on tensors have the names that `new_name` gives them; without one they are as if not there.
   void Rename(const std::function<std::optional<std::string>(std::string_view name)>& new_name);
+  // From now on it has this tensor as well, at the end of its last file. No other may have the name; `dtype` is one
+  // that torch knows.
+  void Add(const std::string& name, const std::string& dtype, const at::Tensor& values);
+  // From now on config.json is this.
+  void set_config(nlohmann::ordered_json config) { config_ = std::move(config); }
 
   // As SafetensorsFile has them.
   absl::StatusOr<at::Tensor> Tensor(const RepositoryTensor& tensor) const;
@@ -84,6 +90,7 @@ class HfRepository {
   std::vector<std::unique_ptr<SafetensorsFile>> weights_;
   std::vector<RepositoryTensor> tensors_;
   std::map<std::string, size_t, std::less<>> by_name_;
+  std::map<std::string, at::Tensor, std::less<>> added_;  // what is in no file
   std::vector<std::string> carried_files_;
 };
 

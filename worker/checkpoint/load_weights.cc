@@ -27,7 +27,8 @@ std::string Some(const std::vector<std::string>& names) {
 }
 
 // The tensors and the rules must match one to one, in shape and in kind.
-absl::Status CheckNamesAndShapes(const HfRepository& repository, const FamilySpec& family, const TensorMap& map) {
+absl::Status CheckNamesAndShapes(const HfRepository& repository, const FamilySpec& family, const ModelConfig& config,
+                                 const TensorMap& map) {
   std::vector<std::string> missing, surplus, misshapen, untrainable;
   std::set<std::string> claimed_packed;
   for (const TensorBinding& binding : map.bindings()) {
@@ -58,8 +59,8 @@ absl::Status CheckNamesAndShapes(const HfRepository& repository, const FamilySpe
     }
   }
   if (!surplus.empty()) {
-    wrong.push_back(
-        absl::StrCat("tensors that ", family.architecture, " with this config.json does not have: ", Some(surplus)));
+    wrong.push_back(absl::StrCat("tensors that ", config.score_head ? family.sequence_classifier : family.architecture,
+                                 " with this config.json does not have: ", Some(surplus)));
   }
   if (!misshapen.empty()) wrong.push_back(absl::StrCat("wrong shape for this config.json: ", Some(misshapen)));
   if (!untrainable.empty()) {
@@ -94,8 +95,9 @@ absl::Status CheckTiedCopies(const HfRepository& repository, const TensorMap& ma
   return absl::OkStatus();
 }
 
-absl::Status CheckTensors(const HfRepository& repository, const FamilySpec& family, const TensorMap& map) {
-  if (absl::Status status = CheckNamesAndShapes(repository, family, map); !status.ok()) return status;
+absl::Status CheckTensors(const HfRepository& repository, const FamilySpec& family, const ModelConfig& config,
+                          const TensorMap& map) {
+  if (absl::Status status = CheckNamesAndShapes(repository, family, config, map); !status.ok()) return status;
   return CheckTiedCopies(repository, map);
 }
 
@@ -118,14 +120,14 @@ absl::Status LoadPacked(const HfRepository& repository, const Mxfp4Tensor& packe
 absl::Status CheckWeights(const HfRepository& repository, const FamilySpec& family, const ModelConfig& config,
                           std::span<const WeightView> weights) {
   const absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
-  return map.ok() ? CheckTensors(repository, family, *map) : map.status();
+  return map.ok() ? CheckTensors(repository, family, config, *map) : map.status();
 }
 
 absl::Status LoadWeights(const HfRepository& repository, const FamilySpec& family, const ModelConfig& config,
                          std::span<const WeightView> weights) {
   absl::StatusOr<TensorMap> map = TensorMap::Build(family, config, weights);
   if (!map.ok()) return map.status();
-  if (absl::Status status = CheckTensors(repository, family, *map); !status.ok()) return status;
+  if (absl::Status status = CheckTensors(repository, family, config, *map); !status.ok()) return status;
   for (const TensorBinding& binding : map->bindings()) {
     const auto packed = FindMxfp4(repository, binding.hf_name);
     if (!packed || repository.FindTensor(binding.hf_name) != nullptr) continue;

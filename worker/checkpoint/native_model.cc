@@ -11,6 +11,7 @@
 #include "common/failure.h"
 #include "worker/checkpoint/freeze_weights.h"
 #include "worker/checkpoint/load_weights.h"
+#include "worker/checkpoint/reward_model.h"
 #include "worker/families/families.h"
 #include "worker/ops/out_of_memory.h"
 #include "worker/parallel/agree.h"
@@ -34,6 +35,12 @@ absl::StatusOr<std::unique_ptr<TrainableModel>> Make(const NativeRepository& sou
                                                      const TransformerOptions& options) {
   if (!source.native()) return source.foreign->Make(options);
   return std::make_unique<Transformer>(source.config, options);
+}
+
+absl::StatusOr<NativeRepository> OpenRewardModel(std::string_view uri, const NewScore& new_score) {
+  auto repository = HfRepository::Open(uri);
+  if (!repository.ok()) return repository.status();
+  return TakeForRewardModel(*std::move(repository), new_score);
 }
 
 // `choose` says which weights are trained, before they are cut.
@@ -75,7 +82,7 @@ absl::StatusOr<NativeRepository> OpenNativeRepository(std::string_view uri) {
 
 absl::StatusOr<NativeRepository> ReopenRepository(const NativeRepository& like, std::string_view uri) {
   if (!like.native()) return like.foreign->Reopen(uri);
-  auto opened = OpenNativeRepository(uri);
+  auto opened = like.new_score ? OpenRewardModel(uri, *like.new_score) : OpenNativeRepository(uri);
   if (opened.ok() && opened->config != like.config) {
     return absl::InvalidArgumentError(absl::StrCat("config.json of ", std::string(uri), " describes another model"));
   }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -27,6 +30,12 @@ class ForeignBackend {
   virtual absl::StatusOr<NativeRepository> Reopen(std::string_view uri) const = 0;
 };
 
+// What a reward model has that a language model lacks.
+struct NewScore {
+  int64_t seed = 0;        // of the score's first numbers
+  int64_t pad_token = -1;  // what rows are padded with
+};
+
 // A model directory that one of our families understands, or another backend, before any weight is read.
 struct NativeRepository {
   std::unique_ptr<HfRepository> repository;
@@ -34,11 +43,17 @@ struct NativeRepository {
   std::shared_ptr<const FamilySpec> family;
   ModelConfig config;
   std::shared_ptr<const ForeignBackend> foreign;  // null: the model is our own
+  std::optional<NewScore> new_score;              // present: it was taken for a reward model (reward_model.h)
 
   bool native() const { return foreign == nullptr; }
+  // The model's class in transformers.
+  const std::string& architecture() const {
+    return config.score_head ? family->sequence_classifier : family->architecture;
+  }
 };
 
-// Opens a directory and reads config.json. Errors as HfRepository::Open, FindFamily and ConfigureModel have them.
+// Opens a language model's directory and reads config.json. Errors as HfRepository::Open, FindFamily and ConfigureModel
+// have them.
 absl::StatusOr<NativeRepository> OpenNativeRepository(std::string_view uri);
 
 // A directory that an export of `like` wrote. INVALID_ARGUMENT when it is another model's.

@@ -98,7 +98,7 @@ std::vector<AdapterTensor> TensorsOfAdapter(const AdapterSite& site, const LoraA
 nlohmann::ordered_json ConfigJson(const PeftConfig& config) {
   nlohmann::ordered_json json = {
       {"peft_type", "LORA"},
-      {"task_type", "CAUSAL_LM"},
+      {"task_type", config.task_type},
       {"base_model_name_or_path", config.base_model},
       {"r", config.rank},
       {"lora_alpha", config.alpha},

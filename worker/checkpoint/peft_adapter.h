@@ -25,6 +25,7 @@ namespace temper {
 
 // What adapter_config.json says, under PEFT's names there.
 struct PeftConfig {
+  std::string task_type = "CAUSAL_LM";
   std::string base_model;  // `base_model_name_or_path`
   int64_t rank = 0;
   double alpha = 0;

@@ -15,11 +15,11 @@ namespace temper {
 // There is no padding: T is the number of tokens, at most `capacity`.
 struct MicroBatch {
   std::vector<int64_t> tokens_T;
-  // The token that follows in the same document; 0 at a document's last token, which is never scored.
+  // The token that follows in the same document; 0 at a document's last token, where none is to be predicted.
   std::vector<int64_t> targets_T;
   // Position inside the document, from 0.
   std::vector<int64_t> positions_T;
-  // 1 where the loss looks at targets_T.
+  // 1 where the loss looks: at targets_T, or, of a reward model, at what it makes of the document so far.
   std::vector<uint8_t> loss_mask_T;
   // Where the data has them: log-probabilities of the scored targets under a reference, one of each, in their order.
   std::vector<float> reference_S;

@@ -108,7 +108,7 @@ absl::StatusOr<PreferencePair> ParsePreferencePair(std::string_view line, const 
   const Json* const chosen = fields.Find("chosen");
   const Json* const rejected = fields.Find("rejected");
   if (chosen == nullptr || rejected == nullptr) {
-    return fields.Invalid(absl::StrCat("method.preference learns from pairs, but the sample has no ",
+    return fields.Invalid(absl::StrCat("method.preference and method.reward learn from pairs, but the sample has no ",
                                        fields.Name(chosen == nullptr ? "chosen" : "rejected"), "; it has ",
                                        fields.FoundKeys(),
                                        ". Name the right fields in data.columns, for example {chosen: preferred, "

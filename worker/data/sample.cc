@@ -46,7 +46,7 @@ absl::StatusOr<SampleForm> FormOf(const SampleFields& fields) {
   }
   if (fields.Find("chosen") != nullptr && fields.Find("rejected") != nullptr) {
     return fields.Invalid(absl::StrCat("the sample has ", fields.Name("chosen"), " and ", fields.Name("rejected"),
-                                       ": pairs are for jobs with method.preference"));
+                                       ": pairs are for jobs with method.preference or method.reward"));
   }
   return fields.Invalid(absl::StrCat("the sample has no ", fields.Name("messages"), ", no ", fields.Name("prompt"),
                                      " with ", fields.Name("completion"), " and no ", fields.Name("text"), "; it has ",

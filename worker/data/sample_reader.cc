@@ -34,6 +34,19 @@ absl::Status Annotate(const absl::Status& status, const std::string& where) {
   return absl::Status(status.code(), absl::StrCat(where, ": ", status.message()));
 }
 
+// An answer with its prompt, of which no token is asked where the one ends and the other begins.
+Sample Whole(Sample answer) {
+  if (answer.form != SampleForm::kPromptCompletion) return answer;
+  return {.form = SampleForm::kText, .text = answer.prompt + answer.text};
+}
+
+void ScoreEnd(int64_t padding, Example& document) {
+  size_t end = document.ids.size() - 1;
+  while (end > 0 && document.ids[end] == padding) --end;
+  document.scored.assign(document.ids.size(), 0);
+  document.scored[end] = 1;
+}
+
 absl::StatusOr<std::vector<Example>> BuildPair(const PreferencePair& pair, const SampleBuilder& builder) {
   absl::StatusOr<Example> chosen = builder.Build(pair.chosen);
   if (!chosen.ok()) return Annotate(chosen.status(), "chosen");
@@ -48,10 +61,13 @@ absl::StatusOr<std::vector<Example>> BuildPair(const PreferencePair& pair, const
   return std::vector<Example>{*std::move(chosen), *std::move(rejected)};
 }
 
-BuiltSample BuildPair(const SourceRecord& record, const ColumnNames& columns, const SampleBuilder& builder) {
-  const absl::StatusOr<PreferencePair> pair = ParsePreferencePair(record.record.text, columns, record.Where());
+BuiltSample BuildPair(const SourceRecord& record, const ColumnNames& columns, bool whole,
+                      const SampleBuilder& builder) {
+  absl::StatusOr<PreferencePair> pair = ParsePreferencePair(record.record.text, columns, record.Where());
   if (!pair.ok()) return {.documents = pair.status()};
-  return {.documents = BuildPair(*pair, builder), .form = pair->chosen.form};
+  const SampleForm form = pair->chosen.form;
+  if (whole) *pair = {Whole(std::move(pair->chosen)), Whole(std::move(pair->rejected))};
+  return {.documents = BuildPair(*pair, builder), .form = form};
 }
 
 // A row for each token that is learned.
@@ -139,7 +155,8 @@ absl::StatusOr<std::optional<SampleSet>> SampleReader::Next(int threads) {
     if (statistics_.kept == 0 && skipped_ == 0) return NothingKept();
     return std::nullopt;
   }
-  SampleSet samples(options_.pairs ? 2 : 1);
+  SampleSet samples(options_.pairs ? 2 : 1,
+                    options_.scored_at_end ? SampleSet::Scored::kToken : SampleSet::Scored::kPrediction);
   const absl::Status taken = Take(*records, threads, samples);
   if (!taken.ok()) return taken;
   if (whole_ && samples.size() == 0) return NothingKept();
@@ -166,7 +183,7 @@ absl::Status SampleReader::Take(const std::vector<SourceRecord>& records, int th
       for (size_t i = next++; i < count; i = next++) {
         const SourceRecord& record = records[begin + i];
         const ColumnNames& columns = options_.sources[record.source].columns;
-        built[i] = options_.pairs ? BuildPair(record, columns, builder_)
+        built[i] = options_.pairs ? BuildPair(record, columns, options_.scored_at_end.has_value(), builder_)
                                   : BuildSample(record, columns, builder_, options_.teacher_vocab);
         if (built[i].form.has_value() && !built[i].documents.ok()) {
           built[i].documents = Annotate(built[i].documents.status(), record.Where());
@@ -218,6 +235,7 @@ void SampleReader::Add(std::vector<Example> documents, const SourceRecord& recor
       document.ids.resize(options_.max_tokens);
       document.scored.resize(options_.max_tokens);
     }
+    if (options_.scored_at_end) ScoreEnd(*options_.scored_at_end, document);
     const int64_t its_targets = CountTargets(document.scored);
     if (options_.teacher_vocab > 0) document.teacher.Truncate(its_targets);
     nothing_left = nothing_left || its_targets == 0;

@@ -22,7 +22,10 @@ enum class OverlongSamples { kTruncate, kDrop };
 struct SampleOptions {
   std::vector<DataSource> sources;
   RecordSplit split;
-  bool pairs = false;         // records are pairs of answers (preference_pair.h), not samples
+  bool pairs = false;  // records are pairs of answers (preference_pair.h), not samples
+  // Of pairs: each answer is scored as a whole, at its last token other than this one (below 0: at its last one), as
+  // HF's *ForSequenceClassification does. The builder trains on all tokens then.
+  std::optional<int64_t> scored_at_end;
   int64_t teacher_vocab = 0;  // over 0: samples bring what a teacher has said, of ids below (teacher_fields.h)
   int64_t max_tokens = 0;     // of a document
   OverlongSamples overlong = OverlongSamples::kTruncate;

@@ -13,18 +13,25 @@ namespace temper {
 // five bytes a token, and what a teacher has said.
 class SampleSet {
  public:
+  // What is scored where a token is marked.
+  enum class Scored {
+    kPrediction,  // the token, as it is predicted from those before it
+    kToken,       // what the model makes of the document up to the token
+  };
   struct Document {
     absl::Span<const uint32_t> ids;
     absl::Span<const uint8_t> scored;
   };
 
-  explicit SampleSet(int documents_per_sample = 1) : documents_per_sample_(documents_per_sample) {}
+  explicit SampleSet(int documents_per_sample = 1, Scored what = Scored::kPrediction)
+      : documents_per_sample_(documents_per_sample), what_(what) {}
 
   // A sample's documents. `source` and `ordinal` as SourceRecord has them.
   void Add(absl::Span<const Example> documents, int source, int64_t ordinal);
 
   int64_t size() const { return static_cast<int64_t>(origins_.size()); }
   int documents_per_sample() const { return documents_per_sample_; }
+  Scored what_is_scored() const { return what_; }
   Document document(int64_t sample, int document) const {
     const int64_t index = sample * documents_per_sample_ + document;
     return Between(begins_[index], begins_[index + 1]);
@@ -61,6 +68,7 @@ class SampleSet {
   }
 
   int documents_per_sample_;
+  Scored what_;
   std::vector<int64_t> begins_ = {0};          // of documents
   std::vector<int64_t> teacher_begins_ = {0};  // of samples' rows
   TeacherTokens teacher_;

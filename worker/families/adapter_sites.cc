@@ -120,7 +120,7 @@ void AddExpertSites(const FamilySpec& family, const ModelConfig& config, int64_t
 void AddTokenSites(const FamilySpec& family, const ModelConfig& config, std::vector<AdapterSite>& sites) {
   for (const TensorRule& rule : family.rules) {
     const std::string internal = ModuleOf(rule.parts.front());
-    if (internal != "embed" && internal != "lm_head") continue;
+    if (internal != "embed" && (internal != "lm_head" || config.score_head)) continue;
     sites.push_back({.hf_module = ModuleOf(rule.hf_name),
                      .internal = internal,
                      .in_features = config.hidden_size,

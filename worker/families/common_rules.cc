@@ -28,7 +28,8 @@ std::vector<TensorRule> Join(std::initializer_list<std::vector<TensorRule>> rule
 std::vector<TensorRule> OuterRules() {
   return {{"model.embed_tokens.weight", {"embed.weight"}},
           {"model.norm.weight", {"final_norm.weight"}},
-          {"lm_head.weight", {"lm_head.weight"}}};
+          {"lm_head.weight", {"lm_head.weight"}},
+          {"score.weight", {"score.weight"}}};
 }
 
 std::vector<TensorRule> PreNormRules() {

@@ -12,7 +12,7 @@ namespace temper {
 
 std::vector<TensorRule> Join(std::initializer_list<std::vector<TensorRule>> rules);
 
-// Embedding, final norm and LM head.
+// Embedding, final norm, and LM head or score.
 std::vector<TensorRule> OuterRules();
 // Norms before attention and before the feed-forward layer.
 std::vector<TensorRule> PreNormRules();

@@ -16,30 +16,76 @@ const std::vector<FamilySpec>& Families() {
   return families;
 }
 
-absl::StatusOr<const FamilySpec*> FindFamily(const nlohmann::ordered_json& config) {
+namespace {
+
+absl::StatusOr<std::string> ArchitectureOf(const nlohmann::ordered_json& config) {
   const auto names = config.find("architectures");
   if (names == config.end() || !names->is_array() || names->empty() || !(*names)[0].is_string()) {
     return absl::InvalidArgumentError(
         "config.json: `architectures` must name the model's class, for example [\"LlamaForCausalLM\"]");
   }
-  const std::string architecture = (*names)[0].get<std::string>();
-  std::vector<std::string> supported;
-  for (const FamilySpec& family : Families()) {
-    if (family.architecture == architecture) return &family;
-    supported.push_back(family.architecture);
-  }
+  return (*names)[0].get<std::string>();
+}
+
+absl::Status NotSupported(const std::string& architecture, const std::vector<std::string>& supported) {
   return absl::UnimplementedError(absl::StrCat("config.json: architecture ", architecture,
                                                " is not supported. Supported: ", absl::StrJoin(supported, ", ")));
 }
-
-namespace {
 
 absl::Status CannotReadQuantized(const std::string& method) {
   return absl::UnimplementedError(absl::StrCat("config.json: the checkpoint is quantized with ", method,
                                                "; train the original, or de-quantize it first"));
 }
 
+// transformers says the number of labels by their names alone, of which it makes two where there are none.
+void ReadScore(ConfigReader& config, ModelConfig& model) {
+  const nlohmann::ordered_json& names = config.Raw("id2label");
+  const int64_t labels = config.Int("num_labels", names.is_object() ? static_cast<int64_t>(names.size()) : 2);
+  if (labels != 1) {
+    config.AddError("id2label", absl::StrCat("names ", labels, " labels, but a reward is one number"));
+  }
+  model.score_head = true;
+  model.pad_token = config.Int("pad_token_id", -1);
+  model.tied_head = false;
+  model.logits = {};
+  model.moe.balance_coefficient = 0;  // transformers' class has no such loss
+}
+
 }  // namespace
+
+absl::StatusOr<const FamilySpec*> FindFamily(const nlohmann::ordered_json& config) {
+  const auto architecture = ArchitectureOf(config);
+  if (!architecture.ok()) return architecture.status();
+  std::vector<std::string> supported;
+  for (const FamilySpec& family : Families()) {
+    if (family.architecture == *architecture) return &family;
+    if (family.sequence_classifier == *architecture) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("config.json: ", *architecture,
+                       " says scores, not tokens: only method.reward trains it; for others take a language model"));
+    }
+    supported.push_back(family.architecture);
+  }
+  return NotSupported(*architecture, supported);
+}
+
+absl::StatusOr<const FamilySpec*> FindRewardFamily(const nlohmann::ordered_json& config) {
+  const auto architecture = ArchitectureOf(config);
+  if (!architecture.ok()) return architecture.status();
+  std::vector<std::string> supported;
+  for (const FamilySpec& family : Families()) {
+    if (family.sequence_classifier.empty()) continue;
+    if (*architecture == family.architecture || *architecture == family.sequence_classifier) return &family;
+    supported.push_back(family.architecture);
+    supported.push_back(family.sequence_classifier);
+  }
+  return NotSupported(absl::StrCat(*architecture, " with method.reward"), supported);
+}
+
+bool IsRewardModel(const FamilySpec& family, const nlohmann::ordered_json& config) {
+  const auto architecture = ArchitectureOf(config);
+  return architecture.ok() && !architecture->empty() && *architecture == family.sequence_classifier;
+}
 
 absl::StatusOr<ModelConfig> ConfigureModel(const FamilySpec& family, const nlohmann::ordered_json& config) {
   ConfigReader reader(config);
@@ -49,7 +95,8 @@ absl::StatusOr<ModelConfig> ConfigureModel(const FamilySpec& family, const nlohm
                                    : "an unnamed method";
     if (!family.reads_mxfp4 || method != "\"mxfp4\"") return CannotReadQuantized(method);
   }
-  const ModelConfig model = family.configure(reader);
+  ModelConfig model = family.configure(reader);
+  if (IsRewardModel(family, config)) ReadScore(reader, model);
   if (absl::Status status = reader.Finish(); !status.ok()) {
     return absl::Status(status.code(), absl::StrCat("config.json: ", status.message()));
   }

@@ -15,6 +15,8 @@ namespace temper {
 struct FamilySpec {
   std::string name;          // "llama"
   std::string architecture;  // in config.json's `architectures`: "LlamaForCausalLM"
+  // That of a reward model: "LlamaForSequenceClassification". Empty where transformers has none.
+  std::string sequence_classifier;
   // Fills in the model from config.json. Errors go to the reader.
   ModelConfig (*configure)(ConfigReader& config) = nullptr;
   std::vector<TensorRule> rules;

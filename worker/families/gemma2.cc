@@ -41,6 +41,7 @@ FamilySpec Gemma2Family() {
   return {
       .name = "gemma2",
       .architecture = "Gemma2ForCausalLM",
+      .sequence_classifier = "Gemma2ForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(), SandwichNormRules(), AttentionRules(), GatedMlpRules()}),
   };

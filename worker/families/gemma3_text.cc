@@ -44,6 +44,7 @@ FamilySpec Gemma3TextFamily() {
   return {
       .name = "gemma3_text",
       .architecture = "Gemma3ForCausalLM",
+      .sequence_classifier = "Gemma3TextForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(), SandwichNormRules(), AttentionRules(), QkNormRules(), GatedMlpRules()}),
   };

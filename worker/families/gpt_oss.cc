@@ -42,6 +42,7 @@ FamilySpec GptOssFamily() {
   return {
       .name = "gpt_oss",
       .architecture = "GptOssForCausalLM",
+      .sequence_classifier = "GptOssForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(),
                      PreNormRules(),

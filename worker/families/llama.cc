@@ -24,6 +24,7 @@ FamilySpec LlamaFamily() {
   return {
       .name = "llama",
       .architecture = "LlamaForCausalLM",
+      .sequence_classifier = "LlamaForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(), PreNormRules(), AttentionRules(), GatedMlpRules()}),
       .derived_tensors = {"model.layers.{layer}.self_attn.rotary_emb.inv_freq"},

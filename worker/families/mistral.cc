@@ -22,6 +22,7 @@ FamilySpec MistralFamily() {
   return {
       .name = "mistral",
       .architecture = "MistralForCausalLM",
+      .sequence_classifier = "MistralForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(), PreNormRules(), AttentionRules(), GatedMlpRules()}),
   };

@@ -29,6 +29,7 @@ FamilySpec MixtralFamily() {
   return {
       .name = "mixtral",
       .architecture = "MixtralForCausalLM",
+      .sequence_classifier = "MixtralForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(),
                      PreNormRules(),

@@ -26,6 +26,7 @@ FamilySpec Olmo2Family() {
   return {
       .name = "olmo2",
       .architecture = "Olmo2ForCausalLM",
+      .sequence_classifier = "Olmo2ForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(), PostNormRules(), AttentionRules(), QkNormRules(), GatedMlpRules()}),
   };

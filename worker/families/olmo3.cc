@@ -41,6 +41,7 @@ FamilySpec Olmo3Family() {
   return {
       .name = "olmo3",
       .architecture = "Olmo3ForCausalLM",
+      .sequence_classifier = "Olmo3ForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(), PostNormRules(), AttentionRules(), QkNormRules(), GatedMlpRules()}),
   };

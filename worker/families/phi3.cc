@@ -33,6 +33,7 @@ FamilySpec Phi3Family() {
   return {
       .name = "phi3",
       .architecture = "Phi3ForCausalLM",
+      .sequence_classifier = "Phi3ForSequenceClassification",
       .configure = Configure,
       .rules = Join(
           {OuterRules(),

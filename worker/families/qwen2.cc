@@ -23,6 +23,7 @@ FamilySpec Qwen2Family() {
   return {
       .name = "qwen2",
       .architecture = "Qwen2ForCausalLM",
+      .sequence_classifier = "Qwen2ForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(), PreNormRules(), AttentionRules(), GatedMlpRules()}),
   };

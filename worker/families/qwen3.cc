@@ -24,6 +24,7 @@ FamilySpec Qwen3Family() {
   return {
       .name = "qwen3",
       .architecture = "Qwen3ForCausalLM",
+      .sequence_classifier = "Qwen3ForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(), PreNormRules(), AttentionRules(), QkNormRules(), GatedMlpRules()}),
   };

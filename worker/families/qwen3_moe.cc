@@ -54,6 +54,7 @@ FamilySpec Qwen3MoeFamily() {
   return {
       .name = "qwen3_moe",
       .architecture = "Qwen3MoeForCausalLM",
+      .sequence_classifier = "Qwen3MoeForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(), PreNormRules(), AttentionRules(), QkNormRules(), dense, experts}),
       .experts_module = "model.layers.{layer}.mlp.experts",

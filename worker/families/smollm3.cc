@@ -44,6 +44,7 @@ FamilySpec SmolLm3Family() {
   return {
       .name = "smollm3",
       .architecture = "SmolLM3ForCausalLM",
+      .sequence_classifier = "SmolLM3ForSequenceClassification",
       .configure = Configure,
       .rules = Join({OuterRules(), PreNormRules(), AttentionRules(), GatedMlpRules()}),
   };

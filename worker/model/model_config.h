@@ -93,6 +93,10 @@ struct ModelConfig {
   int64_t max_positions = 0;
   // The LM head is the embedding's own matrix.
   bool tied_head = false;
+  // In place of the LM head stands one number a row. A document's is that of its last token other than `pad_token`
+  // (below 0: of its last one).
+  bool score_head = false;
+  int64_t pad_token = -1;
   NormConfig norm;
   // x + attention(norm(x)), x + norm(attention(x)) or both; the same around the feed-forward layer.
   bool pre_norm = true;
@@ -112,6 +116,8 @@ struct ModelConfig {
   int64_t widest_feed_forward() const {
     return std::max(feed_forward.intermediate_size, moe.top_k * moe.intermediate_size);
   }
+  // Of the head's matrix.
+  int64_t head_rows() const { return score_head ? 1 : vocab_size; }
   LayerConfig layer(int64_t index) const { return layers.empty() ? LayerConfig{} : layers[index]; }
 
   bool operator==(const ModelConfig&) const = default;

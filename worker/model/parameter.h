@@ -58,7 +58,7 @@ struct ShardSlice {
 
 // A named part of a parameter: rows [row, row + rows) of it. Matrices that are used together (q, k, v; gate, up) are
 // adjacent rows of one parameter, and padding rows have no name. These names are the same for every family:
-//   embed.weight  final_norm.weight  lm_head.weight (only when the head is not tied)
+//   embed.weight  final_norm.weight  lm_head.weight (only when the head is not tied) or score.weight
 //   layers.N.{attn,mlp}_norm.weight  layers.N.{attn,mlp}_post_norm.weight
 //   layers.N.attn.{q,k,v,o}.{weight,bias}  layers.N.attn.{q,k}_norm.weight
 //   layers.N.attn.sinks

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "worker/model/gradient.h"
+#include "worker/model/score_head.h"
 #include "worker/ops/embedding.h"
 
 namespace temper {
@@ -29,7 +30,11 @@ Transformer::Transformer(const ModelConfig& config, const TransformerOptions& op
   const WeightOptions base = BaseOptions(options);
   const std::vector<int64_t> table = {PaddedVocab(config.vocab_size), config.hidden_size};
   InitParameter(embedding_, "embed.weight", table, base);
-  if (!config.tied_head) InitParameter(head_weight_, "lm_head.weight", table, base);
+  if (config.score_head) {
+    InitParameter(head_weight_, "score.weight", {1, config.hidden_size}, base);
+  } else if (!config.tied_head) {
+    InitParameter(head_weight_, "lm_head.weight", table, base);
+  }
   parameters_.push_back(&embedding_);
   views_.push_back({"embed.weight", &embedding_, 0, config.vocab_size});
   embedding_adapter_ = MakeTokenAdapter(options, "embed");
@@ -47,11 +52,15 @@ Transformer::Transformer(const ModelConfig& config, const TransformerOptions& op
   parameters_.insert(parameters_.end(), final_parameters_.begin(), final_parameters_.end());
   if (!config.tied_head) {
     parameters_.push_back(&head_weight_);
-    views_.push_back({"lm_head.weight", &head_weight_, 0, config.vocab_size});
+    views_.push_back({head_weight_.name, &head_weight_, 0, config.head_rows()});
   }
   head_adapter_ = MakeTokenAdapter(options, "lm_head");
   TORCH_CHECK(!options.lora || adapters_.size() == options.lora->sites.size(),
               "LoRA names a map that the model does not have");
+  if (config.score_head) {
+    head_ = std::make_unique<ScoreHead>(&head_weight_);
+    return;
+  }
   const bool tied_adapter = options.lora && options.lora->tied_head;
   head_ = std::make_unique<LmHead>(config.tied_head ? &embedding_ : &head_weight_, config.vocab_size, config.logits,
                                    tied_adapter ? embedding_adapter_.get() : head_adapter_.get());
@@ -140,7 +149,7 @@ FlopRates Transformer::flop_rates() const {
     rates.forward_per_token += blocks_[layer]->ForwardFlopsPerToken(/*adapted=*/false);
     rates.recomputed_per_token += blocks_[layer]->RecomputedFlopsPerToken();
   }
-  const double table = 2.0 * static_cast<double>(config_.vocab_size * config_.hidden_size);
+  const double table = 2.0 * static_cast<double>(config_.head_rows() * config_.hidden_size);
   rates.forward_per_scored_token = table;
   rates.per_scored_token = table * (head_->weight()->trainable ? 3 : 2);
   // Both factors of a head's adapter; of an embedding's, one is looked up.

@@ -25,8 +25,8 @@ struct TransformerOptions {
   at::Device device = at::kCPU;  // kMeta: shapes without values
 };
 
-// The native decoder: embedding, blocks (a unit each), final norm, LM head. All weights are zero until StoreMaster sets
-// them (worker/checkpoint loads them).
+// The native decoder: embedding, blocks (a unit each), final norm, LM head or score. All weights are zero until
+// StoreMaster sets them (worker/checkpoint loads them).
 //
 // Throws c10::Error when a LoRA site does not exist.
 class Transformer : public TrainableModel {

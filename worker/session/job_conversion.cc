@@ -17,6 +17,8 @@ constexpr double kDefaultLearningRate = 2e-5;
 constexpr double kDefaultLoraLearningRate = 2e-4;
 constexpr double kDefaultPreferenceLearningRate = 1e-6;
 constexpr double kDefaultPreferenceLoraLearningRate = 1e-5;
+constexpr double kDefaultRewardLearningRate = 1e-5;
+constexpr double kDefaultRewardLoraLearningRate = 1e-4;
 constexpr int64_t kDefaultLoraRank = 16;
 constexpr double kDefaultBeta = 0.1;
 constexpr double kDefaultSimPoBeta = 2;
@@ -320,6 +322,9 @@ double DefaultLearningRate(const v1::JobSpec& spec) {
   if (spec.method().has_preference()) {
     return spec.has_lora() ? kDefaultPreferenceLoraLearningRate : kDefaultPreferenceLearningRate;
   }
+  if (spec.method().has_reward()) {
+    return spec.has_lora() ? kDefaultRewardLoraLearningRate : kDefaultRewardLearningRate;
+  }
   return spec.has_lora() ? kDefaultLoraLearningRate : kDefaultLearningRate;
 }
 
@@ -409,6 +414,10 @@ absl::StatusOr<TrainJob> TrainJobFromSpec(const v1::JobSpec& spec, const std::st
     auto distillation = DistillationFromSpec(spec.method().distillation());
     if (!distillation.ok()) return distillation.status();
     job.distillation = *std::move(distillation);
+  }
+  if (spec.method().has_reward()) {
+    job.reward = RewardOptions{.centering = spec.method().reward().centering()};
+    if (spec.data().overlong() == v1::DataSource::OVERLONG_UNSPECIFIED) job.data.overlong = OverlongPolicy::kDrop;
   }
   if (spec.has_lora()) job.lora = LoraFromSpec(spec.lora());
   auto training = TrainingFromSpec(spec.training(), DefaultLearningRate(spec));

@@ -9,16 +9,30 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "common/failure.h"
+#include "worker/families/families.h"
 #include "worker/train/hf_repository_backend.h"
 #include "worker/train/native_check.h"
+#include "worker/train/reward_source.h"
 
 namespace temper {
 namespace {
 
-absl::StatusOr<ChosenModel> OpenNative(const std::string& uri, at::ScalarType dtype, const ModelVerifier& verifier) {
-  auto model = OpenNativeRepository(uri);
+// What the model is but for its score, if it has one.
+absl::StatusOr<ModelConfig> LanguageModel(const NativeRepository& model) {
+  if (!model.config.score_head) return model.config;
+  nlohmann::ordered_json config = model.repository->config();
+  config["architectures"] = nlohmann::ordered_json::array({model.family->architecture});
+  config.erase("num_labels");
+  return ConfigureModel(*model.family, config);
+}
+
+// `model` is what was opened at `uri`.
+absl::StatusOr<ChosenModel> Verified(const std::string& uri, absl::StatusOr<NativeRepository> model,
+                                     at::ScalarType dtype, const ModelVerifier& verifier) {
   if (!model.ok()) return model.status();
-  auto check = CheckNativeModel(uri, *model->family, model->config, dtype, verifier);
+  const auto compared = LanguageModel(*model);
+  if (!compared.ok()) return compared.status();
+  auto check = CheckNativeModel(uri, *model->family, *compared, dtype, verifier);
   if (!check.ok()) return check.status();
   return ChosenModel{*std::move(model), std::move(check->reason), std::move(check->warning)};
 }
@@ -63,9 +77,14 @@ absl::Status CheckForTransformers(const TrainJob& job) {
 
 absl::StatusOr<ChosenModel> ChooseBackend(const TrainJob& job, at::ScalarType dtype, const ModelVerifier& verifier,
                                           HfDecoder::Say say) {
+  // transformers' models come to the trainer with their LM head.
+  if (job.reward && job.backend == Backend::kHf) {
+    return absl::UnimplementedError("backend: reward models are trained by temper's own engine; leave it at AUTO");
+  }
+  if (job.reward) return Verified(job.model_uri, OpenRewardSource(job), dtype, verifier);
   std::string why = "the job asks for it";
   if (job.backend != Backend::kHf) {
-    auto native = OpenNative(job.model_uri, dtype, verifier);
+    auto native = Verified(job.model_uri, OpenNativeRepository(job.model_uri), dtype, verifier);
     if (native.ok() || job.backend == Backend::kNative || !IsForTransformers(native.status())) return native;
     why = std::string(native.status().message());
   }
@@ -84,7 +103,8 @@ absl::StatusOr<ChosenModel> ChooseBackend(const TrainJob& job, at::ScalarType dt
 absl::StatusOr<std::optional<ChosenModel>> ChooseTeacher(const TrainJob& job, at::ScalarType dtype,
                                                          const ModelVerifier& verifier) {
   if (!job.distillation || job.distillation->teacher.empty()) return std::nullopt;
-  auto teacher = OpenNative(job.distillation->teacher, dtype, verifier);
+  const std::string& uri = job.distillation->teacher;
+  auto teacher = Verified(uri, OpenNativeRepository(uri), dtype, verifier);
   if (!teacher.ok()) return After("method.distillation.teacher: ", teacher.status());
   return *std::move(teacher);
 }

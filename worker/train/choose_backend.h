@@ -28,7 +28,7 @@ struct ChosenModel {
 // transformers does (CheckNativeModel); else transformers, and the reason says why. `say` as OpenForTransformers.
 //
 // NATIVE: what AUTO would pass over is the error. HF errors as OpenForTransformers; under AUTO they come after what the
-// native model lacks.
+// native model lacks. A reward model (job.reward) is always native; errors as OpenRewardSource.
 absl::StatusOr<ChosenModel> ChooseBackend(const TrainJob& job, at::ScalarType dtype, const ModelVerifier& verifier,
                                           HfDecoder::Say say);
 

@@ -4,6 +4,7 @@
 #include "worker/train/distillation_objective.h"
 #include "worker/train/preference_objective.h"
 #include "worker/train/reference_pass.h"
+#include "worker/train/reward_objective.h"
 
 namespace temper {
 
@@ -13,11 +14,12 @@ std::unique_ptr<Objective> ChooseObjective(const TrainJob& job, TrainableModel* 
         *job.preference, NeedsReferencePass(job) ? Reference::kStored : Reference::kWithoutAdapters);
   }
   if (job.distillation) return std::make_unique<DistillationObjective>(*job.distillation, teacher);
+  if (job.reward) return std::make_unique<RewardObjective>(*job.reward);
   return std::make_unique<SupervisedObjective>(job.training.label_smoothing, job.training.z_loss);
 }
 
 std::unique_ptr<Objective> ChooseValidationObjective(const TrainJob& job, TrainableModel* teacher) {
-  if (job.preference || job.distillation) return ChooseObjective(job, teacher);
+  if (job.pairs() || job.distillation) return ChooseObjective(job, teacher);
   return std::make_unique<SupervisedObjective>();
 }
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "worker/train/objective.h"
+
 namespace temper {
 
 const std::vector<Parameter*>& Gang::ParametersOf(const TrainableModel& model) const {
@@ -32,6 +34,12 @@ std::vector<double> Gang::Sum(std::vector<double> values) const {
     for (size_t i = 0; i < sums.size(); ++i) sums[i] += of_rank[i];
   }
   return sums;
+}
+
+std::vector<double> Gang::Max(std::vector<double> values) const {
+  if (alone() || values.empty()) return values;
+  for (const std::vector<double>& of_rank : group_->AllGatherValues(values)) KeepMaxima(of_rank, values);
+  return values;
 }
 
 bool Gang::Any(bool mine) const { return Sum({mine ? 1.0 : 0.0})[0] > 0; }

@@ -41,6 +41,9 @@ class Gang {
   // Added up over the ranks, in their order.
   std::vector<double> Sum(std::vector<double> values) const;
 
+  // The largest of each over the ranks.
+  std::vector<double> Max(std::vector<double> values) const;
+
   // Whether it is so on any rank.
   bool Any(bool mine) const;
 

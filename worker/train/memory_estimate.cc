@@ -91,7 +91,7 @@ void ShareAmongRanks(const TrainJob& job, const NativeRepository& model, const C
   const int64_t together = RanksTogether(job), nodes = job.ranks / together;
   for (int64_t* share : {&memory.weights, &memory.gradients, &memory.optimizer, &memory.snapshot}) *share /= nodes;
   const ModelConfig& config = model.config;
-  const int64_t ends = (config.tied_head ? 1 : 2) * config.vocab_size * config.hidden_size;
+  const int64_t ends = (config.vocab_size + (config.tied_head ? 0 : config.head_rows())) * config.hidden_size;
   // A model that is not ours is one unit.
   const int64_t in_use = model.native() ? ends + 2 * (counts.all - ends) / config.num_layers : counts.all;
   memory.weights += together * (job.training.keep_weights ? counts.all : in_use) * width;
@@ -158,8 +158,8 @@ MemoryEstimate EstimateMemory(const TrainJob& job, const NativeRepository& model
   const int64_t scores =
       kernels ? 2 * tokens * queries * 4 : 3 * attention.num_heads * std::min(longest, kAttentionBlock) * longest * 4;
   const int64_t logits = job.device == DeviceKind::kCpu
-                             ? (kernels ? 1 : 3) * std::min(tokens, kLogitRows) * config.vocab_size * 4
-                             : std::min(tokens * config.vocab_size, kLogitsOfGpu) * (4 + width);
+                             ? (kernels ? 1 : 3) * std::min(tokens, kLogitRows) * config.head_rows() * 4
+                             : std::min(tokens * config.head_rows(), kLogitsOfGpu) * (4 + width);
   memory.activations = tokens * width * kept + std::max(tokens * width * way_back + scores, logits);
   if (job.ranks > 1) ShareAmongRanks(job, model, counts, width, memory);
   return memory;

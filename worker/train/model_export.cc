@@ -35,6 +35,10 @@ constexpr double kMaxReloadKl = 1e-8;
 constexpr double kMaxMergeKl = 1e-7;
 // Where the stored dtype loses so much of the training that a user should hear of it.
 constexpr double kNotableRoundingKl = 1e-2;
+// Of a reward model, in units of its largest score of the sample (but at least 1): as above.
+constexpr double kMaxReloadDifference = 1e-5;
+constexpr double kMaxMergeDifference = 1e-4;
+constexpr double kNotableRoundingDifference = 5e-2;
 // Logits of this many positions are compared: two T × V matrices in fp64.
 constexpr int64_t kMaxSampleTokens = 256;
 
@@ -47,6 +51,27 @@ at::Tensor TokenKl(const at::Tensor& expected_TV, const at::Tensor& actual_TV) {
 
 at::Tensor SampleLogits(TrainableModel& model, const MicroBatch& sample) {
   return FirstLogits(model, sample, kMaxSampleTokens);
+}
+
+// How far what a model says is from what it should say, position by position, and what is said of that.
+struct Measure {
+  at::Tensor (*of)(const at::Tensor& expected_TV, const at::Tensor& actual_TV);
+  const char* name;  // in verification.json, behind "max_" and "mean_"
+  const char* text;
+  double max_reload, max_merge, notable_rounding;
+};
+
+at::Tensor ScoreDifference(const at::Tensor& expected_T1, const at::Tensor& actual_T1) {
+  const at::Tensor expected_T = expected_T1.to(at::kDouble).squeeze(1), actual_T = actual_T1.to(at::kDouble).squeeze(1);
+  return (actual_T - expected_T).abs() / expected_T.abs().max().clamp_min(1);
+}
+
+Measure MeasureOf(const ModelConfig& config) {
+  if (config.score_head) {
+    return {ScoreDifference,      "score_difference",  "relative difference of a score",
+            kMaxReloadDifference, kMaxMergeDifference, kNotableRoundingDifference};
+  }
+  return {TokenKl, "token_kl", "KL of a token", kMaxReloadKl, kMaxMergeKl, kNotableRoundingKl};
 }
 
 // The models below are on the CPU: a GPU is full of what training needs.
@@ -72,8 +97,8 @@ absl::StatusOr<LoadedModel> RoundAsStored(const NativeRepository& source, const 
 }
 
 struct Reload {
-  double max_token_kl = 0;            // the reloaded export against the rounded masters
-  double mean_rounding_token_kl = 0;  // the reloaded export against the model as it was trained
+  double max = 0;            // the reloaded export against the rounded masters
+  double mean_rounding = 0;  // the reloaded export against the model as it was trained
 };
 
 absl::StatusOr<Reload> ReloadExport(const std::string& uri, const NativeRepository& source, TrainableModel& model,
@@ -99,13 +124,13 @@ absl::StatusOr<Reload> ReloadExport(const std::string& uri, const NativeReposito
   const auto reloaded = LoadModel(*exported, {}, ranks);
   if (!reloaded.ok()) return reloaded.status();
   const at::Tensor reloaded_TV = SampleLogits(*reloaded->model, sample);
-  const Reload result = {TokenKl(expected_TV, reloaded_TV).max().item<double>(),
-                         TokenKl(trained_TV, reloaded_TV).mean().item<double>()};
+  const Measure measure = MeasureOf(source.config);
+  const Reload result = {measure.of(expected_TV, reloaded_TV).max().item<double>(),
+                         measure.of(trained_TV, reloaded_TV).mean().item<double>()};
   // Written so that a NaN fails too.
-  if (!(result.max_token_kl <= kMaxReloadKl)) {
-    return absl::InternalError(
-        absl::StrCat("the reloaded export computes something else: the largest KL of a token is ", result.max_token_kl,
-                     ", at most ", kMaxReloadKl, " was expected"));
+  if (!(result.max <= measure.max_reload)) {
+    return absl::InternalError(absl::StrCat("the reloaded export computes something else: the largest ", measure.text,
+                                            " is ", result.max, ", at most ", measure.max_reload, " was expected"));
   }
   return result;
 }
@@ -129,6 +154,7 @@ class Exporter {
         ranks_(gang.group()),
         gang_(gang),
         source_(source),
+        measure_(MeasureOf(source.config)),
         sample_(sample),
         publication_(publication),
         stop_(stop),
@@ -150,17 +176,17 @@ class Exporter {
     if (stop_asked()) return Stopped();
     const auto reload = ReloadExport(publication_.uri(), source_, model, sample_, ranks_);
     if (!reload.ok()) return reload.status();
-    if (reload->mean_rounding_token_kl > kNotableRoundingKl) {
+    if (reload->mean_rounding > measure_.notable_rounding) {
       observer_.OnLog(
           LogSeverity::kWarning,
           absl::StrFormat("the export keeps the source's dtypes, and that rounding takes away a part of what was "
-                          "learned (mean KL per token %.2g): train longer or with a higher learning rate, or "
-                          "from an fp32 checkpoint",
-                          reload->mean_rounding_token_kl));
+                          "learned (mean %s %.2g): train longer or with a higher learning rate, or from an fp32 "
+                          "checkpoint",
+                          measure_.text, reload->mean_rounding));
     }
     return nlohmann::json{{"tensors", proof->ToJson()},
-                          {"native_reload", {{"passed", true}, {"max_token_kl", reload->max_token_kl}}},
-                          {"rounding", {{"mean_token_kl", reload->mean_rounding_token_kl}}}};
+                          {"native_reload", {{"passed", true}, {Max(), reload->max}}},
+                          {"rounding", {{absl::StrCat("mean_", measure_.name), reload->mean_rounding}}}};
   }
 
   absl::StatusOr<nlohmann::json> WriteAdapted(const AdapterPlan& plan, const TrainableModel& model) {
@@ -174,6 +200,7 @@ class Exporter {
   }
 
  private:
+  std::string Max() const { return absl::StrCat("max_", measure_.name); }
   bool stop_asked() const { return gang_.Any(stop_.requested()); }
 
   // In a folder of the publication ("": all of it).
@@ -208,15 +235,15 @@ class Exporter {
     }
     const at::Tensor adapted_TV = SampleLogits(merged, sample_);
     merged.MergeLora();
-    const double kl = TokenKl(adapted_TV, SampleLogits(merged, sample_)).max().item<double>();
-    if (at::isfinite(adapted_TV).all().item<bool>() && !(kl <= kMaxMergeKl)) {
+    const double largest = measure_.of(adapted_TV, SampleLogits(merged, sample_)).max().item<double>();
+    if (at::isfinite(adapted_TV).all().item<bool>() && !(largest <= measure_.max_merge)) {
       return absl::InternalError(
           absl::StrCat("the merged model computes something else than model and adapters: the "
-                       "largest KL of a token is ",
-                       kl, ", at most ", kMaxMergeKl, " was expected"));
+                       "largest ",
+                       measure_.text, " is ", largest, ", at most ", measure_.max_merge, " was expected"));
     }
     auto written = WriteModel(merged);
-    if (written.ok()) (*written)["merge"] = {{"passed", true}, {"max_token_kl", kl}};
+    if (written.ok()) (*written)["merge"] = {{"passed", true}, {Max(), largest}};
     return written;
   }
 
@@ -224,6 +251,7 @@ class Exporter {
   ProcessGroup* const ranks_;
   const Gang& gang_;
   const NativeRepository& source_;
+  const Measure measure_;
   const MicroBatch& sample_;
   Publication& publication_;
   const StopSignal& stop_;
@@ -267,7 +295,11 @@ absl::StatusOr<ExportSummary> ExportAndProve(ObjectStore& store, const TrainJob&
   ExportSummary summary = {.uri = (*publication)->uri()};
   if (gang.rank() > 0) return summary;
 
-  if (verifier && source.native()) {
+  if (source.config.score_head) {
+    const std::string why = "temper compares language models only";
+    observer.OnLog(LogSeverity::kInfo, absl::StrCat("the export was not compared with transformers' model: ", why));
+    (*verification)["transformers"] = {{"skipped", why}};
+  } else if (verifier && source.native()) {
     const absl::Status compared =
         AddComparisons(job, gang, source, plan, model, **publication, stop, observer, verifier, *verification);
     if (!compared.ok()) return compared;

@@ -4,9 +4,19 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 namespace temper {
+
+std::vector<double> NoMaxima(size_t count) {
+  return std::vector<double>(count, -std::numeric_limits<double>::infinity());
+}
+
+void KeepMaxima(const std::vector<double>& of_others, std::vector<double>& maxima) {
+  if (maxima.empty()) maxima = NoMaxima(of_others.size());
+  for (size_t i = 0; i < of_others.size(); ++i) maxima[i] = std::max(maxima[i], of_others[i]);
+}
 
 double CountScored(const MicroBatch& batch) {
   return static_cast<double>(std::count(batch.loss_mask_T.begin(), batch.loss_mask_T.end(), 1));
@@ -16,6 +26,7 @@ StepShare& StepShare::operator+=(const StepShare& other) {
   loss += other.loss;
   sums.resize(std::max(sums.size(), other.sums.size()));
   for (size_t i = 0; i < other.sums.size(); ++i) sums[i] += other.sums[i];
+  KeepMaxima(other.maxima, maxima);
   return *this;
 }
 
@@ -23,7 +34,8 @@ ObjectiveResult LogprobObjective::Differentiate(LmHead& head, const at::Tensor& 
                                                 const ScoredDocuments& documents, double normalizer) const {
   const ops::DistributionPenalty penalty = Penalty(normalizer);
   const auto result = [](Evaluation evaluation, const ops::LogprobGradients& out) {
-    return ObjectiveResult{{evaluation.loss + out.penalty, std::move(evaluation.sums)}, out.grad_hidden_SD};
+    return ObjectiveResult{{evaluation.loss + out.penalty, std::move(evaluation.sums), std::move(evaluation.maxima)},
+                           out.grad_hidden_SD};
   };
   if (const auto known_S = KnownCoefficients(hidden_SD.size(0), normalizer)) {
     const ops::LogprobGradients out = head.Backward(hidden_SD, targets_S, known_S->to(hidden_SD.device()), penalty);
@@ -37,7 +49,7 @@ ObjectiveResult LogprobObjective::Differentiate(LmHead& head, const at::Tensor& 
 StepShare LogprobObjective::Measure(const LmHead& head, const at::Tensor& hidden_SD, const at::Tensor& targets_S,
                                     const ScoredDocuments& documents, double normalizer) const {
   Evaluation evaluation = Evaluate(head.TokenLogprobs(hidden_SD, targets_S), documents, normalizer);
-  return {evaluation.loss, std::move(evaluation.sums)};
+  return {evaluation.loss, std::move(evaluation.sums), std::move(evaluation.maxima)};
 }
 
 LogprobObjective::Evaluation SupervisedObjective::Evaluate(const at::Tensor& logprobs_S, const ScoredDocuments&,

@@ -43,7 +43,8 @@ double CountScored(const MicroBatch& batch);
 // What a micro-batch adds to its step.
 struct StepShare {
   double loss = 0;
-  std::vector<double> sums;  // see Objective::Figures; none for a micro-batch that no loss looks at
+  std::vector<double> sums;      // see Objective::Figures; none for a micro-batch that no loss looks at
+  std::vector<double> maxima{};  // of which the largest of all micro-batches and ranks counts: see Objective::Extremes
 
   StepShare& operator+=(const StepShare& other);
 };
@@ -79,6 +80,10 @@ class Objective {
   virtual size_t num_sums() const { return 0; }
   // What is measured beside the loss, by name, from the sums of a whole step or validation.
   virtual std::map<std::string, double> Figures(const std::vector<double>& sums) const { return {}; }
+
+  virtual size_t num_maxima() const { return 0; }
+  // The same from the maxima.
+  virtual std::map<std::string, double> Extremes(const std::vector<double>& maxima) const { return {}; }
 };
 
 // A loss that is a function of the log-probabilities of given tokens. One pass over the logits where their coefficients
@@ -86,9 +91,10 @@ class Objective {
 class LogprobObjective : public Objective {
  public:
   struct Evaluation {
-    double loss = 0;           // this micro-batch's share
-    at::Tensor coefficient_S;  // ∂loss/∂logprob, fp32
-    std::vector<double> sums;  // num_sums() of them
+    double loss = 0;               // this micro-batch's share
+    at::Tensor coefficient_S;      // ∂loss/∂logprob, fp32
+    std::vector<double> sums;      // num_sums() of them
+    std::vector<double> maxima{};  // num_maxima() of them
   };
 
   virtual Evaluation Evaluate(const at::Tensor& logprobs_S, const ScoredDocuments& documents,
@@ -105,6 +111,11 @@ class LogprobObjective : public Objective {
   StepShare Measure(const LmHead& head, const at::Tensor& hidden_SD, const at::Tensor& targets_S,
                     const ScoredDocuments& documents, double normalizer) const final;
 };
+
+// Of nothing.
+std::vector<double> NoMaxima(size_t count);
+// Keeps the larger of each two; there are as many of either, or none.
+void KeepMaxima(const std::vector<double>& of_others, std::vector<double>& maxima);
 
 // Cross-entropy: −Σ logprob / normalizer, a mean over the scored tokens. With label smoothing ε (Szegedy et al. 2016)
 // the target's part is 1 − ε and the vocabulary's mean ε; z-loss adds z_loss · log²Z a token.

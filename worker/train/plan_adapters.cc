@@ -1,22 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/train/plan_adapters.h"
 
+#include <algorithm>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 
 namespace temper {
 namespace {
 
+constexpr char kScoreModule[] = "score";
+
+bool TrainsScore(const AdapterPlan& plan) {
+  const std::vector<std::string>& modules = plan.peft.modules_to_save;
+  return std::find(modules.begin(), modules.end(), kScoreModule) != modules.end();
+}
+
 absl::StatusOr<std::unique_ptr<AdapterPlan>> PlanByOptions(const LoraOptions& lora, const NativeRepository& model) {
   if (!lora.adapter.empty()) return PlanFromAdapter(lora.adapter, lora.dropout, model);
+  std::vector<std::string> modules = lora.modules_to_save;
+  if (model.config.score_head) modules.push_back(kScoreModule);
   return PlanNewAdapters({.rank = lora.rank,
                           .alpha = lora.alpha,
                           .rslora = lora.rslora,
                           .dora = lora.dora,
                           .dropout = lora.dropout,
                           .target_modules = lora.targets,
-                          .modules_to_save = lora.modules_to_save},
+                          .modules_to_save = std::move(modules)},
                          model);
 }
 
@@ -42,6 +54,15 @@ absl::StatusOr<std::unique_ptr<AdapterPlan>> PlanAdapters(const TrainJob& job, c
   auto plan = PlanByOptions(*job.lora, model);
   if (!plan.ok()) return plan.status();
   (*plan)->peft.base_model = job.model_uri;
+  if (model.config.score_head) {
+    (*plan)->peft.task_type = "SEQ_CLS";
+    if (!TrainsScore(**plan)) {
+      return absl::InvalidArgumentError(
+          "lora.adapter: it has no score, so it is a language model's: train the merged model (output.adapters: "
+          "merged), "
+          "or leave it out");
+    }
+  }
   if (absl::Status exportable = CheckExport(job.output, **plan, model); !exportable.ok()) return exportable;
   return plan;
 }

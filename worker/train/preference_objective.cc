@@ -5,7 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
+
+#include "worker/train/pair_math.h"
 
 namespace temper {
 namespace {
@@ -13,19 +14,9 @@ namespace {
 // The sums that figures are made of.
 enum Sum { kPairs, kChosenLogps, kRejectedLogps, kChosenRewards, kRejectedRewards, kCorrect, kTokens, kSquares, kSums };
 
-double LogSigmoid(double x) { return std::min(x, 0.0) - std::log1p(std::exp(-std::abs(x))); }
-double Sigmoid(double x) { return std::exp(LogSigmoid(x)); }
-
-std::vector<double> ToDoubles(const at::Tensor& values_S) {
-  const at::Tensor doubles_S = values_S.to(at::kCPU, at::kDouble).contiguous();
-  return {doubles_S.const_data_ptr<double>(), doubles_S.const_data_ptr<double>() + doubles_S.numel()};
-}
-
 }  // namespace
 
-double PreferenceObjective::Count(const MicroBatch& batch) const {
-  return static_cast<double>(std::ssize(batch.document_starts) / 2);  // documents + 1 entries, or none
-}
+double PreferenceObjective::Count(const MicroBatch& batch) const { return CountPairs(batch); }
 
 bool PreferenceObjective::normalized() const {
   const bool always = options_.loss != PreferenceLoss::kSigmoid && options_.loss != PreferenceLoss::kHinge;

@@ -142,9 +142,13 @@ class Checks {
                       rows > tokens ? absl::StrCat("; ", rows - tokens, " are spare") : ""));
   }
 
-  void TiedHead(const NativeRepository& model) {
+  void Head(const NativeRepository& model) {
     const RepositoryTensor* const stored = model.repository->FindTensor("lm_head.weight");
-    if (!model.config.tied_head) {
+    if (model.config.score_head) {
+      Good(absl::StrCat("the model becomes ", model.architecture(),
+                        ": an answer is scored at its last token other than ", "padding (", model.config.pad_token,
+                        ")"));
+    } else if (!model.config.tied_head) {
       Good("the head has weights of its own");
     } else if (stored == nullptr) {
       Good("the head is tied to the embedding");
@@ -170,7 +174,8 @@ class Checks {
     if (!teacher.warning.empty()) Warn(absl::StrCat("the teacher: ", teacher.warning));
   }
 
-  void Data(const DataReport& data, int64_t max_sample_tokens) {
+  // Of a share of scored tokens below `few` it is said.
+  void Data(const DataReport& data, int64_t max_sample_tokens, double few) {
     const SampleStatistics& samples = data.samples;
     const auto share = [](int64_t part, int64_t whole) {
       return static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, whole));
@@ -187,7 +192,7 @@ class Checks {
                         " left out, with nothing to learn: correct them, or look at data.train_on; the first: ",
                         samples.first_refusal));
     }
-    if (share(samples.scored_tokens, samples.tokens) < kFewScored) {
+    if (share(samples.scored_tokens, samples.tokens) < few) {
       Warn(absl::StrFormat("only %.2g %% of the tokens are learned: look at the samples above, and at data.train_on",
                            100 * share(samples.scored_tokens, samples.tokens)));
     }
@@ -254,7 +259,7 @@ double ForwardFlops(const ModelConfig& config, double scored_share) {
       config.hidden_size * (2 * attention.num_heads + 2 * attention.num_kv_heads) * attention.head_dim +
       3 * config.hidden_size * config.widest_feed_forward();
   return 2 * (static_cast<double>(block * config.num_layers) +
-              static_cast<double>(config.vocab_size * config.hidden_size) * scored_share);
+              static_cast<double>(config.head_rows() * config.hidden_size) * scored_share);
 }
 
 // Of a run: forward (for a reference as well, in each step or once, and of a teacher), back to the input, and, when
@@ -337,12 +342,12 @@ absl::Status Look(const TrainJob& job, TrainObserver& observer, const StopSignal
   if (!chosen->warning.empty()) checks.Warn(chosen->warning);
   const auto special_tokens = ReadSpecialTokens(model->repository->store());
   checks.Template(**data);
-  checks.EndOfTurn(*model, **data);
+  if (!job.reward) checks.EndOfTurn(*model, **data);
   checks.Beginning(**data, special_tokens.ok() ? special_tokens->value("bos_token", "") : "");
   checks.Vocabulary(*model, **data);
-  checks.TiedHead(*model);
+  checks.Head(*model);
   if (teaches != nullptr) checks.Teacher(**teacher, of_teacher);
-  checks.Data(report.data, (*data)->max_sample_tokens());
+  checks.Data(report.data, (*data)->max_sample_tokens(), job.reward ? 0 : kFewScored);
   checks.Ranks(job);
   checks.Memory(report.memory, Describe(recompute), job.device);
   FaultPoint("rank.preflight.before_report");

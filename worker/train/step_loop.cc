@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -98,7 +100,7 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
 
   ZeroGradients(parameters_);
   watch.Skip();
-  StepShare mine = {.sums = std::vector<double>(objective_->num_sums())};
+  StepShare mine = {.sums = std::vector<double>(objective_->num_sums()), .maxima = NoMaxima(objective_->num_maxima())};
   const std::vector<MicroBatch> share = gang_.ShareOf(*std::move(batches));
   for (const MicroBatch& batch : share) {
     if (gang_.alone() && stop.now()) return Stopped();
@@ -114,6 +116,8 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
                            .stop = stop.requested(),
                            .time_is_up = TimeIsUp(step_watch_.Elapsed()),
                            .compute_seconds = phases.data + phases.forward + phases.backward});
+  std::map<std::string, double> figures = objective_->Figures(settled_.sums);
+  figures.merge(objective_->Extremes(gang_.Max(std::move(mine.maxima))));
   const double loss = settled_.loss, norm = settled_.gradient_norm;
   const absl::StatusOr<Verdict> verdict = Judge(loss, norm, learning_rate);
   if (!verdict.ok()) return verdict.status();
@@ -141,7 +145,7 @@ absl::StatusOr<bool> StepLoop::TakeStep(const StopSignal& stop) {
           .phases = phases,
           .skipped = *verdict != Verdict::kUpdate,
           .rank_compute_seconds = settled_.rank_compute_seconds,
-          .objective = objective_->Figures(settled_.sums)},
+          .objective = std::move(figures)},
          step_watch_.Lap());
   FaultPoint("rank.step.reported");
   return true;

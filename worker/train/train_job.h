@@ -15,6 +15,7 @@
 #include "worker/parallel/rendezvous.h"
 #include "worker/train/distillation_options.h"
 #include "worker/train/preference_options.h"
+#include "worker/train/reward_options.h"
 
 namespace temper {
 
@@ -137,9 +138,10 @@ struct TrainJob {
   bool trust_remote_code = false;  // code that lies beside the model may be run
   DataOptions data;
   std::optional<ValidationOptions> validation;
-  // At most one of the two; none: supervised fine-tuning.
+  // At most one; none: supervised fine-tuning.
   std::optional<PreferenceOptions> preference;
   std::optional<DistillationOptions> distillation;
+  std::optional<RewardOptions> reward;
   std::optional<LoraOptions> lora;
   TrainingOptions training;
   OutputOptions output;
@@ -150,6 +152,9 @@ struct TrainJob {
   int64_t created = 0;                   // seconds since 1970, what is "now" in chat templates; 0: what the clock says
   int threads = 0;                       // 0: all cores that the process may use
   DeviceKind device = DeviceKind::kCpu;
+
+  // Whether it learns from pairs of answers.
+  bool pairs() const { return preference || reward; }
 };
 
 enum class TrainPhase { kPreparingData, kLoadingModel, kTraining, kExporting, kVerifying };

@@ -295,7 +295,7 @@ absl::Status Train(const TrainJob& job, TrainObserver& observer, const StopSigna
   TellResumption(*found, job, observer);
   found->checkpoint.reset();
   observer.OnLog(LogSeverity::kInfo,
-                 absl::StrFormat("%s, %s, %s", source->family->architecture, dtype == at::kBFloat16 ? "bf16" : "fp32",
+                 absl::StrFormat("%s, %s, %s", source->architecture(), dtype == at::kBFloat16 ? "bf16" : "fp32",
                                  DescribeDevice(*device)));
 
   const Training training = {job,

@@ -23,7 +23,7 @@ absl::StatusOr<int64_t> MaxSampleTokens(const TrainJob& job, const ModelConfig& 
     return absl::InvalidArgumentError(
         absl::StrFormat("data.max_sample_tokens is %d, but the model has %d positions", asked, model.max_positions));
   }
-  const int64_t room = job.training.micro_batch_tokens / (job.preference ? 2 : 1);
+  const int64_t room = job.training.micro_batch_tokens / (job.pairs() ? 2 : 1);
   return asked > 0 ? asked : std::min(model.max_positions, room);
 }
 
@@ -57,21 +57,22 @@ absl::StatusOr<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainJob&
   const auto special_tokens = ReadSpecialTokens(**directory);
   if (!special_tokens.ok()) return special_tokens.status();
 
-  auto data = std::unique_ptr<TrainingData>(new TrainingData(*std::move(tokenizer), std::move(chat_template),
-                                                             special_tokens->value("eos_token", ""), job.data.train_on,
-                                                             *max_sample_tokens));
-  if (const absl::Status read = data->Read(job, stop); !read.ok()) return read;
+  auto data = std::unique_ptr<TrainingData>(
+      new TrainingData(*std::move(tokenizer), std::move(chat_template), special_tokens->value("eos_token", ""),
+                       job.reward ? TrainOn::kAll : job.data.train_on, *max_sample_tokens));
+  if (const absl::Status read = data->Read(job, model.pad_token, stop); !read.ok()) return read;
   data->Describe(observer);
   return data;
 }
 
-absl::Status TrainingData::Read(const TrainJob& job, const std::atomic<bool>& stop) {
+absl::Status TrainingData::Read(const TrainJob& job, int64_t pad_token, const std::atomic<bool>& stop) {
   const auto seed = static_cast<uint64_t>(job.training.seed);
   BatchOptions options;
   SampleOptions& samples = options.samples;
   samples.sources = job.data.sources;
-  samples.pairs = job.preference.has_value();
+  samples.pairs = job.pairs();
   if (job.distillation && job.distillation->teacher.empty()) samples.teacher_vocab = tokenizer_.max_id() + 1;
+  if (job.reward) samples.scored_at_end = pad_token;
   samples.max_tokens = max_sample_tokens_;
   samples.overlong = job.data.overlong == OverlongPolicy::kDrop ? OverlongSamples::kDrop : OverlongSamples::kTruncate;
   samples.stopped = [&stop] { return stop.load(); };

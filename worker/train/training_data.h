@@ -58,7 +58,7 @@ class TrainingData {
  private:
   TrainingData(Tokenizer tokenizer, absl::StatusOr<ChatTemplate> chat_template, const std::string& eos_token,
                TrainOn train_on, int64_t max_sample_tokens);
-  absl::Status Read(const TrainJob& job, const std::atomic<bool>& stop);
+  absl::Status Read(const TrainJob& job, int64_t pad_token, const std::atomic<bool>& stop);
   void Describe(TrainObserver& observer) const;
 
   // The builder refers to the two before it, the stream to the builder.

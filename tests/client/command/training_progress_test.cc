@@ -53,11 +53,18 @@ TEST(StepText, HasTheFigures) {
   EXPECT_EQ(StepText(Step(4, 2)), "step 4/10  loss 1.2500  grad_norm 0.5  lr 2.00e-04  500.0 tokens/s  MFU 23.4%");
 }
 
-TEST(StepText, OfPairs_HasMarginAndAccuracy) {
-  v1::StepMetrics step = Step(4, 2);
-  (*step.mutable_objective())["rewards/margins"] = 0.1234;
-  (*step.mutable_objective())["rewards/accuracies"] = 0.75;
-  EXPECT_THAT(StepText(step), testing::HasSubstr("loss 1.2500  margin 0.123  accuracy 75.0%  grad_norm"));
+TEST(StepText, HasWhatTheMethodSays) {
+  const auto text = [](const std::string& value, const std::string& share) {
+    v1::StepMetrics step = Step(4, 2);
+    (*step.mutable_objective())[value] = 0.1234;
+    (*step.mutable_objective())[share] = 0.75;
+    return StepText(step);
+  };
+  EXPECT_THAT(text("rewards/margins", "rewards/accuracies"),
+              testing::HasSubstr("loss 1.2500  margin 0.123  accuracy 75.0%  grad_norm"));
+  EXPECT_THAT(text("margin", "accuracy"), testing::HasSubstr("  margin 0.123  accuracy 75.0%  "));
+  EXPECT_THAT(text("distillation/divergence", "distillation/agreement"),
+              testing::HasSubstr("  divergence 0.123  agreement 75.0%  "));
 }
 
 }  // namespace

@@ -163,6 +163,30 @@ TEST(CompleteJobSpecTest, DistillationWithoutATeacher_IsForWhatSamplesBring) {
   EXPECT_THAT(refused("temperature: 2"), testing::HasSubstr("method.distillation.temperature: needs a teacher"));
 }
 
+TEST(CompleteJobSpecTest, Reward_LearnsFromWholeAnswers) {
+  const auto spec = CompleteJobSpec(With("method { reward {} } data { columns { key: 'chosen' value: 'x' } }"));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->data().overlong(), v1::DataSource::OVERLONG_DROP);
+  EXPECT_EQ(spec->training().learning_rate(), 1e-5);
+  EXPECT_EQ(CompleteJobSpec(With("method { reward {} } lora {}"))->training().learning_rate(), 1e-4);
+}
+
+TEST(CompleteJobSpecTest, Reward_RefusesWhatWouldBeWrongWithoutAWord) {
+  for (const char* field : {"training { z_loss: 0.1 }", "training { label_smoothing: 0.1 }", "lora { dropout: 0.1 }",
+                            "backend: BACKEND_HF", "lora {} output { adapter_format: ADAPTER_FORMAT_VLLM }"}) {
+    v1::JobSpec spec = With("method { reward {} }");
+    spec.MergeFrom(Parsed(field));
+    EXPECT_THAT(std::string(CompleteJobSpec(spec).status().message()),
+                testing::HasSubstr("does not go together with method.reward"))
+        << field;
+  }
+  const auto refused = [](const std::string& text) {
+    return std::string(CompleteJobSpec(With(text)).status().message());
+  };
+  EXPECT_THAT(refused("method { reward { centering: -1 } }"), testing::HasSubstr("method.reward.centering"));
+  EXPECT_THAT(refused("method { reward {} } data { train_on: TRAIN_ON_ALL }"), testing::HasSubstr("data.train_on"));
+}
+
 TEST(CompleteJobSpecTest, LoraWithAnAdapter_LeavesToItWhatItSays) {
   const auto spec = CompleteJobSpec(With("lora { adapter: '/a' dropout: 0.5 }"));
   ASSERT_TRUE(spec.ok()) << spec.status();

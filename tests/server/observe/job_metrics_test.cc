@@ -65,6 +65,23 @@ TEST_F(JobMetricsTest, State_IsOneForTheStateOnly) {
   EXPECT_THAT(page, Not(HasSubstr("temper_train_step{")));
 }
 
+TEST_F(JobMetricsTest, Info_HasTheMethod) {
+  const auto method_of = [this](const std::string& id, void (*set)(v1::Method&)) {
+    v1::Job job = Job(id);
+    set(*job.mutable_spec()->mutable_method());
+    v1::JobEvent event;
+    event.mutable_step()->set_step(1);
+    metrics.OnEvent(job, event);
+  };
+  method_of("p", [](v1::Method& method) { method.mutable_preference(); });
+  method_of("d", [](v1::Method& method) { method.mutable_distillation(); });
+  method_of("r", [](v1::Method& method) { method.mutable_reward(); });
+  const std::string page = Page();
+  EXPECT_THAT(page, HasSubstr("temper_job_info{job=\"p\",method=\"preference\""));
+  EXPECT_THAT(page, HasSubstr("temper_job_info{job=\"d\",method=\"distillation\""));
+  EXPECT_THAT(page, HasSubstr("temper_job_info{job=\"r\",method=\"reward\""));
+}
+
 TEST_F(JobMetricsTest, Steps_SetGaugesAndCountTokens) {
   Step("a", 1);
   Step("a", 2);

@@ -199,6 +199,21 @@ TEST_F(SampleReaderTest, Read_NothingScored_IsRefusedAndCounted) {
   EXPECT_THAT(samples->statistics.first_refusal, HasSubstr("data.jsonl, line 3: no token is scored"));
 }
 
+TEST_F(SampleReaderTest, Read_PairsScoredAtTheirEnd_MarkTheLastTokenThatIsNoPadding) {
+  const SampleBuilder builder(tokenizer_, template_, "</s>", TrainOn::kAll);
+  const DataFile file(Pair("p", "ab", "c"));
+  SampleOptions options = {.sources = {{.uri = file.uri()}}, .pairs = true, .max_tokens = 20, .scored_at_end = -1};
+  const auto at_eos = ReadFirst(options, builder);
+  ASSERT_TRUE(at_eos.ok()) << at_eos.status();
+  EXPECT_THAT(at_eos->scored(0), ElementsAre(0, 0, 0, 1, 0, 0, 1));
+  EXPECT_EQ(at_eos->statistics.scored_tokens, 2);
+  EXPECT_THAT(PackRow(*at_eos, {0}, 10).loss_mask_T, ElementsAre(0, 0, 0, 1, 0, 0, 1));
+  options.scored_at_end = 2;  // </s>
+  EXPECT_THAT(ReadFirst(options, builder)->scored(0), ElementsAre(0, 0, 1, 0, 0, 1, 0));
+  options.max_tokens = 3;  // what is cut off ends before it
+  EXPECT_THAT(ReadFirst(options, builder)->scored(0), ElementsAre(0, 0, 1, 0, 1, 0));
+}
+
 TEST_F(SampleReaderTest, Read_NothingScoredAnywhere_IsAnErrorThatExplains) {
   const absl::Status status = Read(R"({"messages": [{"role": "user", "content": "x"}]})").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);

@@ -56,6 +56,41 @@ TEST(Families, SmolLm2_IsUnderstoodWhole) {
   EXPECT_EQ(model->feed_forward.intermediate_size, 1536);
 }
 
+TEST(Families, RewardModel_IsALanguageModelWithAScore) {
+  const Json config =
+      With(R"({"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}, "pad_token_id": 2})");
+  EXPECT_THAT(std::string(FindFamily(config).status().message()), HasSubstr("only method.reward trains it"));
+  const auto family = FindRewardFamily(config);
+  ASSERT_TRUE(family.ok()) << family.status();
+  EXPECT_TRUE(IsRewardModel(**family, config));
+  const auto model = ConfigureModel(**family, config);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_TRUE(model->score_head);
+  EXPECT_EQ(model->pad_token, 2);
+  EXPECT_FALSE(model->tied_head);
+  EXPECT_EQ(model->head_rows(), 1);
+}
+
+TEST(Families, RewardModel_OfALanguageModel_IsOfItsFamily) {
+  const auto family = FindRewardFamily(SmolLm2());
+  ASSERT_TRUE(family.ok()) << family.status();
+  EXPECT_FALSE(IsRewardModel(**family, SmolLm2()));
+  EXPECT_EQ((*family)->sequence_classifier, "LlamaForSequenceClassification");
+}
+
+TEST(Families, RewardModel_WithLabelsOrWithoutAClass_IsRefused) {
+  const auto labels = [](const char* names) {
+    Json config = With(R"({"architectures": ["LlamaForSequenceClassification"]})");
+    if (*names != 0) config["id2label"] = Json::parse(names);
+    return std::string(ConfigureModel(**FindRewardFamily(config), config).status().message());
+  };
+  EXPECT_THAT(labels(""), HasSubstr("names 2 labels"));  // as transformers takes it
+  EXPECT_THAT(labels(R"({"0": "a", "1": "b", "2": "c"})"), HasSubstr("names 3 labels"));
+  const auto granite = FindRewardFamily(With(R"({"architectures": ["GraniteForCausalLM"]})"));
+  EXPECT_TRUE(absl::IsUnimplemented(granite.status()));
+  EXPECT_THAT(std::string(granite.status().message()), HasSubstr("GraniteForCausalLM with method.reward"));
+}
+
 TEST(Families, AbsentKeys_TakeTransformersDefaults) {
   Json config = SmolLm2();
   for (const char* key : {"num_key_value_heads", "tie_word_embeddings", "rms_norm_eps", "rope_theta",

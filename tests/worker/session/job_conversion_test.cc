@@ -68,6 +68,21 @@ TEST(JobConversionTest, TrainJobFromSpec_Distillation_IsTaken) {
   EXPECT_EQ(options().sft_weight, 0.1);
 }
 
+TEST(JobConversionTest, TrainJobFromSpec_Reward_LeavesOutWhatIsTooLong) {
+  v1::JobSpec spec = Minimal();
+  spec.mutable_method()->mutable_reward()->set_centering(0.01);
+  const auto job = TrainJobFromSpec(spec, "jobs/abc", 1);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->reward->centering, 0.01);
+  EXPECT_TRUE(job->pairs());
+  EXPECT_EQ(job->data.overlong, OverlongPolicy::kDrop);
+  EXPECT_EQ(job->training.learning_rate, 1e-5);
+  spec.mutable_data()->set_overlong(v1::DataSource::OVERLONG_TRUNCATE);
+  spec.mutable_lora();
+  EXPECT_EQ(TrainJobFromSpec(spec, "jobs/abc", 1)->data.overlong, OverlongPolicy::kTruncate);
+  EXPECT_EQ(TrainJobFromSpec(spec, "jobs/abc", 1)->training.learning_rate, 1e-4);
+}
+
 TEST(JobConversionTest, TrainJobFromSpec_MinimalJob_TakesEveryDefault) {
   const auto job = TrainJobFromSpec(Minimal(), "jobs/abc", 3);
   ASSERT_TRUE(job.ok()) << job.status();

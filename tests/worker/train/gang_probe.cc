@@ -7,7 +7,7 @@
 //              [--nudge] [--export DIR [--adapters adapter|merged|both]]
 //              [--job DIR [--checkpoint-every S] [--resume-from URI] [--bf16] [--dropout X] [--profile S]
 //               [--keep-weights] [--reduce-once] [--epoch E]]
-//              [--preference | --teacher DIR] [--hf]
+//              [--preference | --reward | --teacher DIR] [--hf]
 //
 // Rank 0 prints a JSON line a step (step, loss, grad_norm, sent_bytes, and where its time went: seconds, communication,
 // phases, which is their sum), and one of a validation once all are taken (validation_loss, scored_tokens). Each rank
@@ -18,8 +18,8 @@
 // from before the model is loaded on. --nudge: trained weights are changed a little (probe_gang.h) after the steps.
 // --job: all of it, as a job's ranks do it, with checkpoints and the export below DIR; a line tells of each checkpoint
 // (checkpoint, bytes, pause), and of what the training goes on from (resumed_after). --epoch: as the job's gang of that
-// epoch, to which --resume-from is its own checkpoint. --preference: DPO; --teacher, of --job: distillation from
-// that model; steps have figures of both. --hf: transformers trains.
+// epoch, to which --resume-from is its own checkpoint. --preference: DPO; --reward, of --job: a reward model;
+// --teacher, of --job: distillation from that model; steps have figures of each. --hf: transformers trains.
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -69,7 +69,7 @@ struct Arguments {
   bool bf16 = false;
   double dropout = 0;
   int64_t profiled_step = 0;
-  bool keep_weights = false, reduce_once = false, preference = false;
+  bool keep_weights = false, reduce_once = false, preference = false, reward = false;
   int epoch = 1;
   AdapterExport adapters = AdapterExport::kAdapter;
   int stop_rank = -1, die_rank = -1;
@@ -144,6 +144,7 @@ TrainJob MakeJob(const Arguments& arguments) {
   if (!arguments.teacher.empty()) {
     job.distillation = {.teacher = arguments.teacher, .divergence = {.kind = ops::DivergenceKind::kJsd}};
   }
+  if (arguments.reward) job.reward = RewardOptions{.centering = 0.01};
   job.checkpoint_options = {.every_steps = arguments.checkpoint_every, .keep_last = 10};
   job.epoch = arguments.epoch;
   if (job.epoch > 1) {
@@ -268,6 +269,7 @@ int Main(int argc, char** argv) {
   app.add_flag("--reduce-once", arguments.reduce_once);
   app.add_flag("--preference", arguments.preference);
   app.add_option("--teacher", arguments.teacher);
+  app.add_flag("--reward", arguments.reward);
   app.add_option("--epoch", arguments.epoch);
   const std::map<std::string, AdapterExport> adapters = {
       {"adapter", AdapterExport::kAdapter}, {"merged", AdapterExport::kMerged}, {"both", AdapterExport::kBoth}};

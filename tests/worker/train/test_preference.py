@@ -81,7 +81,7 @@ def test_pair_that_does_not_fit_says_what_to_do(inputs, tmp_path):
 @ONE_SHOWS_AS_MUCH
 def test_samples_that_are_no_pairs_are_refused(inputs, tmp_path):
     spec = job(inputs, tmp_path / "out", method={"preference": {}}, **LORA)
-    assert_refused(spec, tmp_path, "method.preference learns from pairs, but the sample has no `chosen`")
+    assert_refused(spec, tmp_path, "learn from pairs, but the sample has no `chosen`")
 
 
 @ONE_SHOWS_AS_MUCH
@@ -96,12 +96,14 @@ def test_reference_that_is_stored_needs_data_that_is_read_as_a_whole(inputs, tmp
 class Gang:
     """Ranks of one job, in a folder of its own."""
 
-    def __init__(self, inputs, folder):
-        self.inputs, self.folder = inputs, folder
+    FIGURES = ("loss", "grad_norm", "kl", "rewards/margins", "rewards/accuracies", "logps/chosen")
+
+    def __init__(self, inputs, folder, method="--preference", figures=FIGURES):
+        self.inputs, self.folder, self.method, self.figures = inputs, folder, method, figures
 
     def run(self, world, *options):
         """(steps of rank 0, what was said)"""
-        command = [PROBE, self.inputs / "model", self.inputs / "pairs.jsonl", "--world", world, "--preference"]
+        command = [PROBE, self.inputs / "model", self.inputs / "pairs.jsonl", "--world", world, self.method]
         command += ["--job", self.folder, "--steps", 6, *options]
         result = subprocess.run(
             list(map(str, command)), capture_output=True, text=True, timeout=120, check=False, env=os.environ
@@ -109,8 +111,7 @@ class Gang:
         lines = [json.loads(line) for line in result.stdout.splitlines()]
         ends = {line["rank"]: (line["steps"], line["end"]) for line in lines if "rank" in line}
         assert ends == dict.fromkeys(range(world), (6, "done")), result.stderr
-        figures = ("loss", "grad_norm", "kl", "rewards/margins", "rewards/accuracies", "logps/chosen")
-        return [{name: line[name] for name in figures} for line in lines if "grad_norm" in line], result.stderr
+        return [{name: line[name] for name in self.figures} for line in lines if "grad_norm" in line], result.stderr
 
     def checkpoint(self, step):
         return self.folder / f"probe/checkpoints/step-{step:08}-e0001"
