@@ -52,4 +52,4 @@ lint: setup ## check format, style, proto and layering
 	@$(PYTHON) tools/lint.py
 
 clean: ## remove what was built (caches outside the repository stay)
-	rm -rf build/release build/asan build/fuzz build/rust build/demo build/demo-dpo build/bench build/reports
+	rm -rf build/release build/asan build/fuzz build/rust build/candle build/demo build/demo-dpo build/bench build/reports

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import api_reference
 import rust_crate
+from rust_crate import Crate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TOOLS = REPOSITORY / "build/venv/bin"
@@ -65,12 +66,17 @@ def buf_lint(fix: bool) -> Outcome:
     return command("buf lint", [str(TOOLS / "buf"), "lint"], REPOSITORY / "proto")
 
 
-def rust_format(fix: bool) -> Outcome:
-    return command("cargo fmt", ["cargo", "fmt", *([] if fix else ["--check"])], rust_crate.CRATE)
+def rust_format(crate: Crate) -> Callable[[bool], Outcome]:
+    def check(fix: bool) -> Outcome:
+        return command(f"cargo fmt {crate.name}", ["cargo", "fmt", *([] if fix else ["--check"])], crate.directory)
+
+    return check
 
 
 def clippy(fix: bool) -> Outcome:
-    return command("cargo clippy", [*rust_crate.cargo("clippy", "-q"), "--", "--deny", "warnings"], rust_crate.CRATE)
+    """Of the product alone: for a reader of exports it would compile what that reads with."""
+    arguments = [*rust_crate.TEXT.cargo("clippy", "-q"), "--", "--deny", "warnings"]
+    return command("cargo clippy", arguments, rust_crate.TEXT.directory)
 
 
 def layering(fix: bool) -> Outcome:
@@ -149,7 +155,7 @@ def typescript(fix: bool) -> Outcome:
 def checks(only_formatters: bool) -> list[Callable[[bool], Outcome]]:
     formatters = [clang_format, ruff_check, ruff_format, biome, api_docs]
     if rust_crate.has_subcommand("fmt"):
-        formatters.append(rust_format)
+        formatters += [rust_format(crate) for crate in rust_crate.CRATES]
     if only_formatters:
         return formatters
     rest = [buf_lint, layering, families, licenses, python_types, typescript]

@@ -120,8 +120,8 @@ def cases_of(binary: Result, report: Path) -> list[Result]:
 def run_rust(arguments: argparse.Namespace) -> list[Result]:
     """cargo has no JUnit output in stable: its lines are read, one a test."""
     cargo = subprocess.run(
-        rust_crate.cargo("test"),
-        cwd=rust_crate.CRATE,
+        rust_crate.TEXT.cargo("test"),
+        cwd=rust_crate.TEXT.directory,
         env=rust_crate.ENVIRONMENT,
         stdout=subprocess.PIPE,
         text=True,

@@ -35,7 +35,7 @@ std::vector<Backend> Backends() {
   return {{.name = "native", .models = "the families above", .lacks = {}},
           {.name = "hf",
            .models = "causal language models of the transformers that TEMPER_PYTHON has",
-           .lacks = {"GPUs", "training.recompute", "method.distillation",
+           .lacks = {"GPUs", "training.recompute", "method.distillation", "method.reward",
                      "adapters on embed_tokens, lm_head and experts", "the loss for an even use of experts",
                      "a comparison of exports with transformers' own model, which is what trained",
                      "shards of single layers: each rank gathers the whole model for a step",

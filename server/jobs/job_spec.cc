@@ -17,6 +17,8 @@
 #include "common/storage/storage_uri.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/util/message_differencer.h"
+#include "server/jobs/field_check.h"
+#include "server/jobs/method_spec.h"
 #include "server/jobs/unknown_values.h"
 
 namespace temper {
@@ -48,64 +50,9 @@ std::string NameOf(std::string_view uri) {
   return LastComponent(WithoutParameters(uri));
 }
 
-double DefaultLearningRate(const v1::Method& method, bool lora) {
-  if (method.has_preference()) return lora ? 1e-5 : 1e-6;
-  if (method.has_reward()) return lora ? 1e-4 : 1e-5;
-  return lora ? 2e-4 : 2e-5;
-}
-
-// Collects what is wrong. The limits and defaults are those of proto/temper/v1/job.proto, in its order.
-class SpecCheck {
+// The limits and defaults are those of proto/temper/v1/job.proto, in its order.
+class SpecCheck : public FieldCheck {
  public:
-  std::vector<FieldViolation> violations;
-
-  void Wrong(std::string_view field, std::string description) {
-    violations.push_back({absl::StrCat("spec.", std::string(field)), std::move(description)});
-  }
-
-  // `limits` reads on from "must be".
-  template <typename Number>
-  void Require(bool ok, std::string_view field, std::string_view limits, Number value) {
-    if (!ok) Wrong(field, absl::StrCat("must be ", std::string(limits), ", not ", value));
-  }
-
-  void Uri(std::string_view field, const std::string& uri, std::string_view what) {
-    constexpr size_t kMaxBytes = 4096;  // PATH_MAX
-    if (uri.empty()) {
-      Wrong(field, absl::StrCat("is required: ", std::string(what), ", as ", std::string(kStorageForms)));
-    } else if (uri.size() > kMaxBytes) {
-      Wrong(field, absl::StrCat("must have at most ", kMaxBytes, " bytes, not ", uri.size()));
-    } else if (uri.find('\0') != std::string::npos) {
-      Wrong(field, "must not contain a NUL character");
-    } else if (HasUserInformation(uri)) {
-      // Not quoted: a job, its events and its log are no place for secrets.
-      Wrong(field,
-            "holds a user name or a password, which a job keeps for everyone to read: take it out, and give it to the "
-            "server's environment");
-    } else if (const auto scheme = SchemeOf(uri); !scheme) {
-      Wrong(field, absl::StrCat("'", uri, "' has the scheme ", uri.substr(0, uri.find("://")),
-                                ", which this version does not read: use ", std::string(kStorageForms)));
-    } else if (*scheme != StorageScheme::kLocal) {
-      Remote(field, uri);
-    } else if (uri.starts_with("file:") && !uri.starts_with("file:///")) {
-      Wrong(field, absl::StrCat("'", uri, "' names no path on this machine: write file:///path, with three slashes"));
-    } else if (!uri.starts_with('/') && !uri.starts_with("file:///")) {
-      Wrong(field,
-            absl::StrCat("'", uri, "' is a relative path, and the server does not know what it is relative to: use ",
-                         std::string(kStorageForms)));
-    }
-  }
-
-  void Remote(std::string_view field, const std::string& uri) {
-    const auto parameters = ReadParameters(uri);
-    if (!parameters.ok()) return Wrong(field, std::string(parameters.status().message()));
-    if (SchemeOf(uri) != StorageScheme::kHub) return;
-    const auto place = ParseHubUri(uri);
-    if (!place.ok()) return Wrong(field, std::string(place.status().message()));
-    if (field == "output.uri")
-      Wrong(field, absl::StrCat("'", uri, "' is on a hub, which is only read: choose another place"));
-  }
-
   void DisplayName(v1::JobSpec& spec) {
     if (spec.display_name().empty()) {
       std::string name = NameOf(spec.model().uri());
@@ -120,7 +67,7 @@ class SpecCheck {
   enum class Fields { kSamples, kPairs, kSamplesAndTeacher };
 
   static Fields FieldsOf(const v1::Method& method) {
-    if (method.has_preference() || method.has_reward()) return Fields::kPairs;
+    if (LearnsFromPairs(method)) return Fields::kPairs;
     const bool stored = method.has_distillation() && method.distillation().teacher().empty();
     return stored ? Fields::kSamplesAndTeacher : Fields::kSamples;
   }
@@ -159,10 +106,6 @@ class SpecCheck {
       data.set_overlong(spec.method().has_reward() ? v1::DataSource::OVERLONG_DROP : v1::DataSource::OVERLONG_TRUNCATE);
     }
     Columns(data.columns(), fields, "data.columns");
-    if (fields == Fields::kPairs && data.train_on() != v1::DataSource::TRAIN_ON_UNSPECIFIED) {
-      Wrong("data.train_on",
-            "does not go together with method.preference and method.reward, which learn from two answers");
-    }
   }
 
   template <typename ProtoMap>
@@ -252,95 +195,6 @@ class SpecCheck {
     const auto characters = std::count_if(name.begin(), name.end(), BeginsCharacter);
     if (characters > 100) Wrong(field, absl::StrCat("must have at most 100 characters, not ", characters));
     if (std::any_of(name.begin(), name.end(), IsControl)) Wrong(field, "must not contain control characters");
-  }
-
-  void Method(v1::JobSpec& spec) {
-    if (spec.method().method_case() == v1::Method::METHOD_NOT_SET) spec.mutable_method()->mutable_sft();
-    if (spec.method().has_preference()) Preference(*spec.mutable_method()->mutable_preference());
-    if (spec.method().has_distillation()) Distillation(*spec.mutable_method()->mutable_distillation());
-    if (spec.method().has_reward()) Reward(spec);
-  }
-
-  void Reward(const v1::JobSpec& spec) {
-    const double centering = spec.method().reward().centering();
-    Require(centering >= 0 && std::isfinite(centering), "method.reward.centering", "at least 0", centering);
-    const auto no = [&](bool given, std::string_view field, std::string_view why) {
-      if (given) Wrong(field, absl::StrCat("does not go together with method.reward", std::string(why)));
-    };
-    no(spec.training().label_smoothing() > 0, "training.label_smoothing", ": no tokens are learned");
-    no(spec.training().z_loss() > 0, "training.z_loss", ": no tokens are learned");
-    no(spec.lora().dropout() > 0, "lora.dropout", ": what is dropped would count as a difference between answers");
-    no(spec.backend() == v1::JobSpec::BACKEND_HF, "backend", ": reward models are trained by temper's own engine");
-    no(spec.output().adapter_format() == v1::Output::ADAPTER_FORMAT_VLLM, "output.adapter_format",
-       ": vLLM reads no adapter with a score; export the merged model (output.adapters)");
-  }
-
-  void Preference(v1::PreferenceOptimization& preference) {
-    using Method = v1::PreferenceOptimization;
-    if (preference.loss() == Method::LOSS_UNSPECIFIED) preference.set_loss(Method::LOSS_SIGMOID);
-    const Method::Loss loss = preference.loss();
-    const bool simpo = loss == Method::LOSS_SIMPO, sigmoid = loss == Method::LOSS_SIGMOID;
-    if (preference.beta() == 0) preference.set_beta(simpo ? 2 : 0.1);
-    Require(preference.beta() > 0 && std::isfinite(preference.beta()), "method.preference.beta", "over 0",
-            preference.beta());
-    Require(preference.label_smoothing() >= 0 && preference.label_smoothing() < 0.5,
-            "method.preference.label_smoothing", "0 to below 0.5", preference.label_smoothing());
-    if (preference.label_smoothing() != 0 && !sigmoid && !simpo) {
-      Wrong("method.preference.label_smoothing", "is for the losses SIGMOID and SIMPO only");
-    }
-    if (preference.length_normalized() && !sigmoid && loss != Method::LOSS_HINGE) {
-      Wrong("method.preference.length_normalized", "is for the losses SIGMOID and HINGE only: the others always are");
-    }
-    if (preference.has_margin() && !simpo) {
-      Wrong("method.preference.margin", "is for the loss SIMPO only");
-    } else if (simpo && !preference.has_margin()) {
-      preference.set_margin(preference.beta() / 2);
-    }
-    Require(preference.margin() >= 0 && std::isfinite(preference.margin()), "method.preference.margin", "at least 0",
-            preference.margin());
-  }
-
-  void Distillation(v1::Distillation& distillation) {
-    using Method = v1::Distillation;
-    const bool stored = distillation.teacher().empty();
-    if (!stored) Uri("method.distillation.teacher", distillation.teacher(), "");
-    if (distillation.divergence() == Method::DIVERGENCE_UNSPECIFIED) {
-      distillation.set_divergence(Method::DIVERGENCE_FORWARD_KL);
-    }
-    if (distillation.temperature() == 0) distillation.set_temperature(1);
-    Require(distillation.temperature() > 0 && std::isfinite(distillation.temperature()),
-            "method.distillation.temperature", "over 0", distillation.temperature());
-    Require(distillation.sft_weight() >= 0 && distillation.sft_weight() <= 1, "method.distillation.sft_weight",
-            "0 to 1", distillation.sft_weight());
-    if (stored && distillation.divergence() != Method::DIVERGENCE_FORWARD_KL) {
-      Wrong("method.distillation.divergence", "needs a teacher: what samples bring of one is for FORWARD_KL only");
-    }
-    if (stored && distillation.temperature() != 1) {
-      Wrong("method.distillation.temperature", "needs a teacher: what samples bring of one is at temperature 1");
-    }
-    if (distillation.divergence() == Method::DIVERGENCE_JSD) {
-      if (distillation.teacher_weight() == 0) distillation.set_teacher_weight(0.5);
-      Require(distillation.teacher_weight() > 0 && distillation.teacher_weight() < 1,
-              "method.distillation.teacher_weight", "between 0 and 1", distillation.teacher_weight());
-    } else if (distillation.teacher_weight() != 0) {
-      Wrong("method.distillation.teacher_weight", "is for the divergence JSD only");
-    }
-  }
-
-  // What would be wrong without a word.
-  void GoesWith(const v1::JobSpec& spec) {
-    const bool preference = spec.method().has_preference();
-    if (!preference && !spec.method().has_distillation()) return;
-    const std::string method = preference ? "method.preference" : "method.distillation";
-    const auto no = [&](bool given, std::string_view field, std::string_view why) {
-      if (given) Wrong(field, absl::StrCat("does not go together with ", method, std::string(why)));
-    };
-    no(spec.training().label_smoothing() > 0, "training.label_smoothing", preference ? ", which has its own" : "");
-    no(spec.training().z_loss() > 0, "training.z_loss", "");
-    no(preference && spec.lora().dropout() > 0, "lora.dropout",
-       ": what is dropped would count as a difference between answers");
-    no(!preference && spec.backend() == v1::JobSpec::BACKEND_HF, "backend",
-       ", which is for models that temper trains itself");
   }
 
   // Names of modules and patterns for them.
@@ -563,14 +417,14 @@ absl::StatusOr<v1::JobSpec> CompleteJobSpec(v1::JobSpec spec) {
   check.violations = UnknownValues(spec, "spec");
   check.Uri("model.uri", spec.model().uri(), "a directory in Hugging Face layout");
   check.DisplayName(spec);
-  check.Method(spec);
+  CompleteMethod(*spec.mutable_method(), check);
   check.Data(spec);
   if (spec.has_validation()) check.Validation(*spec.mutable_validation());
   check.Labels(spec);
   check.Name("owner", spec.owner());
   if (spec.has_lora()) check.Lora(*spec.mutable_lora());
   check.Training(spec);
-  check.GoesWith(spec);
+  CheckMethodGoesWith(spec, check);
   check.Backend(spec);
   check.Resources(*spec.mutable_resources());
   check.Output(*spec.mutable_output(), spec.has_lora());

@@ -85,26 +85,39 @@ def job_rates(server: Versitygw, directory: Path) -> dict[str, float]:
     return rates
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=1.6)
-    parser.add_argument("--runs", type=int, default=3)
-    arguments = parser.parse_args()
-    size = int(arguments.gigabytes * 1e9) // PIECE * PIECE
+def publication_seconds(server: Versitygw, size: int, runs: int) -> tuple[list[float], list[float]]:
+    """Of raw uploads and of ours, in turn, so that what else the machine does meets both."""
     raw, ours = [], []
-    with tempfile.TemporaryDirectory() as directory, Versitygw(Path(directory)) as server:
+    files = server.files()
+    for run in range(runs):
+        raw.append(raw_seconds(files, f"bucket/raw-{run}", size))
+        ours.append(published_seconds(server, f"ours-{run}", size))
+        files.delete_file(f"bucket/raw-{run}")
+        files.delete_dir(f"bucket/ours-{run}")
+    return raw, ours
+
+
+def shares(directory: Path, size: int, runs: int) -> dict[str, float]:
+    """Of the raw rate: what publications, checkpoints and exports reach. All into build/reports/storage.json."""
+    with Versitygw(directory) as server:
         server.make_bucket("bucket")
-        for run in range(arguments.runs):  # in turn, so that what else the machine does meets both
-            raw.append(raw_seconds(server.files(), f"bucket/raw-{run}", size))
-            ours.append(published_seconds(server, f"ours-{run}", size))
-            server.files().delete_file(f"bucket/raw-{run}")
-            server.files().delete_dir(f"bucket/ours-{run}")
-        rates = {"publication": size / statistics.median(ours)} | job_rates(server, Path(directory))
+        raw, ours = publication_seconds(server, size, runs)
+        rates = {"publication": size / statistics.median(ours)} | job_rates(server, directory)
     raw_rate = size / statistics.median(raw)
     print(f"raw: {raw_rate / 1e6:.0f} MB/s; goal: {GOAL} of it")
     for check, rate in rates.items():
         print(f"{check}: {rate / 1e6:.0f} MB/s, {rate / raw_rate:.2f}")
         storage_report.add("versitygw", f"rate of a {check}", rate >= GOAL * raw_rate, round(rate / raw_rate, 3))
+    return {check: rate / raw_rate for check, rate in rates.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=1.6)
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        shares(Path(directory), int(arguments.gigabytes * 1e9) // PIECE * PIECE, arguments.runs)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_reward_model_is_learned_and_told_everywhere(start_server, spec, tmp_pat
     pieces = preflight["samples"][0]["pieces"]
     assert [piece.get("scored", False) for piece in pieces] == [False, True]
     assert pieces[-1]["text"] == "\n"  # behind the token that ends the turn
-    assert any("the model becomes LlamaForSequenceClassification" in check["text"] for check in preflight["checks"])
+    assert any("the export is a LlamaForSequenceClassification" in check["text"] for check in preflight["checks"])
     config = json.loads((tmp_path / "output" / job / "export-e0001/adapter_config.json").read_text())
     assert config["task_type"] == "SEQ_CLS"
 

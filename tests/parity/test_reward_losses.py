@@ -137,7 +137,7 @@ def test_20_adamw_steps_follow_transformers(adapted, directory, adapter, engine)
     error = max(abs(a - b) / max(b, losses[0] / 10) for a, b in zip(ours.tolist(), losses, strict=True))
     name = f"reward, bradley-terry, centred, {'adapters' if adapted else 'all weights'}"
     objectives_report.add(name, "last loss of 20 steps", ours[-1].item(), losses[-1], error <= CURVE_BOUND)
-    assert losses[-1] < losses[0]
+    assert losses[-1] < losses[3]  # of the same batch
     assert error <= CURVE_BOUND
 
 

@@ -62,6 +62,7 @@ absl::Status WriteIndex(const HfRepository& source, const std::vector<WeightFile
     for (const ExportedTensor* tensor : file.tensors) weight_map.emplace(tensor->entry.name, file.name);
   }
   index["metadata"]["total_size"] = total_size;
+  index["metadata"].erase("total_parameters");  // the source's, which a reward model does not have
   index["weight_map"] = weight_map;
   return folder.Write(kIndex, index.dump(2) + "\n");
 }

@@ -37,10 +37,18 @@ absl::StatusOr<std::unique_ptr<TrainableModel>> Make(const NativeRepository& sou
   return std::make_unique<Transformer>(source.config, options);
 }
 
-absl::StatusOr<NativeRepository> OpenRewardModel(std::string_view uri, const NewScore& new_score) {
+absl::Status DescribesAnother(std::string_view uri) {
+  return absl::InvalidArgumentError(absl::StrCat("config.json of ", std::string(uri), " describes another model"));
+}
+
+absl::StatusOr<NativeRepository> ReopenRewardModel(const NativeRepository& like, std::string_view uri) {
   auto repository = HfRepository::Open(uri);
   if (!repository.ok()) return repository.status();
-  return TakeForRewardModel(*std::move(repository), new_score);
+  // Only what training began with is taken for what it may not be.
+  if (uri != like.repository->directory() && !IsRewardModel(*like.family, (*repository)->config())) {
+    return DescribesAnother(uri);
+  }
+  return TakeForRewardModel(*std::move(repository), *like.new_score);
 }
 
 // `choose` says which weights are trained, before they are cut.
@@ -82,10 +90,8 @@ absl::StatusOr<NativeRepository> OpenNativeRepository(std::string_view uri) {
 
 absl::StatusOr<NativeRepository> ReopenRepository(const NativeRepository& like, std::string_view uri) {
   if (!like.native()) return like.foreign->Reopen(uri);
-  auto opened = like.new_score ? OpenRewardModel(uri, *like.new_score) : OpenNativeRepository(uri);
-  if (opened.ok() && opened->config != like.config) {
-    return absl::InvalidArgumentError(absl::StrCat("config.json of ", std::string(uri), " describes another model"));
-  }
+  auto opened = like.new_score ? ReopenRewardModel(like, uri) : OpenNativeRepository(uri);
+  if (opened.ok() && opened->config != like.config) return DescribesAnother(uri);
   return opened;
 }
 

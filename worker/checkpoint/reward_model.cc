@@ -27,6 +27,13 @@ nlohmann::ordered_json RewardConfig(nlohmann::ordered_json config, const FamilyS
   return config;
 }
 
+// fp32 where that is none that a score can have: who checks all tensors says so.
+std::string DtypeOfEmbedding(const HfRepository& repository) {
+  const RepositoryTensor* const embedding = repository.FindTensor("model.embed_tokens.weight");
+  const bool known = embedding != nullptr && (embedding->entry.dtype == "BF16" || embedding->entry.dtype == "F16");
+  return known ? embedding->entry.dtype : "F32";
+}
+
 // As transformers initialises a linear layer.
 at::Tensor DrawScore(const nlohmann::ordered_json& config, int64_t hidden_size, int64_t seed) {
   constexpr double kUsualRange = 0.02;
@@ -61,8 +68,7 @@ absl::StatusOr<NativeRepository> TakeForRewardModel(std::unique_ptr<HfRepository
   if (!scores) {
     repository->Rename(
         [](std::string_view name) { return name == kHead ? std::nullopt : std::optional<std::string>(name); });
-    const RepositoryTensor* const embedding = repository->FindTensor("model.embed_tokens.weight");
-    repository->Add(kScore, embedding != nullptr ? embedding->entry.dtype : "F32",
+    repository->Add(kScore, DtypeOfEmbedding(*repository),
                     DrawScore(repository->config(), config->hidden_size, new_score.seed));
   }
   NativeRepository model;

@@ -213,7 +213,8 @@ absl::StatusOr<std::vector<std::string>> FindTrainedModules(const FamilySpec& fa
       if (std::find(modules.begin(), modules.end(), module) == modules.end()) modules.push_back(module);
     }
   }
-  auto selected = Select("lora.modules_to_save", family.architecture, modules, names, "");
+  const std::string& model = config.score_head ? family.sequence_classifier : family.architecture;
+  auto selected = Select("lora.modules_to_save", model, modules, names, "");
   if (!selected.ok()) return selected.status();
   if (std::any_of(tied.begin(), tied.end(), [&](const auto& module) { return selected->contains(module); })) {
     selected->insert(tied.begin(), tied.end());

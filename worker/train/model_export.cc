@@ -238,9 +238,8 @@ class Exporter {
     const double largest = measure_.of(adapted_TV, SampleLogits(merged, sample_)).max().item<double>();
     if (at::isfinite(adapted_TV).all().item<bool>() && !(largest <= measure_.max_merge)) {
       return absl::InternalError(
-          absl::StrCat("the merged model computes something else than model and adapters: the "
-                       "largest ",
-                       measure_.text, " is ", largest, ", at most ", measure_.max_merge, " was expected"));
+          absl::StrCat("the merged model computes something else than model and adapters: the largest ", measure_.text,
+                       " is ", largest, ", at most ", measure_.max_merge, " was expected"));
     }
     auto written = WriteModel(merged);
     if (written.ok()) (*written)["merge"] = {{"passed", true}, {Max(), largest}};

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -13,9 +14,13 @@ std::vector<double> NoMaxima(size_t count) {
   return std::vector<double>(count, -std::numeric_limits<double>::infinity());
 }
 
+void KeepMaximum(double other, double& maximum) {
+  if (std::isnan(other) || other > maximum) maximum = other;
+}
+
 void KeepMaxima(const std::vector<double>& of_others, std::vector<double>& maxima) {
   if (maxima.empty()) maxima = NoMaxima(of_others.size());
-  for (size_t i = 0; i < of_others.size(); ++i) maxima[i] = std::max(maxima[i], of_others[i]);
+  for (size_t i = 0; i < of_others.size(); ++i) KeepMaximum(of_others[i], maxima[i]);
 }
 
 double CountScored(const MicroBatch& batch) {

@@ -114,7 +114,9 @@ class LogprobObjective : public Objective {
 
 // Of nothing.
 std::vector<double> NoMaxima(size_t count);
-// Keeps the larger of each two; there are as many of either, or none.
+// Keeps the larger of two, or what is not a number.
+void KeepMaximum(double other, double& maximum);
+// The same of each two; there are as many of either, or none.
 void KeepMaxima(const std::vector<double>& of_others, std::vector<double>& maxima);
 
 // Cross-entropy: −Σ logprob / normalizer, a mean over the scored tokens. With label smoothing ε (Szegedy et al. 2016)

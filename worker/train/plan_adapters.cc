@@ -41,8 +41,7 @@ absl::Status CheckExport(const OutputOptions& output, const AdapterPlan& plan, c
   if (output.adapter_format == AdapterFormat::kVllm && (plan.peft.dora || !plan.peft.modules_to_save.empty())) {
     return absl::InvalidArgumentError(
         "output.adapter_format: vLLM reads no adapter with lora.dora or lora.modules_to_save: leave them out, or "
-        "export "
-        "the merged model (output.adapters: merged)");
+        "export the merged model (output.adapters: merged)");
   }
   return absl::OkStatus();
 }
@@ -58,9 +57,8 @@ absl::StatusOr<std::unique_ptr<AdapterPlan>> PlanAdapters(const TrainJob& job, c
     (*plan)->peft.task_type = "SEQ_CLS";
     if (!TrainsScore(**plan)) {
       return absl::InvalidArgumentError(
-          "lora.adapter: it has no score, so it is a language model's: train the merged model (output.adapters: "
-          "merged), "
-          "or leave it out");
+          "lora.adapter: it has no score, so it is a language model's: train the merged model "
+          "(output.adapters: merged), or leave it out");
     }
   }
   if (absl::Status exportable = CheckExport(job.output, **plan, model); !exportable.ok()) return exportable;

@@ -145,9 +145,8 @@ class Checks {
   void Head(const NativeRepository& model) {
     const RepositoryTensor* const stored = model.repository->FindTensor("lm_head.weight");
     if (model.config.score_head) {
-      Good(absl::StrCat("the model becomes ", model.architecture(),
-                        ": an answer is scored at its last token other than ", "padding (", model.config.pad_token,
-                        ")"));
+      Good(absl::StrCat("the export is a ", model.architecture(),
+                        ": an answer is scored at its last token other than padding (", model.config.pad_token, ")"));
     } else if (!model.config.tied_head) {
       Good("the head has weights of its own");
     } else if (stored == nullptr) {

@@ -36,8 +36,8 @@ LogprobObjective::Evaluation RewardObjective::Evaluate(const at::Tensor& rewards
     evaluation.sums[kMargins] += margin;
     evaluation.sums[kRewards] += sum;
     for (const double reward : {chosen, rejected}) {
-      evaluation.maxima[kHighest] = std::max(evaluation.maxima[kHighest], reward);
-      evaluation.maxima[kLowestNegated] = std::max(evaluation.maxima[kLowestNegated], -reward);
+      KeepMaximum(reward, evaluation.maxima[kHighest]);
+      KeepMaximum(-reward, evaluation.maxima[kLowestNegated]);
     }
   }
   evaluation.coefficient_S = at::tensor(coefficients, at::kFloat).to(rewards_S.device());

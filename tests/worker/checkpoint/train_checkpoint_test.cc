@@ -217,7 +217,7 @@ TEST_F(TrainCheckpointTest, RoundTrip_Adapters_IsExactAndLeavesTheBaseOut) {
   const NativeRepository source = Source(at::kBFloat16);
   const TransformerOptions options = {.dtype = at::kBFloat16,
                                       .lora = LoraConfig{.rank = 2, .alpha = 4, .sites = {{"layers.0.attn.q"}}}};
-  const PeftConfig peft = {"base", 2, 4};
+  const PeftConfig peft = {.base_model = "base", .rank = 2, .alpha = 4};
   Training trained(*LoadTransformer(source, options));
   trained.Train();
   const std::string uri = Write(source, TakeSnapshot(*trained.model, trained.moments, position_), peft);
@@ -230,8 +230,10 @@ TEST_F(TrainCheckpointTest, RoundTrip_Adapters_IsExactAndLeavesTheBaseOut) {
   ExpectSame(resumed, trained);
   EXPECT_THAT(std::string(checkpoint->OpenModel(source, std::nullopt).status().message()),
               HasSubstr("holds adapters, but the job has no lora"));
-  EXPECT_THAT(std::string(checkpoint->OpenModel(source, PeftConfig{"base", 4, 4}).status().message()),
-              HasSubstr("has adapters of rank 2 and alpha 4, the job asks for rank 4 and alpha 4"));
+  EXPECT_THAT(
+      std::string(
+          checkpoint->OpenModel(source, PeftConfig{.base_model = "base", .rank = 4, .alpha = 4}).status().message()),
+      HasSubstr("has adapters of rank 2 and alpha 4, the job asks for rank 4 and alpha 4"));
   EXPECT_THAT(
       std::string(checkpoint->OpenModel(source, PeftConfig{.rank = 2, .alpha = 4, .modules_to_save = {"lm_head"}})
                       .status()
@@ -295,12 +297,13 @@ TEST_P(TrainCheckpointWorldsTest, WhatAnyNumberOfRanksWrote_AnyNumberGoesOnFrom)
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    , TrainCheckpointWorldsTest,
-    ::testing::Values(WorldsCase{"Fp32", at::kFloat, at::kFloat}, WorldsCase{"Bf16", at::kBFloat16, at::kBFloat16},
-                      WorldsCase{"Fp16Trained", at::kHalf, at::kFloat},
-                      WorldsCase{"Adapters", at::kBFloat16, at::kBFloat16, PeftConfig{"base", 2, 4}}),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(, TrainCheckpointWorldsTest,
+                         ::testing::Values(WorldsCase{"Fp32", at::kFloat, at::kFloat},
+                                           WorldsCase{"Bf16", at::kBFloat16, at::kBFloat16},
+                                           WorldsCase{"Fp16Trained", at::kHalf, at::kFloat},
+                                           WorldsCase{"Adapters", at::kBFloat16, at::kBFloat16,
+                                                      PeftConfig{.base_model = "base", .rank = 2, .alpha = 4}}),
+                         [](const auto& info) { return info.param.name; });
 
 TEST_F(TrainCheckpointTest, RanksThatWroteNothing_GoOnWithTheirOwnNumbers) {
   const NativeRepository source = Source(at::kFloat);

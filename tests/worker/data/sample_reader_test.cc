@@ -202,7 +202,7 @@ TEST_F(SampleReaderTest, Read_NothingScored_IsRefusedAndCounted) {
 TEST_F(SampleReaderTest, Read_PairsScoredAtTheirEnd_MarkTheLastTokenThatIsNoPadding) {
   const SampleBuilder builder(tokenizer_, template_, "</s>", TrainOn::kAll);
   const DataFile file(Pair("p", "ab", "c"));
-  SampleOptions options = {.sources = {{.uri = file.uri()}}, .pairs = true, .max_tokens = 20, .scored_at_end = -1};
+  SampleOptions options = {.sources = {{.uri = file.uri()}}, .pairs = true, .scored_at_end = -1, .max_tokens = 20};
   const auto at_eos = ReadFirst(options, builder);
   ASSERT_TRUE(at_eos.ok()) << at_eos.status();
   EXPECT_THAT(at_eos->scored(0), ElementsAre(0, 0, 0, 1, 0, 0, 1));

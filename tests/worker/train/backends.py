@@ -9,6 +9,7 @@ BACKENDS = ("native", "hf")
 
 RECOMPUTE = "training.recompute"
 DISTILLATION = "method.distillation"
+REWARD = "method.reward"
 TOKEN_ADAPTERS = "adapters on embed_tokens, lm_head and experts"
 BALANCE_LOSS = "the loss for an even use of experts"
 COMPARISON = "a comparison of exports with transformers' own model, which is what trained"
@@ -22,6 +23,7 @@ LACKS = {
         "GPUs": "transformers' models are trained on CPU here",  # where temper-rank was built with CUDA
         RECOMPUTE: "training.recompute: transformers keeps all activations of a model that it trains",
         DISTILLATION: "method.distillation is for models that temper trains itself",
+        REWARD: "reward models are trained by temper's own engine",
         TOKEN_ADAPTERS: "lora.targets: ",
         BALANCE_LOSS: "config.json: output_router_logits asks for the loss for an even use of experts",
         COMPARISON: None,

@@ -64,6 +64,15 @@ TEST(RewardObjective, PairsOfMicroBatches_AddUp) {
   EXPECT_EQ(maxima, whole.maxima);
 }
 
+TEST(RewardObjective, RewardThatIsNoNumber_ShowsInTheExtremes) {
+  const RewardObjective objective({});
+  std::vector<double> maxima = NoMaxima(objective.num_maxima());
+  for (const float reward : {1.0F, std::nanf(""), 2.0F}) {
+    KeepMaxima(objective.Evaluate(at::tensor({reward, 0.5F}, at::kFloat), {.starts = {0, 1, 2}}, 1).maxima, maxima);
+  }
+  for (const auto& [name, value] : objective.Extremes(maxima)) EXPECT_TRUE(std::isnan(value)) << name;
+}
+
 TEST(RewardObjective, HopelessPair_HasAFiniteLoss) {
   const RewardObjective objective({});
   const auto evaluation = objective.Evaluate(at::tensor({-1e4, 1e4}, at::kFloat), {.starts = {0, 1, 2}}, 1);

@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from e2e import tiny_chat_model
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from worker.train.backends import ONE_SHOWS_AS_MUCH
+from worker.train.backends import ONE_SHOWS_AS_MUCH, REWARD, backend_of, refusal
 from worker.train.test_preference import Gang, steps_of
-from worker.train.training_run import STEPS, WITHOUT_TRANSFORMERS, assert_refused, checkpoint, digests, job, train
-
-pytestmark = ONE_SHOWS_AS_MUCH
+from worker.train.training_run import STEPS, WITHOUT_TRANSFORMERS, assert_refused, checkpoint, digests, job, run, train
 
 CASES = {
     "all weights": {},
@@ -27,9 +25,10 @@ CASES = {
 
 
 @pytest.fixture(autouse=True)
-def without_transformers(monkeypatch):
-    for name, value in WITHOUT_TRANSFORMERS.items():
-        monkeypatch.setenv(name, value)
+def without_transformers(inputs, monkeypatch):
+    if backend_of(inputs) == "native":
+        for name, value in WITHOUT_TRANSFORMERS.items():
+            monkeypatch.setenv(name, value)
 
 
 def reward_job(inputs, output, **changes):
@@ -79,6 +78,7 @@ def assert_same_rewards(validation, loss, figures):
     }
 
 
+@ONE_SHOWS_AS_MUCH
 @pytest.mark.parametrize("case", CASES)
 def test_pairs_are_learned_and_transformers_gives_the_same_rewards(inputs, tmp_path, case):
     lines = train(reward_job(inputs, tmp_path / "out", **CASES[case]), tmp_path)
@@ -120,6 +120,7 @@ def test_pairs_are_learned_and_transformers_gives_the_same_rewards(inputs, tmp_p
         assert proof["native_reload"]["max_score_difference"] <= 1e-5
 
 
+@ONE_SHOWS_AS_MUCH
 def test_texts_are_scored_where_transformers_pools_though_eos_is_padding(inputs, tmp_path):
     """The token before the eos then, which counts as padding."""
     tokenizer = tiny_chat_model.make_tokenizer()
@@ -143,6 +144,7 @@ def test_texts_are_scored_where_transformers_pools_though_eos_is_padding(inputs,
     assert_same_rewards(validation, *figures_by_transformers(model, tokenizer, pairs))
 
 
+@ONE_SHOWS_AS_MUCH
 @pytest.mark.parametrize("case", ["all weights", "adapters"])
 def test_resumed_equals_never_stopped(inputs, tmp_path, case):
     whole = steps_of(train(reward_job(inputs, tmp_path / "whole", **CASES[case]), tmp_path))
@@ -159,6 +161,7 @@ def test_resumed_equals_never_stopped(inputs, tmp_path, case):
     assert after == before
 
 
+@ONE_SHOWS_AS_MUCH
 def test_reward_model_goes_on_with_its_score(inputs, tmp_path):
     first = validations_of(train(reward_job(inputs, tmp_path / "first"), tmp_path))[-1]
     export = str(tmp_path / "first/local/export-e0001")
@@ -167,6 +170,7 @@ def test_reward_model_goes_on_with_its_score(inputs, tmp_path):
     assert second["objective"] == {name: pytest.approx(value, rel=1e-5) for name, value in first["objective"].items()}
 
 
+@ONE_SHOWS_AS_MUCH
 @pytest.mark.parametrize("options", [("--lora", "all-linear"), ()], ids=["adapters", "all weights"])
 def test_every_world_takes_the_same_steps(inputs, tmp_path, options):
     """Five rows a step: one of two ranks has nothing to compute with the last one."""
@@ -178,16 +182,19 @@ def test_every_world_takes_the_same_steps(inputs, tmp_path, options):
             assert step == {name: pytest.approx(value, rel=1e-4, abs=1e-6) for name, value in alone.items()}
 
 
+@ONE_SHOWS_AS_MUCH
 def test_answers_that_are_too_long_are_left_out(inputs, tmp_path):
     long = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "blue " * 60}]
     short = [long[0], {"role": "assistant", "content": "red"}]
     lines = (inputs / "pairs.jsonl").read_text() + json.dumps({"chosen": long, "rejected": short}) + "\n"
     (tmp_path / "pairs.jsonl").write_text(lines)
     spec = reward_job(inputs, tmp_path / "out", data__uri=str(tmp_path / "pairs.jsonl"), training__steps=1)
-    said = json.dumps(train(spec, tmp_path))
-    assert "0 longer than 64 tokens were cut off, 1 left out" in said
+    result = run(spec, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "0 longer than 64 tokens were cut off, 1 left out" in result.stderr
 
 
+@ONE_SHOWS_AS_MUCH
 class TestRefused:
     def test_family_without_a_class_in_transformers(self, inputs, tmp_path):
         granite = tmp_path / "granite"
@@ -223,3 +230,8 @@ class TestRefused:
     def test_samples_that_are_no_pairs(self, inputs, tmp_path):
         spec = reward_job(inputs, tmp_path / "out", data__uri=str(inputs / "train.jsonl"))
         assert_refused(spec, tmp_path, "learn from pairs, but the sample has no `chosen`")
+
+
+def test_only_models_of_our_own_learn_to_score(inputs, tmp_path):
+    if message := refusal(inputs, REWARD):
+        assert_refused(reward_job(inputs, tmp_path / "out"), tmp_path, message)
