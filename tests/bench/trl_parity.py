@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """20 steps of ours and of TRL's DPOTrainer and RewardTrainer, from the same weights over the same texts, in fp32.
 
-    PYTHONPATH=tests:tests/parity build/bench-venv/bin/python tests/bench/trl_parity.py
+    PYTHONPATH=tests:tests/parity build/bench-venv/bin/python tests/bench/trl_parity.py [sigmoid hinge …]
 
 Each is a job of temper-rank as a user would write it, so tokenisation and scoring are compared as well. Prints a table,
 writes its rows of build/reports/objectives.json, and ends with 1 where a bound does not hold. TRL has its own
@@ -55,12 +55,12 @@ PREFERENCE_FIGURES = tuple(f"rewards/{name}" for name in ("chosen", "rejected", 
 PREFERENCE_FIGURES += ("logps/chosen", "logps/rejected")
 
 
-def preference(loss: str, **method) -> Case:
+def preference(name: str, **method) -> Case:
     return Case(
-        name=loss,
+        name=name,
         method={"preference": {"beta": BETA, **method}},
         trainer=trl.DPOTrainer,
-        config=partial(trl.DPOConfig, loss_type=[loss], beta=BETA),
+        config=partial(trl.DPOConfig, loss_type=[name], beta=BETA),
         figures=PREFERENCE_FIGURES,
         model_class=transformers.AutoModelForCausalLM,
         lora={"task_type": "CAUSAL_LM"},
@@ -162,8 +162,12 @@ def run_theirs(case: Case, model: Path, data: list[dict], folder: Path, first_ad
         policy = peft.get_peft_model(policy, config)
         # B is zero before the first step, and so A has no gradient in it: after it, A is what it was at the start.
         drawn = load_file(first_adapter / "adapter_model.safetensors")
-        drawn = {name: tensor.float() for name, tensor in drawn.items() if "lora_A" in name}
-        peft.set_peft_model_state_dict(policy, drawn)
+        drawn = {
+            name.replace("lora_A.weight", "lora_A.default.weight"): tensor.float()
+            for name, tensor in drawn.items()
+            if "lora_A" in name
+        }
+        assert not policy.load_state_dict(drawn, strict=False).unexpected_keys
     arguments = case.config(
         output_dir=str(folder),
         max_length=None,
@@ -218,7 +222,8 @@ def main() -> int:
         write_reward_model(folder / "language", folder / "scores")
         data = pairs()
         (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in data))
-        for lora, case in itertools.product((True, False), CASES):
+        wanted = [case for case in CASES if case.name in (sys.argv[1:] or [case.name])]
+        for lora, case in itertools.product((True, False), wanted):
             name = f"{case.name}, {'lora' if lora else 'full'}"
             model = folder / ("scores" if "reward" in case.method else "language")
             output = folder / name.replace(", ", "-")
