@@ -21,6 +21,7 @@ build-all: build
 	@cmake --build --preset $(PRESET)
 
 demo: build ## train a small model on a real task, take it home, measure it (KEEP=1: leave the server up)
+	@cmake --build --preset $(PRESET) --target parity_probe
 	@$(PYTHON) tools/demo/run.py $(if $(KEEP),--keep)
 
 demo-dpo: build ## teach a small model which answers are preferred: win rate on held-out pairs before and after (KEEP=1)

@@ -108,3 +108,13 @@ def test_demo_keeps_the_server_when_told_to(demo: Demo, tmp_path: Path) -> None:
     while kept.processes():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_make_builds_all_that_it_runs():
+    """In a fresh clone nobody has built the tests."""
+    scripts = "".join(path.read_text() for path in (ROOT / "tools/demo").glob("*.py"))
+    said = subprocess.run(["make", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = " ".join(re.findall(r"--target (.*)", said)).split()
+    needed = {"programs", *re.findall(r'"tests/(\w+)"', scripts)}
+    assert "parity_probe" in needed
+    assert needed <= set(targets)
