@@ -40,6 +40,9 @@ LONGEST_RUN = 900  # seconds of one process
 BUSY = 0.05  # share of the cores' time that others may take
 
 
+Failures = dict[tuple[str, str], str]  # by work and contender: what went wrong
+
+
 @dataclass(frozen=True)
 class Contender:
     label: str
@@ -71,6 +74,10 @@ LABELS = {
 
 class BenchError(Exception):
     """What is wrong and what to do, for the user."""
+
+
+class Failure(Exception):
+    """A contender could not do it."""
 
 
 # Works
@@ -155,13 +162,14 @@ def output_of(command: list[str | Path], threads: int, log: Path) -> str:
         try:
             output, _ = process.communicate(timeout=LONGEST_RUN)
         except subprocess.TimeoutExpired:
-            raise BenchError(f"{command[2]} took more than {LONGEST_RUN} s") from None
+            raise Failure(f"took more than {LONGEST_RUN} s") from None
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode == -signal.SIGKILL:
+        raise Failure("was killed: the machine's memory was not enough")
     if process.returncode != 0:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise BenchError(f"{command[2]} failed with status {process.returncode}:\n{tail}")
+        raise Failure(f"failed with status {process.returncode}: {log} says why")
     return output
 
 
@@ -173,26 +181,36 @@ def run(work: Work, name: str, number: int) -> Run:
     return Run(work=work.name, contender=name, round=number, tokens=work.tokens, **measured)
 
 
-def run_round(number: int, works: list[Work], arguments: argparse.Namespace) -> list[Run]:
+def run_round(number: int, works: list[Work], arguments: argparse.Namespace, failures: Failures) -> list[Run]:
     runs = []
     for work in works:
         for name in arguments.contenders:
             contender = CONTENDERS[name]
             if work.name not in contender.works + (contender.more_works if arguments.all else ()):
                 continue
+            if (work.name, name) in failures:
+                continue
             start = time.monotonic()
-            runs.append(run(work, name, number))
+            try:
+                runs.append(run(work, name, number))
+            except Failure as failure:
+                if name == OURS:
+                    raise BenchError(f"{work.name}: temper {failure}") from None
+                failures[work.name, name] = str(failure)
+                print(f"round {number}  {work.name:<10} {name:<16} {failure}", flush=True)
+                continue
             seconds = " ".join(f"{step:.2f}" for step in runs[-1].seconds)
             print(
-                f"round {number}  {work.name:<6} {name:<16} {runs[-1].tokens_per_second:7.1f} tokens/s, "
-                f"loss {runs[-1].loss:.4f}, steps {seconds} s (process {time.monotonic() - start:.0f} s)",
+                f"round {number}  {work.name:<10} {name:<16} {runs[-1].tokens_per_second:7.1f} tokens/s, "
+                f"{runs[-1].peak_bytes / 1e9:4.1f} GB, loss {runs[-1].loss:.4f}, steps {seconds} s "
+                f"(process {time.monotonic() - start:.0f} s)",
                 flush=True,
             )
     return runs
 
 
-def run_rounds(works: list[Work], arguments: argparse.Namespace) -> list[Run]:
-    """As many as asked for, or as the time allows; one at least."""
+def run_rounds(works: list[Work], arguments: argparse.Namespace, failures: Failures) -> list[Run]:
+    """As many as asked for, or as the time allows; one at least. Who fails once is left out of later rounds."""
     runs: list[Run] = []
     start = time.monotonic()
     for number in range(1, arguments.rounds + 1):
@@ -200,7 +218,7 @@ def run_rounds(works: list[Work], arguments: argparse.Namespace) -> list[Run]:
         if number > 1 and taken * number / (number - 1) > 60 * arguments.minutes:
             print(f"another round would take more than --minutes {arguments.minutes:g}", flush=True)
             break
-        runs += run_round(number, works, arguments)
+        runs += run_round(number, works, arguments, failures)
     return runs
 
 
@@ -242,7 +260,7 @@ def put_into_readme(table: str, caption: str) -> None:
     shutil.copyfile(REPORTS / "bench.png", README_CHART)
 
 
-def report(runs: list[Run], works: list[Work], arguments: argparse.Namespace) -> None:
+def report(runs: list[Run], works: list[Work], arguments: argparse.Namespace, failures: Failures) -> None:
     rows = bench_table.rows(sorted(runs, key=lambda run: list(TITLES).index(run.work)))
     tokens = {work.name: work.tokens for work in works}
     titles = {name: f"{title}: {tokens[name]:,} tokens a step" for name, title in TITLES.items() if name in tokens}
@@ -252,7 +270,8 @@ def report(runs: list[Run], works: list[Work], arguments: argparse.Namespace) ->
     REPORTS.mkdir(parents=True, exist_ok=True)
     (REPORTS / "bench.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     bench_chart.draw(REPORTS / "bench.png", rows, titles, LABELS, caption)
-    caption = " ".join([caption, *remarks(runs, rows)])
+    failed = [f"{LABELS[work, name]}, {titles[work]}: {failure}." for (work, name), failure in failures.items()]
+    caption = " ".join([caption, *remarks(runs, rows), *failed])
     print(f"\n{table}\n\n{caption}")
     if arguments.readme:
         put_into_readme(table, caption)
@@ -293,10 +312,11 @@ def main() -> int:
     SCRATCH.mkdir(parents=True, exist_ok=True)
     try:
         works = [prepare(name, arguments) for name in arguments.works]
-        runs = run_rounds(works, arguments)
+        failures: Failures = {}
+        runs = run_rounds(works, arguments, failures)
         if not runs:
             raise BenchError("none of these contenders takes part in these works")
-        report(runs, works, arguments)
+        report(runs, works, arguments, failures)
     except BenchError as error:
         print(f"bench: error: {error}", file=sys.stderr)
         return 1
