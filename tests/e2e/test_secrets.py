@@ -44,7 +44,7 @@ def test_no_secret_is_in_files_logs_events_metrics_or_process_lists(start_server
     spec["training"]["steps"] = 200
     spec["checkpoints"] = {"every_steps": 50}
     job = server.submit(spec)
-    wait_until(lambda: server.get(job)["state"] == "JOB_STATE_RUNNING")
+    wait_until(lambda: server.get(job)["state"] == "JOB_STATE_RUNNING" and len(server.processes()) >= 2)
     gang = server.processes()
     gang_token = server.the_process("temper-worker").environ()["TEMPER_WORKER_TOKEN"]
     command_lines = [process.cmdline() for process in [*gang, psutil.Process(server.process.pid)]]

@@ -34,6 +34,7 @@ const account = h("span", { class: "account" });
 const themeButton = h("button", { class: "quiet", click: () => showTheme(switchTheme()) });
 
 let view: View | undefined;
+let context: Context | undefined; // the view's
 
 function showTheme(now: string): void {
   const signs: Record<string, string> = { auto: "◐", light: "☀", dark: "☾" };
@@ -50,7 +51,15 @@ function showLive(up: boolean): void {
   setText(status, up ? "Live" : "Reconnecting…");
 }
 
+// What the view still asks for may be refused, which must not take the place of what comes next.
+function leave(): void {
+  view?.close();
+  view = undefined;
+  context = undefined;
+}
+
 function signOut(): void {
+  leave();
   setToken("");
   void start();
 }
@@ -71,8 +80,7 @@ function fail(error: unknown): void {
 }
 
 function signIn(why: string): void {
-  view?.close();
-  view = undefined;
+  leave();
   status.className = "status";
   setText(status, "");
   fill(account);
@@ -117,18 +125,24 @@ async function start(): Promise<void> {
     const session = await api.session();
     fill(account, session.tokens && h("span", {}, session.name, h("span", { class: "muted" }, ` · ${session.role}`)));
     if (session.tokens) account.append(h("button", { class: "quiet", click: signOut }, "Sign out"));
-    const context: Context = { session, live: showLive, fail };
+    leave();
+    const mine: Context = {
+      session,
+      live: showLive,
+      fail: (error) => {
+        if (context === mine) fail(error);
+      },
+    };
+    context = mine;
     const show = () => {
       if (view?.follow?.(location.hash)) return;
       view?.close();
-      view = route(context);
+      view = route(mine);
       document.title = view.title;
       fill(main, view.element);
       scrollTo(0, 0);
     };
     window.onhashchange = show;
-    view?.close();
-    view = undefined;
     show();
   } catch (error) {
     fail(error);
