@@ -167,7 +167,7 @@ def output_of(command: list[str | Path], threads: int, log: Path) -> str:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode == -signal.SIGKILL:
-        raise Failure("was killed: the machine's memory was not enough")
+        raise Failure("was killed, most likely for want of memory")
     if process.returncode != 0:
         raise Failure(f"failed with status {process.returncode}: {log} says why")
     return output

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast files get into a bucket, as a share of what the same client reaches alone: storage_rate.py, in short."""
+"""How fast files get into a bucket, as a share of what the same client reaches alone (storage_rate.py)."""
 
 import pytest
 import storage_rate
