@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 import tiny_chat_model
-from test_preference_job import metrics_of
+from test_preference_job import metrics_of, run
 
 FIGURES = {f"distillation/{name}" for name in ("divergence", "agreement", "cross_entropy", "teacher_cross_entropy")}
 
@@ -20,11 +20,7 @@ def spec(spec, tmp_path):
 
 def test_teacher_is_learned_from_and_told_everywhere(start_server, spec):
     server = start_server(preflights=1)
-    job = server.submit(spec)
-    assert server.wait_for_end(job)["state"] == "JOB_STATE_SUCCEEDED"
-    events = list(server.events(job))
-    steps = [event.step for event in events if event.WhichOneof("event") == "step"]
-    assert all(set(step.objective) == FIGURES for step in steps)
+    job, events, steps = run(server, spec, FIGURES)
     first, last = steps[0], steps[-1]
     assert last.objective["distillation/divergence"] < 0.8 * first.objective["distillation/divergence"]
     assert last.objective["distillation/agreement"] > first.objective["distillation/agreement"]

@@ -32,13 +32,19 @@ def metrics_of(server, job: str) -> dict[str, float]:
     return found
 
 
-def test_preference_is_learned_and_told_everywhere(start_server, spec):
-    server = start_server(preflights=1)
+def run(server, spec: dict, figures: set[str]):
+    """(job, its events, its steps), each of which has these figures of its method."""
     job = server.submit(spec)
     assert server.wait_for_end(job)["state"] == "JOB_STATE_SUCCEEDED"
     events = list(server.events(job))
     steps = [event.step for event in events if event.WhichOneof("event") == "step"]
-    assert all(set(step.objective) == FIGURES for step in steps)
+    assert all(set(step.objective) == figures for step in steps)
+    return job, events, steps
+
+
+def test_preference_is_learned_and_told_everywhere(start_server, spec):
+    server = start_server(preflights=1)
+    job, events, steps = run(server, spec, FIGURES)
     first, last = steps[0], steps[-1]
     assert first.loss == pytest.approx(math.log(2), rel=1e-6)  # the model is its own reference
     assert last.loss < 0.4

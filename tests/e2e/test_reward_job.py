@@ -5,7 +5,7 @@ import json
 
 import pytest
 import tiny_chat_model
-from test_preference_job import metrics_of
+from test_preference_job import metrics_of, run
 
 FIGURES = {"accuracy", "margin", "mean_reward", "min_reward", "max_reward"}
 
@@ -20,11 +20,7 @@ def spec(spec, tmp_path):
 
 def test_reward_model_is_learned_and_told_everywhere(start_server, spec, tmp_path):
     server = start_server(preflights=1)
-    job = server.submit(spec)
-    assert server.wait_for_end(job)["state"] == "JOB_STATE_SUCCEEDED"
-    events = list(server.events(job))
-    steps = [event.step for event in events if event.WhichOneof("event") == "step"]
-    assert all(set(step.objective) == FIGURES for step in steps)
+    job, _, steps = run(server, spec, FIGURES)
     last = steps[-1]
     assert last.loss < 0.5 * steps[0].loss
     assert last.objective["accuracy"] == 1
